@@ -1,0 +1,107 @@
+"""Names, orders and algebra of the leads of the standard electrocardiogram.
+
+This is the only place that knows which leads exist, how vendors spell them and in which order the published models
+expect them. Everything else passes leads by name.
+
+The limb leads are linear combinations of the three limb electrodes, so two of them determine the other four
+(Einthoven, Goldberger); the twelve leads therefore carry eight independent signals.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+DERIVED_LIMB_LEADS = ("III", "aVR", "aVL", "aVF")
+FRANK_LEADS = ("VX", "VY", "VZ")
+"""Vectorcardiogram leads: recorded in some corpora, never a substitute for a standard lead."""
+
+# Each derived limb lead as (weight of I, weight of II).
+_LIMB_LEAD_WEIGHTS = {
+    "I": (1.0, 0.0),
+    "II": (0.0, 1.0),
+    "III": (-1.0, 1.0),
+    "aVR": (-0.5, -0.5),
+    "aVL": (1.0, -0.5),
+    "aVF": (-0.5, 1.0),
+}
+
+# Spellings seen in recordings, in upper case and without separators. MDC codes are those of ISO/IEEE 11073-10101.
+_ALIASES = {lead.upper(): lead for lead in STANDARD_LEADS + FRANK_LEADS}
+_ALIASES.update({f"MDCECGLEAD{lead.upper()}": lead for lead in STANDARD_LEADS})
+_ALIASES.update({f"LEAD{lead.upper()}": lead for lead in STANDARD_LEADS})
+_ALIASES.update({f"LEAD{number}": lead for number, lead in (("1", "I"), ("2", "II"), ("3", "III"))})
+_ALIASES.update({"1": "I", "2": "II", "3": "III", "D1": "I", "D2": "II", "D3": "III", "DI": "I", "DII": "II"})
+_ALIASES.update({"DIII": "III", "C1": "V1", "C2": "V2", "C3": "V3", "C4": "V4", "C5": "V5", "C6": "V6"})
+_ALIASES.update({"X": "VX", "Y": "VY", "Z": "VZ"})
+
+
+def canonical_lead(name: str) -> str:
+    """Returns the standard spelling of a lead name (`"AVR"`, `"avr"`, `"MDC_ECG_LEAD_aVR"` → `"aVR"`).
+
+    Raises:
+        ValueError: if the name is no known lead. `MLII` and `ML5` of the MIT-BIH database are among the unknown: they
+            are modified leads, and taking them for lead II or V5 is a decision that the caller has to state.
+    """
+    key = name.strip().upper().replace("_", "").replace("-", "").replace(" ", "").removesuffix(".")
+    if key not in _ALIASES:
+        raise ValueError(
+            f"Unknown lead {name!r}. Expected one of {list(STANDARD_LEADS)} (or a usual spelling of it). "
+            "If the recording names its channels differently, rename them before you pass them in."
+        )
+    return _ALIASES[key]
+
+
+def canonical_leads(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the standard spelling of several leads; a lead that comes twice is a `ValueError`."""
+    if isinstance(names, str):
+        raise ValueError(f"Expected a sequence of lead names, got the string {names!r}. Write [{names!r}].")
+    leads = tuple(canonical_lead(name) for name in names)
+    repeated = sorted({lead for lead in leads if leads.count(lead) > 1})
+    if repeated:
+        raise ValueError(f"Leads {repeated} come more than once in {list(names)}. Keep one channel for each lead.")
+    return leads
+
+
+def lead_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:
+    """Positions of the leads `wanted` in `available`, by name.
+
+    Raises:
+        ValueError: if a wanted lead is not available; says which, and whether it can be derived.
+    """
+    available = canonical_leads(available)
+    missing = [lead for lead in canonical_leads(wanted) if lead not in available]
+    if missing:
+        derivable = [lead for lead in missing if lead in DERIVED_LIMB_LEADS and {"I", "II"} <= set(available)]
+        cure = f" {derivable} can be derived from I and II: set `derive_limb_leads=True`." if derivable else ""
+        raise ValueError(f"Leads {missing} are not among the available leads {list(available)}.{cure}")
+    return [available.index(lead) for lead in canonical_leads(wanted)]
+
+
+def limb_lead_matrix(leads: Sequence[str] = STANDARD_LEADS) -> np.ndarray:
+    """The matrix of shape `(len(leads), 8)` that maps the eight independent leads to `leads`.
+
+    Rows follow `leads`, columns follow `INDEPENDENT_LEADS`. `limb_lead_matrix() @ independent` gives the twelve leads.
+    """
+    matrix = np.zeros((len(leads), len(INDEPENDENT_LEADS)))
+    for row, lead in enumerate(canonical_leads(leads)):
+        if lead in _LIMB_LEAD_WEIGHTS:
+            matrix[row, :2] = _LIMB_LEAD_WEIGHTS[lead]
+        elif lead in INDEPENDENT_LEADS:
+            matrix[row, INDEPENDENT_LEADS.index(lead)] = 1.0
+        else:
+            raise ValueError(f"Lead {lead} is no linear combination of the independent leads {INDEPENDENT_LEADS}.")
+    return matrix
+
+
+def derivation_weights(lead: str) -> dict[str, float]:
+    """How a limb lead follows from I and II, as `{"I": weight, "II": weight}`.
+
+    Raises:
+        ValueError: for a lead that does not follow from I and II.
+    """
+    if lead not in DERIVED_LIMB_LEADS:
+        raise ValueError(f"Lead {lead} cannot be derived from I and II; only {list(DERIVED_LIMB_LEADS)} can.")
+    weight_i, weight_ii = _LIMB_LEAD_WEIGHTS[lead]
+    return {"I": weight_i, "II": weight_ii}

@@ -1,0 +1,127 @@
+"""Configuration of the ECG vision transformer, the one encoder of every method in this library."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .leads import INDEPENDENT_LEADS, canonical_leads
+
+CHOICES = {
+    "patching": ("per_lead", "all_leads"),
+    "attention_pattern": ("cropa", "full"),
+    "position_embedding": ("sincos_2d", "sincos_interleaved", "sincos_halves", "learned"),
+    "pooling": ("mean", "mean_then_norm"),
+}
+
+
+@strict
+class EcgViTConfig(PreTrainedConfig):
+    r"""
+    Configuration of an [`EcgViTModel`]. The defaults are the encoder of ECG-JEPA with Cross-Pattern Attention (Kim,
+    arXiv 2410.08559): ViT-B on 8 leads x 50 patches of 200 ms.
+
+    Args:
+        leads (`tuple[str, ...]`, *optional*, defaults to the eight independent leads):
+            Names of the input leads, in the order in which the model expects them.
+        sampling_rate (`int` or `float`, *optional*, defaults to 250):
+            Samples per second, in Hz.
+        num_samples (`int`, *optional*, defaults to 2500):
+            Length of the input, in samples (2500 at 250 Hz is 10 s). The sine-cosine position tables are computed, so
+            a checkpoint can be loaded with another length: `from_pretrained(..., num_samples=1250)`.
+        patch_size (`int`, *optional*, defaults to 50):
+            Length of one patch, in samples (50 at 250 Hz is 200 ms).
+        patching (`str`, *optional*, defaults to `"per_lead"`):
+            `"per_lead"`: one row of tokens a lead. `"all_leads"`: one row, the leads are input channels of a patch.
+        attention_pattern (`str`, *optional*, defaults to `"cropa"`):
+            `"cropa"`: a token sees its own lead and its own moment (Cross-Pattern Attention). `"full"`: it sees all.
+        position_embedding (`str`, *optional*, defaults to `"sincos_2d"`):
+            `"sincos_2d"`: half of the channels encode time, half the lead (Kim). `"sincos_interleaved"`: time only,
+            sine and cosine alternate (Weimann). `"sincos_halves"`: time only, sines then cosines (ST-MEM).
+            `"learned"`: a free table of leads x time.
+        position_every_layer (`bool`, *optional*, defaults to `True`):
+            Whether the positions are added to the input of every layer (Kim) or once.
+        num_registers (`int`, *optional*, defaults to 0):
+            Learned tokens without a position that every token sees and that see every token.
+        pooling (`str`, *optional*, defaults to `"mean"`):
+            `pooler_output`: `"mean"` of the patch tokens after the final norm, or `"mean_then_norm"` (ST-MEM).
+        use_bias (`bool`, *optional*, defaults to `True`):
+            Biases of the patch embedding, the attention output and the MLP.
+        qkv_bias (`bool`, *optional*, defaults to `False`):
+            Biases of the query, key and value projections.
+        layer_norm_bias (`bool`, *optional*, defaults to `True`):
+            Biases of the layer norms.
+        layer_scale_init_value (`float`, *optional*):
+            Initial value of the LayerScale of both residual branches; `None` leaves LayerScale out.
+        drop_path_rate (`float`, *optional*, defaults to 0.0):
+            Stochastic depth of the last layer; the rate rises linearly from 0 in the first.
+
+    Example:
+
+    ```python
+    >>> from ecg_transformers.modeling import EcgViTConfig, EcgViTModel
+
+    >>> configuration = EcgViTConfig(hidden_size=192, num_hidden_layers=4, num_attention_heads=4)
+    >>> model = EcgViTModel(configuration)
+    ```
+    """
+
+    model_type = "ecg_vit"
+
+    leads: list[str] | tuple[str, ...] = INDEPENDENT_LEADS
+    sampling_rate: int | float = 250
+    num_samples: int = 2500
+    patch_size: int = 50
+    patching: str = "per_lead"
+    attention_pattern: str = "cropa"
+    position_embedding: str = "sincos_2d"
+    position_every_layer: bool = True
+    num_registers: int = 0
+    pooling: str = "mean"
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 16
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    use_bias: bool = True
+    qkv_bias: bool = False
+    layer_norm_bias: bool = True
+    layer_norm_eps: float = 1e-5
+    layer_scale_init_value: float | None = None
+    drop_path_rate: float | int = 0.0
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        self.leads = canonical_leads(self.leads)
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
+        if not self.leads:
+            raise ValueError("Expected at least one lead in `leads`, got none.")
+        if self.num_samples < self.patch_size or self.num_samples % self.patch_size:
+            raise ValueError(
+                f"num_samples ({self.num_samples}) must be a multiple of patch_size ({self.patch_size}). "
+                f"The nearest below is {self.num_samples // self.patch_size * self.patch_size}."
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})."
+            )
+        if self.position_embedding.startswith("sincos") and self.hidden_size % 4:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of 4 for position_embedding="
+                f"{self.position_embedding!r}."
+            )
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_columns(self) -> int:
+        """Number of time patches of one row."""
+        return self.num_samples // self.patch_size
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the token grid: the leads, or one with `patching="all_leads"`."""
+        return len(self.leads) if self.patching == "per_lead" else 1
+
+
+__all__ = ["EcgViTConfig"]

@@ -1,0 +1,340 @@
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from ecg_transformers.modeling import (
+    EcgViTConfig,
+    EcgViTForEmbedding,
+    EcgViTForSequenceClassification,
+    EcgViTModel,
+)
+from ecg_transformers.modeling.modeling_ecg_vit import EcgViTResidual
+
+LEADS = ("I", "II", "V1", "V2")
+
+
+def tiny_config(**fields):
+    settings = {
+        "leads": LEADS,
+        "num_samples": 60,
+        "patch_size": 10,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "attn_implementation": "sdpa",
+    }
+    return EcgViTConfig(**{**settings, **fields})
+
+
+def tiny_model(**fields):
+    torch.manual_seed(0)
+    model = EcgViTModel(tiny_config(**fields)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # the initial 0.02 leaves attention nearly uniform: mistakes would hide
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def signals(batch=3, leads=4, samples=60):
+    return torch.randn(batch, leads, samples, generator=torch.Generator().manual_seed(7))
+
+
+def dense_encoder(model, input_values):
+    """A slow encoder from the specification: one token at a time, attention by an explicit list of allowed keys."""
+    config = model.config
+    with torch.no_grad():
+        tokens, positions, grid = model.embeddings(input_values)
+        hidden = tokens
+        rows, columns = grid.rows[0], grid.columns[0]
+        for number, layer in enumerate(model.layers):
+            if number == 0 or config.position_every_layer:
+                hidden = hidden + positions
+            normed = layer.layernorm_before(hidden)
+            attention = layer.attention
+            split = (*normed.shape[:2], attention.num_heads, attention.head_dim)
+            query, key, value = (p(normed).view(split) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+            attended = torch.empty_like(query)
+            for token in range(normed.shape[1]):
+                allowed = torch.arange(normed.shape[1])
+                if config.attention_pattern == "cropa" and token >= config.num_registers:
+                    patch = token - config.num_registers
+                    on_cross = (rows == rows[patch]) | (columns == columns[patch])
+                    on_cross = torch.cat((torch.ones(config.num_registers, dtype=torch.bool), on_cross))
+                    allowed = allowed[on_cross]
+                scores = torch.einsum("bhd,bkhd->bhk", query[:, token], key[:, allowed]) * attention.scaling
+                attended[:, token] = torch.einsum("bhk,bkhd->bhd", scores.softmax(-1), value[:, allowed])
+            hidden = hidden + attention.o_proj(attended.flatten(2))
+            hidden = hidden + layer.mlp(layer.layernorm_after(hidden))
+        return model.layernorm(hidden)
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa", "axial"])
+@pytest.mark.parametrize("num_registers", [0, 2])
+@pytest.mark.parametrize("attention_pattern", ["cropa", "full"])
+@pytest.mark.parametrize("patching", ["per_lead", "all_leads"])
+def test_the_encoder_equals_a_slow_one(patching, attention_pattern, num_registers, attn_implementation):
+    model = tiny_model(patching=patching, attention_pattern=attention_pattern, num_registers=num_registers)
+    model.set_attn_implementation(attn_implementation)
+    output = model(signals())
+    torch.testing.assert_close(output.last_hidden_state, dense_encoder(model, signals()), atol=1e-5, rtol=1e-5)
+    patches = output.last_hidden_state[:, num_registers:]
+    torch.testing.assert_close(output.pooler_output, patches.mean(dim=1))
+
+
+@pytest.mark.parametrize("position_embedding", ["sincos_2d", "sincos_interleaved", "sincos_halves", "learned"])
+@pytest.mark.parametrize("patching", ["per_lead", "all_leads"])
+def test_every_position_table_tells_moments_apart(patching, position_embedding):
+    model = tiny_model(patching=patching, position_embedding=position_embedding)
+    table = model.embeddings.position_embeddings.detach()
+    assert table.shape == (4 if patching == "per_lead" else 1, 6, 32)
+    for first in range(6):
+        for second in range(first):
+            assert (table[:, first] - table[:, second]).abs().amax(-1).min() > 1e-3
+    swapped = torch.cat((signals()[..., 30:], signals()[..., :30]), dim=-1)
+    assert (model(signals()).pooler_output - model(swapped).pooler_output).abs().max() > 1e-3
+
+
+def test_the_kim_position_table_is_the_published_one(golden):
+    expected = golden("kim_posembed")["encoder_pos_embed_c8_p50_d48"]
+    config = EcgViTConfig(hidden_size=48, num_hidden_layers=1, num_attention_heads=4)
+    table = EcgViTModel(config).embeddings.position_embeddings
+    torch.testing.assert_close(table.flatten(0, 1), expected, atol=1e-6, rtol=0)
+
+
+def test_the_published_size_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        model = EcgViTModel(EcgViTConfig())
+    assert sum(parameter.numel() for parameter in model.parameters()) == 85_067_520
+
+
+def test_initial_weights_have_the_published_spread(golden_facts):
+    model = EcgViTModel(EcgViTConfig(num_hidden_layers=12, hidden_size=192, intermediate_size=768))
+    published = golden_facts("kim_posembed")["init_stats"]
+    for number in (0, 11):
+        layer, theirs = model.layers[number], f"encoder_blocks.blocks.{number}."
+        for weight, name in ((layer.mlp.fc2.weight, "mlp.fc2"), (layer.attention.o_proj.weight, "attn.proj")):
+            assert weight.std().item() == pytest.approx(published[f"{theirs}{name}.weight"]["std"], rel=0.02)
+        assert layer.mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+@pytest.mark.parametrize("patching", ["per_lead", "all_leads"])
+def test_leads_are_found_by_name_in_any_order(patching):
+    model = tiny_model(patching=patching)
+    order = [2, 0, 3, 1]
+    shuffled = model(signals()[:, order], leads=[LEADS[i] for i in order])
+    torch.testing.assert_close(shuffled.pooler_output, model(signals()).pooler_output, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa", "axial"])
+@pytest.mark.parametrize("attention_pattern", ["cropa", "full"])
+@pytest.mark.parametrize("patching", ["per_lead", "all_leads"])
+@pytest.mark.parametrize("present", [[1], [0, 3]])
+def test_a_masked_lead_and_a_lead_left_out_give_the_same_feature(
+    patching, attention_pattern, attn_implementation, present
+):
+    model = tiny_model(patching=patching, attention_pattern=attention_pattern)
+    model.set_attn_implementation(attn_implementation)
+    left_out = model(signals()[:, present], leads=[LEADS[i] for i in present]).pooler_output
+    lead_mask = torch.zeros(3, 4, dtype=torch.bool)
+    lead_mask[:, present] = True
+    garbage = signals().masked_fill(~lead_mask[..., None], 1e4)
+    masked = model(garbage, lead_mask=lead_mask).pooler_output
+    torch.testing.assert_close(masked, left_out, atol=1e-5, rtol=1e-5)
+
+
+def test_a_single_lead_is_not_repeated():
+    model = tiny_model()
+    with pytest.raises(ValueError, match=r"Expected 4 leads .*got 1.*EcgFeatureExtractor"):
+        model(signals(leads=1))
+    assert model(signals(leads=1), leads=["II"]).last_hidden_state.shape == (3, 6, 32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 12, 60), "Expected 4 leads .*got 12"),
+        ((3, 4, 50), r"Expected 60 samples \(0.24 s at 250 Hz\), got 50.*EcgFeatureExtractor"),
+        ((4, 60), r"Expected input_values of shape \(batch, num_leads, num_samples\)"),
+    ],
+)
+def test_a_wrong_input_is_refused_with_what_to_do(shape, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model()(torch.zeros(shape))
+
+
+def test_a_lead_that_the_model_does_not_know_is_refused():
+    with pytest.raises(ValueError, match=r"\['V6'\] are not among the available leads"):
+        tiny_model()(signals(leads=2), leads=["I", "V6"])
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa", "axial"])
+def test_hidden_columns_leave_the_visible_ones_as_a_smaller_grid(attn_implementation):
+    model = tiny_model(num_hidden_layers=1)
+    model.set_attn_implementation(attn_implementation)
+    mask = torch.tensor([False, True, False, True, True, False]).expand(3, -1)
+    output = model(signals(), bool_masked_pos=mask).last_hidden_state
+    assert output.shape == (3, 4 * 3, 32)
+    ragged = model(signals(), bool_masked_pos=mask[:, None].expand(-1, 4, -1)).last_hidden_state
+    torch.testing.assert_close(output, ragged, atol=1e-5, rtol=1e-5)
+    changed = signals()
+    changed.unflatten(-1, (6, 10))[:, :, mask[0]] = 100.0
+    torch.testing.assert_close(model(changed, bool_masked_pos=mask).last_hidden_state, output)
+
+
+@pytest.mark.parametrize("attention_pattern", ["cropa", "full"])
+def test_every_record_can_hide_other_patches(attention_pattern):
+    model = tiny_model(attention_pattern=attention_pattern, num_registers=1)
+    masks = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0)).flatten(1).argsort(1).view(3, 4, 6) < 10
+    together = model(signals(), bool_masked_pos=masks).last_hidden_state
+    assert together.shape == (3, 1 + 14, 32)
+    for record in range(3):
+        alone = model(signals()[record : record + 1], bool_masked_pos=masks[record : record + 1]).last_hidden_state
+        torch.testing.assert_close(together[record : record + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_unequal_counts_of_hidden_patches_are_refused():
+    mask = torch.zeros(3, 6, dtype=torch.bool)
+    mask[0, 0] = True
+    with pytest.raises(ValueError, match=r"equally many hidden patches.*\[1, 0, 0\]"):
+        tiny_model()(signals(), bool_masked_pos=mask)
+
+
+def test_attentions_are_returned_by_eager_and_zero_off_the_cross():
+    model = tiny_model()
+    with pytest.raises(ValueError, match="eager"):
+        model(signals(), output_attentions=True)
+    model.set_attn_implementation("eager")
+    output = model(signals(), output_attentions=True, output_hidden_states=True)
+    assert len(output.attentions) == 2 and len(output.hidden_states) == 3
+    weights = output.attentions[0]
+    assert weights.shape == (3, 4, 24, 24)
+    assert ((weights > 0).sum(-1) == 4 + 6 - 1).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4, 24))
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    def gradients(checkpointing):
+        model = tiny_model().train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(signals()).pooler_output.pow(2).sum().backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    for plain, checkpointed in zip(gradients(False), gradients(True), strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_drop_path_rises_linearly_and_is_off_in_evaluation():
+    model = tiny_model(drop_path_rate=0.1, num_hidden_layers=12)
+    rates = [layer.mlp_residual.drop_path_rate for layer in model.layers]
+    torch.testing.assert_close(torch.tensor(rates), torch.arange(12) * 0.1 / 11)
+    torch.testing.assert_close(model(signals()).pooler_output, model(signals()).pooler_output)
+    model.train()
+    assert not torch.equal(model(signals()).pooler_output, model(signals()).pooler_output)
+
+
+def test_drop_path_keeps_the_mean_of_a_branch():
+    torch.manual_seed(0)
+    residual = EcgViTResidual(tiny_config(), drop_path_rate=0.25).train()
+    output = residual(torch.zeros(4000, 1, 1), torch.ones(4000, 1, 1))
+    torch.testing.assert_close(output.unique(), torch.tensor([0.0, 4 / 3]))
+    assert output.mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_layer_scale_scales_both_branches():
+    model = tiny_model(layer_scale_init_value=0.0)
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.attention_residual.layer_scale.zero_()
+            layer.mlp_residual.layer_scale.zero_()
+        tokens, positions, _ = model.embeddings(signals())
+        expected = model.layernorm(tokens + 2 * positions)
+        torch.testing.assert_close(model(signals()).last_hidden_state, expected)
+
+
+def test_pooling_can_come_before_the_norm():
+    model = tiny_model(pooling="mean_then_norm")
+    hidden = model(signals(), output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(model(signals()).pooler_output, model.layernorm(hidden.mean(dim=1)))
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+def test_the_encoder_compiles_without_graph_breaks(attn_implementation):
+    model = tiny_model()
+    model.set_attn_implementation(attn_implementation)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(signals()).pooler_output, model(signals()).pooler_output)
+
+
+@pytest.mark.parametrize("patching", ["per_lead", "all_leads"])
+def test_a_saved_model_loads_with_the_same_output(tmp_path, patching):
+    model = tiny_model(patching=patching, num_registers=2, layer_scale_init_value=0.1)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded(signals()).pooler_output, model(signals()).pooler_output)
+
+
+def test_a_checkpoint_loads_for_shorter_recordings(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    shorter = AutoModel.from_pretrained(tmp_path, num_samples=30)
+    assert shorter(signals(samples=30)).last_hidden_state.shape == (3, 4 * 3, 32)
+    torch.testing.assert_close(
+        shorter.embeddings.position_embeddings, model.embeddings.position_embeddings[:, :3], atol=0, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels"),
+    [
+        ("multi_label_classification", torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0]])),
+        ("single_label_classification", torch.tensor([0, 2, 1])),
+        ("regression", torch.tensor([[60.0, 1, 2], [70, 3, 4], [80, 5, 6]])),
+    ],
+)
+def test_the_classification_head_has_the_loss_of_its_problem_type(problem_type, labels):
+    torch.manual_seed(0)
+    model = EcgViTForSequenceClassification(tiny_config(num_labels=3, problem_type=problem_type))
+    output = model(signals(), labels=labels)
+    expected = {
+        "multi_label_classification": torch.nn.functional.binary_cross_entropy_with_logits,
+        "single_label_classification": torch.nn.functional.cross_entropy,
+        "regression": torch.nn.functional.mse_loss,
+    }[problem_type](output.logits, labels)
+    torch.testing.assert_close(output.loss, expected)
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_base_checkpoint_becomes_a_classifier(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
+    assert classifier(signals()).logits.shape == (3, 5)
+    assert torch.equal(classifier.ecg_vit(signals()).pooler_output, model(signals()).pooler_output)
+
+
+def test_embeddings_have_unit_length():
+    embeddings = EcgViTForEmbedding(tiny_config())(signals()).embeddings
+    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"leads": ["I", "V9"]}, "Unknown lead 'V9'"),
+        ({"leads": ["I", "i"]}, "more than once"),
+        ({"num_samples": 65}, r"num_samples \(65\) must be a multiple of patch_size \(10\)"),
+        ({"patching": "per_beat"}, "Expected patching to be one of"),
+        ({"num_attention_heads": 5}, "must be a multiple of num_attention_heads"),
+    ],
+)
+def test_an_impossible_configuration_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**fields)
+
+
+def test_the_models_keep_the_trainer_from_rescaling_the_loss():
+    assert EcgViTForSequenceClassification.accepts_loss_kwargs is False

@@ -1,0 +1,105 @@
+"""Configuration of ECG-JEPA: the encoder's fields and those of the masks, the predictor and the targets."""
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_ecg_vit import EcgViTConfig
+from .masking import hidden_count_bounds
+
+JEPA_CHOICES = {
+    "mask_type": ("random", "multi_block"),
+    "target_normalization": ("layer_norm", "position", "none"),
+    "prediction_loss": ("smooth_l1", "l1", "mse"),
+}
+
+
+@strict
+class EcgJepaConfig(EcgViTConfig):
+    r"""
+    Configuration of an [`EcgJepaForPreTraining`]. The defaults are ECG-JEPA with Cross-Pattern Attention and
+    multi-block masks (Kim, arXiv 2410.08559). Takes every field of [`EcgViTConfig`] too.
+
+    Args:
+        mask_type (`str`, *optional*, defaults to `"multi_block"`):
+            Which time patches are hidden, in all leads at once and for the whole batch: the union of several blocks,
+            or `"random"` patches.
+        mask_ratio (`tuple[float, float]`, *optional*, defaults to `(0.175, 0.225)`):
+            Range of the hidden fraction: of one block, or of all random patches (Kim: 0.6 to 0.7).
+        num_mask_blocks (`int`, *optional*, defaults to 4):
+            Number of blocks of `"multi_block"`.
+        spare_last_patch (`bool`, *optional*, defaults to `False`):
+            Parity with the authors' code, whose blocks never hide the last patch (an off-by-one).
+        target_normalization (`str`, *optional*, defaults to `"layer_norm"`):
+            What is predicted of the teacher's hidden states: their `"layer_norm"` over the channels, without
+            parameters (Kim); their `"position"` standardisation over the batch, which leaves what differs between
+            records and takes away what the position alone explains; or the states themselves, `"none"` (Weimann).
+        prediction_loss (`str`, *optional*, defaults to `"smooth_l1"`):
+            `"smooth_l1"` (Kim), `"l1"` (Weimann) or `"mse"`, the squared distance of I-JEPA. A mean over all elements.
+        teacher_drop_path (`bool`, *optional*, defaults to `False`):
+            Parity with the authors' code, which leaves stochastic depth on in the teacher, so that targets are noisy.
+        predictor_hidden_size (`int`, *optional*, defaults to 384):
+            Width of the predictor, which sees one row at a time.
+        predictor_num_hidden_layers (`int`, *optional*, defaults to 6):
+            Layers of the predictor.
+        predictor_num_attention_heads (`int`, *optional*, defaults to 12):
+            Attention heads of the predictor.
+        predictor_intermediate_size (`int`, *optional*, defaults to 1536):
+            Width of the hidden layer of the predictor's MLPs.
+    """
+
+    model_type = "ecg_jepa"
+
+    mask_type: str = "multi_block"
+    mask_ratio: list[float] | tuple[float, ...] = (0.175, 0.225)
+    num_mask_blocks: int = 4
+    spare_last_patch: bool = False
+    target_normalization: str = "layer_norm"
+    prediction_loss: str = "smooth_l1"
+    teacher_drop_path: bool = False
+    predictor_hidden_size: int = 384
+    predictor_num_hidden_layers: int = 6
+    predictor_num_attention_heads: int = 12
+    predictor_intermediate_size: int = 1536
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.mask_ratio = tuple(float(ratio) for ratio in self.mask_ratio)
+        for field, choices in JEPA_CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
+        if len(self.mask_ratio) != 2 or not 0.0 < self.mask_ratio[0] <= self.mask_ratio[1] <= 1.0:
+            raise ValueError(f"Expected mask_ratio as two fractions, low <= high, got {self.mask_ratio}.")
+        fewest, most = hidden_count_bounds(self.num_columns, self.mask_ratio)
+        most *= self.num_mask_blocks if self.mask_type == "multi_block" else 1
+        if fewest < 1 or most >= self.num_columns:
+            raise ValueError(
+                f"mask_ratio {self.mask_ratio} with mask_type {self.mask_type!r} can hide between {fewest} and {most} "
+                f"of {self.num_columns} patches; at least 1 must be hidden and 1 visible. Change mask_ratio, "
+                "num_mask_blocks or patch_size."
+            )
+
+    def predictor_config(self) -> EcgViTConfig:
+        """The predictor's layers as an encoder of one row: dense attention, the same positions along time."""
+        return EcgViTConfig(
+            leads=self.leads[:1],
+            sampling_rate=self.sampling_rate,
+            num_samples=self.num_samples,
+            patch_size=self.patch_size,
+            attention_pattern="full",
+            position_embedding="sincos_2d" if self.position_embedding == "learned" else self.position_embedding,
+            position_every_layer=self.position_every_layer,
+            hidden_size=self.predictor_hidden_size,
+            num_hidden_layers=self.predictor_num_hidden_layers,
+            num_attention_heads=self.predictor_num_attention_heads,
+            intermediate_size=self.predictor_intermediate_size,
+            hidden_act=self.hidden_act,
+            use_bias=self.use_bias,
+            qkv_bias=self.qkv_bias,
+            layer_norm_bias=self.layer_norm_bias,
+            layer_norm_eps=self.layer_norm_eps,
+            drop_path_rate=self.drop_path_rate,
+            initializer_range=self.initializer_range,
+            attn_implementation=self._attn_implementation,
+        )
+
+
+__all__ = ["EcgJepaConfig"]

@@ -1,0 +1,246 @@
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+
+from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel, EcgViTConfig, EcgViTModel
+
+TINY = {
+    "leads": ("I", "II", "V1"),
+    "num_samples": 100,
+    "patch_size": 10,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "attn_implementation": "sdpa",
+}
+TINY_PREDICTOR = {
+    "mask_type": "random",
+    "mask_ratio": (0.4, 0.6),
+    "predictor_hidden_size": 16,
+    "predictor_num_hidden_layers": 1,
+    "predictor_num_attention_heads": 2,
+    "predictor_intermediate_size": 32,
+}
+
+
+def tiny_model(**fields):
+    torch.manual_seed(0)
+    return EcgJepaForPreTraining(EcgJepaConfig(**{**TINY, **TINY_PREDICTOR, **fields}))
+
+
+def signals(batch=4):
+    return torch.randn(batch, 3, 100, generator=torch.Generator().manual_seed(7))
+
+
+def mask(*hidden):
+    columns = torch.zeros(1, 10, dtype=torch.bool)
+    columns[0, list(hidden)] = True
+    return columns
+
+
+def same_weights(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def manual_loss(model, input_values, hidden):
+    """The loss of the paper, one record, lead and hidden patch at a time."""
+    visible = [column for column in range(10) if column not in hidden]
+    losses = []
+    for record in input_values:
+        target = model.teacher(record[None]).last_hidden_state[0].view(3, 10, -1)
+        student = (
+            model.ecg_vit(record[None], bool_masked_pos=mask(*hidden)).last_hidden_state[0].view(3, len(visible), -1)
+        )
+        for lead in range(3):
+            predictor = model.predictor
+            tokens = torch.cat((predictor.embedding(student[lead]), predictor.mask_token[0].expand(len(hidden), -1)))
+            positions = predictor.position_embeddings[visible + list(hidden)]
+            for layer in predictor.layers:
+                tokens = tokens + positions
+                normed = layer.layernorm_before(tokens)
+                attention = layer.attention
+                q, k, v = (
+                    projection(normed).view(10, attention.num_heads, attention.head_dim).transpose(0, 1)
+                    for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+                )
+                weights = (q @ k.transpose(1, 2) * attention.head_dim**-0.5).softmax(-1)
+                tokens = tokens + attention.o_proj((weights @ v).transpose(0, 1).flatten(1))
+                tokens = tokens + layer.mlp(layer.layernorm_after(tokens))
+            predictions = predictor.projection(predictor.layernorm(tokens))[len(visible) :]
+            for prediction, column in zip(predictions, hidden, strict=True):
+                states = target[lead, column]
+                states = (states - states.mean()) / (states.var(unbiased=False) + 1e-5).sqrt()
+                error = (prediction - states).abs()
+                losses.append(torch.where(error < 1, 0.5 * error**2, error - 0.5).mean())
+    return torch.stack(losses).mean()
+
+
+def test_the_loss_equals_a_manual_one():
+    model = tiny_model().eval()
+    model.update_teacher(0.5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        hidden = (1, 2, 5, 9)
+        output = model(signals(), bool_masked_pos=mask(*hidden))
+        torch.testing.assert_close(output.loss, manual_loss(model, signals(), hidden))
+    assert output.predictions.shape == output.targets.shape == (4, 3, 4, 32)
+
+
+@pytest.mark.parametrize(("prediction_loss", "power"), [("l1", 1), ("mse", 2)])
+def test_other_distances_are_those_of_their_name(prediction_loss, power):
+    model = tiny_model(prediction_loss=prediction_loss, target_normalization="none").eval()
+    output = model(signals(), bool_masked_pos=mask(0, 3))
+    expected = (output.predictions - output.targets).abs().pow(power).mean()
+    torch.testing.assert_close(output.loss, expected)
+    teacher = model.teacher(signals()).last_hidden_state.view(4, 3, 10, 32)
+    torch.testing.assert_close(output.targets, teacher[:, :, [0, 3]])
+
+
+def test_gradients_reach_student_and_predictor_and_never_the_teacher():
+    model = tiny_model(num_registers=1).train()
+    model(signals()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("teacher."), name
+
+
+def test_an_absent_lead_has_no_part_in_the_loss():
+    model = tiny_model().eval()
+    lead_mask = torch.tensor([[True, True, False]]).expand(4, -1)
+    with_garbage = signals()
+    with_garbage[:, 2] = 1e3
+    masked = model(with_garbage, lead_mask=lead_mask, bool_masked_pos=mask(1, 4)).loss
+    left_out = model(signals()[:, :2], leads=["I", "II"], bool_masked_pos=mask(1, 4)).loss
+    torch.testing.assert_close(masked, left_out)
+
+
+def test_hidden_patches_do_not_leak_into_the_predictions():
+    model = tiny_model().eval()
+    changed = signals()
+    changed.unflatten(-1, (10, 10))[:, :, [1, 4]] = 50.0
+    first = model(signals(), bool_masked_pos=mask(1, 4)).predictions
+    assert torch.equal(first, model(changed, bool_masked_pos=mask(1, 4)).predictions)
+
+
+def test_every_record_can_have_a_mask_of_its_own():
+    model = tiny_model().eval()
+    masks = torch.cat((mask(1, 4), mask(0, 9), mask(5, 6), mask(2, 7)))
+    together = model(signals(), bool_masked_pos=masks)
+    alone = [model(signals()[i : i + 1], bool_masked_pos=masks[i : i + 1]).loss for i in range(4)]
+    torch.testing.assert_close(together.loss, torch.stack(alone).mean())
+
+
+def test_ten_steps_lower_the_loss():
+    model = tiny_model().train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(10):
+        loss = model(signals(8), bool_masked_pos=mask(1, 2, 6, 7)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.update_teacher(0.99)
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_teacher_moves_by_its_momentum():
+    model = tiny_model()
+    with torch.no_grad():
+        for parameter in model.ecg_vit.parameters():
+            parameter.add_(1.0)
+    before = [parameter.clone() for parameter in model.teacher.parameters()]
+    model.update_teacher(0.9)
+    for old, new, student in zip(before, model.teacher.parameters(), model.ecg_vit.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * student)
+
+
+def test_training_with_a_teacher_that_stands_still_is_refused():
+    model = tiny_model().train()
+    optimizer = torch.optim.AdamW(model.ecg_vit.parameters(), lr=1e-3)
+    for _ in range(2):
+        for _ in range(3):  # micro-batches of one step
+            model(signals()).loss.backward()
+        optimizer.step()
+    with pytest.raises(ValueError, match="2 optimiser steps and the teacher none.*EcgSslTrainer"):
+        model(signals())
+
+
+def test_stochastic_depth_is_off_in_the_teacher_unless_parity_is_asked_for():
+    for teacher_drop_path in (False, True):
+        model = tiny_model(drop_path_rate=0.5, teacher_drop_path=teacher_drop_path).train()
+        targets = [model(signals(), bool_masked_pos=mask(1, 2)).targets for _ in range(2)]
+        assert torch.equal(*targets) == (not teacher_drop_path)
+        assert model.teacher.training == teacher_drop_path
+
+
+def test_without_a_mask_evaluation_repeats_one_and_training_draws_new_ones():
+    model = tiny_model().eval()
+    assert model(signals()).loss == model(signals()).loss
+    model.train()
+    before = torch.random.get_rng_state()
+    visible = {model(signals()).last_hidden_state.sum().item() for _ in range(4)}
+    assert len(visible) == 4
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_fresh_teacher_is_its_student():
+    model = tiny_model()
+    assert same_weights(model.teacher, model.ecg_vit)
+
+
+def test_pretraining_weights_come_back_with_a_teacher_of_their_own(tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        for parameter in model.teacher.parameters():
+            parameter.add_(0.1)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForPreTraining.from_pretrained(tmp_path)
+    assert isinstance(loaded, EcgJepaForPreTraining)
+    assert same_weights(loaded, model) and not same_weights(loaded.teacher, loaded.ecg_vit)
+    assert not any(parameter.requires_grad for parameter in loaded.teacher.parameters())
+
+
+@pytest.mark.parametrize("base", ["ecg_vit", "ecg_jepa"])
+def test_a_bare_encoder_becomes_a_pretraining_model_whose_teacher_is_its_student(tmp_path, base):
+    torch.manual_seed(3)
+    encoder = EcgViTModel(EcgViTConfig(**TINY)) if base == "ecg_vit" else tiny_model().ecg_vit
+    encoder.save_pretrained(tmp_path)
+    model = EcgJepaForPreTraining.from_pretrained(tmp_path, **TINY_PREDICTOR)
+    assert same_weights(model.ecg_vit, encoder)
+    assert same_weights(model.teacher, encoder)
+    assert not any(parameter.requires_grad for parameter in model.teacher.parameters())
+
+
+def test_a_pretraining_checkpoint_serves_as_encoder_and_classifier(tmp_path):
+    model = tiny_model()
+    model.update_teacher(0.0)
+    with torch.no_grad():
+        for parameter in model.ecg_vit.parameters():
+            parameter.add_(0.1)
+    model.save_pretrained(tmp_path)
+    encoder = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(encoder, EcgJepaModel) and same_weights(encoder, model.ecg_vit)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
+    assert same_weights(classifier.ecg_vit, model.ecg_vit)
+    assert classifier(signals()).logits.shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mask_ratio": (0.01, 0.05)}, "can hide between 0 and"),
+        ({"mask_type": "multi_block", "mask_ratio": (0.3, 0.3)}, "of 10 patches; at least 1 must be hidden"),
+        ({"mask_ratio": (0.7, 0.3)}, "two fractions, low <= high"),
+        ({"prediction_loss": "l2"}, "Expected prediction_loss to be one of"),
+    ],
+)
+def test_impossible_masks_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(**fields)
+
+
+def test_a_mask_of_the_wrong_width_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(batch or 1, 10\), got \(4, 3, 10\)"):
+        tiny_model()(signals(), bool_masked_pos=torch.zeros(4, 3, 10, dtype=torch.bool))

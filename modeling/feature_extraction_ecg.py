@@ -1,0 +1,598 @@
+"""`EcgFeatureExtractor`: the input contract of a model, saved beside its weights as `preprocessor_config.json`.
+
+A model knows nothing of files, units or rates: it reads float32 `(batch, num_leads, num_samples)`. Everything between
+a recording and that tensor is stated here, once. What the caller has to know about a recording (its leads, its
+sampling rate, its unit) has no default, because a wrong guess does not fail: it silently costs accuracy.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.utils import TensorType, logging
+
+from .leads import (
+    DERIVED_LIMB_LEADS,
+    FRANK_LEADS,
+    INDEPENDENT_LEADS,
+    canonical_leads,
+    derivation_weights,
+)
+from .recording_input import (
+    Recording,
+    check_sampling_rate,
+    is_known_lead,
+    millivolts_per,
+    read_recordings,
+    recorded_leads,
+)
+from .signal_processing import butterworth_sos, filter_zero_phase, interpolate_gaps, resample
+
+logger = logging.get_logger(__name__)
+
+INVALID_SAMPLE = -32768
+"""The int16 value that stands for "not recorded" (as in WFDB format 16); it is read as NaN."""
+
+# Peaks outside this range (mV) do not come from an electrocardiogram in the declared unit.
+_PLAUSIBLE_PEAK_MV = (0.02, 50.0)
+# Below 0.1 uV there is only rounding: a lead (or record) this quiet is flat and normalises to zeros.
+_FLAT_STD_MV = 1e-4
+# How far `resample_to_length` may shift the rate: 4096 samples at 400 Hz to 2500 (CODE-15) is 2.3 %.
+_LARGEST_RATE_SHIFT = 0.05
+
+# What the base class, `save_pretrained` and remote code put into a file beside our own settings.
+_FOREIGN_SETTINGS = ("feature_size", "padding_value", "padding_side", "return_attention_mask", "processor_class")
+
+_CHOICES = {
+    "missing_leads": ("raise", "mask"),
+    "normalization": (None, "record", "lead", "fixed"),
+    "long_records": ("first", "center", "all"),
+    "short_records": ("raise", "zero_pad"),
+    "nan_policy": ("raise", "interpolate"),
+}
+
+
+class EcgFeatureExtractor(SequenceFeatureExtractor):
+    r"""
+    Turns recordings into the input of a model: leads by name, one unit, one rate, one length.
+
+    The order of the steps is fixed: volts from digital values; gaps; resampling; high-pass, then low-pass; leads in
+    the model's order, limb leads derived; windows; normalisation of each window; clipping; padding.
+
+    Args:
+        leads (`Sequence[str]`, *optional*, defaults to the eight independent leads):
+            Names of the leads of `input_values`, in order.
+        sampling_rate (`float`, *optional*, defaults to 250):
+            Rate of `input_values`, in Hz.
+        num_samples (`int`, *optional*, defaults to 2500):
+            Length of `input_values`, in samples.
+        unit (`str`, *optional*, defaults to `"mV"`):
+            Unit of `input_values` before normalisation: `"mV"`, `"uV"` or `"V"`.
+        derive_limb_leads (`bool`, *optional*, defaults to `True`):
+            Whether III, aVR, aVL and aVF are computed from I and II where a recording lacks them.
+        missing_leads (`str`, *optional*, defaults to `"raise"`):
+            `"raise"`: refuse a recording that lacks a lead. `"mask"`: put zeros and say so in `lead_mask`.
+        resample_to_length (`bool`, *optional*, defaults to `False`):
+            Parity with Kim's treatment of CODE-15: the whole recording is resampled to `num_samples` even though its
+            rate then differs from `sampling_rate` (4096 samples at 400 Hz become 2500, which is 244 Hz). Refused where
+            the rate would be off by more than 5 %.
+        highpass_hz (`float`, *optional*), lowpass_hz (`float`, *optional*):
+            Cutoffs of zero-phase Butterworth filters, in Hz; `None` leaves a filter out. They run one after the other
+            over the whole recording, at `sampling_rate`. (Kim's fine-tuning and ST-MEM: 0.67 and 40, order 5. ST-MEM's
+            authors filter each crop, so its edges differ.)
+        filter_order (`int`, *optional*, defaults to 5):
+            Order of both filters; running both ways doubles its effect.
+        normalization (`str`, *optional*):
+            `None`: none (Kim). `"record"`: one mean and one standard deviation over leads and time (ST-MEM). `"lead"`:
+            one of each for every lead. `"fixed"`: `lead_means` and `lead_stds` (Weimann). Flat signals become zeros.
+        lead_means, lead_stds (`Sequence[float]`, *optional*):
+            Constants of `"fixed"`, in `unit`, in the order of `leads`.
+        clip (`float`, *optional*):
+            Largest absolute value after normalisation (Weimann: 5).
+        long_records (`str`, *optional*, defaults to `"first"`):
+            What is taken of a recording longer than `num_samples`: its `"first"` or `"center"` window, or `"all"`
+            windows; the last of them ends with the recording, so that nothing is lost.
+        window_stride_samples (`int`, *optional*, defaults to `num_samples`):
+            Distance between the starts of the windows of `"all"`, in samples.
+        short_records (`str`, *optional*, defaults to `"raise"`):
+            `"raise"`: refuse a recording shorter than `num_samples`. `"zero_pad"`: append zeros after normalisation
+            and report the recorded part in `sample_mask`. The encoders read padding as a flat signal.
+        nan_policy (`str`, *optional*, defaults to `"raise"`):
+            `"raise"`: refuse NaN and infinite samples in a lead that is used. `"interpolate"`: straight lines between
+            the neighbours, the nearest sample at the edges; a lead without any finite sample counts as missing.
+
+    Raises:
+        ValueError: for an unknown setting or choice, or settings that contradict each other.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from ecg_transformers.modeling import EcgFeatureExtractor
+
+    >>> feature_extractor = EcgFeatureExtractor(leads=["I", "II", "III"])
+    >>> signal = np.random.default_rng(0).normal(size=(2, 5000)) * 300
+    >>> inputs = feature_extractor(signal, sampling_rate=500, leads=["II", "I"], unit="uV")
+    >>> tuple(inputs["input_values"].shape)
+    (1, 3, 2500)
+    ```
+    """
+
+    model_input_names = ["input_values", "lead_mask"]
+    # `save_pretrained` ships the source files too, so that `trust_remote_code` loads a folder without this package.
+    _auto_class = "AutoFeatureExtractor"
+
+    def __init__(
+        self,
+        leads: Sequence[str] = INDEPENDENT_LEADS,
+        sampling_rate: float = 250,
+        num_samples: int = 2500,
+        unit: str = "mV",
+        derive_limb_leads: bool = True,
+        missing_leads: str = "raise",
+        resample_to_length: bool = False,
+        highpass_hz: float | None = None,
+        lowpass_hz: float | None = None,
+        filter_order: int = 5,
+        normalization: str | None = None,
+        lead_means: Sequence[float] | None = None,
+        lead_stds: Sequence[float] | None = None,
+        clip: float | None = None,
+        long_records: str = "first",
+        window_stride_samples: int | None = None,
+        short_records: str = "raise",
+        nan_policy: str = "raise",
+        **kwargs,
+    ):
+        unknown = sorted(set(kwargs) - {*_FOREIGN_SETTINGS, "feature_extractor_type", "auto_map"})
+        if unknown:
+            raise ValueError(
+                f"EcgFeatureExtractor has no setting {unknown}. Its settings are listed in its docstring."
+            )
+        auto_map = {key: value for key, value in kwargs.items() if key == "auto_map"}
+        super().__init__(feature_size=len(leads), sampling_rate=sampling_rate, padding_value=0.0, **auto_map)
+        self.leads = canonical_leads(leads)
+        self.num_samples = num_samples
+        self.unit = unit
+        self.derive_limb_leads = derive_limb_leads
+        self.missing_leads = missing_leads
+        self.resample_to_length = resample_to_length
+        self.highpass_hz = highpass_hz
+        self.lowpass_hz = lowpass_hz
+        self.filter_order = filter_order
+        self.normalization = normalization
+        self.lead_means = None if lead_means is None else tuple(lead_means)
+        self.lead_stds = None if lead_stds is None else tuple(lead_stds)
+        self.clip = clip
+        self.long_records = long_records
+        self.window_stride_samples = window_stride_samples
+        self.short_records = short_records
+        self.nan_policy = nan_policy
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        for name, choices in _CHOICES.items():
+            if vars(self)[name] not in choices:
+                raise ValueError(f"{name} is {vars(self)[name]!r}. Choose from {list(choices)}.")
+        frank = [lead for lead in self.leads if lead in FRANK_LEADS]
+        if frank or not self.leads:
+            raise ValueError(
+                f"Expected standard leads, got {list(self.leads)}. Frank leads {frank} are not among them."
+            )
+        check_sampling_rate(self.sampling_rate)
+        millivolts_per(self.unit)
+        if self.num_samples < 1 or (self.window_stride_samples is not None and self.window_stride_samples < 1):
+            raise ValueError(
+                f"num_samples ({self.num_samples}) and window_stride_samples ({self.window_stride_samples}) are "
+                "counts of samples, at least 1."
+            )
+        is_fixed = self.normalization == "fixed"
+        for name in ("lead_means", "lead_stds"):
+            values = vars(self)[name]
+            if is_fixed and (values is None or len(values) != len(self.leads)):
+                raise ValueError(f"normalization='fixed' needs {name} for {list(self.leads)}, in order; got {values}.")
+            if not is_fixed and values is not None:
+                raise ValueError(f"{name} are used by normalization='fixed' only, which is {self.normalization!r}.")
+        if is_fixed and not all(std > 0 for std in self.lead_stds):
+            raise ValueError(f"lead_stds must be positive, got {self.lead_stds}.")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive or None, got {self.clip}.")
+        cutoffs = [cutoff for cutoff in (self.highpass_hz, self.lowpass_hz) if cutoff is not None]
+        if len(cutoffs) == 2 and not cutoffs[0] < cutoffs[1]:
+            raise ValueError(
+                f"highpass_hz ({cutoffs[0]}) must lie below lowpass_hz ({cutoffs[1]}): nothing would pass."
+            )
+        self._filters()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, and nothing that the base class keeps for audio."""
+        return {name: value for name, value in super().to_dict().items() if name not in _FOREIGN_SETTINGS}
+
+    def __call__(
+        self,
+        signals: Any,
+        *,
+        sampling_rate: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+        gain: Any = None,
+        return_report: bool = False,
+        return_tensors: str | TensorType | None = "pt",
+    ) -> BatchFeature:
+        r"""
+        Args:
+            signals:
+                One recording or several. Arrays or tensors: `(num_leads, num_samples)`, a batch `(batch, num_leads,
+                num_samples)`, or a list of arrays of any lengths. Or recordings that declare themselves: rows of
+                [`load_ecg`] (decoded or stored), their `ecg` column, or `EcgRecord`s.
+            sampling_rate (`float`), leads (`Sequence[str]`), unit (`str`):
+                What the arrays are: rate in Hz, name of each row, and `"mV"`, `"uV"`, `"V"` or `"adc"`. Needed for
+                arrays, for which they have no default; not accepted for recordings that declare them.
+            gain (`float` or array of shape `(num_leads,)` or `(batch, num_leads)`, *optional*):
+                `unit` per step of integer arrays (millivolts per step for `unit="adc"`).
+            return_report (`bool`, *optional*, defaults to `False`):
+                Whether to add `report`: for each recording a list of sentences, what was done to it and what is odd.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"` or `"np"`.
+
+        Returns:
+            [`BatchFeature`] with
+
+            - **input_values** -- float32 `(num_windows, num_leads, num_samples)`; one window a recording unless
+              `long_records="all"`.
+            - **lead_mask** -- bool `(num_windows, num_leads)`, `True` = recorded; with `missing_leads="mask"`.
+            - **window_record** -- int64 `(num_windows,)`, the recording of each window; with `long_records="all"`. See
+              [`average_windows`].
+            - **sample_mask** -- bool `(num_windows, num_samples)`, `True` = recorded; with `short_records="zero_pad"`.
+
+            Models take the first two; take the others out before `model(**inputs)`.
+
+        Raises:
+            ValueError: says which recording, what was expected, what came, and what to do.
+        """
+        recordings = read_recordings(signals, sampling_rate, leads, unit, gain)
+        layouts: dict[tuple, list[int]] = {}
+        for number, recording in enumerate(recordings):
+            layouts.setdefault(recording.layout, []).append(number)
+        processed: list[_Processed | None] = [None] * len(recordings)
+        for numbers in layouts.values():
+            members = [recordings[number] for number in numbers]
+            signal = torch.from_numpy(np.stack([member.signal for member in members]))
+            gains = None if members[0].gain is None else torch.from_numpy(np.stack([m.gain for m in members]))
+            batch = self._process(signal, gains, members[0].leads, members[0].sampling_rate, None, numbers, True)
+            for position, number in enumerate(numbers):
+                windows = slice(position * batch.num_windows, (position + 1) * batch.num_windows)
+                mask = None if batch.lead_mask is None else batch.lead_mask[windows]
+                processed[number] = _Processed(batch.input_values[windows], mask, batch.num_windows)
+
+        features: dict[str, Any] = {"input_values": torch.cat([record.input_values for record in processed])}
+        if self.missing_leads == "mask":
+            features["lead_mask"] = torch.cat([record.lead_mask for record in processed])
+        window_record = torch.arange(len(recordings)).repeat_interleave(
+            torch.tensor([record.num_windows for record in processed])
+        )
+        if self.long_records == "all":
+            features["window_record"] = window_record
+        if self.short_records == "zero_pad":
+            lengths = torch.tensor([self._resampled_length(r.signal.shape[1], r.sampling_rate) for r in recordings])
+            features["sample_mask"] = torch.arange(self.num_samples) < lengths[window_record][:, None]
+        if return_report:
+            features["report"] = [self._describe(recording) for recording in recordings]
+        return BatchFeature(features, tensor_type=return_tensors, skip_tensor_conversion=["report"])
+
+    def process_batch(
+        self,
+        signal: torch.Tensor,
+        gain: torch.Tensor | None = None,
+        leads: Sequence[str] | None = None,
+        sampling_rate: float | None = None,
+        lead_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The contract for recordings of one layout, batched on the device of `signal`; what `__call__` uses.
+
+        Args:
+            signal (`torch.Tensor` of shape `(batch, num_source_leads, num_source_samples)`):
+                Millivolts as floats, or integers with `gain`. In int16, -32768 means "not recorded".
+            gain (`torch.Tensor` of shape `(batch, num_source_leads)`, *optional*): mV per step of `signal`.
+            leads (`Sequence[str]`, *optional*): names of the rows; `None` only for rows that already are `self.leads`.
+            sampling_rate (`float`): of `signal`, in Hz. No default.
+            lead_mask (bool `torch.Tensor` of shape `(batch, num_source_leads)`, *optional*): `True` = recorded.
+
+        Returns:
+            `input_values`, float32 `(batch * num_windows, num_leads, num_samples)`, windows of a record side by side,
+            and `lead_mask`, bool `(batch * num_windows, num_leads)`, or `None` with `missing_leads="raise"`.
+
+        Raises:
+            ValueError: as `__call__`; records are numbered from 0 within the batch.
+        """
+        if sampling_rate is None:
+            raise ValueError("process_batch needs sampling_rate, in Hz. A guess would silently stretch the signal.")
+        check_sampling_rate(sampling_rate)
+        leads = self.leads if leads is None else recorded_leads(tuple(leads))
+        if signal.ndim != 3 or signal.shape[1] != len(leads) or 0 in signal.shape:
+            raise ValueError(
+                f"Expected a signal of shape (batch, {len(leads)}, num_samples > 0) for the leads {list(leads)}, got "
+                f"{tuple(signal.shape)}."
+            )
+        if not signal.is_floating_point() and gain is None:
+            raise ValueError(f"A signal of {signal.dtype} needs `gain`, the mV per step of each lead.")
+        batch = self._process(signal, gain, leads, float(sampling_rate), lead_mask, range(len(signal)), False)
+        return batch.input_values, batch.lead_mask
+
+    @torch.no_grad()
+    def _process(
+        self,
+        signal: torch.Tensor,
+        gain: torch.Tensor | None,
+        leads: tuple[str, ...],
+        sampling_rate: float,
+        lead_mask: torch.Tensor | None,
+        record_numbers: Sequence[int],
+        check_amplitude: bool,
+    ) -> "_Processed":
+        plan = self._lead_plan(leads)
+        length = self._resampled_length(signal.shape[-1], sampling_rate)
+        if length < self.num_samples and self.short_records == "raise":
+            raise ValueError(
+                f"Record {record_numbers[0]} lasts {length / self.sampling_rate:g} s ({length} samples at "
+                f"{self.sampling_rate} Hz), the model reads {self.num_samples / self.sampling_rate:g} s "
+                f"({self.num_samples}). Give longer recordings, or set short_records='zero_pad'."
+            )
+        # The caller may train in mixed precision; the input must not depend on it.
+        with torch.autocast(signal.device.type, enabled=False):
+            values = _to_millivolts(signal, gain, plan.sources)
+            present = None if lead_mask is None else lead_mask[:, list(plan.sources)]
+            values, present = self._fill_gaps(values, present, [leads[i] for i in plan.sources], record_numbers)
+            values = resample(values, length)
+            for sos in self._filters():
+                values = filter_zero_phase(values, sos)
+            # Everything up to here is linear, so that limb leads may as well be derived after the expensive part.
+            values, present = self._arrange_leads(values, present, plan)
+            if check_amplitude:
+                _warn_of_implausible_amplitude(values)
+            starts = self._window_starts(length)
+            values = torch.stack([values[..., start : start + self.num_samples] for start in starts], dim=1)
+            values = values.flatten(0, 1)  # (batch * windows, leads, samples)
+            present = None if present is None else present.repeat_interleave(len(starts), dim=0)
+            if self.unit != "mV":
+                values = values / millivolts_per(self.unit)
+            values = self._normalize(values, present)
+        if length < self.num_samples:
+            values = torch.nn.functional.pad(values, (0, self.num_samples - length))
+        if self.missing_leads == "mask" and present is None:
+            present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        return _Processed(values, present if self.missing_leads == "mask" else None, len(starts))
+
+    def _lead_plan(self, leads: tuple[str, ...]) -> "_LeadPlan":
+        plan = _plan_leads(self.leads, leads, self.derive_limb_leads)
+        if plan.unknown:
+            logger.warning_once(f"Channels {list(plan.unknown)} are no leads that I know; they are left out.")
+        if len(plan.missing) == len(self.leads) or (plan.missing and self.missing_leads == "raise"):
+            derivable = [lead for lead in plan.missing if lead in DERIVED_LIMB_LEADS]
+            cure = "choose a model of other leads"
+            if self.missing_leads == "raise":
+                cure = f"set missing_leads='mask', or {cure}"
+            if derivable and {"I", "II"} <= set(leads):
+                cure = f"set derive_limb_leads=True to compute {derivable} from I and II, {cure}"
+            raise ValueError(
+                f"The model reads the leads {list(self.leads)}; the recording has {list(leads)} and lacks "
+                f"{list(plan.missing)}. Check the names of its channels, {cure}."
+            )
+        return plan
+
+    def _fill_gaps(
+        self, values: torch.Tensor, present: torch.Tensor | None, leads: list[str], record_numbers: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Applies `nan_policy`; leads that are not present are zeros and never looked at."""
+        if present is not None:
+            values = values.masked_fill(~present[..., None], 0.0)
+        finite = values.isfinite()
+        if finite.all():
+            self._check_any_present(present, record_numbers)
+            return values, present
+        if self.nan_policy == "raise":
+            record, lead = (~finite).any(-1).nonzero()[0].tolist()
+            count = int((~finite[record, lead]).sum())
+            raise ValueError(
+                f"Record {record_numbers[record]}: {count} of {values.shape[-1]} samples of lead {leads[lead]} are "
+                "NaN or infinite. Repair or leave out the recording, or set nan_policy='interpolate'."
+            )
+        recorded = finite.any(-1)
+        if self.missing_leads == "raise" and not recorded.all():
+            record, lead = (~recorded).nonzero()[0].tolist()
+            raise ValueError(
+                f"Record {record_numbers[record]}: lead {leads[lead]} has no finite sample. Leave the recording out, "
+                "or set missing_leads='mask' to let the model go without the lead."
+            )
+        values = interpolate_gaps(values).masked_fill(~recorded[..., None], 0.0)
+        present = recorded if present is None else present & recorded
+        self._check_any_present(present, record_numbers)
+        return values, present
+
+    def _check_any_present(self, present: torch.Tensor | None, record_numbers: Sequence[int]) -> None:
+        if present is not None and not present.any(-1).all():
+            record = record_numbers[int((~present.any(-1)).nonzero()[0])]
+            raise ValueError(f"Record {record} has none of the leads {list(self.leads)}. Leave it out.")
+
+    def _arrange_leads(
+        self, values: torch.Tensor, present: torch.Tensor | None, plan: "_LeadPlan"
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Puts the source leads into the model's order and derives limb leads; what is missing stays zero."""
+        if plan.is_identity:
+            return values, present
+        arranged = values.new_zeros(values.shape[0], len(self.leads), values.shape[-1])
+        if present is None:
+            present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        mask = torch.zeros(arranged.shape[:2], dtype=torch.bool, device=values.device)
+        for target, weights in enumerate(plan.weights):
+            if not weights:
+                continue
+            rows, factors = zip(*weights.items(), strict=True)
+            arranged[:, target] = sum(factor * values[:, row] for row, factor in weights.items())
+            mask[:, target] = present[:, list(rows)].all(-1)
+            if len(rows) > 1:
+                arranged[:, target] *= mask[:, target, None]  # half of a derivation is no lead
+        return arranged, mask
+
+    def _normalize(self, values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+        if self.normalization == "fixed":
+            means, stds = (values.new_tensor(constants)[:, None] for constants in (self.lead_means, self.lead_stds))
+            values = (values - means) / stds
+        elif self.normalization is not None:
+            dims = (-2, -1) if self.normalization == "record" else (-1,)
+            weight = values.new_ones(()) if present is None else present[..., None].to(values.dtype)
+            total = weight.expand_as(values).sum(dims, keepdim=True).clamp(min=1)
+            centred = values - (values * weight).sum(dims, keepdim=True) / total
+            std = ((centred.square() * weight).sum(dims, keepdim=True) / total).sqrt()
+            flat = std < _FLAT_STD_MV / millivolts_per(self.unit)
+            values = (centred / std.masked_fill(flat, 1.0)).masked_fill(flat, 0.0)
+        if self.clip is not None:
+            values = values.clamp(-self.clip, self.clip)
+        return values if present is None else values.masked_fill(~present[..., None], 0.0)
+
+    def _filters(self) -> list[np.ndarray]:
+        return [
+            butterworth_sos(self.filter_order, float(cutoff), float(self.sampling_rate), kind)
+            for kind, cutoff in (("highpass", self.highpass_hz), ("lowpass", self.lowpass_hz))
+            if cutoff is not None
+        ]
+
+    def _resampled_length(self, num_samples: int, sampling_rate: float) -> int:
+        if not self.resample_to_length:
+            return max(1, round(num_samples * self.sampling_rate / sampling_rate))
+        rate = sampling_rate * self.num_samples / num_samples
+        if abs(rate / self.sampling_rate - 1) > _LARGEST_RATE_SHIFT:
+            raise ValueError(
+                f"resample_to_length would turn {num_samples} samples at {sampling_rate:g} Hz into {self.num_samples} "
+                f"at {rate:g} Hz, more than 5 % off the model's {self.sampling_rate} Hz. Cut the recording to about "
+                f"{self.num_samples / self.sampling_rate:g} s, or set resample_to_length=False."
+            )
+        return self.num_samples
+
+    def _window_starts(self, length: int) -> list[int]:
+        last = max(0, length - self.num_samples)
+        if self.long_records == "all":
+            starts = list(range(0, last + 1, self.window_stride_samples or self.num_samples))
+            return starts if starts[-1] == last else [*starts, last]
+        return [last // 2 if self.long_records == "center" else 0]
+
+    def _describe(self, recording: "Recording") -> list[str]:
+        """What happens to a recording, and what is odd about it, in sentences."""
+        plan, leads = self._lead_plan(recording.leads), recording.leads
+        values = _to_millivolts(
+            torch.from_numpy(recording.signal)[None],
+            None if recording.gain is None else torch.from_numpy(recording.gain)[None],
+            plan.sources,
+        )[0]
+        used = [leads[index] for index in plan.sources]
+        derived = [lead for lead, weights in zip(self.leads, plan.weights, strict=True) if len(weights) > 1]
+        num_samples = recording.signal.shape[1]
+        length = self._resampled_length(num_samples, recording.sampling_rate)
+        num_windows = len(self._window_starts(length))
+        report = []
+        if recording.unit != self.unit:
+            report.append(f"Converted from {recording.unit} to {self.unit}.")
+        if leads != self.leads:
+            report.append(f"Took the leads {used} from {list(leads)} by name.")
+        if derived:
+            report.append(f"Derived {derived} from I and II.")
+        if plan.missing:
+            report.append(f"Masked the missing leads {list(plan.missing)}.")
+        for lead, row in zip(used, values, strict=True):
+            num_gaps, kept = int((~row.isfinite()).sum()), row[row.isfinite()]
+            if num_gaps == num_samples:
+                report.append(f"Masked lead {lead}, which has no finite sample.")
+            elif num_gaps:
+                report.append(f"Interpolated {num_gaps} of {num_samples} samples of lead {lead}.")
+            if len(kept) and kept.max() - kept.min() < _FLAT_STD_MV:
+                report.append(f"Lead {lead} is flat.")
+        peak = float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
+        if not _PLAUSIBLE_PEAK_MV[0] <= peak <= _PLAUSIBLE_PEAK_MV[1]:
+            report.append(
+                f"The largest amplitude, {peak:g} mV, is no ECG's: check the unit ({recording.unit}) and gain."
+            )
+        if length != num_samples:
+            report.append(
+                f"Resampled {num_samples} samples at {recording.sampling_rate:g} Hz to {length} at "
+                f"{length / num_samples * recording.sampling_rate:g} Hz."
+            )
+        for kind, cutoff in (("High", self.highpass_hz), ("Low", self.lowpass_hz)):
+            if cutoff is not None:
+                report.append(f"{kind}-passed at {cutoff:g} Hz, zero phase, order {self.filter_order}.")
+        if num_windows > 1:
+            report.append(f"Cut {length} samples into {num_windows} windows of {self.num_samples}.")
+        elif length > self.num_samples and self.long_records != "all":
+            report.append(f"Kept the {self.long_records} {self.num_samples} of {length} samples.")
+        elif length < self.num_samples:
+            report.append(f"Appended {self.num_samples - length} zeros to {length} samples.")
+        return report
+
+
+def average_windows(values: torch.Tensor, window_record: torch.Tensor) -> torch.Tensor:
+    """Means over the windows of each recording: logits `(num_windows, ...)` → `(num_recordings, ...)`.
+
+    `window_record` is that of [`EcgFeatureExtractor.__call__`] with `long_records="all"`.
+    """
+    counts = torch.bincount(window_record).to(values.dtype)
+    sums = values.new_zeros(len(counts), *values.shape[1:]).index_add_(0, window_record, values)
+    return sums / counts.view(-1, *[1] * (values.ndim - 1))
+
+
+class _Processed(NamedTuple):
+    input_values: torch.Tensor  # (records * num_windows, leads, samples)
+    lead_mask: torch.Tensor | None  # (records * num_windows, leads)
+    num_windows: int  # of each record
+
+
+class _LeadPlan(NamedTuple):
+    sources: tuple[int, ...]  # rows of the recording that are needed
+    weights: tuple[dict[int, float], ...]  # for each lead of the model: position in `sources` -> factor
+    missing: tuple[str, ...]  # leads of the model that the recording cannot give
+    unknown: tuple[str, ...]  # channels of the recording that are no leads
+
+    @property
+    def is_identity(self) -> bool:
+        return self.weights == tuple({row: 1.0} for row in range(len(self.sources)))
+
+
+@lru_cache(maxsize=256)
+def _plan_leads(wanted: tuple[str, ...], recorded: tuple[str, ...], derive_limb_leads: bool) -> _LeadPlan:
+    can_derive = derive_limb_leads and {"I", "II"} <= set(recorded)
+    formulas = []
+    for lead in wanted:
+        if lead in recorded:
+            formulas.append({lead: 1.0})
+        else:
+            formulas.append(derivation_weights(lead) if can_derive and lead in DERIVED_LIMB_LEADS else {})
+    sources = list(dict.fromkeys(name for formula in formulas for name in formula))
+    return _LeadPlan(
+        sources=tuple(recorded.index(name) for name in sources),
+        weights=tuple({sources.index(name): factor for name, factor in formula.items()} for formula in formulas),
+        missing=tuple(lead for lead, formula in zip(wanted, formulas, strict=True) if not formula),
+        unknown=tuple(name for name in recorded if not is_known_lead(name)),
+    )
+
+
+def _to_millivolts(signal: torch.Tensor, gain: torch.Tensor | None, sources: tuple[int, ...]) -> torch.Tensor:
+    """Float32 millivolts of the rows `sources` of `(batch, num_source_leads, num_samples)`."""
+    if sources != tuple(range(signal.shape[1])):
+        signal = signal[:, list(sources)]
+        gain = None if gain is None else gain[:, list(sources)]
+    values = signal.float()
+    if gain is not None:
+        values = values * gain.to(values.device, torch.float32)[..., None]
+    if signal.dtype == torch.int16:
+        values.masked_fill_(signal == INVALID_SAMPLE, torch.nan)
+    return values
+
+
+def _warn_of_implausible_amplitude(values: torch.Tensor) -> None:
+    peaks = values.abs().amax((-2, -1))
+    lowest, highest = _PLAUSIBLE_PEAK_MV
+    if ((peaks < lowest) | (peaks > highest)).any():
+        logger.warning_once(
+            f"Recordings with peaks below {lowest} mV or above {highest} mV: check the declared unit and gain. They "
+            "go through unchanged; return_report=True tells which. (Said once.)"
+        )

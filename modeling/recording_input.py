@@ -1,0 +1,196 @@
+"""Reads whatever a caller hands to `EcgFeatureExtractor` as recordings whose leads, rate and unit are known.
+
+Nothing is guessed here: an array comes with its declaration, a row or a record declares itself, anything else is a
+`ValueError` that says what was expected, what came and what to do.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from .leads import canonical_lead
+
+MILLIVOLTS_PER_UNIT = {
+    "v": 1e3,
+    "mv": 1.0,
+    "uv": 1e-3,
+    "\N{MICRO SIGN}v": 1e-3,
+    "\N{GREEK SMALL LETTER MU}v": 1e-3,
+    "nv": 1e-6,
+}
+
+
+@runtime_checkable
+class DeclaredRecording(Protocol):
+    """Anything that carries a signal and what is needed to read it, such as `ecg_transformers.data.EcgRecord`."""
+
+    signal: Any
+    leads: Sequence[str]
+    sampling_rate: float
+    unit: str
+    gain: Any
+
+
+class Recording(NamedTuple):
+    signal: np.ndarray  # (num_leads, num_samples), int16 or int32 with gain, or float32
+    gain: np.ndarray | None  # (num_leads,), float32, mV per step; None: the signal is in mV
+    leads: tuple[str, ...]
+    sampling_rate: float
+    unit: str  # as it came
+
+    @property
+    def layout(self) -> tuple:
+        return self.leads, self.sampling_rate, self.signal.shape, self.signal.dtype, self.gain is None
+
+
+def read_recordings(signals: Any, sampling_rate: Any, leads: Any, unit: Any, gain: Any) -> list[Recording]:
+    """Brings every accepted form of input to a list of recordings; see `EcgFeatureExtractor.__call__`."""
+    if isinstance(signals, Mapping) and isinstance(signals.get("ecg"), list):
+        signals = signals["ecg"]  # a slice of a dataset
+    declared = [signals] if isinstance(signals, Mapping | DeclaredRecording) else signals
+    if isinstance(declared, list | tuple) and declared and isinstance(declared[0], Mapping | DeclaredRecording):
+        given = {"sampling_rate": sampling_rate, "leads": leads, "unit": unit, "gain": gain}
+        given = [name for name, value in given.items() if value is not None]
+        if given:
+            raise ValueError(f"These recordings declare {given} themselves. Pass {given} for bare arrays only.")
+        return [_read_declared(recording, f"Record {number}") for number, recording in enumerate(declared)]
+
+    reasons = {
+        "sampling_rate": (sampling_rate, "in Hz: at a wrong rate every interval is silently scaled"),
+        "leads": (leads, "the name of each row: databases differ in the order of leads"),
+        "unit": (unit, "'mV', 'uV', 'V' or 'adc': amplitudes carry the diagnosis"),
+    }
+    absent = [f"{name} ({reason})" for name, (value, reason) in reasons.items() if value is None]
+    if absent:
+        raise ValueError(f"Arrays do not say what they hold. Pass {', '.join(absent)}. None of these has a default.")
+    if isinstance(leads, str):
+        raise ValueError(f"Expected a sequence of lead names, got the string {leads!r}. Write [{leads!r}].")
+    is_list = isinstance(signals, list | tuple) and len(signals) > 0
+    if is_list and isinstance(signals[0], np.ndarray | torch.Tensor):
+        arrays = [_as_array(signal, f"Record {number}") for number, signal in enumerate(signals)]
+    else:
+        array = _as_array(signals, "The input")
+        arrays = list(array) if array.ndim == 3 else [array]
+    if not arrays:
+        raise ValueError("Expected at least one recording, got none.")
+    gains = None if gain is None else _as_array(gain, "gain")
+    per_record = gains is not None and gains.ndim == 2
+    if per_record and len(gains) != len(arrays):
+        raise ValueError(f"Got gains for {len(gains)} recordings, but {len(arrays)} recordings.")
+    return [
+        _check_recording(array, gains[number] if per_record else gains, leads, sampling_rate, unit, f"Record {number}")
+        for number, array in enumerate(arrays)
+    ]
+
+
+def _read_declared(recording: Mapping | DeclaredRecording, name: str) -> Recording:
+    if isinstance(recording, DeclaredRecording):
+        signal, gain = recording.signal, recording.gain
+        leads, sampling_rate, unit = recording.leads, recording.sampling_rate, recording.unit
+    else:
+        ecg = recording.get("ecg", recording)
+        absent = [key for key in ("signal", "leads", "sampling_rate", "unit") if ecg.get(key) is None]
+        if absent:
+            raise ValueError(f"{name} lacks {absent}. Expected the keys signal, leads, sampling_rate and unit.")
+        signal, gain = ecg["signal"], ecg.get("gain")
+        leads, sampling_rate, unit = ecg["leads"], ecg["sampling_rate"], ecg["unit"]
+        if isinstance(signal, bytes):
+            if len(leads) == 0 or len(signal) % (2 * len(leads)):
+                raise ValueError(
+                    f"{name}: {len(signal)} bytes are no int16 samples of {len(leads)} equally long leads."
+                )
+            signal = np.frombuffer(signal, dtype="<i2").reshape(len(leads), -1)
+    array = _as_array(signal, name)
+    if array.dtype == np.float32:
+        gain = None  # decoded: what is left of the stored gain was applied
+    gain = None if gain is None else _as_array(gain, f"{name}: gain")
+    return _check_recording(array, gain, leads, sampling_rate, unit, name)
+
+
+def _as_array(values: Any, name: str) -> np.ndarray:
+    """A native int16, int32 or float32 array of what came."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # nested lists of different lengths
+        raise ValueError(
+            f"{name} is no rectangular array. Pass a list of arrays for recordings that differ."
+        ) from error
+    if array.dtype.kind == "f":
+        return np.ascontiguousarray(array, dtype=np.float32) if array.ndim else array.astype(np.float32)
+    if array.dtype.kind in "iu":
+        if array.dtype.itemsize > 2 and array.size and np.abs(array.astype(np.float64)).max() >= 2**31:
+            raise ValueError(f"{name} holds integers beyond 32 bits, which no converter writes. Check the reader.")
+        return array.astype(np.int16 if array.dtype.newbyteorder("=") == np.int16 else np.int32, copy=False)
+    raise ValueError(f"{name} has the type {array.dtype}. Expected floats, or integers with a gain.")
+
+
+def _check_recording(
+    signal: np.ndarray, gain: np.ndarray | None, leads: Sequence[str], sampling_rate: float, unit: str, name: str
+) -> Recording:
+    leads = recorded_leads(tuple(leads))
+    shape = tuple(signal.shape)
+    if signal.ndim != 2 or shape[0] != len(leads):
+        cure = "One row is one lead."
+        if signal.ndim == 2 and shape[1] == len(leads):
+            cure = "It seems to be (num_samples, num_leads): transpose it."
+        elif signal.ndim == 1:
+            cure = "A single lead has the shape (1, num_samples): pass signal[None]."
+        raise ValueError(
+            f"{name}: expected ({len(leads)}, num_samples) for the leads {list(leads)}, got {shape}. {cure}"
+        )
+    if shape[1] == 0:
+        raise ValueError(f"{name} has no samples: its shape is {shape}. Leave it out.")
+    check_sampling_rate(sampling_rate)
+    is_digital = unit.strip().lower() == "adc"
+    factor = 1.0 if is_digital else millivolts_per(unit)
+    if signal.dtype != np.float32 or is_digital:
+        if gain is None:
+            raise ValueError(
+                f"{name}: {signal.dtype} samples in {unit!r} need `gain`, the {'mV' if is_digital else unit} per "
+                "step (the header of the file has it). If the numbers are no converter's steps, pass floats."
+            )
+        gain = np.broadcast_to(gain, (len(leads),)) if gain.size in (1, len(leads)) else gain
+        if gain.shape != (len(leads),) or not (np.isfinite(gain) & (gain != 0)).all():
+            raise ValueError(f"{name}: expected one finite gain other than 0, or {len(leads)} of them, got {gain}.")
+        return Recording(signal, (gain * factor).astype(np.float32), leads, float(sampling_rate), unit)
+    if gain is not None:
+        raise ValueError(f"{name}: floats in {unit!r} need no gain. Drop it, or declare unit='adc'.")
+    return Recording(signal * np.float32(factor) if factor != 1 else signal, None, leads, float(sampling_rate), unit)
+
+
+def check_sampling_rate(sampling_rate: float) -> None:
+    if not (isinstance(sampling_rate, int | float | np.number) and math.isfinite(sampling_rate) and sampling_rate > 0):
+        raise ValueError(f"Expected a sampling rate in Hz, above 0, got {sampling_rate!r}.")
+
+
+def millivolts_per(unit: str) -> float:
+    if unit.strip().lower() not in MILLIVOLTS_PER_UNIT:
+        raise ValueError(
+            f"Unknown unit {unit!r}. Expected 'mV', 'uV' (or the micro sign) or 'V'; of arrays also 'adc'."
+        )
+    return MILLIVOLTS_PER_UNIT[unit.strip().lower()]
+
+
+def is_known_lead(name: str) -> bool:
+    try:
+        canonical_lead(name)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=256)
+def recorded_leads(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Standard spelling of the channels of a recording; other channels (`"MLII"`, `"RESP"`) keep their names."""
+    leads = tuple(canonical_lead(name) if is_known_lead(name) else name.strip() for name in names)
+    repeated = sorted({lead for lead in leads if leads.count(lead) > 1})
+    if repeated:
+        raise ValueError(f"Leads {repeated} come more than once in {list(names)}. Keep one channel for each lead.")
+    return leads

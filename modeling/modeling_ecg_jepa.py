@@ -149,7 +149,7 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         self.teacher = EcgJepaModel(config).requires_grad_(False)
         self.predictor = EcgJepaPredictor(config)
         self._num_masks_drawn = 0
-        self._student_version = None
+        self._last_seen_weight = None
         self._steps_without_teacher = 0
         self.post_init()
 
@@ -185,6 +185,7 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         """teacher <- momentum * teacher + (1 - momentum) * student, for every parameter (Kim: after each step)."""
         teacher, student = list(self.teacher.parameters()), list(self.ecg_vit.parameters())
         torch._foreach_lerp_(teacher, student, 1.0 - momentum)
+        self._last_seen_weight = None
         self._steps_without_teacher = 0
 
     def train(self, mode: bool = True):
@@ -280,12 +281,13 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         return torch.where(lead_mask, per_lead, 0.0).sum() / lead_mask.sum().clamp(min=1)
 
     def _check_teacher_follows(self):
-        """An optimiser changes the student in place, which its version counter shows; the teacher has to follow."""
+        """An optimiser step shows in the weights of the student's last norm; the teacher has to follow each."""
         if not self.training or torch.compiler.is_compiling():
             return
-        version = self.ecg_vit.layernorm.weight._version
-        self._steps_without_teacher += self._student_version is not None and version != self._student_version
-        self._student_version = version
+        weight = self.ecg_vit.layernorm.weight.detach()
+        if self._last_seen_weight is not None and not torch.equal(weight, self._last_seen_weight):
+            self._steps_without_teacher += 1
+        self._last_seen_weight = weight.clone()
         if self._steps_without_teacher >= 2:
             raise ValueError(
                 "The student has taken 2 optimiser steps and the teacher none: training like this learns nothing. "

@@ -178,8 +178,8 @@ class EcgViTEmbeddings(nn.Module):
         if input_values.shape[1] != len(expected):
             raise ValueError(
                 f"Expected {len(expected)} leads {list(expected)}, got {input_values.shape[1]}. Pass the record "
-                "through EcgFeatureExtractor, or name the rows of this batch with `leads=[...]`; a lead that is missing is "
-                "left out by name, never repeated."
+                "through EcgFeatureExtractor, or name the rows of this batch with `leads=[...]`; a lead that is "
+                "missing is left out by name, never repeated."
             )
         if input_values.shape[2] != config.num_samples:
             seconds = config.num_samples / config.sampling_rate
@@ -296,7 +296,7 @@ class EcgViTResidual(nn.Module):
         if self.drop_path_rate == 0.0 or not self.training:
             return residual + branch
         keep = 1.0 - self.drop_path_rate
-        scale = torch.full((branch.shape[0], 1, 1), keep, device=branch.device, dtype=branch.dtype).bernoulli_() / keep
+        scale = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep) / keep
         return torch.addcmul(residual, branch, scale)
 
 
@@ -409,7 +409,8 @@ class EcgViTModel(EcgViTPreTrainedModel):
         lead_mask (`torch.BoolTensor` of shape `(batch_size, num_leads)`, *optional*):
             `True` where a lead was recorded. Missing leads are left out of attention and pooling, not read as zeros.
         bool_masked_pos (`torch.BoolTensor`, *optional*):
-            `(batch_size, columns)` for all rows, or `(batch_size, rows, columns)`. `True` = hidden. Hidden patches are dropped: the output holds the visible tokens only, in grid order.
+            `(batch_size, columns)` for all rows, or `(batch_size, rows, columns)`. `True` = hidden. Hidden patches
+            are dropped: the output holds the visible tokens only, in grid order.
 
         Returns `last_hidden_state` `(batch_size, num_registers + tokens, hidden_size)`, registers first, then row by
         row, and `pooler_output` `(batch_size, hidden_size)`.

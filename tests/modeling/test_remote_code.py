@@ -1,0 +1,82 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgJepaForPreTraining
+
+LOAD_EVERYTHING = """
+import sys
+sys.modules["ecg_transformers"] = None  # importing the package fails, as if it were not installed
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification,
+)
+folder, again = sys.argv[1:]
+torch.set_num_threads(1)
+kwargs = {"trust_remote_code": True}
+config = AutoConfig.from_pretrained(folder, **kwargs)
+extractor = AutoFeatureExtractor.from_pretrained(folder, **kwargs)
+encoder = AutoModel.from_pretrained(folder, **kwargs)
+pretraining = AutoModelForPreTraining.from_pretrained(folder, **kwargs)
+classifier = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, **kwargs)
+for loaded in (config, extractor, encoder, pretraining, classifier):
+    assert type(loaded).__module__.startswith("transformers_modules."), type(loaded).__module__
+signal = np.sin(np.arange(3000).reshape(3, 1000) / 20)
+inputs = extractor(signal, sampling_rate=100, leads=["II", "I", "V1"], unit="mV")
+print("feature", encoder(**inputs).pooler_output.sum().item())
+print("loss", pretraining.eval()(**inputs).loss.item())
+print("logits", tuple(classifier(**inputs).logits.shape))
+classifier.save_pretrained(again)  # what was loaded as remote code ships its code too
+AutoModelForSequenceClassification.from_pretrained(again, **kwargs)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    config = EcgJepaConfig(
+        leads=("I", "II", "V1"),
+        sampling_rate=100,
+        num_samples=1000,
+        patch_size=50,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        predictor_hidden_size=16,
+        predictor_num_hidden_layers=1,
+        predictor_num_attention_heads=2,
+        predictor_intermediate_size=32,
+    )
+    EcgJepaForPreTraining(config).save_pretrained(tmp_path)
+    EcgFeatureExtractor(leads=config.leads, sampling_rate=100, num_samples=1000).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_one_folder_serves_every_auto_class_without_this_package(folder, tmp_path):
+    command = [sys.executable, "-c", LOAD_EVERYTHING, str(folder), str(tmp_path / "again")]
+    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    printed = dict(line.split(" ", 1) for line in finished.stdout.splitlines())
+    model = EcgJepaForPreTraining.from_pretrained(folder).eval()
+    signal = torch.sin(torch.arange(3000, dtype=torch.float64).reshape(1, 3, 1000) / 20)[:, [1, 0, 2]].float()
+    assert float(printed["feature"]) == pytest.approx(model.ecg_vit(signal).pooler_output.sum().item(), abs=1e-4)
+    assert float(printed["loss"]) == pytest.approx(model(signal).loss.item(), abs=1e-5)
+    assert printed["logits"] == "(1, 3)"
+
+
+def test_the_configuration_names_every_auto_class(folder):
+    auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
+    assert auto_map == {
+        "AutoConfig": "configuration_ecg_jepa.EcgJepaConfig",
+        "AutoModel": "modeling_ecg_jepa.EcgJepaModel",
+        "AutoModelForPreTraining": "modeling_ecg_jepa.EcgJepaForPreTraining",
+        "AutoModelForSequenceClassification": "modeling_ecg_jepa.EcgJepaForSequenceClassification",
+    }
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
+    assert preprocessor["auto_map"] == {"AutoFeatureExtractor": "feature_extraction_ecg.EcgFeatureExtractor"}

@@ -1,0 +1,27 @@
+"""Recordings: readers, corpora, storage and collators. `wfdb` and `pandas` are imported only where they are needed."""
+
+from .bad_records import BadRecord, BadRecordError, bad_records, read_report
+from .collators import EcgDataCollator, EcgPretrainingCollator, sample_id
+from .features import ECG_STORAGE, Ecg
+from .loading import label_names, load_ecg
+from .records import INVALID_SAMPLE, EcgRecord
+from .wfdb_header import read_header
+from .wfdb_reader import read_record
+
+__all__ = [
+    "BadRecord",
+    "BadRecordError",
+    "ECG_STORAGE",
+    "Ecg",
+    "EcgDataCollator",
+    "EcgPretrainingCollator",
+    "EcgRecord",
+    "INVALID_SAMPLE",
+    "bad_records",
+    "label_names",
+    "load_ecg",
+    "read_header",
+    "read_record",
+    "read_report",
+    "sample_id",
+]

@@ -1,0 +1,66 @@
+"""The report of records that could not be read, or only in part: one JSON line each.
+
+A dataset on disk keeps it beside its Arrow files, whoever of several processes wrote it; a stream appends to the file
+that the caller names, from every rank and worker.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+
+REPORT_NAME = "bad_records.jsonl"
+
+
+class BadRecordError(ValueError):
+    """Raised for the first record that cannot be read, under `on_bad_record="raise"`."""
+
+
+class BadRecord(NamedTuple):
+    """`kept` tells whether the record is in the dataset all the same (with NaN where samples are missing)."""
+
+    record_id: str
+    reason: str
+    kept: bool
+
+    def __str__(self):
+        return f"{self.record_id} ({self.reason})"
+
+
+def append_report(path: str | os.PathLike, records: Iterable[BadRecord]):
+    """Appends to the report at `path`. Lines of concurrent writers do not mix: each is one short appending write."""
+    with open(path, "ab", buffering=0) as file:
+        for record in records:
+            file.write((json.dumps(record._asdict(), ensure_ascii=False) + "\n").encode())
+
+
+def read_report(path: str | os.PathLike) -> list[BadRecord]:
+    """The distinct bad records of the report at `path`, by record id; empty where there is no such file."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return sorted({BadRecord(**json.loads(line)) for line in lines})
+
+
+def bad_records(dataset: Dataset) -> list[BadRecord]:
+    """The bad records found when a dataset of `load_ecg(..., streaming=False)` was prepared, in all its splits.
+
+    A stream has no such list; give `load_ecg` a `report_path` and read it with [`read_report`].
+    """
+    folders = sorted({str(Path(file["filename"]).parent) for file in dataset.cache_files})
+    return [record for folder in folders for record in read_report(Path(folder, REPORT_NAME))]
+
+
+def summarise(records: Sequence[BadRecord], num_named: int = 5) -> str:
+    """One sentence for the log: how many records are left out, how many kept with gaps, the first few with reasons."""
+    sentences = []
+    for kept, what in ((False, "could not be read and are left out"), (True, "are kept with missing samples as NaN")):
+        chosen = [record for record in records if record.kept is kept]
+        if chosen:
+            more = f" and {len(chosen) - num_named} more" if len(chosen) > num_named else ""
+            sentences.append(f"{len(chosen)} records {what}: {'; '.join(map(str, chosen[:num_named]))}{more}.")
+    return " ".join(sentences)

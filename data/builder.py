@@ -1,0 +1,172 @@
+"""The `datasets` builder underneath `load_ecg`: from an index of records to plain columns, in shards."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.features.features import List, Value
+
+from .bad_records import REPORT_NAME, BadRecord, BadRecordError, append_report, summarise
+from .corpus import Corpus, IndexEntry
+from .features import ECG_STORAGE
+from .ptb_xl import PTB_XL, PTB_XL_SAMPLE
+from .wfdb_folder import WFDB_FOLDER
+
+logger = logging.getLogger(__name__)
+
+CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (PTB_XL, PTB_XL_SAMPLE, WFDB_FOLDER)}
+
+STORAGE_VERSION = 1
+"""Raised whenever the readers or the stored columns change, so that older caches are not served."""
+
+# Highly composite, so that 1, 2, 3, 4, 6, 8, 12 ... ranks x workers get equal numbers of shards.
+SHARD_COUNTS = (96, 48, 24, 12, 6, 4, 2, 1)
+LARGE_CORPUS, NUM_SHARDS_OF_LARGE_CORPUS = 100_000, 960
+
+
+def corpus_features(corpus: Corpus) -> datasets.Features:
+    """Columns of a corpus as they are stored: plain types, readable without this package."""
+    extra = corpus.extra_features() if corpus.extra_features else {}
+    return datasets.Features(
+        {
+            "record_id": Value("string"),
+            "patient_id": Value("string"),
+            "ecg": ECG_STORAGE,
+            "labels": List(Value("string")),
+            "fold": Value("int64"),
+            "age": Value("float64"),
+            "sex": Value("string"),
+            "source": Value("string"),
+            **extra,
+        }
+    )
+
+
+def corpus_info(corpus: Corpus) -> datasets.DatasetInfo:
+    return datasets.DatasetInfo(
+        description=corpus.description,
+        citation=corpus.citation,
+        homepage=corpus.homepage,
+        license=corpus.licence,
+        features=corpus_features(corpus),
+    )
+
+
+def folder_fingerprint(folder: str | os.PathLike) -> str:
+    """Hash of the paths, sizes and times of all files in a folder; a changed folder hashes otherwise."""
+    digest = hashlib.blake2b(digest_size=16)
+    pending = [os.fspath(folder)]
+    while pending:
+        directory = pending.pop()
+        with os.scandir(directory) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+                continue
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # a broken link: its reader will say so
+                digest.update(f"{entry.path}\0broken\0".encode("utf-8", "surrogateescape"))
+                continue
+            line = f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\0"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+@dataclass
+class EcgBuilderConfig(datasets.BuilderConfig):
+    """What a dataset is made from: the corpus (its name is the configuration's), its folder and its options.
+
+    `on_bad_record` and `report_path` do not change what is stored and are left out of the cache's name.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    on_bad_record: str = "report"
+    report_path: str | None = None
+
+    def create_config_id(self, config_kwargs, custom_features=None):
+        what = {key: config_kwargs[key] for key in ("data_dir", "options") if key in config_kwargs}
+        what.update(corpus=self.name, storage_version=STORAGE_VERSION, files=folder_fingerprint(self.data_dir))
+        return super().create_config_id(what, custom_features)
+
+
+class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
+    """Builds a corpus from its folder, to Arrow files or as a stream.
+
+    `gen_kwargs["shards"]` is a list, so `num_proc`, `DataLoader` workers and `split_dataset_by_node` share it without
+    overlap.
+    """
+
+    BUILDER_CONFIG_CLASS = EcgBuilderConfig
+    DEFAULT_WRITER_BATCH_SIZE = 100  # of 0.12 MB each at 12 leads x 10 s x 500 Hz
+
+    @property
+    def corpus(self) -> Corpus:
+        return CORPORA[self.config.name]
+
+    def _info(self):
+        return corpus_info(self.corpus)
+
+    def _split_generators(self, dl_manager):
+        entries = self.corpus.index(Path(self.config.data_dir), self.config.options)
+        # While a dataset is written, the builder's output folder is one that replaces the final folder at the end.
+        report_path = (
+            self.config.report_path if dl_manager.is_streaming else os.path.join(self._output_dir, REPORT_NAME)
+        )
+        return [
+            datasets.SplitGenerator(
+                name=split,
+                gen_kwargs={
+                    "shards": shards_of([entry for entry in entries if entry.split == split]),
+                    "report_path": report_path,
+                    "log": dl_manager.is_streaming,
+                },
+            )
+            for split in self.corpus.splits
+        ]
+
+    def _generate_examples(self, shards, report_path, log):
+        for shard in shards:
+            bad = []
+            for entry in shard:
+                record = self._read(entry, bad)
+                if record is not None:
+                    yield entry.record_id, record.to_row()
+            if bad and report_path is not None:
+                append_report(report_path, bad)
+            if bad and log:
+                logger.warning("%s: %s", self.corpus.name, summarise(bad))
+
+    def _read(self, entry: IndexEntry, bad: list[BadRecord]):
+        record, kept = None, False
+        try:
+            record = self.corpus.read(entry, self.config.options)
+            num_missing = record.num_missing_samples
+            if not num_missing:
+                return record
+            reason, kept = f"{num_missing} of {record.signal.size} samples are missing", True
+        except (ValueError, OSError) as error:
+            reason = str(error)
+        if self.config.on_bad_record == "raise":
+            raise BadRecordError(f"Record {entry.record_id}: {reason} on_bad_record='report' goes on without it.")
+        bad.append(BadRecord(entry.record_id, reason, kept))
+        return record
+
+
+def num_shards_of(num_records: int) -> int:
+    if num_records >= LARGE_CORPUS:
+        return NUM_SHARDS_OF_LARGE_CORPUS
+    return next((count for count in SHARD_COUNTS if count <= num_records), 0)
+
+
+def shards_of(entries: Sequence[IndexEntry]) -> list[tuple[IndexEntry, ...]]:
+    """Divides entries, in order, into parts of nearly equal length."""
+    num_shards = num_shards_of(len(entries))
+    bounds = [len(entries) * number // num_shards for number in range(num_shards + 1)] if num_shards else []
+    return [tuple(entries[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)]

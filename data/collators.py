@@ -1,0 +1,183 @@
+"""Collators: rows of `load_ecg` in, batches for the stock `Trainer` or for `EcgSslTrainer` out.
+
+Both leave a record that cannot become input (missing samples, wrong leads, too short) out of its batch, name it with
+the reason in the log, and keep it in `bad_records`. They draw no random numbers.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..modeling.feature_extraction_ecg import EcgFeatureExtractor
+from .records import INVALID_SAMPLE, known_lead_names, quantise, stored_steps
+
+logger = logging.getLogger(__name__)
+
+MODEL_INPUTS = ("input_values", "lead_mask")
+
+
+def sample_id(record_id: str) -> int:
+    """A number from 0 to 2**63 - 1 for a record, the same in every process, run and machine."""
+    return int.from_bytes(hashlib.blake2b(record_id.encode(), digest_size=8).digest(), "little") >> 1
+
+
+class _EcgCollator:
+    def __init__(self, feature_extractor: EcgFeatureExtractor):
+        self.feature_extractor = feature_extractor
+        self.bad_records: dict[str, str] = {}
+
+    def _report(self, row: Mapping[str, Any], error: ValueError):
+        """Records a bad row, and says so in the log the first time. (Each `DataLoader` worker has its own list.)"""
+        if row["record_id"] not in self.bad_records:
+            reason = str(error).removeprefix("Record 0: ")
+            self.bad_records[row["record_id"]] = reason
+            logger.warning("Record %s is left out of its batch: %s", row["record_id"], reason)
+
+    def _extract(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, torch.Tensor], list[Mapping[str, Any]]]:
+        """The model's inputs and, for each of their rows, the record that it came from."""
+        features, kept = None, list(rows)
+        try:
+            features = self.feature_extractor([row["ecg"] for row in rows])
+        except ValueError:  # find the culprits one by one
+            kept = []
+            for row in rows:
+                try:
+                    self.feature_extractor([row["ecg"]])
+                    kept.append(row)
+                except ValueError as error:
+                    self._report(row, error)
+            self._check_not_empty(kept, rows)
+            features = self.feature_extractor([row["ecg"] for row in kept])
+        if "window_record" in features:
+            kept = [kept[number] for number in features["window_record"].tolist()]
+        return {name: features[name] for name in MODEL_INPUTS if name in features}, kept
+
+    def _check_not_empty(self, kept: Sequence, rows: Sequence[Mapping[str, Any]]):
+        if not kept:
+            reasons = [f"{row['record_id']} ({self.bad_records[row['record_id']]})" for row in rows[:5]]
+            raise ValueError(
+                f"No record of this batch can become input: {'; '.join(reasons)}. Change the feature extractor's "
+                "settings, or filter these records."
+            )
+
+
+class EcgDataCollator(_EcgCollator):
+    """Turns rows into `{input_values, labels[, lead_mask]}`, for supervised training, evaluation and embedding.
+
+    `labels` are multi-hot floats `(batch, len(label2id))` if `label2id` is given. Otherwise rows with a number in a
+    column `label` give `(batch,)`, integers for classes and floats for regression, and other rows give no `labels`.
+    Where the feature extractor cuts a record into several windows, its labels are repeated for each.
+
+    Args:
+        feature_extractor ([`EcgFeatureExtractor`]): The input contract of the model.
+        label2id (`dict[str, int]`, *optional*): Position of every class, as in `model.config.label2id`.
+
+    Raises:
+        ValueError: for a label that `label2id` lacks, or if no record of the batch can become input.
+
+    The stock Trainer drops the column `ecg` before it collates: use `TrainingArguments(remove_unused_columns=False)`.
+
+    Example:
+
+    ```python
+    >>> label2id = {label: index for index, label in enumerate(label_names("ptb-xl"))}
+    >>> collator = EcgDataCollator(feature_extractor, label2id=label2id)
+    >>> batch = collator([dataset[0], dataset[1]])
+    ```
+    """
+
+    def __init__(self, feature_extractor: EcgFeatureExtractor, label2id: Mapping[str, int] | None = None):
+        super().__init__(feature_extractor)
+        self.label2id = dict(label2id) if label2id is not None else None
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        batch, kept = self._extract(rows)
+        if self.label2id is not None:
+            batch["labels"] = self._multi_hot(kept)
+        elif kept[0].get("label") is not None:
+            batch["labels"] = torch.tensor([row["label"] for row in kept])
+        return batch
+
+    def _multi_hot(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        labels = torch.zeros(len(rows), len(self.label2id))
+        for number, row in enumerate(rows):
+            unknown = [label for label in row["labels"] if label not in self.label2id]
+            if unknown:
+                raise ValueError(
+                    f"Record {row['record_id']} has labels {unknown}, which label2id lacks. Expected some of "
+                    f"{list(self.label2id)}: load the dataset with the model's task, or give another label2id."
+                )
+            labels[number, [self.label2id[label] for label in row["labels"]]] = 1.0
+        return labels
+
+
+class EcgPretrainingCollator(_EcgCollator):
+    """Turns rows into small batches of integers, which the Trainer makes into float input on the device.
+
+    Gives `{"signal": int16 (batch, num_leads, num_samples), "gain": float32 (batch, num_leads) in mV per step,
+    "sample_id": int64 (batch,), "sampling_rate": float}` with the leads of the feature extractor, in its order;
+    missing samples are `INVALID_SAMPLE`. Batches whose records differ in layout, or need a lead to be derived or
+    masked, come out of the feature extractor instead: `{"input_values", "lead_mask" if it has one, "sample_id"}`.
+
+    Stored rows (`load_ecg(..., decode=False)`) are the fast path; decoded ones are rounded to int16 again.
+
+    Args:
+        feature_extractor ([`EcgFeatureExtractor`]): The input contract of the model.
+
+    Raises:
+        ValueError: if no record of the batch can become input.
+    """
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | float]:
+        layouts = {self._layout(row["ecg"]) for row in rows}
+        batch = self._stack(rows, layouts.pop()) if len(layouts) == 1 else None
+        if batch is None:
+            batch, kept = self._extract(rows)
+            batch["sample_id"] = torch.tensor([sample_id(row["record_id"]) for row in kept])
+        return batch
+
+    def _layout(self, ecg: Mapping[str, Any]) -> tuple[tuple[str, ...], float, int]:
+        signal, num_leads = ecg["signal"], max(len(ecg["leads"]), 1)
+        num_samples = len(signal) / 2 / num_leads if isinstance(signal, bytes) else np.shape(signal)[-1]
+        return tuple(ecg["leads"]), ecg["sampling_rate"], num_samples
+
+    def _stack(self, rows: Sequence[Mapping[str, Any]], layout: tuple) -> dict[str, torch.Tensor | float] | None:
+        """The batch of rows of one layout, or `None` if the feature extractor has to bring them to one."""
+        extractor = self.feature_extractor
+        leads, sampling_rate, num_samples = known_lead_names(layout[0]), *layout[1:]
+        is_short = round(num_samples * extractor.sampling_rate / sampling_rate) < extractor.num_samples
+        if is_short or num_samples % 1 or not set(extractor.leads) <= set(leads):
+            return None
+        order = [leads.index(lead) for lead in extractor.leads]
+        signal = np.empty((len(rows), len(order), int(num_samples)), dtype=np.int16)
+        gain = np.empty((len(rows), len(order)), dtype=np.float32)
+        kept = []
+        for row in rows:
+            try:
+                steps, gains = self._steps(row["ecg"])
+                signal[len(kept)], gain[len(kept)] = steps[order], gains[order]
+                if extractor.nan_policy == "raise" and signal[len(kept)].min() == INVALID_SAMPLE:
+                    count = int((signal[len(kept)] == INVALID_SAMPLE).sum())
+                    raise ValueError(
+                        f"{count} samples are missing. Leave it out, or set nan_policy='interpolate' in the feature "
+                        "extractor."
+                    )
+                kept.append(row)
+            except ValueError as error:
+                self._report(row, error)
+        self._check_not_empty(kept, rows)
+        return {
+            "signal": torch.from_numpy(signal[: len(kept)]),
+            "gain": torch.from_numpy(gain[: len(kept)]),
+            "sample_id": torch.tensor([sample_id(row["record_id"]) for row in kept]),
+            "sampling_rate": float(sampling_rate),
+        }
+
+    def _steps(self, ecg: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(ecg["signal"], bytes):
+            return stored_steps(ecg), np.asarray(ecg["gain"], dtype=np.float32)
+        return quantise(ecg["signal"])

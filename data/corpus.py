@@ -1,0 +1,84 @@
+"""What a corpus has to declare: one `Corpus` in one short file each (`ptb_xl.py` is the model)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .records import EcgRecord
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """One record as the corpus lists it, before its signal is read.
+
+    Args:
+        path (`str`): Where the reader finds the record.
+        record_id (`str`): Unique in the corpus.
+        split (`str`): One of `SPLITS`.
+        columns (`dict`): What is known without the signal: patient_id, labels, fold, age, sex and further columns.
+    """
+
+    path: str
+    record_id: str
+    split: str = "train"
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A declared corpus.
+
+    Args:
+        name (`str`): As in `load_ecg(name)`.
+        description, licence, citation (`str`): Shown by `dataset.info`.
+        homepage (`str`): Where to get it.
+        options (`dict`): Name of each option of `load_ecg` that belongs to the corpus → its admitted values, the
+            default first; an empty tuple admits any value and defaults to `None`.
+        splits (`tuple`): The splits that the corpus defines.
+        index (`Callable`): `(data_dir, options) -> list[IndexEntry]`; reads tables, never signals.
+        read (`Callable`): `(entry, options) -> EcgRecord`; raises `ValueError` for a record that cannot be read.
+        label_names (`Callable`, *optional*): `(options) -> tuple[str, ...]`, all classes of the chosen task in order.
+        extra_features (`Callable`, *optional*): `() -> dict` of the `datasets` features of further columns.
+        stored_rows (`Callable`, *optional*):
+            `(split, options) -> pyarrow.Table` of stored rows, for a corpus that the package carries; it has no folder
+            to index and read.
+    """
+
+    name: str
+    description: str
+    homepage: str
+    licence: str
+    citation: str
+    options: Mapping[str, tuple]
+    splits: tuple[str, ...]
+    index: Callable[[Path, Mapping[str, Any]], list[IndexEntry]] | None = None
+    read: Callable[[IndexEntry, Mapping[str, Any]], EcgRecord] | None = None
+    label_names: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
+    extra_features: Callable[[], dict[str, Any]] | None = None
+    stored_rows: Callable[[str, Mapping[str, Any]], Any] | None = None
+
+    def complete_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The corpus's options with defaults filled in.
+
+        Raises:
+            ValueError: for an unknown option or value; lists those that exist.
+        """
+        unknown = sorted(set(given) - set(self.options))
+        if unknown:
+            raise ValueError(
+                f"Unknown options {unknown} for corpus {self.name!r}. Its options: {sorted(self.options)}."
+            )
+        complete = {}
+        for name, admitted in self.options.items():
+            complete[name] = given.get(name, admitted[0] if admitted else None)
+            if admitted and complete[name] not in admitted:
+                raise ValueError(
+                    f"Unknown {name}={complete[name]!r} for corpus {self.name!r}. Choose from {list(admitted)}."
+                )
+        return complete
+
+    def where_to_get(self) -> str:
+        return f"Get {self.description} from {self.homepage} (licence: {self.licence})."

@@ -1,0 +1,107 @@
+"""The `datasets` feature that decodes stored recordings on access."""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from datasets.features.features import List, Value, register_feature
+from datasets.table import array_cast
+
+from .records import dequantise, millivolts_per, quantise, stored_steps
+
+ECG_STORAGE = {
+    "signal": Value("binary"),
+    "gain": List(Value("float32")),
+    "leads": List(Value("string")),
+    "sampling_rate": Value("float64"),
+    "unit": Value("string"),
+}
+"""The plain columns of a stored `ecg`, readable without this package. `dataset.cast_column("ecg", ECG_STORAGE)` puts a
+dataset back into this form before it is published: whoever loads a dataset whose features name `Ecg` needs this
+package."""
+
+
+@dataclass
+class Ecg:
+    """Feature of a recording stored as int16 bytes; decodes to float32 in mV.
+
+    Stored: `{"signal": bytes of little-endian int16 (num_leads, num_samples), "gain": [mV per step], "leads": [str],
+    "sampling_rate": Hz, "unit": "mV"}`. Decoded: `{"signal": float32 (num_leads, num_samples) in mV, "leads",
+    "sampling_rate", "unit": "mV"}`, with NaN where a sample was marked as not recorded.
+
+    `dataset.map` with a function that touches the column rewrites it as nested lists; use `with_transform`, or give
+    `map` the `input_columns` that it needs.
+
+    Args:
+        decode (`bool`, defaults to `True`): `False` leaves the stored form as it is.
+
+    Example:
+
+    ```python
+    >>> dataset = load_dataset("parquet", data_files="ptb_xl_sample.parquet", split="train")
+    >>> dataset = dataset.cast_column("ecg", Ecg())
+    >>> dataset[0]["ecg"]["signal"].shape
+    (12, 1000)
+    ```
+    """
+
+    decode: bool = True
+    id: str | None = field(default=None, repr=False)
+
+    dtype: ClassVar[str] = "dict"
+    pa_type: ClassVar[Any] = pa.struct(
+        {
+            "signal": pa.binary(),
+            "gain": pa.list_(pa.float32()),
+            "leads": pa.list_(pa.string()),
+            "sampling_rate": pa.float64(),
+            "unit": pa.string(),
+        }
+    )
+    _type: str = field(default="Ecg", init=False, repr=False)
+
+    def __call__(self):
+        return self.pa_type
+
+    def encode_example(self, value: dict[str, Any]) -> dict[str, Any]:
+        """The stored form of a stored or decoded recording. Floats are rounded to int16, see [`quantise`]."""
+        if isinstance(value["signal"], bytes):
+            return value
+        scale = millivolts_per(value["unit"])
+        steps, gain = quantise(np.asarray(value["signal"], dtype=np.float64) * scale)
+        return {
+            "signal": np.ascontiguousarray(steps, dtype="<i2").tobytes(),
+            "gain": gain.tolist(),
+            "leads": list(value["leads"]),
+            "sampling_rate": float(value["sampling_rate"]),
+            "unit": "mV",
+        }
+
+    def decode_example(self, value: dict[str, Any], token_per_repo_id=None) -> dict[str, Any]:
+        """Decodes one stored recording.
+
+        Raises:
+            ValueError: if the bytes do not divide into the leads.
+        """
+        if not self.decode:
+            raise RuntimeError("Decoding is disabled for this feature. Use Ecg(decode=True) instead.")
+        return {
+            "signal": dequantise(stored_steps(value), np.asarray(value["gain"], dtype=np.float32)),
+            "leads": value["leads"],
+            "sampling_rate": value["sampling_rate"],
+            "unit": value["unit"],
+        }
+
+    def cast_storage(self, storage: pa.StructArray) -> pa.StructArray:
+        return array_cast(storage, self.pa_type)
+
+    def flatten(self):
+        """What `Dataset.flatten` makes of the column: decoded recordings stay whole, stored ones become columns."""
+        return self if self.decode else dict(ECG_STORAGE)
+
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="'register_feature' is experimental")
+    register_feature(Ecg, "Ecg")

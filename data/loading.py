@@ -1,0 +1,164 @@
+"""`load_ecg`: one call for every corpus, in memory-mapped form or as a stream."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.exceptions import DatasetGenerationError
+
+from .bad_records import REPORT_NAME, BadRecordError, append_report, read_report, summarise
+from .builder import CORPORA, EcgDatasetBuilder, corpus_info, num_shards_of
+from .corpus import Corpus
+from .features import Ecg
+
+logger = logging.getLogger(__name__)
+
+LOADING_OPTIONS = ("decode", "on_bad_record", "report_path", "num_proc", "cache_dir")
+
+
+def load_ecg(
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    split: str = "train",
+    streaming: bool = False,
+    *,
+    decode: bool = True,
+    on_bad_record: str = "report",
+    report_path: str | os.PathLike | None = None,
+    num_proc: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    **options,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Loads a corpus of electrocardiograms.
+
+    Args:
+        name (`str`): `"ptb-xl"`, `"ptb-xl-sample"` (carried by the package) or `"wfdb"` (any folder of WFDB records).
+        data_dir (`str`): Folder of the corpus. Not for carried corpora.
+        split (`str`): `"train"`, `"validation"`, `"test"` or `"all"`; `"train"` only where a corpus defines no folds.
+        streaming (`bool`): Read the files as they are asked for, instead of converting them once to Arrow.
+        decode (`bool`): `False` leaves `ecg` as stored (int16 bytes and gains), the fast path of the collators.
+        on_bad_record (`str`):
+            `"report"` goes on without records that cannot be read, `"raise"` stops at the first. Reported records are
+            named in the log; `bad_records(dataset)` lists them, for streams `report_path`. Records in which some
+            samples are marked as missing are reported too, but stay, with NaN there.
+        report_path (`str`, *optional*): File to which bad records are written, one JSON line each.
+        num_proc (`int`, *optional*): Processes that convert.
+        cache_dir (`str`, *optional*): Where the Arrow files go; defaults to the cache of `datasets`.
+        options: Those of the corpus: `task` and `sampling_rate=100 | 500` of PTB-XL, `rename_leads` of `"wfdb"`.
+
+    Returns:
+        rows `{"record_id", "patient_id", "ecg": {"signal": float32 (num_leads, num_samples), "leads",
+        "sampling_rate", "unit": "mV"}, "labels": [str], "fold", "age" (years), "sex", "source", ...}`.
+
+    Raises:
+        ValueError: for an unknown name, split or option (says which exist), a missing folder (says where to get the
+            corpus), or a folder in which no record can be read.
+
+    Example:
+
+    ```python
+    >>> from ecg_transformers.data import load_ecg
+    >>> dataset = load_ecg("ptb-xl-sample", split="test")
+    >>> dataset[0]["ecg"]["signal"].shape
+    (12, 1000)
+    ```
+    """
+    corpus = _find_corpus(name)
+    unknown = sorted(set(options) - set(corpus.options))
+    if unknown:
+        choices = sorted((*corpus.options, *LOADING_OPTIONS))
+        raise ValueError(f"Unknown options {unknown} for corpus {name!r}. Choose from {choices}.")
+    options = corpus.complete_options(options)
+    splits = (*corpus.splits, "all") if len(corpus.splits) > 1 else corpus.splits
+    if split not in splits:
+        raise ValueError(f"Unknown split {split!r} of corpus {name!r}. Choose from {list(splits)}.")
+    if on_bad_record not in ("report", "raise"):
+        raise ValueError(f"Unknown on_bad_record={on_bad_record!r}. Choose 'report' or 'raise'.")
+
+    if corpus.stored_rows is not None:
+        if data_dir is not None:
+            raise ValueError(f"Corpus {name!r} is carried by the package: leave out data_dir={str(data_dir)!r}.")
+        dataset = _load_stored(corpus, split, streaming, options)
+    else:
+        builder = EcgDatasetBuilder(
+            cache_dir=os.fspath(cache_dir) if cache_dir is not None else None,
+            dataset_name=name.replace("-", "_"),
+            config_name=name,
+            data_dir=str(_check_folder(corpus, data_dir)),
+            options=options,
+            on_bad_record=on_bad_record,
+            report_path=os.fspath(report_path) if report_path is not None else None,
+        )
+        if streaming:
+            dataset = builder.as_streaming_dataset(split)
+        else:
+            _prepare(builder, num_proc)
+            dataset = builder.as_dataset(split)
+    return dataset.cast_column("ecg", Ecg()) if decode else dataset
+
+
+def label_names(name: str, **options) -> tuple[str, ...]:
+    """All classes of a corpus's task, in the order that a classifier's outputs should have.
+
+    ```python
+    >>> label_names("ptb-xl", task="superdiagnostic")
+    ('CD', 'HYP', 'MI', 'NORM', 'STTC')
+    >>> label2id = {label: index for index, label in enumerate(label_names("ptb-xl"))}
+    ```
+
+    Raises:
+        ValueError: for an unknown corpus or task, or a corpus that declares no classes.
+    """
+    corpus = _find_corpus(name)
+    options = corpus.complete_options(options)
+    if corpus.label_names is None:
+        raise ValueError(f"Corpus {name!r} declares no classes. Collect them from the `labels` of its rows.")
+    return corpus.label_names(options)
+
+
+def _find_corpus(name: str) -> Corpus:
+    if name not in CORPORA:
+        raise ValueError(f"Unknown corpus {name!r}. Choose from {sorted(CORPORA)}.")
+    return CORPORA[name]
+
+
+def _check_folder(corpus: Corpus, data_dir: str | os.PathLike | None) -> Path:
+    if data_dir is None:
+        raise ValueError(f"Corpus {corpus.name!r} needs data_dir, the folder that holds it. {corpus.where_to_get()}")
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}. {corpus.where_to_get()}")
+    return folder.resolve()
+
+
+def _load_stored(corpus: Corpus, split: str, streaming: bool, options: dict[str, Any]):
+    info = corpus_info(corpus)
+    table = corpus.stored_rows(split, options).cast(info.features.arrow_schema)
+    dataset = datasets.Dataset(datasets.table.InMemoryTable(table), info=info, split=datasets.NamedSplit(split))
+    return dataset.to_iterable_dataset(num_shards=num_shards_of(len(dataset))) if streaming else dataset
+
+
+def _prepare(builder: EcgDatasetBuilder, num_proc: int | None):
+    """Writes the Arrow files, unless they are there, and reports the bad records found when they were written."""
+    try:
+        builder.download_and_prepare(num_proc=num_proc)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, ValueError):
+            raise error.__cause__ from None
+        if builder.config.on_bad_record == "raise":  # another process hit the record, and its reason was lost
+            for _ in builder.as_streaming_dataset("+".join(builder.corpus.splits)):
+                pass
+        raise
+    found = read_report(Path(builder.cache_dir, REPORT_NAME))
+    if found and builder.config.on_bad_record == "raise":
+        raise BadRecordError(f"Record {found[0]} on_bad_record='report' goes on without it.")
+    if not sum(split.num_examples for split in builder.info.splits.values()):
+        shutil.rmtree(builder.cache_dir)  # so that the folder is looked at again next time
+        raise ValueError(f"No record of {builder.config.data_dir} can be read. {summarise(found)}")
+    if found:
+        logger.warning("%s in %s: %s", builder.corpus.name, builder.config.data_dir, summarise(found))
+        if builder.config.report_path is not None:
+            append_report(builder.config.report_path, found)

@@ -1,0 +1,244 @@
+"""`EcgRecord`: one recording in memory, and the row in which it is stored.
+
+The stored form is 16-bit integers and one scale for each lead, because that is what the devices wrote: half the size
+of float32 and exact. `INVALID_SAMPLE` marks samples that a file declares as missing; they decode to NaN.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..modeling.leads import canonical_lead
+
+INVALID_SAMPLE = -32768
+"""Stored value of a sample that was not recorded; decodes to NaN. (The mark of WFDB format 16 as well.)"""
+
+MAX_STEP = 32767
+MILLIVOLTS_PER_UNIT = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
+
+
+def millivolts_per(unit: str) -> float:
+    """How many millivolts one `unit` is (`"mV"`, `"uV"`, `"µV"`, `"V"`, `"nV"`, any case).
+
+    Raises:
+        ValueError: if the unit is no voltage.
+    """
+    if unit.strip().lower() not in MILLIVOLTS_PER_UNIT:
+        raise ValueError(f"Unknown unit {unit!r}. Expected a voltage: 'mV', 'uV', 'V' or 'nV'.")
+    return MILLIVOLTS_PER_UNIT[unit.strip().lower()]
+
+
+@lru_cache(maxsize=256)  # a corpus has a handful of layouts and many records
+def known_lead_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Lead names in their standard spelling; channels that are no known lead (`"MLII"`) keep the name they came with.
+
+    Raises:
+        ValueError: if a name is empty or comes twice.
+    """
+    leads = []
+    for name in names:
+        try:
+            leads.append(canonical_lead(name))
+        except ValueError:
+            leads.append(name.strip())
+    repeated = sorted({lead for lead in leads if leads.count(lead) > 1})
+    if repeated or "" in leads:
+        raise ValueError(f"Expected a different name for every channel, got {list(names)}. Rename or drop {repeated}.")
+    return tuple(leads)
+
+
+def quantise(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds a float signal to 16-bit steps, each lead on a scale of its own.
+
+    Args:
+        signal (`np.ndarray` of shape `(num_leads, num_samples)`): Floats in any unit. NaN marks missing samples.
+
+    Returns:
+        `steps` int16 `(num_leads, num_samples)`, NaN as `INVALID_SAMPLE`, and `gain` float32 `(num_leads,)`, unit per
+        step. `steps * gain` differs from `signal` by at most `max(abs(lead)) / 65534`.
+
+    Raises:
+        ValueError: if a sample is infinite.
+    """
+    signal = np.asarray(signal, dtype=np.float64)
+    missing = np.isnan(signal)
+    values = np.where(missing, 0.0, signal)
+    if not np.isfinite(values).all():
+        raise ValueError(f"Found {int(np.isinf(values).sum())} infinite samples. Mark missing samples by NaN.")
+    largest = np.abs(values).max(axis=1, initial=0.0)
+    gain = np.where(largest > 0, largest / MAX_STEP, 1e-3).astype(np.float32)
+    steps = np.clip(np.rint(values / gain[:, None].astype(np.float64)), -MAX_STEP, MAX_STEP).astype(np.int16)
+    steps[missing] = INVALID_SAMPLE
+    return steps, gain
+
+
+def dequantise(steps: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Float32 `steps * gain` of shape `(num_leads, num_samples)`; `INVALID_SAMPLE` becomes NaN."""
+    signal = steps.astype(np.float32)
+    signal *= np.asarray(gain, dtype=np.float32)[:, None]
+    if steps.size and steps.min() == INVALID_SAMPLE:
+        signal[steps == INVALID_SAMPLE] = np.nan
+    return signal
+
+
+@dataclass(eq=False)
+class EcgRecord:
+    """One electrocardiogram with what is needed to read it rightly.
+
+    Args:
+        record_id (`str`): Unique in its corpus; names the record in every report.
+        signal (`np.ndarray` of shape `(num_leads, num_samples)`):
+            int16 steps (then `gain` is needed) or floats in `unit`. NaN, or `INVALID_SAMPLE`, marks missing samples.
+        leads (`Sequence[str]`): Name of every row. Usual spellings become the standard ones (`"AVR"` → `"aVR"`).
+        sampling_rate (`float`): In Hz.
+        unit (`str`): Of the float signal, or of `gain` per step.
+        gain (`np.ndarray` of shape `(num_leads,)`, *optional*): `unit` per step of an int16 signal.
+        offset (`np.ndarray` of shape `(num_leads,)`, *optional*):
+            Steps that stand for zero volts. Subtracted on construction: int16 stays int16 where the result fits, and
+            becomes float32 where it does not. The attribute is `None` afterwards.
+        patient_id, labels, fold, age (years), sex (`"male"` or `"female"`), source (name of the corpus): as known.
+        extra (`dict`): Further columns of the stored row.
+
+    Raises:
+        ValueError: says what was expected and what came, for wrong shapes, types, rates, gains, names or units.
+    """
+
+    record_id: str
+    signal: np.ndarray
+    leads: Sequence[str]
+    sampling_rate: float
+    unit: str = "mV"
+    gain: np.ndarray | None = None
+    offset: np.ndarray | None = None
+    patient_id: str | None = None
+    labels: Sequence[str] = ()
+    fold: int | None = None
+    age: float | None = None
+    sex: str | None = None
+    source: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.leads = known_lead_names(tuple(self.leads))
+        self.signal = np.asarray(self.signal)
+        if self.signal.ndim != 2 or self.signal.shape[0] != len(self.leads) or self.signal.shape[1] == 0:
+            raise ValueError(
+                f"Record {self.record_id}: expected a signal of shape (num_leads={len(self.leads)}, num_samples > 0), "
+                f"got {self.signal.shape}. Rows are leads: transpose it if it is (num_samples, num_leads)."
+            )
+        if not (math.isfinite(self.sampling_rate) and self.sampling_rate > 0):
+            raise ValueError(f"Record {self.record_id}: expected a sampling rate > 0 Hz, got {self.sampling_rate}.")
+        millivolts_per(self.unit)
+        if self.signal.dtype == np.int16:
+            self._check_steps()
+        elif np.issubdtype(self.signal.dtype, np.floating):
+            if self.gain is not None or self.offset is not None:
+                raise ValueError(f"Record {self.record_id}: gain and offset belong to int16 signals, not to floats.")
+            self.signal = self.signal.astype(np.float32, copy=False)
+        else:
+            raise ValueError(f"Record {self.record_id}: expected an int16 or float signal, got {self.signal.dtype}.")
+
+    def _check_steps(self):
+        if self.gain is None:
+            raise ValueError(f"Record {self.record_id}: an int16 signal needs `gain`, the {self.unit} per step.")
+        self.gain = np.asarray(self.gain, dtype=np.float32)
+        if self.gain.shape != (len(self.leads),) or not (np.isfinite(self.gain) & (self.gain != 0)).all():
+            raise ValueError(
+                f"Record {self.record_id}: expected {len(self.leads)} finite gains other than 0, got {self.gain}."
+            )
+        if self.offset is not None:
+            offset = np.asarray(self.offset)
+            if offset.shape != (len(self.leads),):
+                raise ValueError(f"Record {self.record_id}: expected {len(self.leads)} offsets, got {offset}.")
+            self.offset = None
+            if offset.any():
+                self._subtract_offset(offset)
+
+    def _subtract_offset(self, offset: np.ndarray):
+        missing = self.signal == INVALID_SAMPLE
+        shifted = self.signal.astype(np.float64) - offset[:, None]
+        integral = not np.mod(offset, 1).any()
+        shifted[missing] = 0
+        if integral and np.abs(shifted).max() <= MAX_STEP:
+            self.signal = shifted.astype(np.int16)
+            self.signal[missing] = INVALID_SAMPLE
+        else:
+            shifted *= self.gain[:, None].astype(np.float64)
+            shifted[missing] = np.nan
+            self.signal, self.gain = shifted.astype(np.float32), None
+
+    @property
+    def num_missing_samples(self) -> int:
+        """How many samples, over all leads, are marked as not recorded."""
+        if self.gain is None:
+            return int(np.isnan(self.signal).sum())
+        return int((self.signal == INVALID_SAMPLE).sum()) if self.signal.min() == INVALID_SAMPLE else 0
+
+    def to_millivolts(self) -> np.ndarray:
+        """The signal as float32 of shape `(num_leads, num_samples)`, in mV; missing samples are NaN."""
+        scale = np.float32(millivolts_per(self.unit))
+        return self.signal * scale if self.gain is None else dequantise(self.signal, self.gain * scale)
+
+    def to_row(self) -> dict[str, Any]:
+        """The row in which the record is stored: plain types only, `ecg` as `{signal, gain, leads, ...}`.
+
+        `signal` holds the bytes of little-endian int16 in C order `(num_leads, num_samples)`, `gain` the mV per step.
+        int16 signals are stored bit by bit, floats are rounded by [`quantise`].
+        """
+        steps, gain = (self.signal, self.gain) if self.gain is not None else quantise(self.signal)
+        return {
+            "record_id": self.record_id,
+            "patient_id": self.patient_id,
+            "ecg": {
+                "signal": np.ascontiguousarray(steps, dtype="<i2").tobytes(),
+                "gain": (gain * np.float32(millivolts_per(self.unit))).tolist(),
+                "leads": list(self.leads),
+                "sampling_rate": float(self.sampling_rate),
+                "unit": "mV",
+            },
+            "labels": list(self.labels),
+            "fold": self.fold,
+            "age": self.age,
+            "sex": self.sex,
+            "source": self.source,
+            **self.extra,
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "EcgRecord":
+        """The record that a row holds, be its `ecg` stored (bytes) or decoded (float32 mV)."""
+        columns = ("patient_id", "labels", "fold", "age", "sex", "source")
+        ecg = row["ecg"]
+        if isinstance(ecg["signal"], bytes):
+            signal, gain = stored_steps(ecg), np.asarray(ecg["gain"], dtype=np.float32)
+        else:
+            signal, gain = np.asarray(ecg["signal"], dtype=np.float32), None
+        return cls(
+            record_id=row["record_id"],
+            signal=signal,
+            leads=ecg["leads"],
+            sampling_rate=ecg["sampling_rate"],
+            unit=ecg["unit"],
+            gain=gain,
+            **{name: row[name] for name in columns if row.get(name) is not None},
+            extra={name: value for name, value in row.items() if name not in (*columns, "record_id", "ecg")},
+        )
+
+
+def stored_steps(ecg: dict[str, Any]) -> np.ndarray:
+    """A read-only int16 view of shape `(num_leads, num_samples)` on the bytes of a stored `ecg`.
+
+    Raises:
+        ValueError: if the number of bytes is no multiple of the number of leads.
+    """
+    num_leads, num_bytes = len(ecg["leads"]), len(ecg["signal"])
+    if not num_leads or len(ecg["gain"]) != num_leads or num_bytes == 0 or num_bytes % (2 * num_leads):
+        raise ValueError(
+            f"Expected {num_leads} leads to have {num_leads} gains and equally many int16 samples, "
+            f"got {len(ecg['gain'])} gains and {num_bytes} bytes."
+        )
+    return np.frombuffer(ecg["signal"], dtype="<i2").reshape(num_leads, -1)

@@ -1,0 +1,132 @@
+"""Headers of WFDB records (`.hea`): text that says which channels lie in which file, in which format, gain and unit.
+
+Format: https://physionet.org/physiotools/wag/header-5.htm. Dates are not parsed (those of CinC2017 and Georgia stop
+the `wfdb` library), and a header without a sampling rate is refused (WFDB assumes 250 Hz).
+"""
+
+import os
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+DEFAULT_ADC_GAIN = 200.0  # WFDB's own default, in steps per physical unit, where a header says 0 or nothing
+MAX_CHANNELS = 512
+
+_FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?$")
+_GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?$")
+
+
+class WfdbSignal(NamedTuple):
+    """One signal line of a header. `gain` is in steps per `unit`, `baseline` is the step that stands for 0 `unit`."""
+
+    file_name: str
+    storage_format: str
+    samples_per_frame: int
+    skew: int
+    byte_offset: int
+    gain: float
+    baseline: int
+    unit: str
+    checksum: int | None
+    name: str
+
+
+class WfdbHeader(NamedTuple):
+    """A parsed header. `num_samples` is `None` where the header leaves it to the length of the signal file."""
+
+    num_segments: int | None
+    sampling_rate: float
+    num_samples: int | None
+    signals: list[WfdbSignal]
+    segment_names: list[str]
+    comments: list[str]
+
+
+def parse_header(text: str) -> WfdbHeader:
+    """Parses the text of a header file.
+
+    Raises:
+        ValueError: says which line is wrong and what was expected there.
+    """
+    lines, comments = [], []
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith("#"):
+            comments.append(line[1:].strip())
+        elif line:
+            lines.append(line)
+    if not lines:
+        raise ValueError("The header is empty.")
+    fields = lines[0].split()
+    if len(fields) < 3:
+        raise ValueError(f"Expected 'name channels sampling_rate [samples]' in the first line, got {lines[0]!r}.")
+    _, _, segments = fields[0].partition("/")
+    try:
+        num_segments = int(segments) if segments else None
+        num_channels = int(fields[1])
+        sampling_rate = float(fields[2].partition("/")[0].partition("(")[0])
+        num_samples = int(fields[3]) if len(fields) > 3 else None
+    except ValueError as error:
+        raise ValueError(f"Expected numbers in the first line, got {lines[0]!r} ({error}).") from None
+    if not (0 < num_channels <= MAX_CHANNELS and 0 < sampling_rate < 1e9):
+        raise ValueError(f"Expected 1 to {MAX_CHANNELS} channels and a sampling rate > 0, got {lines[0]!r}.")
+    if num_samples is not None and num_samples <= 0:
+        if num_samples < 0 or num_segments is not None:
+            raise ValueError(f"Expected a number of samples > 0, got {num_samples}.")
+        num_samples = None  # 0 stands for "not stated"
+    if num_segments is not None:
+        names = [line.split()[0] for line in lines[1 : num_segments + 1]]
+        return WfdbHeader(num_segments, sampling_rate, num_samples, [], names, comments)
+    if len(lines) - 1 < num_channels:
+        raise ValueError(f"Expected {num_channels} signal lines, got {len(lines) - 1}.")
+    signals = [_parse_signal(line) for line in lines[1 : num_channels + 1]]
+    return WfdbHeader(None, sampling_rate, num_samples, signals, [], comments)
+
+
+def _parse_signal(line: str) -> WfdbSignal:
+    fields = line.split(None, 8)
+    if len(fields) < 2:
+        raise ValueError(f"Expected 'file format ...' in a signal line, got {line!r}.")
+    gain, baseline, unit = _parse_gain(fields[2] if len(fields) > 2 else "0")
+    try:
+        if baseline is None:
+            baseline = int(fields[4]) if len(fields) > 4 else 0  # the ADC zero stands in
+        checksum = int(fields[6]) if len(fields) > 6 else None
+    except ValueError:
+        raise ValueError(f"Expected whole numbers for ADC zero and checksum, got {line!r}.") from None
+    name = fields[8] if len(fields) > 8 else ""
+    return WfdbSignal(fields[0], *_parse_format(fields[1]), gain, baseline, unit, checksum, name)
+
+
+# The channels of a corpus repeat a few spellings, so parsing each once halves the cost of a header.
+@lru_cache(maxsize=1024)
+def _parse_format(text: str) -> tuple[str, int, int, int]:
+    match = _FORMAT.match(text)
+    if match is None:
+        raise ValueError(f"Expected a format such as '16', '212' or '16+24', got {text!r}.")
+    return match[1], int(match[2] or 1), int(match[3] or 0), int(match[4] or 0)
+
+
+@lru_cache(maxsize=1024)
+def _parse_gain(text: str) -> tuple[float, int | None, str]:
+    match = _GAIN.match(text)
+    if match is None:
+        raise ValueError(f"Expected 'gain[(baseline)][/unit]', got {text!r}.")
+    return float(match[1]) or DEFAULT_ADC_GAIN, int(match[2]) if match[2] else None, match[3] or "mV"
+
+
+def read_header(path: str | os.PathLike) -> WfdbHeader:
+    """Reads the header file at `path` (with or without `.hea`).
+
+    Raises:
+        ValueError: if the file does not exist or is no valid header.
+    """
+    path = os.fspath(path)
+    if not path.endswith(".hea"):
+        path += ".hea"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            content = file.read()
+    except OSError as error:
+        raise ValueError(f"Cannot read header file {path}: {error.strerror}.") from None
+    return parse_header(content.decode("utf-8", errors="replace"))

@@ -1,0 +1,186 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from ecg_transformers.data import EcgDataCollator, EcgPretrainingCollator, label_names, load_ecg, sample_id
+from ecg_transformers.data.records import EcgRecord
+from ecg_transformers.modeling.feature_extraction_ecg import EcgFeatureExtractor
+from ecg_transformers.modeling.leads import INDEPENDENT_LEADS, STANDARD_LEADS
+
+LABEL2ID = {label: index for index, label in enumerate(label_names("ptb-xl"))}
+
+
+@pytest.fixture(scope="module")
+def decoded():
+    return load_ecg("ptb-xl-sample", split="test").select(range(6))
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return load_ecg("ptb-xl-sample", split="test", decode=False).select(range(6))
+
+
+def extractor(**options):
+    return EcgFeatureExtractor(**{"sampling_rate": 100, "num_samples": 1000, **options})
+
+
+def row(record_id="made", leads=STANDARD_LEADS, num_samples=1000, sampling_rate=100, missing=0, seed=0):
+    signal = np.random.default_rng(seed).normal(size=(len(leads), num_samples))
+    signal[0, :missing] = np.nan
+    return EcgRecord(record_id, signal, leads, sampling_rate, labels=["NORM"]).to_row()
+
+
+def test_batch_has_inputs_and_multi_hot_labels(decoded):
+    rows = list(decoded)
+    batch = EcgDataCollator(extractor(), LABEL2ID)(rows)
+    assert batch["input_values"].shape == (6, 8, 1000)
+    assert batch["labels"].dtype == torch.float32
+    named = [[label for label, hot in zip(LABEL2ID, line, strict=True) if hot] for line in batch["labels"]]
+    assert named == [sorted(row["labels"]) for row in rows]
+
+
+def test_stored_and_decoded_rows_give_the_same_batch(decoded, stored):
+    collator = EcgDataCollator(extractor())
+    torch.testing.assert_close(collator(list(decoded))["input_values"], collator(list(stored))["input_values"])
+
+
+def test_without_label2id_there_are_no_labels(stored):
+    assert set(EcgDataCollator(extractor())(list(stored))) == {"input_values"}
+
+
+@pytest.mark.parametrize(("values", "dtype"), [([1, 0], torch.int64), ([0.5, 2.0], torch.float32)])
+def test_numeric_label_is_passed_on(values, dtype):
+    rows = [{**row(), "label": value} for value in values]
+    labels = EcgDataCollator(extractor())(rows)["labels"]
+    assert labels.dtype == dtype
+    assert labels.tolist() == values
+
+
+def test_label_that_is_not_in_label2id_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"made has labels \['NORM'\]"):
+        EcgDataCollator(extractor(), {"MI": 0})([row()])
+
+
+def test_lead_mask_comes_with_an_extractor_that_masks():
+    batch = EcgDataCollator(extractor(missing_leads="mask"))([row(leads=["I", "II"]), row()])
+    assert batch["lead_mask"].tolist() == [[True, True] + [False] * 6, [True] * 8]
+
+
+def test_records_of_different_layout_share_a_batch():
+    rows = [row("a"), row("b", num_samples=5000, sampling_rate=500), row("c", leads=STANDARD_LEADS[::-1])]
+    batch = EcgDataCollator(extractor())(rows)
+    assert batch["input_values"].shape == (3, 8, 1000)
+
+
+def test_labels_are_repeated_for_every_window():
+    batch = EcgDataCollator(extractor(num_samples=500, long_records="all"), LABEL2ID)([row(), row()])
+    assert batch["input_values"].shape == (4, 8, 500)
+    assert batch["labels"].shape == (4, 5)
+    assert "window_record" not in batch
+
+
+@pytest.mark.parametrize("collator_class", [EcgDataCollator, EcgPretrainingCollator])
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (row("bad", missing=3), "3 .*samples"),
+        (row("bad", leads=["I", "V1"]), "lacks"),
+        (row("bad", num_samples=300), "lasts 3 s"),
+    ],
+)
+def test_bad_record_is_left_out_named_and_counted(collator_class, bad, reason, caplog):
+    collator = collator_class(extractor())
+    with caplog.at_level(logging.WARNING):
+        batch = collator([row("good"), bad, row("fine")])
+    assert len(batch["signal" if "signal" in batch else "input_values"]) == 2
+    assert list(collator.bad_records) == ["bad"]
+    assert "Record bad is left out of its batch" in caplog.text
+    with pytest.raises(ValueError, match=f"No record of this batch.*bad .*{reason}"):
+        collator([bad])
+
+
+@pytest.mark.parametrize("collator_class", [EcgDataCollator, EcgPretrainingCollator])
+def test_infinite_sample_is_reported_by_name(collator_class, decoded):
+    rows = list(decoded)
+    rows[1]["ecg"]["signal"][0, 0] = np.inf
+    collator = collator_class(extractor())
+    collator(rows)
+    assert list(collator.bad_records) == [rows[1]["record_id"]]
+
+
+def test_pretraining_batch_holds_the_stored_integers(stored):
+    rows = list(stored)
+    batch = EcgPretrainingCollator(extractor())(rows)
+    assert batch["signal"].dtype == torch.int16
+    assert batch["signal"].shape == (6, 8, 1000)
+    assert batch["gain"].shape == (6, 8)
+    assert batch["sampling_rate"] == 100.0
+    steps = np.frombuffer(rows[2]["ecg"]["signal"], "<i2").reshape(12, 1000)
+    order = [STANDARD_LEADS.index(lead) for lead in INDEPENDENT_LEADS]
+    np.testing.assert_array_equal(batch["signal"][2], steps[order])
+
+
+def test_pretraining_batch_becomes_the_input_of_the_other_collator(stored):
+    feature_extractor = extractor(sampling_rate=250, num_samples=2500, highpass_hz=0.67, normalization="lead")
+    batch = EcgPretrainingCollator(feature_extractor)(list(stored))
+    on_device, _ = feature_extractor.process_batch(
+        batch["signal"], batch["gain"], sampling_rate=batch["sampling_rate"]
+    )
+    on_cpu = EcgDataCollator(feature_extractor)(list(stored))["input_values"]
+    torch.testing.assert_close(on_device, on_cpu, atol=1e-4, rtol=1e-4)
+
+
+def test_decoded_rows_give_a_pretraining_batch_as_well(decoded, stored):
+    collator = EcgPretrainingCollator(extractor())
+    one, other = collator(list(decoded)), collator(list(stored))
+    millivolts = [batch["signal"] * batch["gain"][..., None] for batch in (one, other)]
+    torch.testing.assert_close(*millivolts, atol=2e-4, rtol=0)
+
+
+def test_missing_samples_reach_an_extractor_that_interpolates():
+    feature_extractor = extractor(nan_policy="interpolate")
+    batch = EcgPretrainingCollator(feature_extractor)([row(missing=3), row()])
+    values, _ = feature_extractor.process_batch(batch["signal"], batch["gain"], sampling_rate=100.0)
+    assert len(values) == 2
+    assert values.isfinite().all()
+
+
+def test_mixed_layouts_are_brought_to_one_by_the_extractor():
+    rows = [row("a"), row("b", num_samples=5000, sampling_rate=500)]
+    batch = EcgPretrainingCollator(extractor())(rows)
+    assert set(batch) == {"input_values", "sample_id"}
+    assert batch["input_values"].shape == (2, 8, 1000)
+    assert batch["sample_id"].tolist() == [sample_id("a"), sample_id("b")]
+
+
+def test_lead_that_has_to_be_derived_goes_through_the_extractor():
+    feature_extractor = extractor(leads=("I", "II", "aVF"))
+    batch = EcgPretrainingCollator(feature_extractor)([row(leads=["I", "II"])])
+    assert batch["input_values"].shape == (1, 3, 1000)
+
+
+def test_sample_id_never_changes():
+    assert sample_id("00017") == 2250633719073190566
+    assert 0 <= sample_id("00017") < 2**63
+
+
+def test_sample_ids_differ_between_records():
+    assert len({sample_id(f"{number:05d}") for number in range(20000)}) == 20000
+
+
+def test_collators_draw_no_random_numbers(stored):
+    before = torch.get_rng_state()
+    for collator in (EcgDataCollator(extractor(), LABEL2ID), EcgPretrainingCollator(extractor())):
+        collator(list(stored))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_with_transform_works_without_a_collator(decoded):
+    feature_extractor = extractor()
+    transformed = decoded.with_transform(lambda rows: dict(feature_extractor(rows)))
+    assert transformed[0]["input_values"].shape == (8, 1000)
+    torch.testing.assert_close(
+        transformed[:6]["input_values"], EcgDataCollator(feature_extractor)(list(decoded))["input_values"]
+    )

@@ -1,0 +1,77 @@
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ecg_transformers.data import ECG_STORAGE, Ecg, load_ecg
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return load_ecg("ptb-xl-sample", split="test").select(range(5))
+
+
+def test_decoded_signal_is_float32_millivolts(sample):
+    ecg = sample[0]["ecg"]
+    assert set(ecg) == {"signal", "leads", "sampling_rate", "unit"}
+    assert ecg["signal"].dtype == np.float32
+    assert 0.1 < np.abs(ecg["signal"]).max() < 10
+
+
+def test_decode_false_leaves_the_bytes(sample):
+    ecg = sample.cast_column("ecg", Ecg(decode=False))[0]["ecg"]
+    assert isinstance(ecg["signal"], bytes)
+    assert len(ecg["gain"]) == 12
+
+
+def test_decoded_recordings_can_be_encoded_again(sample):
+    signal = sample[0]["ecg"]["signal"]
+    features = datasets.Features({"ecg": Ecg()})
+    again = datasets.Dataset.from_list([{"ecg": sample[0]["ecg"]}], features=features)[0]["ecg"]
+    np.testing.assert_allclose(again["signal"], signal, atol=np.abs(signal).max() / 60000)
+
+
+def test_recordings_in_microvolts_are_stored_in_millivolts():
+    ecg = {"signal": np.full((1, 4), 500.0), "leads": ["I"], "sampling_rate": 100, "unit": "uV"}
+    row = datasets.Dataset.from_list([{"ecg": ecg}], features=datasets.Features({"ecg": Ecg()}))[0]["ecg"]
+    assert row["unit"] == "mV"
+    np.testing.assert_allclose(row["signal"], 0.5, rtol=1e-4)
+
+
+def test_missing_samples_survive_storage():
+    signal = np.array([[0.5, np.nan, -0.25]])
+    ecg = {"signal": signal, "leads": ["I"], "sampling_rate": 100, "unit": "mV"}
+    row = datasets.Dataset.from_list([{"ecg": ecg}], features=datasets.Features({"ecg": Ecg()}))[0]["ecg"]
+    np.testing.assert_allclose(row["signal"], signal, atol=1e-5)
+
+
+def test_saved_dataset_decodes_after_loading(sample, tmp_path):
+    sample.save_to_disk(tmp_path / "saved")
+    loaded = datasets.load_from_disk(tmp_path / "saved")
+    np.testing.assert_array_equal(loaded[2]["ecg"]["signal"], sample[2]["ecg"]["signal"])
+
+
+def test_parquet_of_this_package_decodes_after_a_cast(sample, tmp_path):
+    sample.cast_column("ecg", ECG_STORAGE).to_parquet(tmp_path / "plain.parquet")
+    loaded = datasets.Dataset.from_parquet(str(tmp_path / "plain.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert "Ecg" not in str(loaded.features)
+    loaded = loaded.cast_column("ecg", Ecg())
+    np.testing.assert_array_equal(loaded[0]["ecg"]["signal"], sample[0]["ecg"]["signal"])
+    assert pq.read_schema(tmp_path / "plain.parquet").field("ecg").type == Ecg.pa_type
+
+
+def test_filter_and_select_keep_the_feature(sample):
+    chosen = sample.filter(lambda fold: fold == 10, input_columns=["fold"]).select([1, 0])
+    np.testing.assert_array_equal(chosen[1]["ecg"]["signal"], sample[0]["ecg"]["signal"])
+
+
+def test_map_over_other_columns_keeps_the_feature(sample):
+    mapped = sample.map(lambda labels: {"num_labels": len(labels)}, input_columns=["labels"])
+    assert isinstance(mapped.features["ecg"], Ecg)
+    assert mapped[0]["ecg"]["signal"].shape == (12, 1000)
+
+
+def test_bytes_that_do_not_divide_into_leads_are_refused():
+    stored = {"signal": b"123", "gain": [1.0], "leads": ["I"], "sampling_rate": 100.0, "unit": "mV"}
+    with pytest.raises(ValueError, match="3 bytes"):
+        Ecg().decode_example(stored)

@@ -1,0 +1,85 @@
+import csv
+import logging
+
+import pytest
+
+from ecg_transformers.data import label_names, load_ecg
+from ecg_transformers.data.ptb_xl import PTB_XL, ptb_xl_label_names, ptb_xl_labels, split_of_fold
+
+
+@pytest.mark.parametrize(
+    ("task", "count"),
+    [("all", 71), ("diagnostic", 44), ("subdiagnostic", 23), ("superdiagnostic", 5), ("form", 19), ("rhythm", 12)],
+)
+def test_label_sets_have_the_published_sizes(task, count):
+    names = ptb_xl_label_names(task)
+    assert len(names) == count
+    assert list(names) == sorted(set(names))
+
+
+def test_superclasses_come_in_alphabetical_order():
+    assert label_names("ptb-xl") == ("CD", "HYP", "MI", "NORM", "STTC")
+    assert label_names("ptb-xl-sample", task="superdiagnostic") == label_names("ptb-xl")
+
+
+def test_any_diagnostic_code_counts_whatever_its_likelihood():
+    assert ptb_xl_labels({"IMI": 0.0, "LVH": 35.0, "SR": 0.0}) == ["HYP", "MI"]
+
+
+def test_rhythm_code_has_no_superclass():
+    assert ptb_xl_labels(["SR", "ABQRS"]) == []
+    assert ptb_xl_labels(["SR", "ABQRS"], "rhythm") == ["SR"]
+    assert ptb_xl_labels(["SR", "ABQRS"], "form") == ["ABQRS"]
+
+
+def test_folds_1_to_8_train_9_validates_10_tests():
+    assert [split_of_fold(fold) for fold in range(1, 11)] == ["train"] * 8 + ["validation", "test"]
+    with pytest.raises(ValueError, match="from 1 to 10"):
+        split_of_fold(0)
+
+
+def test_row_carries_what_the_table_says(ptb_xl_folder, tmp_path):
+    row = load_ecg("ptb-xl", ptb_xl_folder, split="validation", cache_dir=tmp_path / "cache")[0]
+    assert row["record_id"] == "00008"
+    assert (row["patient_id"], row["fold"], row["age"], row["sex"]) == ("11275", 9, 48.0, "male")
+    assert (row["labels"], row["scp_codes"]) == (["MI"], ["IMI", "ABQRS", "SR"])
+    assert row["scp_likelihoods"] == [35.0, 0.0, 0.0]
+    assert row["ecg"]["signal"].shape == (12, 1000)
+    assert (row["ecg"]["sampling_rate"], row["ecg"]["unit"]) == (100.0, "mV")
+
+
+def test_task_chooses_the_labels(ptb_xl_folder, tmp_path):
+    dataset = load_ecg("ptb-xl", ptb_xl_folder, split="validation", task="rhythm", cache_dir=tmp_path / "cache")
+    assert dataset[0]["labels"] == ["SR"]
+
+
+def test_sampling_rate_chooses_the_files(shared_data, tmp_path):
+    rows = load_ecg("ptb-xl", shared_data / "ptb-xl", split="test", sampling_rate=500, streaming=True)
+    row = next(iter(rows))
+    assert row["ecg"]["sampling_rate"] == 500.0
+    assert row["ecg"]["signal"].shape == (12, 5000)
+
+
+def test_partial_copy_is_said_to_be_one(ptb_xl_folder, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_ecg("ptb-xl", ptb_xl_folder, cache_dir=tmp_path / "cache")
+    assert "partial copy of PTB-XL: it lists 5 records, the corpus has 21799" in caplog.text
+
+
+def test_broken_table_is_refused_with_the_row(ptb_xl_folder, tmp_path):
+    table = ptb_xl_folder / "ptbxl_database.csv"
+    rows = list(csv.reader(table.open()))
+    rows[2][rows[0].index("scp_codes")] = "{'NORM': "
+    csv.writer(table.open("w")).writerows(rows)
+    with pytest.raises(ValueError, match="row 2 .ecg_id 2. cannot be read"):
+        load_ecg("ptb-xl", ptb_xl_folder, streaming=True)
+
+
+def test_folder_without_the_table_is_refused_with_the_source(tmp_path):
+    with pytest.raises(ValueError, match="no ptbxl_database.csv .*physionet.org/content/ptb-xl .*CC BY 4.0"):
+        load_ecg("ptb-xl", tmp_path, streaming=True)
+
+
+def test_declaration_names_licence_and_citation():
+    assert PTB_XL.licence == "CC BY 4.0"
+    assert "10.13026/kfzx-aw45" in PTB_XL.citation

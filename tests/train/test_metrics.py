@@ -1,0 +1,167 @@
+import time
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from ecg_transformers.train.metrics import (
+    auroc_interval,
+    bootstrap_interval,
+    macro_auprc,
+    macro_auroc,
+    macro_f1,
+    paired_bootstrap,
+    resample_counts,
+    resampled_auroc,
+)
+
+LABELS = ("NORM", "MI", "STTC", "CD", "HYP")
+
+
+def multilabel_scores(num_records=200, signal=1.0, num_levels=None, seed=0):
+    """Labels of 20 % prevalence and scores that separate them by `signal` standard deviations, tied where asked."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random((num_records, len(LABELS))) < 0.2).astype(int)
+    scores = generator.normal(size=labels.shape) + signal * labels
+    if num_levels:
+        scores = np.round(scores * num_levels) / num_levels
+    return labels, scores
+
+
+def test_macro_auroc_equals_scikit_learn():
+    labels, scores = multilabel_scores()
+    result = macro_auroc(labels, scores, LABELS)
+    assert result.value == pytest.approx(roc_auc_score(labels, scores, average="macro"), abs=1e-12)
+    assert result.per_class["MI"] == pytest.approx(roc_auc_score(labels[:, 1], scores[:, 1]), abs=1e-12)
+    assert result.excluded == {}
+
+
+def test_label_without_positives_is_excluded_and_named():
+    labels, scores = multilabel_scores()
+    labels[:, 2] = 0
+    result = macro_auroc(labels, scores, LABELS)
+    assert set(result.per_class) == set(LABELS) - {"STTC"}
+    assert result.excluded == {"STTC": "0 positive of 200 records, at least 1 needed"}
+    assert result.value == pytest.approx(np.mean(list(result.per_class.values())))
+
+
+def test_label_without_negatives_is_excluded_and_named():
+    labels, scores = multilabel_scores()
+    labels[:, 0] = 1
+    assert "negative" in macro_auroc(labels, scores, LABELS).excluded["NORM"]
+
+
+def test_min_positives_excludes_rare_labels():
+    labels, scores = multilabel_scores()
+    labels[:, 4] = 0
+    labels[:9, 4] = 1
+    assert "HYP" in macro_auroc(labels, scores, LABELS).per_class
+    assert "9 positive" in macro_auroc(labels, scores, LABELS, min_positives=10).excluded["HYP"]
+
+
+def test_test_set_that_judges_no_label_is_refused():
+    with pytest.raises(ValueError, match="No label can be judged"):
+        macro_auroc(np.zeros((5, 5), dtype=int), np.random.default_rng(0).random((5, 5)), LABELS)
+
+
+def test_scores_with_nan_are_refused_with_their_row():
+    labels, scores = multilabel_scores()
+    scores[17, 3] = np.nan
+    with pytest.raises(ValueError, match="row 17"):
+        macro_auroc(labels, scores, LABELS)
+
+
+def test_auprc_and_f1_equal_scikit_learn():
+    labels, scores = multilabel_scores()
+    assert macro_auprc(labels, scores, LABELS).value == pytest.approx(average_precision_score(labels, scores))
+    assert macro_f1(labels, scores, LABELS).value == pytest.approx(f1_score(labels, scores >= 0.5, average="macro"))
+
+
+@pytest.mark.parametrize("num_levels", [None, 1, 3])
+def test_fast_auroc_of_resamples_equals_scikit_learn_with_and_without_ties(num_levels):
+    labels, scores = multilabel_scores(num_records=60, num_levels=num_levels)
+    counts = resample_counts(60, num_resamples=20, seed=1)
+    areas = resampled_auroc(labels, scores, counts)
+    for resample, count in enumerate(counts):
+        rows = np.repeat(np.arange(60), count)
+        expected = [roc_auc_score(labels[rows, column], scores[rows, column]) for column in range(len(LABELS))]
+        np.testing.assert_allclose(areas[resample], expected, atol=1e-12)
+
+
+def test_resample_that_loses_a_class_is_nan_for_that_label_only():
+    labels = np.array([[1, 1], [0, 1], [0, 0]])
+    scores = np.array([[0.9, 0.2], [0.1, 0.8], [0.4, 0.3]])
+    areas = resampled_auroc(labels, scores, np.array([[0, 2, 1]]))
+    assert np.isnan(areas[0, 0]) and areas[0, 1] == 1.0
+
+
+def test_fast_interval_equals_the_generic_one_on_the_same_resamples():
+    labels, scores = multilabel_scores()
+    generic = bootstrap_interval(
+        lambda truth, score: macro_auroc(truth, score, LABELS).value, labels, scores, num_resamples=50, seed=3
+    )
+    assert auroc_interval(labels, scores, LABELS, num_resamples=50, seed=3).macro == pytest.approx(generic, abs=1e-12)
+
+
+def test_interval_covers_the_point_estimate_and_narrows_with_more_records():
+    widths = []
+    for num_records in (100, 1600):
+        labels, scores = multilabel_scores(num_records)
+        low, high = auroc_interval(labels, scores, LABELS, num_resamples=300).macro
+        assert low < macro_auroc(labels, scores, LABELS).value < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_interval_repeats_with_its_seed_and_leaves_the_global_generator_alone():
+    labels, scores = multilabel_scores()
+    before = np.random.get_state()[1].copy()
+    first, second, other = (auroc_interval(labels, scores, LABELS, 100, seed).macro for seed in (5, 5, 6))
+    assert first == second != other
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_resampling_by_patient_keeps_the_records_of_a_patient_together():
+    counts = resample_counts(6, 50, seed=0, groups=["a", "a", "b", "c", "c", "c"])
+    np.testing.assert_array_equal(counts[:, 0], counts[:, 1])
+    np.testing.assert_array_equal(counts[:, 3], counts[:, 5])
+    assert (counts[:, [0, 2, 3]].sum(axis=1) == 3).all()
+
+
+def test_interval_by_patient_is_wider_where_patients_repeat():
+    labels, scores = multilabel_scores(100)
+    labels, scores, patients = (np.repeat(array, 4, axis=0) for array in (labels, scores, np.arange(100)))
+    by_record = auroc_interval(labels, scores, LABELS, 300).macro
+    by_patient = auroc_interval(labels, scores, LABELS, 300, groups=patients).macro
+    assert by_patient[1] - by_patient[0] > 1.5 * (by_record[1] - by_record[0])
+
+
+def test_paired_bootstrap_sees_a_better_model():
+    labels, weak = multilabel_scores(300, signal=0.3)
+    strong = weak + 1.0 * labels
+    result = paired_bootstrap(labels, strong, weak, LABELS, num_resamples=500)
+    expected = roc_auc_score(labels, strong) - roc_auc_score(labels, weak)
+    assert result.difference == pytest.approx(expected, abs=1e-12)
+    assert 0 < result.ci95[0] < result.difference < result.ci95[1]
+    assert result.p_value == pytest.approx(2 / 501)
+
+
+def test_paired_bootstrap_of_a_model_with_itself_finds_nothing():
+    labels, scores = multilabel_scores()
+    result = paired_bootstrap(labels, scores, scores, LABELS, num_resamples=100)
+    assert result.difference == 0 and result.ci95 == (0, 0) and result.p_value == 1
+
+
+def test_pairing_makes_the_interval_narrower_than_two_independent_ones():
+    labels, scores = multilabel_scores(300)
+    similar = scores + 0.1 * np.random.default_rng(1).normal(size=scores.shape)
+    paired = paired_bootstrap(labels, scores, similar, LABELS, num_resamples=300).ci95
+    single = auroc_interval(labels, scores, LABELS, num_resamples=300).macro
+    assert paired[1] - paired[0] < 0.5 * (single[1] - single[0])
+
+
+def test_thousand_resamples_of_five_labels_and_500_records_take_under_three_seconds():
+    labels, scores = multilabel_scores(500)
+    start = time.perf_counter()
+    auroc_interval(labels, scores, LABELS, num_resamples=1000)
+    assert time.perf_counter() - start < 3

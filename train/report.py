@@ -1,0 +1,191 @@
+"""The report of a run: one self-contained HTML page that cannot be misread.
+
+The page needs no network and no other file: styles are inline and images are `data:` URIs. It states the task, the
+protocol and the split beside every number, prints the random encoder above the pretrained one, gives intervals, names
+the labels that were left out, and says how little a small test fold can tell. Text is escaped by Jinja2.
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from .plots import figure_to_data_uri
+
+PROTOCOLS = {
+    "linear": "frozen features, standardised, one logistic regression for each label",
+    "attentive": "frozen features, an attentive pooler and a linear layer are trained",
+    "knn": "frozen features, the nearest neighbours vote",
+    "finetuned": "all weights are trained on the labels",
+}
+ENCODERS = {"random_encoder": "Random encoder", "pretrained": "Pretrained encoder"}
+REPORTED_PACKAGES = ("ecg-transformers", "torch", "transformers", "datasets", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A picture of the report.
+
+    Args:
+        title (`str`): Heading.
+        caption (`str`): What to see in it; one or two sentences.
+        alt (`str`): What it shows, for those who cannot see it.
+        data_uri (`str`): The image; see [`~ReportFigure.draw`].
+        wide (`bool`, *optional*, defaults to `False`):
+            Whether it keeps its size on a narrow screen, to be scrolled sideways (ECG paper), instead of shrinking.
+    """
+
+    title: str
+    caption: str
+    alt: str
+    data_uri: str
+    wide: bool = False
+
+    @classmethod
+    def draw(cls, figure: Figure, title: str, caption: str, alt: str, image_format="svg", wide=False):
+        """Embeds a figure: `"svg"` for charts, `"png"` for ECG paper with its thousands of grid lines."""
+        return cls(title, caption, alt, figure_to_data_uri(figure, image_format), wide)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the recordings come from and on which terms.
+
+    Args:
+        name, citation (`str`): As the corpus states them.
+        licence (`str`, *optional*): As the corpus states it; `None` where it is unknown, which is then said.
+        url (`str`, *optional*): Where to find it.
+        dataset_id (`str`, *optional*): Its id on the Hub, or the short name of [`load_ecg`], for metadata.
+    """
+
+    name: str
+    licence: str | None
+    citation: str
+    url: str | None = None
+    dataset_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page.
+
+    Args:
+        title (`str`): Heading of the page.
+        summary (`str`): What was done, in a sentence or two.
+        facts (`Mapping[str, str | int | float]`): Run facts by name, with units in the name (`"Pretraining (steps)"`).
+        task (`str`): Task and split, for example `"PTB-XL superdiagnostic, train folds 1-8, test fold 10"`.
+        comparison (`Mapping`): As [`~ecg_transformers.train.probes.compare_with_random`] returns it.
+        figures (`Sequence[ReportFigure]`): Pictures, in order.
+        data (`DataSource`): Licence and citation of the recordings.
+        reproduce (`str`): The command that makes this page again.
+        next_commands (`Sequence[tuple[str, str]]`): What a person may want next, as (why, command).
+        caveats (`Sequence[str]`): Sentences besides [`small_test_caveat`], which is always there.
+        versions (`Mapping[str, str]`): Package versions; by default those that are installed.
+    """
+
+    title: str
+    summary: str
+    facts: Mapping[str, str | int | float]
+    task: str
+    comparison: Mapping
+    figures: Sequence[ReportFigure]
+    data: DataSource
+    reproduce: str
+    next_commands: Sequence[tuple[str, str]] = ()
+    caveats: Sequence[str] = ()
+    versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
+
+
+def render_report(report: Report) -> str:
+    """The page, as HTML."""
+    environment = Environment(
+        loader=PackageLoader("ecg_transformers.train", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = format_score
+    environment.filters["interval"] = format_interval
+    environment.filters["p_value"] = format_p_value
+    environment.filters["fact"] = format_fact
+    return environment.get_template("report_template.html.j2").render(
+        report=report,
+        protocols=PROTOCOLS,
+        encoders=ENCODERS,
+        caveats=[
+            *(small_test_caveat(report.comparison["pretrained"][name]) for name in protocols_of(report.comparison))
+        ]
+        + list(report.caveats),
+        verdicts=[verdict(report.comparison, name) for name in protocols_of(report.comparison)],
+    )
+
+
+def write_report(report: Report, path: str | Path) -> Path:
+    """Writes the page; returns where."""
+    path = Path(path)
+    path.write_text(render_report(report), encoding="utf-8")
+    return path
+
+
+def protocols_of(comparison: Mapping) -> list[str]:
+    """Names of the protocols of a comparison; one that this library does not define is refused."""
+    unknown = sorted(set(comparison["pretrained"]) - set(PROTOCOLS))
+    if unknown:
+        raise ValueError(f"Unknown protocols {unknown}. Expected some of {sorted(PROTOCOLS)}.")
+    return list(comparison["pretrained"])
+
+
+def verdict(comparison: Mapping, protocol: str) -> str:
+    """What the difference between the two encoders allows to say, in a sentence: no more than its interval does."""
+    difference = comparison["difference"][protocol]
+    low, high = difference["ci95"]
+    interval = f"{difference['macro_auroc']:+.3f} macro AUROC, 95\u00a0% interval {low:+.3f} to {high:+.3f}"
+    if low > 0:
+        return f"On these test records the pretrained encoder is better than a random one ({interval})."
+    if high < 0:
+        return f"On these test records the pretrained encoder is worse than a random one ({interval})."
+    return f"These test records cannot tell the pretrained encoder from a random one ({interval})."
+
+
+def small_test_caveat(result: Mapping) -> str:
+    """How far a score on this test fold can be trusted, from its own size and interval."""
+    low, high = result["macro_auroc_ci95"]
+    return (
+        f"The test fold holds {result['num_test_records']} records of {result['num_test_patients']} patients: each "
+        f"score has an uncertainty of about ±{(high - low) / 2:.3f} from the choice of test records alone. Compare "
+        "encoders by the paired difference, on the same records, and not with numbers of other tasks, splits or "
+        "protocols. The intervals say nothing about other seeds of pretraining."
+    )
+
+
+def installed_versions(packages: Sequence[str] = REPORTED_PACKAGES) -> dict[str, str]:
+    """Versions of Python and of the packages that shape the numbers."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def format_score(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def format_interval(interval: Sequence[float], signed: bool = False) -> str:
+    low, high = (f"{bound:+.3f}" if signed else f"{bound:.3f}" for bound in interval)
+    return f"{low} to {high}"
+
+
+def format_p_value(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def format_fact(value: str | int | float) -> str:
+    """Thousands are grouped with a thin space, other numbers get three digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value)

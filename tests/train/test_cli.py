@@ -1,0 +1,178 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from ecg_transformers.train.cli import COMMANDS, main
+from ecg_transformers.train.pretrain import parse_flags, read_config, split_settings, training_arguments
+
+CLI = [sys.executable, "-m", "ecg_transformers.train.cli"]
+
+
+@pytest.fixture
+def tiny_yaml(tmp_path, tiny_run):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_run))
+    return str(path)
+
+
+@pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)], ids=lambda a: "".join(a) or "none")
+def test_help_fits_a_screen_and_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from ecg_transformers.train.cli import main\n"
+        f"try: main({[*arguments, '--help']!r})\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    started = time.monotonic()
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert len(finished.stdout.splitlines()) <= 40
+    assert time.monotonic() - started < 5  # well below a second on an idle machine
+
+
+def test_help_of_pretrain_says_that_training_flags_are_accepted(capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--help"])
+    assert "transformers.TrainingArguments" in capsys.readouterr().out
+
+
+def test_every_flag_is_listed_on_demand(capsys):
+    assert main(["pretrain", "--config", "quickstart", "--output_dir", "unused", "--help_all"]) == 0
+    listed = capsys.readouterr().out
+    assert all(flag in listed for flag in ("--learning_rate", "--ema_start", "--mask_ratio", "--normalization"))
+
+
+def test_version_is_that_of_the_distribution(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("ecg-transformers 0.")
+
+
+@pytest.mark.parametrize("preset", ["quickstart", "kim_multiblock", "kim_random"])
+def test_every_preset_is_understood(preset, tmp_path):
+    model_type, model, extractor, training = split_settings(read_config(preset) | {"output_dir": str(tmp_path)})
+    assert model_type == "ecg_jepa" and model["leads"] == extractor["leads"]
+    assert training_arguments(training).learning_rate == float(training["learning_rate"])
+
+
+def test_published_presets_hold_the_published_numbers(tmp_path):
+    settings = read_config("kim_multiblock")
+    assert (settings["hidden_size"], settings["num_hidden_layers"], settings["num_attention_heads"]) == (768, 12, 16)
+    assert settings["mask_ratio"] == [0.175, 0.225] and settings["per_device_train_batch_size"] == 64
+    assert read_config("kim_random")["mask_ratio"] == [0.6, 0.7]
+    _, _, _, training = split_settings(settings | {"output_dir": str(tmp_path)})
+    arguments = training_arguments(training)
+    assert (arguments.learning_rate, arguments.weight_decay, arguments.max_grad_norm) == (5.5e-5, 0.05, 0.0)
+    assert arguments.get_warmup_steps(1000) == 50
+
+
+def test_flags_become_values_of_their_kind():
+    flags = parse_flags(["--learning_rate", "1e-3", "--leads", "I", "II", "--bf16", "--mask-ratio=0.5"])
+    assert flags == {"learning_rate": 0.001, "leads": ["I", "II"], "bf16": True, "mask_ratio": 0.5}
+
+
+def test_a_misspelt_setting_is_refused_with_a_suggestion(tmp_path):
+    with pytest.raises(ValueError, match="Unknown setting 'learing_rate'. Did you mean learning_rate"):
+        split_settings({"model_type": "ecg_jepa", "learing_rate": 1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pretrain", "--config", "nosuch", "--output_dir", "x"], "Unknown preset 'nosuch'. Expected one of"),
+        (["pretrain", "--config", "nosuch.yaml", "--output_dir", "x"], "There is no file 'nosuch.yaml'"),
+        (["pretrain", "--config", "quickstart", "--dataset", "ptb-xl", "--output_dir", "x"], "needs data_dir"),
+        (["convert", "--source", "kim", "--checkpoint", "nosuch.pth", "--output_dir", "x"], "There is no file"),
+    ],
+)
+def test_a_failure_is_one_sentence_and_a_status(arguments, message, capsys):
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="nosuch"):
+        main(["pretrain", "--config", "nosuch", "--output_dir", "x", "--debug"])
+
+
+def test_a_pretrained_folder_goes_through_evaluate_and_embed(tiny_yaml, tmp_path):
+    checkpoint = str(tmp_path / "checkpoint")
+    pretrain = [
+        "pretrain",
+        "--config",
+        tiny_yaml,
+        "--max_steps",
+        "2",
+        "--output_dir",
+        checkpoint,
+        "--hidden_size",
+        "16",
+    ]
+    assert main(pretrain) == 0
+    assert main(["evaluate", "--model", checkpoint, "--output_dir", str(tmp_path / "evaluation")]) == 0
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    for encoder in ("random_encoder", "pretrained"):
+        result = metrics[encoder]["linear"]
+        low, high = result["macro_auroc_ci95"]
+        assert 0.0 <= low <= result["macro_auroc"] <= high <= 1.0
+    features = str(tmp_path / "features")
+    embed = ["embed", "--model", checkpoint, "--dataset", "ptb-xl-sample", "--split", "test", "--output_dir", features]
+    assert main(embed) == 0
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tmp_path / "features" / "embeddings.parquet")
+    assert len(table) == metrics["num_test_records"] and table["features"].type.list_size == 16
+
+
+def test_pretraining_goes_on_from_a_checkpoint(tiny_yaml, tmp_path):
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    assert main(["pretrain", "--config", tiny_yaml, "--max_steps", "1", "--output_dir", first]) == 0
+    again = ["pretrain", "--config", tiny_yaml, "--model", first, "--max_steps", "1", "--learning_rate", "0.0"]
+    assert main([*again, "--ema_start", "1.0", "--output_dir", second]) == 0
+    before, after = (load_file(f"{folder}/model.safetensors") for folder in (first, second))
+    assert all((before[name] == after[name]).all() for name in before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_that_was_killed_resumes_bit_for_bit(tiny_yaml, tmp_path, num_workers):
+    def pretrain(name, *flags):
+        folder = tmp_path / name
+        command = [*CLI, "pretrain", "--config", tiny_yaml, "--output_dir", str(folder), "--max_steps", "60"]
+        command += [
+            "--dataloader_num_workers",
+            str(num_workers),
+            "--save_strategy",
+            "steps",
+            "--save_steps",
+            "5",
+            *flags,
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return folder, subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    straight, process = pretrain("straight")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()[-2000:]
+
+    killed, process = pretrain("killed")
+    deadline = time.monotonic() + 200
+    while not (killed / "checkpoint-10" / "trainer_state.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "model.safetensors").exists()  # it did not get to its end
+
+    _, process = pretrain("killed", "--resume_from_checkpoint", "last")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()[-2000:]
+    expected, resumed = (load_file(folder / "model.safetensors") for folder in (straight, killed))
+    assert all((expected[name] == resumed[name]).all() for name in expected)

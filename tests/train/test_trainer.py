@@ -1,0 +1,241 @@
+import math
+
+import pytest
+import torch
+from transformers import AutoFeatureExtractor, AutoModel, Trainer, TrainerCallback, TrainingArguments
+
+from ecg_transformers.data import load_ecg
+from ecg_transformers.train.callbacks import CollapseMonitor, effective_rank
+from ecg_transformers.train.pretrain import last_complete_checkpoint
+
+
+class StopAt(TrainerCallback):
+    """Ends a run in its middle, as a crash would: without saving anything more."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def weights(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def assert_same_weights(first, second, tolerance=0.0):
+    for name, tensor in first.items():
+        torch.testing.assert_close(
+            second[name], tensor, atol=tolerance, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"gradient_accumulation_steps": 2, "drop_path_rate": 0.2},
+        {"bf16": True},
+        pytest.param({"dataloader_num_workers": 2}, marks=pytest.mark.slow),
+        pytest.param(
+            {"dataloader_num_workers": 2, "gradient_accumulation_steps": 2, "bf16": True}, marks=pytest.mark.slow
+        ),
+        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow),
+    ],
+    ids=lambda settings: ",".join(settings) or "plain",
+)
+def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(make_trainer, settings):
+    straight = make_trainer(name="straight", **settings)
+    straight.train()
+
+    settings = {"save_strategy": "steps", "save_steps": 3, **settings}
+    crashed = make_trainer(name="crashed", **settings)
+    crashed.add_callback(StopAt(5))
+    with pytest.raises(KeyboardInterrupt):
+        crashed.train()
+    checkpoint = last_complete_checkpoint(crashed.args.output_dir)
+    assert checkpoint.endswith("checkpoint-3")
+
+    resumed = make_trainer(name="crashed", **settings)
+    resumed.train(resume_from_checkpoint=checkpoint)
+    assert resumed.state.global_step == 8
+    assert_same_weights(weights(straight), weights(resumed))
+    assert losses(resumed)[-5:] == losses(straight)[-5:]
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_resumed_stream_ends_bit_for_bit_where_an_uninterrupted_one_does(make_trainer, num_workers):
+    def stream():
+        return load_ecg("ptb-xl-sample", split="train", decode=False, streaming=True).take(24)
+
+    settings = {"dataloader_num_workers": num_workers, "save_strategy": "steps", "save_steps": 3}
+    straight = make_trainer(stream(), name="straight", **settings)
+    straight.train()
+    crashed = make_trainer(stream(), name="crashed", **settings)
+    crashed.add_callback(StopAt(5))
+    with pytest.raises(KeyboardInterrupt):
+        crashed.train()
+    resumed = make_trainer(stream(), name="crashed", **settings)
+    resumed.train(resume_from_checkpoint=last_complete_checkpoint(crashed.args.output_dir))
+    assert_same_weights(weights(straight), weights(resumed))
+
+
+def test_accumulating_four_micro_batches_equals_one_large_batch(make_trainer):
+    large = make_trainer(per_device_train_batch_size=8, max_steps=3)
+    small = make_trainer(per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=3)
+    large.train()
+    small.train()
+    assert losses(small) == pytest.approx(losses(large), abs=1e-5)
+    assert_same_weights(weights(large), weights(small), tolerance=1e-5)
+
+
+def test_training_leaves_no_trace_in_the_global_random_state(make_trainer):
+    trainer = make_trainer(max_steps=2)
+    trainer.compute_loss_calls = 0
+    trainer.train()
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    state_after_loading = torch.random.get_rng_state()
+    trainer.compute_loss(trainer.model, inputs)
+    assert torch.equal(torch.random.get_rng_state(), state_after_loading)
+    assert before.shape == state_after_loading.shape
+
+
+def test_the_mask_of_a_step_does_not_depend_on_the_run(make_trainer):
+    masks = []
+    for _ in range(2):
+        trainer = make_trainer(max_steps=3)
+        seen = []
+        forward = trainer.model.forward
+        trainer.model.forward = lambda *args, seen=seen, forward=forward, **kwargs: (
+            seen.append(kwargs["bool_masked_pos"]) or forward(*args, **kwargs)
+        )
+        trainer.train()
+        masks.append(torch.cat(seen))
+    assert torch.equal(*masks)
+    assert len({tuple(mask.tolist()) for mask in masks[0]}) == 3
+
+
+def test_a_checkpoint_folder_loads_with_its_feature_extractor(make_trainer, recordings):
+    trainer = make_trainer(max_steps=1)
+    trainer.train()
+    trainer.save_model()
+    extractor = AutoFeatureExtractor.from_pretrained(trainer.args.output_dir)
+    encoder = AutoModel.from_pretrained(trainer.args.output_dir)
+    row = load_ecg("ptb-xl-sample", split="test")[0]
+    features = encoder(**extractor(row["ecg"])).pooler_output
+    assert extractor.to_dict() == trainer.processing_class.to_dict()
+    assert features.shape == (1, 32)
+    assert torch.equal(features, trainer.model.ecg_vit.eval()(**extractor(row["ecg"])).pooler_output)
+
+
+def test_evaluation_gives_a_loss_that_repeats(make_trainer, recordings):
+    trainer = make_trainer(eval_dataset=recordings, max_steps=1)
+    first, second = trainer.evaluate(), trainer.evaluate()
+    assert math.isfinite(first["eval_loss"]) and first["eval_loss"] == second["eval_loss"]
+
+
+def test_momentum_of_the_teacher_follows_the_schedule(make_trainer):
+    trainer = make_trainer(ema_start=0.5, ema_end=1.0, max_steps=4)
+    momenta = []
+    update = trainer.model.update_teacher
+    trainer.model.update_teacher = lambda momentum: (momenta.append(momentum), update(momentum))
+    trainer.train()
+    assert momenta == [0.5, 0.625, 0.75, 0.875]
+
+
+def test_weight_decay_moves_and_spares_norms_and_biases(make_trainer):
+    trainer = make_trainer(weight_decay=0.01, weight_decay_end=0.1, max_steps=3)
+    trainer.train()
+    decays = sorted(group["weight_decay"] for group in trainer.optimizer.param_groups)
+    assert decays == [0.0, pytest.approx(0.1)]
+    decayed = set(trainer.get_decay_parameter_names(trainer.model))
+    assert "predictor.mask_token" in decayed
+    assert not any("layernorm" in name or name.endswith("bias") for name in decayed)
+
+
+def test_the_published_schedule_is_used_when_asked_for(make_trainer):
+    trainer = make_trainer(published_schedule="kim", learning_rate=1e-2, warmup_steps=2, max_steps=8)
+    trainer.train()
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
+    expected = [1e-6, 0.005000500000000001, 0.008535680352542143, 0.006913725820109268]
+    assert rates[:4] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_nan_loss_stops_the_run_with_a_sentence(make_trainer):
+    trainer = make_trainer(learning_rate=1e30, lr_scheduler_type="constant")
+    with pytest.raises(RuntimeError, match=r"The loss is (nan|inf) at step \d+. Lower the learning rate"):
+        trainer.train()
+
+
+def test_collapsed_features_stop_the_run_with_a_sentence(make_trainer):
+    trainer = make_trainer(collapse_patience=2)
+    with torch.no_grad():  # an encoder that says the same of every record
+        trainer.model.teacher.layernorm.weight.zero_()
+        trainer.model.ecg_vit.layernorm.weight.zero_()
+    with pytest.raises(RuntimeError, match="features have collapsed: at step 2"):
+        trainer.train()
+
+
+def test_logs_carry_spread_and_rank_of_the_features(make_trainer):
+    trainer = make_trainer(max_steps=2)
+    trainer.train()
+    log = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
+    assert log["feature_std"] > 0 and 0 < log["feature_spread"] and 1 <= log["effective_rank"] <= 8
+
+
+def test_effective_rank_counts_equal_directions():
+    torch.manual_seed(0)
+    directions = torch.linalg.qr(torch.randn(200, 5)).Q
+    centred = directions - directions.mean(0)
+    basis = torch.linalg.qr(centred).Q @ torch.linalg.qr(torch.randn(32, 5)).Q.T
+    assert effective_rank(basis + 3.0) == pytest.approx(5.0, rel=1e-3)
+
+
+def test_the_monitor_keeps_a_window():
+    monitor = CollapseMonitor()
+    for number in range(100):
+        monitor.observe(torch.full((32, 4), float(number)))
+    assert 512 <= monitor.num_features < 512 + 32
+    assert monitor.features[0][0, 0] == 84
+
+
+def test_a_stock_trainer_without_our_callback_is_stopped(tmp_path, make_trainer, recordings):
+    trainer = make_trainer()
+    model, extractor = trainer.model, trainer.processing_class
+
+    def collate(rows):
+        values, _ = extractor.process_batch(
+            torch.randn(len(rows), 3, 1000), leads=("I", "II", "V2"), sampling_rate=100
+        )
+        return {"input_values": values}
+
+    arguments = TrainingArguments(
+        str(tmp_path / "stock"), max_steps=5, remove_unused_columns=False, report_to="none", use_cpu=True
+    )
+    stock = Trainer(model=model, args=arguments, train_dataset=recordings, data_collator=collate)
+    with pytest.raises(ValueError, match="EcgSslTrainer"):
+        stock.train()
+    assert stock.state.global_step == 2
+
+
+def test_a_trainer_without_a_feature_extractor_is_refused(make_trainer, recordings):
+    trainer = make_trainer()
+    with pytest.raises(ValueError, match="processing_class=EcgFeatureExtractor"):
+        type(trainer)(model=trainer.model, args=trainer.args, train_dataset=recordings)
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(make_trainer):
+    trainer = make_trainer(save_strategy="steps", save_steps=2, max_steps=4)
+    trainer.train()
+    newest = last_complete_checkpoint(trainer.args.output_dir)
+    assert newest.endswith("checkpoint-4")
+    with open(f"{newest}/trainer_state.json", "w") as file:
+        file.write('{"epoch": 1.')
+    assert last_complete_checkpoint(trainer.args.output_dir).endswith("checkpoint-2")

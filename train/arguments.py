@@ -1,0 +1,61 @@
+"""Arguments of a self-supervised run: those of `transformers` and what the methods of this library add."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+PUBLISHED_SCHEDULES = ("kim",)
+
+
+@dataclass
+class SslTrainingArguments(TrainingArguments):
+    r"""
+    [`~transformers.TrainingArguments`] with defaults that suit self-supervised pretraining. New are:
+
+    Args:
+        ema_start (`float`, *optional*, defaults to 0.996):
+            Momentum of the teacher at the first step; it rises linearly to `ema_end` at the last.
+        ema_end (`float`, *optional*, defaults to 1.0):
+            Momentum of the teacher at the end of training.
+        weight_decay_end (`float`, *optional*):
+            Weight decay at the last step, reached from `weight_decay` along half a cosine; `None` keeps it constant.
+        published_schedule (`str`, *optional*):
+            `"kim"`: the learning-rate curve of the authors' code, jump included, instead of `lr_scheduler_type`.
+        collapse_patience (`int`, *optional*, defaults to 5):
+            After how many logs in a row with collapsed features a run is stopped; 0 never stops.
+    """
+
+    ema_start: float = field(default=0.996, metadata={"help": "Momentum of the teacher at the first step."})
+    ema_end: float = field(default=1.0, metadata={"help": "Momentum of the teacher at the last step."})
+    weight_decay_end: float | None = field(
+        default=None, metadata={"help": "Weight decay at the last step (half a cosine from weight_decay)."}
+    )
+    published_schedule: str | None = field(
+        default=None, metadata={"help": 'Learning-rate curve of the authors\' code: "kim".'}
+    )
+    collapse_patience: int = field(
+        default=5, metadata={"help": "Logs in a row with collapsed features after which to stop; 0: never."}
+    )
+
+    def __post_init__(self):
+        # What the stock defaults would do here: drop the columns that our collator reads, find no label and hence
+        # no eval loss, hide NaN losses, broadcast batches from rank 0, search for unused parameters.
+        self.remove_unused_columns = False
+        self.logging_nan_inf_filter = False
+        self.prediction_loss_only = True
+        if self.label_names is None:
+            self.label_names = ["input_values"]
+        if self.accelerator_config is None:
+            self.accelerator_config = {"dispatch_batches": False}
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False
+        super().__post_init__()
+        if self.published_schedule is not None and self.published_schedule not in PUBLISHED_SCHEDULES:
+            raise ValueError(
+                f"Expected published_schedule to be one of {list(PUBLISHED_SCHEDULES)}, got "
+                f"{self.published_schedule!r}."
+            )
+        if not 0.0 <= self.ema_start <= self.ema_end <= 1.0:
+            raise ValueError(
+                f"Expected 0 <= ema_start <= ema_end <= 1, got ema_start={self.ema_start}, ema_end={self.ema_end}."
+            )

@@ -1,0 +1,156 @@
+"""The command line.
+
+Only the standard library is imported here, so that help answers at once; each command lives in the module that
+`COMMANDS` names and is imported when it runs.
+"""
+
+import argparse
+import importlib
+import logging
+import sys
+
+logger = logging.getLogger("ecg_transformers")
+
+# name: (module with `run(args)`, what it does)
+COMMANDS = {
+    "quickstart": ("ecg_transformers.train.quickstart", "pretrain, probe and report on carried recordings in minutes"),
+    "pretrain": ("ecg_transformers.train.pretrain", "self-supervised pretraining on a corpus or a folder"),
+    "evaluate": ("ecg_transformers.train.evaluate", "probe a checkpoint beside a randomly initialised encoder"),
+    "embed": ("ecg_transformers.train.embed", "write the features of recordings to Parquet or npz"),
+    "convert": ("ecg_transformers.hub.convert", "turn an authors' checkpoint into one that from_pretrained loads"),
+}
+
+DATASETS = ("ptb-xl", "ptb-xl-sample", "wfdb")
+PROBE_DATASETS = ("ptb-xl", "ptb-xl-sample")
+
+TRAINING_FLAGS = (
+    "Every flag of transformers.TrainingArguments (--learning_rate, --max_steps, --bf16, ...), every field of the "
+    "model's configuration (--hidden_size, --patch_size, ...) and every setting of the feature extractor "
+    "(--normalization, --highpass_hz, ...) is accepted too; --help_all lists them."
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their own arguments."""
+    parser = argparse.ArgumentParser(
+        prog="ecg-transformers",
+        description="Self-supervised learning on electrocardiograms with transformers.",
+        epilog="ecg-transformers COMMAND --help explains a command.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    add_arguments = {
+        "quickstart": _quickstart_arguments,
+        "pretrain": _pretrain_arguments,
+        "evaluate": _evaluate_arguments,
+        "embed": _embed_arguments,
+        "convert": _convert_arguments,
+    }
+    for name, (_, summary) in COMMANDS.items():
+        epilog = TRAINING_FLAGS if name == "pretrain" else None
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=epilog, allow_abbrev=False
+        )
+        add_arguments[name](command)
+        command.add_argument("--debug", action="store_true", help="show the trace-back of an error")
+    return parser
+
+
+def _output_argument(parser: argparse.ArgumentParser, default: str | None = None):
+    parser.add_argument(
+        "--output_dir", required=default is None, default=default, metavar="DIR", help="folder to write to"
+    )
+
+
+def _data_arguments(parser: argparse.ArgumentParser, datasets: tuple[str, ...], default: str | None = None):
+    parser.add_argument(
+        "--dataset",
+        choices=datasets,
+        default=default,
+        required=default is None,
+        help="ptb-xl-sample is carried by the package" + ("; wfdb is any folder" if "wfdb" in datasets else ""),
+    )
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the corpus")
+    parser.add_argument(
+        "--record_sampling_rate", type=int, metavar="HZ", help="which files of a corpus that has several (100 or 500)"
+    )
+
+
+def _quickstart_arguments(parser: argparse.ArgumentParser):
+    _output_argument(parser, "ecg-transformers-quickstart")
+    parser.add_argument("--max_steps", type=int, metavar="N", help="fewer steps than the preset, to try the machinery")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, masks and order (default 0)")
+
+
+def _pretrain_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--config", required=True, metavar="NAME|FILE", help="preset or YAML file of flat keys")
+    _data_arguments(parser, DATASETS, "ptb-xl-sample")
+    parser.add_argument("--split", default="train", help="split to learn from (default: train, folds 1-8)")
+    parser.add_argument("--streaming", action="store_true", help="read records as they come, without a cache")
+    parser.add_argument("--model", metavar="DIR|ID", help="checkpoint to go on from instead of fresh weights")
+    _output_argument(parser)
+    parser.add_argument("--help_all", action="store_true", help="list every flag")
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
+    parser.add_argument("--protocol", choices=("linear",), default="linear", help="how features are judged")
+    _data_arguments(parser, PROBE_DATASETS, "ptb-xl-sample")
+    parser.add_argument("--task", default="superdiagnostic", help="label set of PTB-XL (default: superdiagnostic)")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random encoder and the bootstrap")
+    _output_argument(parser)
+
+
+def _embed_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
+    _data_arguments(parser, DATASETS)
+    parser.add_argument("--split", default="all", help="split to embed (default: all)")
+    parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
+    parser.add_argument("--batch_size", type=int, default=64)
+    _output_argument(parser)
+
+
+def _convert_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--source", choices=("kim",), required=True, help="whose file it is")
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="the authors' file")
+    parser.add_argument("--leads", metavar="I,II,...", help="leads of the checkpoint, if not the published ones")
+    parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="its rate, if not the published one")
+    parser.add_argument("--num_attention_heads", type=int, metavar="N", help="its heads, if not the published number")
+    parser.add_argument("--predictor_num_attention_heads", type=int, metavar="N", help="the same of the predictor")
+    _output_argument(parser)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns the exit status. An error is one sentence on standard error, unless `--debug`."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"ecg-transformers {version('ecg-transformers')}\n")
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 0
+    if rest and args.command != "pretrain":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "datasets", "filelock", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    args.rest = rest
+    try:
+        importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        return 130
+    except Exception as error:  # the one place where a trace-back becomes a sentence
+        if args.debug:
+            raise
+        sys.stderr.write(f"ecg-transformers {args.command}: {error}\n(--debug shows where it happened)\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

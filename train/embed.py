@@ -1,0 +1,27 @@
+"""`ecg-transformers embed`: the features of recordings as a table, one row a record."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from transformers import AutoFeatureExtractor, AutoModel
+
+from ecg_transformers.data import load_ecg
+
+from .probes import embed
+
+logger = logging.getLogger("ecg_transformers")
+
+
+def run(args: argparse.Namespace):
+    """The command."""
+    model = AutoModel.from_pretrained(args.model)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(args.model)
+    options = {} if args.record_sampling_rate is None else {"sampling_rate": args.record_sampling_rate}
+    split = "train" if args.dataset == "wfdb" else args.split
+    dataset = load_ecg(args.dataset, data_dir=args.data_dir, split=split, **options)
+    table = embed(model, feature_extractor, dataset, args.batch_size)
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = table.save(folder / f"embeddings.{args.format}")
+    logger.info("Wrote %d features of %d numbers to %s", len(table), table.features.shape[1], path)

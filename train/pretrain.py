@@ -1,0 +1,200 @@
+"""`ecg-transformers pretrain`: a preset or YAML file and flags become a model, a feature extractor and a run."""
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import json
+import sys
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForPreTraining,
+    HfArgumentParser,
+    PreTrainedConfig,
+    set_seed,
+)
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
+
+from ecg_transformers.data import EcgPretrainingCollator, load_ecg
+from ecg_transformers.modeling import EcgFeatureExtractor
+
+from .arguments import SslTrainingArguments
+from .trainer import EcgSslTrainer
+
+logger = logging.get_logger(__name__)
+
+PRESETS = "ecg_transformers.train.configs"
+
+
+def run(args: argparse.Namespace):
+    """The command."""
+    settings = read_config(args.config)
+    if args.help_all:
+        sys.stdout.write(list_flags(settings))
+        return
+    settings |= parse_flags(args.rest)
+    settings["output_dir"] = args.output_dir
+    options = {} if args.record_sampling_rate is None else {"sampling_rate": args.record_sampling_rate}
+    dataset = load_ecg(
+        args.dataset, data_dir=args.data_dir, split=args.split, streaming=args.streaming, decode=False, **options
+    )
+    trainer = build_trainer(settings, dataset, checkpoint=args.model)
+    train_and_save(trainer)
+
+
+def read_config(name: str) -> dict:
+    """Flat keys and values of a preset or of a YAML file."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        presets = {file.name.removesuffix(".yaml"): file for file in resources.files(PRESETS).iterdir()}
+        presets = {preset: file for preset, file in presets.items() if file.name.endswith(".yaml")}
+        if name not in presets:
+            raise ValueError(f"Unknown preset {name!r}. Expected one of {sorted(presets)} or a .yaml file.")
+        path = presets[name]
+    elif not path.is_file():
+        raise ValueError(f"There is no file {name!r}.")
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    nested = sorted(key for key, value in settings.items() if isinstance(value, dict))
+    if nested:
+        raise ValueError(f"{name} nests {nested}; write flat keys, grouped by comments.")
+    return settings
+
+
+def parse_flags(tokens: list[str]) -> dict:
+    """`["--learning_rate", "1e-3", "--leads", "I", "II"]` as a dictionary of values; a bare flag is `True`."""
+    flags, key = {}, None
+    for token in tokens:
+        if token.startswith("--"):
+            key, equals, value = token[2:].partition("=")
+            key = key.replace("-", "_")
+            flags[key] = [value] if equals else []
+        elif key is None:
+            raise ValueError(f"Expected a flag such as --learning_rate, got {token!r}.")
+        else:
+            flags[key].append(token)
+    parsed = {key: [_parse_value(value) for value in values] for key, values in flags.items()}
+    return {key: values if len(values) > 1 else values[0] if values else True for key, values in parsed.items()}
+
+
+def _parse_value(text):
+    """YAML 1.1 reads `1e-3` as a string; a learning rate is meant."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return float(text) if any(mark in text for mark in ".eE") else yaml.safe_load(text)
+    except ValueError:
+        return yaml.safe_load(text)
+
+
+def split_settings(settings: dict) -> tuple[str, dict, dict, dict]:
+    """Settings by whom they are for: model type, model configuration, feature extractor, training arguments."""
+    settings = dict(settings)
+    model_type = settings.pop("model_type", None)
+    if model_type is None:
+        raise ValueError("The configuration names no model_type (for example `model_type: ecg_jepa`).")
+    model_fields, extractor_fields = model_field_names(model_type), extractor_field_names()
+    training_fields = {field.name for field in dataclasses.fields(SslTrainingArguments)}
+    known = model_fields | extractor_fields | training_fields
+    for key in settings:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=3)
+            raise ValueError(f"Unknown setting {key!r}." + (f" Did you mean {', '.join(close)}?" if close else ""))
+    model = {key: _parse_value(value) for key, value in settings.items() if key in model_fields}
+    extractor = {key: _parse_value(value) for key, value in settings.items() if key in extractor_fields}
+    training = {key: value for key, value in settings.items() if key in training_fields}
+    return model_type, model, extractor, training
+
+
+def model_field_names(model_type: str) -> set[str]:
+    """Fields that a method's configuration adds to `PreTrainedConfig`."""
+    config_class = type(AutoConfig.for_model(model_type))
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    return {field.name for field in dataclasses.fields(config_class)} - inherited
+
+
+def extractor_field_names() -> set[str]:
+    parameters = inspect.signature(EcgFeatureExtractor.__init__).parameters.values()
+    return {p.name for p in parameters if p.name != "self" and p.kind is not inspect.Parameter.VAR_KEYWORD}
+
+
+def training_arguments(settings: dict) -> SslTrainingArguments:
+    """The training arguments of flat settings, converted by the types of their fields."""
+    tokens = []
+    for key, value in settings.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        tokens += [f"--{key}", *(str(item) for item in values)]
+    return HfArgumentParser(SslTrainingArguments).parse_args_into_dataclasses(args=tokens)[0]
+
+
+def build_trainer(settings: dict, dataset, eval_dataset=None, checkpoint: str | None = None) -> EcgSslTrainer:
+    """Model, feature extractor and Trainer of a run.
+
+    Args:
+        settings (`dict`): Flat keys of the model, the feature extractor and [`SslTrainingArguments`].
+        dataset, eval_dataset: Rows of [`load_ecg`], best with `decode=False`.
+        checkpoint (`str`, *optional*): A model to go on from; its own configuration and feature extractor count.
+    """
+    model_type, model_settings, extractor_settings, training_settings = split_settings(settings)
+    args = training_arguments(training_settings)
+    set_seed(args.seed)
+    if checkpoint is None:
+        config = AutoConfig.for_model(model_type, **model_settings)
+        model = AutoModelForPreTraining.from_config(config)
+        feature_extractor = EcgFeatureExtractor(**extractor_settings)
+    else:
+        model = AutoModelForPreTraining.from_pretrained(checkpoint)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+    return EcgSslTrainer(
+        model=model,
+        args=args,
+        train_dataset=dataset,
+        eval_dataset=eval_dataset,
+        data_collator=EcgPretrainingCollator(feature_extractor),
+        processing_class=feature_extractor,
+    )
+
+
+def train_and_save(trainer: EcgSslTrainer):
+    """Trains, goes on from `resume_from_checkpoint` if asked (a folder, or `True` for the last one), and saves."""
+    resume = trainer.args.resume_from_checkpoint
+    if resume is not None and str(resume).lower() in ("true", "last"):
+        resume = last_complete_checkpoint(trainer.args.output_dir)
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model()
+    trainer.save_state()
+
+
+def last_complete_checkpoint(output_dir: str) -> str:
+    """The newest checkpoint that was written to its end: the state of the Trainer comes last.
+
+    A run that is killed while it saves leaves a folder that would not load; it is named and passed over.
+    """
+    checkpoints = sorted(Path(output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for checkpoint in reversed(checkpoints):
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning(f"{checkpoint} was not written to its end; going on from the one before.")
+        else:
+            return str(checkpoint)
+    raise ValueError(f"There is no complete checkpoint to resume from in {output_dir}.")
+
+
+def list_flags(settings: dict) -> str:
+    """Every flag of `pretrain`, with the help of `transformers`."""
+    model_type = settings["model_type"]
+    training_help = HfArgumentParser(SslTrainingArguments, prog="ecg-transformers pretrain").format_help()
+    model_flags = "\n".join(f"  --{name}" for name in sorted(model_field_names(model_type)))
+    extractor_flags = "\n".join(f"  --{name}" for name in sorted(extractor_field_names()))
+    return (
+        f"{training_help}\nmodel configuration ({model_type}):\n{model_flags}\n\n"
+        f"feature extractor:\n{extractor_flags}\n"
+    )

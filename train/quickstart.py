@@ -1,0 +1,186 @@
+"""`ecg-transformers quickstart`: the whole path on carried recordings, without network or data, in minutes.
+
+Pretrains the preset `quickstart`, probes the frozen features of the pretrained and of a randomly initialised encoder,
+and writes checkpoint, feature extractor, card, `report.json` and a page with plots.
+"""
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+from transformers import AutoModel
+
+from ecg_transformers.data import label_names, load_ecg
+from ecg_transformers.modeling.masking import keyed_generator
+
+from .evaluate import summarize, write_json
+from .model_card import render_model_card
+from .plots import plot_auroc_bars, plot_ecg_paper, plot_training_curve
+from .pretrain import build_trainer, read_config, train_and_save
+from .probes import compare_with_random
+from .report import DataSource, Report, ReportFigure, installed_versions, write_report
+
+logger = logging.getLogger("ecg_transformers")
+
+CORPUS = "ptb-xl-sample"
+TASK = "PTB-XL superdiagnostic (5 superclasses, multi-label), train folds 1-8, test fold 10"
+PTB_XL = DataSource(
+    name="PTB-XL, the records carried by this package",
+    licence="CC BY 4.0",
+    citation=(
+        "Wagner P, Strodthoff N, Bousseljot R-D, et al. PTB-XL, a large publicly available electrocardiography "
+        "dataset. Scientific Data 2020;7:154. doi:10.13026/kfzx-aw45"
+    ),
+    url="https://physionet.org/content/ptb-xl/",
+    dataset_id="ptb-xl",
+)
+
+
+def run(args: argparse.Namespace):
+    """The command."""
+    started = time.monotonic()
+    folder = Path(args.output_dir)
+    train, test = load_ecg(CORPUS, split="train"), load_ecg(CORPUS, split="test")
+    logger.info("%d recordings to learn from, %d to test on", len(train), len(test))
+
+    settings = read_config("quickstart") | {"output_dir": args.output_dir, "seed": args.seed}
+    if args.max_steps is not None:
+        settings["max_steps"] = args.max_steps
+    trainer = build_trainer(settings, load_ecg(CORPUS, split="train", decode=False))
+    logger.info("Pretraining on the unlabelled signals of folds 1-8 ...")
+    train_and_save(trainer)
+    pretraining_seconds = time.monotonic() - started
+
+    logger.info("Probing the frozen features of the pretrained and of a random encoder ...")
+    encoder = AutoModel.from_pretrained(args.output_dir)
+    comparison = compare_with_random(
+        encoder, trainer.processing_class, train, test, label_names(CORPUS), seed=args.seed
+    )
+    facts = {
+        "Recordings to learn from": len(train),
+        "Recordings to test on": len(test),
+        "Pretraining (steps)": trainer.state.global_step,
+        "Batch (recordings)": trainer.args.train_batch_size,
+        "Parameters of the encoder": sum(parameter.numel() for parameter in encoder.parameters()),
+        "Pretraining (s)": round(pretraining_seconds),
+        "Seed": args.seed,
+    }
+    write_card(trainer, folder, comparison, facts, len(train))
+    figures = draw_figures(trainer, test, comparison)
+    seconds = time.monotonic() - started
+    facts["Whole run (s)"] = round(seconds)
+    report = {
+        "task": TASK,
+        **comparison,
+        "seconds": round(seconds, 1),
+        "seed": args.seed,
+        "max_steps": trainer.state.max_steps,
+        "num_train_records": len(train),
+        "num_test_records": len(test),
+        "versions": installed_versions(),
+    }
+    write_json(report, folder / "report.json")
+    next_commands = commands_to_try(args.output_dir)
+    page = write_report(
+        Report(
+            title="ecg-transformers quickstart",
+            summary=(
+                "A small ECG-JEPA with Cross-Pattern Attention learnt from unlabelled recordings; a linear probe asks "
+                "what its frozen features know, and what those of a randomly initialised encoder know."
+            ),
+            facts=facts,
+            task=TASK,
+            comparison=comparison,
+            figures=figures,
+            data=PTB_XL,
+            reproduce=f"ecg-transformers quickstart --seed {args.seed} --output_dir {args.output_dir}",
+            next_commands=next_commands,
+        ),
+        folder / "report.html",
+    )
+    for line in summarize(comparison, "linear"):
+        logger.info(line)
+    logger.info("%.0f s. Checkpoint, report.json and the report: %s", seconds, page)
+    logger.info("\nNext:")
+    for why, command in next_commands:
+        logger.info("  # %s\n  %s", why, command)
+
+
+def write_card(trainer, folder: Path, comparison: dict, facts: dict, num_records: int):
+    args = trainer.args
+    card = render_model_card(
+        config=trainer.model.config,
+        feature_extractor=trainer.processing_class,
+        model_id=str(folder),
+        data=PTB_XL,
+        split=f"folds 1-8, {num_records} recordings, without their labels",
+        training=facts
+        | {
+            "Learning rate": args.learning_rate,
+            "Weight decay": args.weight_decay,
+            "Momentum of the teacher": f"{args.ema_start} to {args.ema_end}",
+        },
+        comparison=comparison,
+        task=TASK,
+        license="cc-by-4.0",
+    )
+    card.save(folder / "README.md")
+
+
+def draw_figures(trainer, test, comparison: dict) -> list[ReportFigure]:
+    """Loss and rank, the two AUROCs, and one ECG with the patches that a mask hides."""
+    config = trainer.model.config
+    row = test[0]
+    ecg = row["ecg"]
+    order = [ecg["leads"].index(lead) for lead in config.leads]
+    mask = trainer.model.draw_mask(keyed_generator(trainer.args.seed, "mask", 0))[0]
+    hidden_share = mask.float().mean().item()
+    patch_seconds = config.patch_size / config.sampling_rate
+    paper = plot_ecg_paper(
+        ecg["signal"][order],
+        config.leads,
+        ecg["sampling_rate"],
+        hidden=mask.numpy(),
+        patch_size=round(patch_seconds * ecg["sampling_rate"]),
+        title=f"PTB-XL record {row['record_id']}",
+    )
+    return [
+        ReportFigure.draw(
+            plot_auroc_bars(comparison),
+            "What the frozen features know",
+            "Macro and per-class AUROC on fold 10 with 95 % bootstrap intervals.",
+            "Bars of the AUROC of a random and of the pretrained encoder",
+        ),
+        ReportFigure.draw(
+            plot_training_curve(trainer.state.log_history),
+            "Training",
+            "The loss alone proves little in a joint-embedding method: watch the rank of the features.",
+            "Loss, effective rank and standard deviation of the features over the steps",
+        ),
+        ReportFigure.draw(
+            paper,
+            "What the student has to infer",
+            f"25 mm/s, 10 mm/mV. Shaded patches ({hidden_share:.0%}) are hidden from the student in all leads.",
+            "An electrocardiogram on ECG paper with hidden patches shaded",
+            image_format="png",
+            wide=True,
+        ),
+    ]
+
+
+def commands_to_try(model: str) -> list[tuple[str, str]]:
+    return [
+        (
+            "features of your own WFDB records",
+            f"ecg-transformers embed --model {model} --dataset wfdb --data_dir YOUR_RECORDS --output_dir features",
+        ),
+        (
+            "probe on the whole of PTB-XL",
+            f"ecg-transformers evaluate --model {model} --dataset ptb-xl --data_dir PTB_XL --output_dir evaluation",
+        ),
+        (
+            "pretrain the published size on it",
+            "ecg-transformers pretrain --config kim_multiblock --dataset ptb-xl --data_dir PTB_XL --output_dir kim",
+        ),
+    ]

@@ -1,0 +1,84 @@
+"""The `Trainer` of self-supervised runs: the stock one, told what belongs to a batch and what to a step."""
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+from ecg_transformers.modeling.masking import keyed_generator
+
+from .callbacks import CollapseMonitor, TeacherCallback, WeightDecayCallback
+from .schedules import kim_learning_rate
+
+
+class EcgSslTrainer(Trainer):
+    """Runs any `ForPreTraining` model of this library.
+
+    What it adds to [`~transformers.Trainer`]: int16 batches become float32 input on the device; what a method shares
+    over a batch (the mask) is drawn from a generator keyed by (seed, optimiser step), hence equal on all ranks, in
+    all micro-batches of a step (so that accumulation equals one large batch) and after a resume; the teacher follows;
+    collapse and NaN losses stop the run. `processing_class` is the [`EcgFeatureExtractor`], saved with every
+    checkpoint.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.processing_class is None:
+            raise ValueError(
+                "Expected processing_class=EcgFeatureExtractor(...): it makes the input and is saved with the weights."
+            )
+        self.collapse_monitor = CollapseMonitor()
+        self.add_callback(self.collapse_monitor)
+        if self.model.has_teacher:
+            self.add_callback(TeacherCallback())
+        if self.args.weight_decay_end is not None:
+            self.add_callback(WeightDecayCallback())
+
+    def _prepare_inputs(self, inputs: dict) -> dict:
+        inputs = super()._prepare_inputs(inputs)
+        inputs.pop("sample_id", None)
+        if "signal" in inputs:
+            input_values, lead_mask = self.processing_class.process_batch(
+                inputs.pop("signal"), inputs.pop("gain"), sampling_rate=inputs.pop("sampling_rate")
+            )
+            inputs["input_values"] = input_values
+            if lead_mask is not None:
+                inputs["lead_mask"] = lead_mask
+        return inputs
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        # The stock method looks for the labels (our input_values) before it prepares the inputs.
+        return super().prediction_step(model, self._prepare_inputs(inputs), prediction_loss_only, ignore_keys)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.model.training:
+            generator = keyed_generator(self.args.seed, "mask", self.state.global_step)
+            inputs["bool_masked_pos"] = self.model.draw_mask(generator)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"The loss is {loss.item()} at step {self.state.global_step}. Lower the learning rate, add warm-up or "
+                "train in float32; if it comes in the first step, look for NaN or absurd amplitudes in the recordings."
+            )
+        if self.model.training:
+            self.collapse_monitor.observe(outputs.pooler_output)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= self.collapse_monitor.measure()
+        super().log(logs, start_time)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Matrices decay; biases, norms and LayerScale do not (the rule of Kim's code)."""
+        return [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and "bias" not in name]
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        if self.args.published_schedule is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        peak, warmup_steps = self.args.learning_rate, self.args.get_warmup_steps(num_training_steps)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer if optimizer is None else optimizer,
+            lambda step: kim_learning_rate(step, warmup_steps, num_training_steps, peak) / peak,
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler

@@ -30,10 +30,16 @@ class EcgJepaConfig(EcgViTConfig):
             Parity with the authors' code, whose blocks never hide the last patch (an off-by-one).
         target_normalization (`str`, *optional*, defaults to `"layer_norm"`):
             What is predicted of the teacher's hidden states: their `"layer_norm"` over the channels, without
-            parameters (Kim); their `"position"` standardisation over the batch, which leaves what differs between
-            records and takes away what the position alone explains; or the states themselves, `"none"` (Weimann).
+            parameters (Kim); `"position"`, the same less its mean over the batch at each lead and moment, every
+            channel at unit variance, so that predicting the position earns nothing; or the states themselves,
+            `"none"` (Weimann).
         prediction_loss (`str`, *optional*, defaults to `"smooth_l1"`):
             `"smooth_l1"` (Kim), `"l1"` (Weimann) or `"mse"`, the squared distance of I-JEPA. A mean over all elements.
+        variance_weight (`float`, *optional*, defaults to 0.0):
+            Weight of a penalty on pooled student features that differ too little between records (the variance term
+            of VICReg, arXiv 2105.04906). Not in Kim's method; with few records it keeps features from dying.
+        covariance_weight (`float`, *optional*, defaults to 0.0):
+            Weight of a penalty on pooled student features that repeat each other (the covariance term of VICReg).
         teacher_drop_path (`bool`, *optional*, defaults to `False`):
             Parity with the authors' code, which leaves stochastic depth on in the teacher, so that targets are noisy.
         predictor_hidden_size (`int`, *optional*, defaults to 384):
@@ -54,6 +60,8 @@ class EcgJepaConfig(EcgViTConfig):
     spare_last_patch: bool = False
     target_normalization: str = "layer_norm"
     prediction_loss: str = "smooth_l1"
+    variance_weight: float | int = 0.0
+    covariance_weight: float | int = 0.0
     teacher_drop_path: bool = False
     predictor_hidden_size: int = 384
     predictor_num_hidden_layers: int = 6

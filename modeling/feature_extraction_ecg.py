@@ -276,7 +276,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         if self.long_records == "all":
             features["window_record"] = window_record
         if self.short_records == "zero_pad":
-            lengths = torch.tensor([self._resampled_length(r.signal.shape[1], r.sampling_rate) for r in recordings])
+            lengths = torch.tensor([self.resampled_length(r.signal.shape[1], r.sampling_rate) for r in recordings])
             features["sample_mask"] = torch.arange(self.num_samples) < lengths[window_record][:, None]
         if return_report:
             features["report"] = [self._describe(recording) for recording in recordings]
@@ -289,6 +289,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         leads: Sequence[str] | None = None,
         sampling_rate: float | None = None,
         lead_mask: torch.Tensor | None = None,
+        window_starts: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The contract for recordings of one layout, batched on the device of `signal`; what `__call__` uses.
 
@@ -299,6 +300,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             leads (`Sequence[str]`, *optional*): names of the rows; `None` only for rows that already are `self.leads`.
             sampling_rate (`float`): of `signal`, in Hz. No default.
             lead_mask (bool `torch.Tensor` of shape `(batch, num_source_leads)`, *optional*): `True` = recorded.
+            window_starts (integer `torch.Tensor` of shape `(batch,)`, *optional*):
+                Where to cut one window of each record instead of `long_records`, in samples at the model's rate.
 
         Returns:
             `input_values`, float32 `(batch * num_windows, num_leads, num_samples)`, windows of a record side by side,
@@ -318,7 +321,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             )
         if not signal.is_floating_point() and gain is None:
             raise ValueError(f"A signal of {signal.dtype} needs `gain`, the mV per step of each lead.")
-        batch = self._process(signal, gain, leads, float(sampling_rate), lead_mask, range(len(signal)), False)
+        numbers = range(len(signal))
+        batch = self._process(signal, gain, leads, float(sampling_rate), lead_mask, numbers, False, window_starts)
         return batch.input_values, batch.lead_mask
 
     @torch.no_grad()
@@ -331,9 +335,10 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         lead_mask: torch.Tensor | None,
         record_numbers: Sequence[int],
         check_amplitude: bool,
+        window_starts: torch.Tensor | None = None,
     ) -> "_Processed":
         plan = self._lead_plan(leads)
-        length = self._resampled_length(signal.shape[-1], sampling_rate)
+        length = self.resampled_length(signal.shape[-1], sampling_rate)
         if length < self.num_samples and self.short_records == "raise":
             raise ValueError(
                 f"Record {record_numbers[0]} lasts {length / self.sampling_rate:g} s ({length} samples at "
@@ -352,10 +357,15 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             values, present = self._arrange_leads(values, present, plan)
             if check_amplitude:
                 _warn_of_implausible_amplitude(values)
-            starts = self._window_starts(length)
-            values = torch.stack([values[..., start : start + self.num_samples] for start in starts], dim=1)
-            values = values.flatten(0, 1)  # (batch * windows, leads, samples)
-            present = None if present is None else present.repeat_interleave(len(starts), dim=0)
+            if window_starts is None:
+                starts = self._window_starts(length)
+                values = torch.stack([values[..., start : start + self.num_samples] for start in starts], dim=1)
+                values = values.flatten(0, 1)  # (batch * windows, leads, samples)
+                present = None if present is None else present.repeat_interleave(len(starts), dim=0)
+            else:
+                starts = [0]
+                index = window_starts[:, None] + torch.arange(self.num_samples, device=values.device)
+                values = values.gather(-1, index[:, None].expand(-1, values.shape[1], -1))
             if self.unit != "mV":
                 values = values / millivolts_per(self.unit)
             values = self._normalize(values, present)
@@ -459,7 +469,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             if cutoff is not None
         ]
 
-    def _resampled_length(self, num_samples: int, sampling_rate: float) -> int:
+    def resampled_length(self, num_samples: int, sampling_rate: float) -> int:
+        """Length of a record at the model's rate, before windows are cut or padding is added."""
         if not self.resample_to_length:
             return max(1, round(num_samples * self.sampling_rate / sampling_rate))
         rate = sampling_rate * self.num_samples / num_samples
@@ -489,7 +500,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         used = [leads[index] for index in plan.sources]
         derived = [lead for lead, weights in zip(self.leads, plan.weights, strict=True) if len(weights) > 1]
         num_samples = recording.signal.shape[1]
-        length = self._resampled_length(num_samples, recording.sampling_rate)
+        length = self.resampled_length(num_samples, recording.sampling_rate)
         num_windows = len(self._window_starts(length))
         report = []
         if recording.unit != self.unit:

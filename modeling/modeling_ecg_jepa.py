@@ -18,6 +18,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .collectives import gather_rows, sum_over_ranks
 from .configuration_ecg_jepa import EcgJepaConfig
 from .masking import keyed_generator, sample_multi_block_mask, sample_random_mask
 from .modeling_ecg_vit import (
@@ -241,16 +242,20 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         visible, hidden = split_masked(bool_masked_pos)
         with torch.no_grad():
             teacher_output = self.teacher(input_values, leads=leads, lead_mask=lead_mask)
-            targets = self._take_columns(self._on_grid(teacher_output.last_hidden_state, visible, hidden), hidden)
-            targets = self._normalize_targets(targets, lead_mask)
+            targets = self._on_grid(teacher_output.last_hidden_state, visible, hidden)
+            targets = self._take_columns(self._normalize_targets(targets, lead_mask), hidden)
 
         student_output = self.ecg_vit(
             input_values, leads=leads, lead_mask=lead_mask, bool_masked_pos=bool_masked_pos, **kwargs
         )
         student_tokens = self._on_grid(student_output.last_hidden_state, visible)
         predictions = self.predictor(student_tokens, visible, hidden)
+        loss = self._prediction_loss(predictions, targets, lead_mask)
+        if self.config.variance_weight or self.config.covariance_weight:
+            variance, covariance = variance_and_covariance(gather_rows(student_output.pooler_output))
+            loss = loss + self.config.variance_weight * variance + self.config.covariance_weight * covariance
         return EcgJepaForPreTrainingOutput(
-            loss=self._prediction_loss(predictions, targets, lead_mask),
+            loss=loss,
             predictions=predictions,
             targets=targets,
             pooler_output=teacher_output.pooler_output,
@@ -269,8 +274,12 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         return grid.gather(2, index)
 
     def _normalize_targets(self, targets: torch.Tensor, lead_mask: torch.Tensor | None) -> torch.Tensor:
-        if self.config.target_normalization == "layer_norm":
-            return nn.functional.layer_norm(targets, targets.shape[-1:], eps=1e-5)
+        if self.config.target_normalization == "none":
+            return targets
+        targets = nn.functional.layer_norm(targets.float(), targets.shape[-1:], eps=1e-5)
+        if self.config.target_normalization == "position":
+            present = None if self.config.patching == "all_leads" else lead_mask
+            targets = standardize_by_position(targets, present)
         return targets
 
     def _prediction_loss(self, predictions, targets, lead_mask) -> torch.Tensor:
@@ -293,6 +302,40 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
                 "The student has taken 2 optimiser steps and the teacher none: training like this learns nothing. "
                 "Train with EcgSslTrainer, or call `model.update_teacher(momentum)` after every optimiser step."
             )
+
+
+def standardize_by_position(states: torch.Tensor, lead_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Takes away what the position alone explains: the mean over the batch at each lead and moment; then brings every
+    channel to unit variance. Statistics are those of the batch over all ranks, absent leads left out.
+
+    Args:
+        states (`torch.FloatTensor` of shape `(batch, rows, columns, hidden_size)`): without gradient.
+        lead_mask (`torch.BoolTensor` of shape `(batch, rows)`, *optional*): `True` = present.
+    """
+    weights = states.new_ones(states.shape[:2]) if lead_mask is None else lead_mask.to(states.dtype)
+    weights = weights[..., None, None]
+    count = sum_over_ranks(weights.sum(dim=0)).clamp(min=1.0)  # (rows, 1, 1)
+    centred = states - sum_over_ranks((states * weights).sum(dim=0)) / count
+    variance = sum_over_ranks((centred.square() * weights).sum(dim=(0, 1, 2))) / (count.sum() * states.shape[2])
+    return centred * (variance + 1e-4).rsqrt()
+
+
+POOLED_STD = 0.5
+"""Spread between records that the variance term asks of each channel; a token has unit root mean square."""
+
+
+def variance_and_covariance(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The variance and covariance terms of VICReg (arXiv 2105.04906, section 4.1) on pooled features.
+
+    Args:
+        features (`torch.FloatTensor` of shape `(batch, hidden_size)`): of at least two records.
+    """
+    scaled = (features.float() - features.float().mean(dim=0)) / POOLED_STD
+    covariance = scaled.T @ scaled / (len(scaled) - 1)
+    variances = covariance.diagonal()
+    variance_term = nn.functional.relu(1.0 - (variances + 1e-4).sqrt()).mean()
+    covariance_term = (covariance.square().sum() - variances.square().sum()) / features.shape[1]
+    return variance_term, covariance_term
 
 
 __all__ = [

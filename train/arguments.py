@@ -21,6 +21,9 @@ class SslTrainingArguments(TrainingArguments):
             Weight decay at the last step, reached from `weight_decay` along half a cosine; `None` keeps it constant.
         published_schedule (`str`, *optional*):
             `"kim"`: the learning-rate curve of the authors' code, jump included, instead of `lr_scheduler_type`.
+        random_windows (`bool`, *optional*, defaults to `False`):
+            Cut a random window from records that are longer than the model's input, another one each epoch, instead
+            of what the feature extractor's `long_records` says.
         collapse_patience (`int`, *optional*, defaults to 5):
             After how many logs in a row with collapsed features a run is stopped; 0 never stops.
     """
@@ -32,6 +35,9 @@ class SslTrainingArguments(TrainingArguments):
     )
     published_schedule: str | None = field(
         default=None, metadata={"help": 'Learning-rate curve of the authors\' code: "kim".'}
+    )
+    random_windows: bool = field(
+        default=False, metadata={"help": "Cut a random window from longer records, another one each epoch."}
     )
     collapse_patience: int = field(
         default=5, metadata={"help": "Logs in a row with collapsed features after which to stop; 0: never."}

@@ -38,8 +38,6 @@ def run(args: argparse.Namespace):
         "task": f"{args.dataset} {args.task}",
         "protocol": args.protocol,
         "splits": {"train": "folds 1-8", "test": "fold 10"},
-        "num_train_records": len(train),
-        "num_test_records": len(test),
         "model": args.model,
         **comparison,
         "versions": installed_versions(),

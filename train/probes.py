@@ -79,7 +79,14 @@ class EmbeddingTable:
     def select_folds(self, folds: Iterable[int]) -> "EmbeddingTable":
         """The records of some folds, in their order."""
         folds = set(folds)
-        rows = [row for row, fold in enumerate(self.folds) if fold in folds]
+        return self._take([row for row, fold in enumerate(self.folds) if fold in folds])
+
+    def with_any_label(self, label_names: Sequence[str]) -> "EmbeddingTable":
+        """The records that have at least one of the labels. PTB-XL's benchmark leaves the others out of a task."""
+        names = set(label_names)
+        return self._take([row for row, labels in enumerate(self.labels) if names & set(labels)])
+
+    def _take(self, rows: list[int]) -> "EmbeddingTable":
         columns = (self.record_ids, self.patient_ids, self.labels, self.folds)
         return EmbeddingTable(self.features[rows], *([column[row] for row in rows] for column in columns))
 
@@ -346,6 +353,7 @@ def compare_with_random(
 ) -> dict:
     """Probes an encoder and a random one of the same configuration; the JSON of [`compare_probes`].
 
+    Records without any of the labels are left out, as in the benchmark of PTB-XL (Strodthoff et al., 2020).
     `seed` gives the random encoder its weights and the bootstrap its resamples; `probe_options` go to
     [`linear_probe`]. The other arguments are those of [`embed`].
     """
@@ -355,7 +363,7 @@ def compare_with_random(
     results = []
     for encoder in (model, random_encoder_like(model, seed)):
         tables = {
-            name: embed(encoder, feature_extractor, dataset, batch_size, device, progress)
+            name: embed(encoder, feature_extractor, dataset, batch_size, device, progress).with_any_label(label_names)
             for name, dataset in datasets.items()
         }
         results.append(linear_probe(**tables, label_names=label_names, seed=seed, **probe_options))

@@ -57,9 +57,11 @@ def run(args: argparse.Namespace):
     comparison = compare_with_random(
         encoder, trainer.processing_class, train, test, label_names(CORPUS), seed=args.seed
     )
+    probe = comparison["pretrained"]["linear"]
     facts = {
-        "Recordings to learn from": len(train),
-        "Recordings to test on": len(test),
+        "Recordings to learn from, without labels": len(train),
+        "Labelled recordings the probe learns from": probe["num_train_records"],
+        "Labelled recordings the probe is tested on": probe["num_test_records"],
         "Pretraining (steps)": trainer.state.global_step,
         "Batch (recordings)": trainer.args.train_batch_size,
         "Parameters of the encoder": sum(parameter.numel() for parameter in encoder.parameters()),
@@ -76,8 +78,7 @@ def run(args: argparse.Namespace):
         "seconds": round(seconds, 1),
         "seed": args.seed,
         "max_steps": trainer.state.max_steps,
-        "num_train_records": len(train),
-        "num_test_records": len(test),
+        "num_pretraining_records": len(train),
         "versions": installed_versions(),
     }
     write_json(report, folder / "report.json")
@@ -137,8 +138,9 @@ def draw_figures(trainer, test, comparison: dict) -> list[ReportFigure]:
     mask = trainer.model.draw_mask(keyed_generator(trainer.args.seed, "mask", 0))[0]
     hidden_share = mask.float().mean().item()
     patch_seconds = config.patch_size / config.sampling_rate
+    num_shown = round(config.num_samples / config.sampling_rate * ecg["sampling_rate"])
     paper = plot_ecg_paper(
-        ecg["signal"][order],
+        ecg["signal"][order, :num_shown],
         config.leads,
         ecg["sampling_rate"],
         hidden=mask.numpy(),

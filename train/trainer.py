@@ -35,15 +35,29 @@ class EcgSslTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
-        inputs.pop("sample_id", None)
+        sample_id = inputs.pop("sample_id", None)
         if "signal" in inputs:
+            signal, sampling_rate = inputs.pop("signal"), inputs.pop("sampling_rate")
+            window_starts = None
+            if self.args.random_windows and self.model.training:
+                window_starts = self._draw_window_starts(sample_id.tolist(), signal.shape[-1], sampling_rate)
             input_values, lead_mask = self.processing_class.process_batch(
-                inputs.pop("signal"), inputs.pop("gain"), sampling_rate=inputs.pop("sampling_rate")
+                signal, inputs.pop("gain"), sampling_rate=sampling_rate, window_starts=window_starts
             )
             inputs["input_values"] = input_values
             if lead_mask is not None:
                 inputs["lead_mask"] = lead_mask
         return inputs
+
+    def _draw_window_starts(self, sample_ids: list[int], num_samples: int, sampling_rate: float) -> torch.Tensor:
+        """A start for each record, keyed by (seed, epoch, record): the same after a resume and on any rank."""
+        last = self.processing_class.resampled_length(num_samples, sampling_rate) - self.processing_class.num_samples
+        epoch = int(self.state.epoch or 0)
+        starts = [
+            int(torch.randint(max(last, 0) + 1, (1,), generator=keyed_generator(self.args.seed, epoch, record)))
+            for record in sample_ids
+        ]
+        return torch.tensor(starts, device=self.args.device)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # The stock method looks for the labels (our input_values) before it prepares the inputs.

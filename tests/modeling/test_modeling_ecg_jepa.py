@@ -3,6 +3,7 @@ import torch
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 
 from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling.modeling_ecg_jepa import standardize_by_position, variance_and_covariance
 
 TINY = {
     "leads": ("I", "II", "V1"),
@@ -96,6 +97,55 @@ def test_other_distances_are_those_of_their_name(prediction_loss, power):
     torch.testing.assert_close(output.loss, expected)
     teacher = model.teacher(signals()).last_hidden_state.view(4, 3, 10, 32)
     torch.testing.assert_close(output.targets, teacher[:, :, [0, 3]])
+
+
+def test_position_targets_hold_nothing_that_the_position_explains():
+    model = tiny_model(target_normalization="position").eval()
+    teacher = model.teacher(signals()).last_hidden_state.view(4, 3, 10, 32)
+    normed = torch.nn.functional.layer_norm(teacher, (32,))
+    expected = torch.empty_like(normed)
+    for lead in range(3):
+        for column in range(10):
+            expected[:, lead, column] = normed[:, lead, column] - normed[:, lead, column].mean(dim=0)
+    for channel in range(32):
+        values = expected[..., channel]
+        expected[..., channel] = values / (values.pow(2).mean() + 1e-4).sqrt()
+    targets = model(signals(), bool_masked_pos=mask(2, 8)).targets
+    torch.testing.assert_close(targets, expected[:, :, [2, 8]], atol=1e-5, rtol=1e-4)
+
+
+def test_position_statistics_leave_absent_leads_out():
+    states = torch.randn(5, 3, 4, 8, generator=torch.Generator().manual_seed(0))
+    lead_mask = torch.ones(5, 3, dtype=torch.bool)
+    lead_mask[3:, 1] = False
+    before = standardize_by_position(states, lead_mask)
+    states[3:, 1] = 1e4
+    after = standardize_by_position(states, lead_mask)
+    torch.testing.assert_close(after[lead_mask], before[lead_mask])
+    assert before[:3, 1].mean(dim=0).abs().max() < 1e-6
+
+
+def test_variance_and_covariance_terms_equal_a_manual_computation():
+    features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)) * 0.2
+    variance, covariance = variance_and_covariance(features)
+    scaled = (features - features.mean(0)) / 0.5
+    hinges, products = [], []
+    for first in range(3):
+        hinges.append(max(0.0, 1 - (scaled[:, first].var().item() + 1e-4) ** 0.5))
+        for second in range(3):
+            if first != second:
+                products.append((sum(scaled[i, first] * scaled[i, second] for i in range(6)) / 5).item() ** 2)
+    assert variance.item() == pytest.approx(sum(hinges) / 3, rel=1e-5)
+    assert covariance.item() == pytest.approx(sum(products) / 3, rel=1e-5)
+
+
+def test_the_regularisers_enter_the_loss_by_their_weights():
+    plain, regularised = tiny_model().eval(), tiny_model(variance_weight=0.5, covariance_weight=0.25).eval()
+    output = plain(signals(), bool_masked_pos=mask(1, 4))
+    pooled = plain.ecg_vit(signals(), bool_masked_pos=mask(1, 4)).pooler_output
+    variance, covariance = variance_and_covariance(pooled)
+    expected = output.loss + 0.5 * variance + 0.25 * covariance
+    torch.testing.assert_close(regularised(signals(), bool_masked_pos=mask(1, 4)).loss, expected)
 
 
 def test_gradients_reach_student_and_predictor_and_never_the_teacher():

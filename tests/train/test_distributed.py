@@ -27,6 +27,12 @@ def run(settings, num_processes):
     [
         {},
         pytest.param({"gradient_accumulation_steps": 3}, marks=pytest.mark.slow),
+        pytest.param(
+            {"target_normalization": "position", "variance_weight": 0.5, "covariance_weight": 0.5, "num_samples": 500}
+            | {"long_records": "all", "random_windows": True, "patch_size": 50},
+            marks=pytest.mark.slow,
+            id="statistics of the batch",
+        ),
     ],
     ids=lambda settings: ",".join(settings) or "plain",
 )

@@ -283,4 +283,12 @@ def test_encoder_against_random_ones_runs_from_rows_to_json(model, feature_extra
     first, second = (compare_with_random(*arguments, seed=3, num_resamples=50, progress=False) for _ in range(2))
     assert first == second
     assert set(first) == {"random_encoder", "pretrained", "difference"}
-    assert first["pretrained"]["linear"]["num_test_patients"] == 15
+    judged = {row["patient_id"] for row in rows[50:] if row["labels"]}  # the others have no label of the task
+    assert first["pretrained"]["linear"]["num_test_patients"] == len(judged) < 15
+
+
+def test_records_without_a_label_of_the_task_can_be_left_out():
+    records = table(50)
+    kept = records.with_any_label(["FAST"])
+    assert len(kept) == sum("FAST" in labels for labels in records.labels)
+    assert all("FAST" in labels for labels in kept.labels)

@@ -41,6 +41,7 @@ def assert_same_weights(first, second, tolerance=0.0):
         {},
         {"gradient_accumulation_steps": 2, "drop_path_rate": 0.2},
         {"bf16": True},
+        {"num_samples": 500, "patch_size": 50, "long_records": "all", "random_windows": True},
         pytest.param({"dataloader_num_workers": 2}, marks=pytest.mark.slow),
         pytest.param(
             {"dataloader_num_workers": 2, "gradient_accumulation_steps": 2, "bf16": True}, marks=pytest.mark.slow
@@ -120,6 +121,35 @@ def test_the_mask_of_a_step_does_not_depend_on_the_run(make_trainer):
         masks.append(torch.cat(seen))
     assert torch.equal(*masks)
     assert len({tuple(mask.tolist()) for mask in masks[0]}) == 3
+
+
+def test_random_windows_belong_to_record_and_epoch(make_trainer, recordings):
+    trainer = make_trainer(num_samples=500, patch_size=50, long_records="all", random_windows=True)
+    batch = trainer.data_collator([recordings[row] for row in range(6)])
+
+    def windows(epoch, rows):
+        trainer.state.epoch = epoch
+        trainer.model.train()
+        picked = {name: value[rows] if torch.is_tensor(value) else value for name, value in batch.items()}
+        return trainer._prepare_inputs(picked)["input_values"]
+
+    together = windows(0.5, list(range(6)))
+    assert together.shape == (6, 3, 500)
+    assert torch.equal(windows(0.9, [4, 2]), together[[4, 2]])
+    assert not torch.equal(windows(1.0, list(range(6))), together)
+    whole, _ = trainer.processing_class.process_batch(
+        batch["signal"], batch["gain"], sampling_rate=100, window_starts=torch.zeros(6, dtype=torch.long)
+    )
+    starts = trainer._draw_window_starts(batch["sample_id"].tolist(), 1000, 100)
+    assert starts.min() >= 0 and starts.max() <= 500 and len(set(starts.tolist())) > 3
+    assert whole.shape == together.shape
+
+
+def test_evaluation_uses_the_windows_of_the_feature_extractor(make_trainer, recordings):
+    trainer = make_trainer(num_samples=500, patch_size=50, long_records="all", random_windows=True)
+    trainer.model.eval()
+    inputs = trainer._prepare_inputs(trainer.data_collator([recordings[0], recordings[1]]))
+    assert inputs["input_values"].shape == (4, 3, 500)
 
 
 def test_a_checkpoint_folder_loads_with_its_feature_extractor(make_trainer, recordings):

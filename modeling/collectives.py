@@ -1,0 +1,41 @@
+"""Batch statistics over all ranks, so that several processes compute what one would on the concatenated batch."""
+
+import torch
+import torch.distributed as dist
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor without gradient over all ranks."""
+    if is_distributed():
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather_rows(tensor: torch.Tensor) -> torch.Tensor:
+    """Concatenates `(batch, ...)` of all ranks, equal batches, along the first axis, with gradient.
+
+    The backward sums the gradients of all ranks. With losses that every rank computes on the gathered rows and the
+    averaging of DistributedDataParallel, the parameters get the gradient that one process would compute.
+    """
+    return _GatherRows.apply(tensor) if is_distributed() else tensor
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tensor):
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        ctx.num_rows = len(tensor)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        start = dist.get_rank() * ctx.num_rows
+        return grad[start : start + ctx.num_rows]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 PUBLISHED_SCHEDULES = ("kim",)
@@ -49,6 +50,7 @@ class SslTrainingArguments(TrainingArguments):
         self.remove_unused_columns = False
         self.logging_nan_inf_filter = False
         self.prediction_loss_only = True
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         if self.label_names is None:
             self.label_names = ["input_values"]
         if self.accelerator_config is None:

@@ -7,6 +7,7 @@ Only the standard library is imported here, so that help answers at once; each c
 import argparse
 import importlib
 import logging
+import os
 import sys
 
 logger = logging.getLogger("ecg_transformers")
@@ -139,6 +140,9 @@ def main(argv: list[str] | None = None) -> int:
     for noisy in ("httpx", "httpcore", "datasets", "filelock", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     args.rest = rest
+    # Threads that spin while they wait cost 10 times the run time as soon as anything else uses a core; libgomp reads
+    # this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         importlib.import_module(COMMANDS[args.command][0]).run(args)
     except KeyboardInterrupt:

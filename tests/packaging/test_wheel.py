@@ -29,6 +29,9 @@ def distributions(tracked, tmp_path_factory):
     for name in tracked:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, folder / name)
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for git in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "all"]):  # the sdist takes what git holds
+        subprocess.run(["git", *git], cwd=folder, check=True)
     command = [sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(folder)]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]

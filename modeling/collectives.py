@@ -4,13 +4,13 @@ import torch
 import torch.distributed as dist
 
 
-def is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """Sum of a tensor without gradient over all ranks."""
-    if is_distributed():
+    if world_size() > 1:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor
@@ -22,13 +22,13 @@ def gather_rows(tensor: torch.Tensor) -> torch.Tensor:
     The backward sums the gradients of all ranks. With losses that every rank computes on the gathered rows and the
     averaging of DistributedDataParallel, the parameters get the gradient that one process would compute.
     """
-    return _GatherRows.apply(tensor) if is_distributed() else tensor
+    return _GatherRows.apply(tensor) if world_size() > 1 else tensor
 
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tensor):
-        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        parts = [torch.empty_like(tensor) for _ in range(world_size())]
         dist.all_gather(parts, tensor.contiguous())
         ctx.num_rows = len(tensor)
         return torch.cat(parts)

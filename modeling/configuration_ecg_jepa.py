@@ -74,6 +74,8 @@ class EcgJepaConfig(EcgViTConfig):
         for field, choices in JEPA_CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
+        if self.num_mask_blocks < 1:
+            raise ValueError(f"Expected num_mask_blocks of at least 1, got {self.num_mask_blocks}.")
         if len(self.mask_ratio) != 2 or not 0.0 < self.mask_ratio[0] <= self.mask_ratio[1] <= 1.0:
             raise ValueError(f"Expected mask_ratio as two fractions, low <= high, got {self.mask_ratio}.")
         fewest, most = hidden_count_bounds(self.num_columns, self.mask_ratio)

@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .leads import INDEPENDENT_LEADS, canonical_leads
+from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
 
 CHOICES = {
     "patching": ("per_lead", "all_leads"),
@@ -21,7 +21,8 @@ class EcgViTConfig(PreTrainedConfig):
 
     Args:
         leads (`tuple[str, ...]`, *optional*, defaults to the eight independent leads):
-            Names of the input leads, in the order in which the model expects them.
+            Names of the input leads, in the order in which the model expects them. A checkpoint can be loaded for
+            fewer: `from_pretrained(..., leads=["II"])`; every lead keeps the place that it was trained at.
         sampling_rate (`int` or `float`, *optional*, defaults to 250):
             Samples per second, in Hz.
         num_samples (`int`, *optional*, defaults to 2500):
@@ -37,6 +38,9 @@ class EcgViTConfig(PreTrainedConfig):
             `"sincos_2d"`: half of the channels encode time, half the lead (Kim). `"sincos_interleaved"`: time only,
             sine and cosine alternate (Weimann). `"sincos_halves"`: time only, sines then cosines (ST-MEM).
             `"learned"`: a free table of leads x time.
+        position_leads (`tuple[str, ...]`, *optional*, defaults to `leads`):
+            The leads that the weights know, in the order of the position table (and of the patch embedding with
+            `patching="all_leads"`). Leave it alone: it is how a checkpoint remembers the places of its leads.
         position_every_layer (`bool`, *optional*, defaults to `True`):
             Whether the positions are added to the input of every layer (Kim) or once.
         num_registers (`int`, *optional*, defaults to 0):
@@ -73,6 +77,7 @@ class EcgViTConfig(PreTrainedConfig):
     patching: str = "per_lead"
     attention_pattern: str = "cropa"
     position_embedding: str = "sincos_2d"
+    position_leads: list[str] | tuple[str, ...] | None = None
     position_every_layer: bool = True
     num_registers: int = 0
     pooling: str = "mean"
@@ -85,7 +90,7 @@ class EcgViTConfig(PreTrainedConfig):
     qkv_bias: bool = False
     layer_norm_bias: bool = True
     layer_norm_eps: float = 1e-5
-    layer_scale_init_value: float | None = None
+    layer_scale_init_value: float | int | None = None
     drop_path_rate: float | int = 0.0
     initializer_range: float = 0.02
 
@@ -96,6 +101,15 @@ class EcgViTConfig(PreTrainedConfig):
                 raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
         if not self.leads:
             raise ValueError("Expected at least one lead in `leads`, got none.")
+        self.position_leads = self.leads if self.position_leads is None else canonical_leads(self.position_leads)
+        lead_indices(self.leads, self.position_leads)
+        for field in ("sampling_rate", "patch_size", "num_attention_heads"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"Expected {field} above 0, got {getattr(self, field)}.")
+        if not 0.0 <= self.drop_path_rate < 1.0:
+            raise ValueError(f"Expected 0 <= drop_path_rate < 1, got {self.drop_path_rate}.")
+        if self.num_registers < 0:
+            raise ValueError(f"Expected num_registers of at least 0, got {self.num_registers}.")
         if self.num_samples < self.patch_size or self.num_samples % self.patch_size:
             raise ValueError(
                 f"num_samples ({self.num_samples}) must be a multiple of patch_size ({self.patch_size}). "
@@ -119,9 +133,9 @@ class EcgViTConfig(PreTrainedConfig):
         return self.num_samples // self.patch_size
 
     @property
-    def num_rows(self) -> int:
-        """Number of rows of the token grid: the leads, or one with `patching="all_leads"`."""
-        return len(self.leads) if self.patching == "per_lead" else 1
+    def num_position_rows(self) -> int:
+        """Number of rows of the position table: the leads it knows, or one with `patching="all_leads"`."""
+        return len(self.position_leads) if self.patching == "per_lead" else 1
 
 
 __all__ = ["EcgViTConfig"]

@@ -14,8 +14,6 @@ Three implementations of the same function, each equal to dense attention under 
 `"auto"` takes `"sdpa"` on grids of at most 256 tokens and `"axial"` above.
 """
 
-from functools import lru_cache
-
 import torch
 from torch import nn
 
@@ -54,6 +52,11 @@ def cross_pattern_attention(
             f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}."
         )
     rows, columns = query.shape[1:3]
+    if row_mask is not None and (row_mask.dtype != torch.bool or row_mask.shape != query.shape[:2]):
+        raise ValueError(
+            f"Expected a bool row_mask of shape {tuple(query.shape[:2])}, got {row_mask.dtype} of shape "
+            f"{tuple(row_mask.shape)}."
+        )
     if implementation == "auto":
         implementation = "sdpa" if rows * columns <= SDPA_MAX_TOKENS or rows == 1 else "axial"
     if implementation == "axial" and query.device.type != "cpu":
@@ -75,20 +78,20 @@ def cross_pattern_attention_with_weights(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The eager output of [`cross_pattern_attention`] and its weights, `(batch, heads, N, N)`, zero off the cross."""
     batch, rows, columns, heads, _ = query.shape
-    output, time_weights, lead_weights = _eager_attention(query, key, value, row_mask)
+    _, time_weights, lead_weights = _eager_attention(query, key, value, row_mask)
     dense = query.new_zeros(batch, heads, rows, columns, rows, columns)
     row, column = torch.arange(rows, device=query.device), torch.arange(columns, device=query.device)
     # The two indexed axes come first in the result of an advanced index that is split by slices.
     dense[:, :, row, :, row, :] = time_weights.permute(1, 0, 2, 3, 4)
     dense[:, :, :, column, :, column] += lead_weights.permute(3, 0, 2, 1, 4)
     if row_mask is not None:
-        absent = ~row_mask
-        output = output.masked_fill(absent[:, :, None, None, None], 0.0)
-        dense = dense.masked_fill(absent[:, None, :, None, None, None], 0.0)
-    return output, dense.view(batch, heads, rows * columns, rows * columns)
+        dense = dense.masked_fill(~row_mask[:, None, :, None, None, None], 0.0)
+    dense = dense.view(batch, heads, rows * columns, rows * columns)
+    # The output is made of the weights that are returned, so that gradients reach them (attribution).
+    output = dense @ value.reshape(batch, rows * columns, heads, -1).transpose(1, 2)
+    return output.transpose(1, 2).reshape(value.shape), dense
 
 
-@lru_cache(maxsize=64)
 def cross_pattern_mask(rows: int, columns: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """Bool `(N, N)` with N = rows * columns in row-major order; `True` where the query (first axis) sees the key."""
     row = torch.arange(rows, device=device).repeat_interleave(columns)

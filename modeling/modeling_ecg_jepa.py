@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .collectives import gather_rows, sum_over_ranks
+from .collectives import gather_rows, sum_over_ranks, world_size
 from .configuration_ecg_jepa import EcgJepaConfig
 from .masking import keyed_generator, sample_multi_block_mask, sample_random_mask
 from .modeling_ecg_vit import (
@@ -169,10 +169,11 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
 
     def _initialize_missing_keys(self, *args, **kwargs):
         # A checkpoint without a teacher (a bare encoder) must give teacher = student, not a random teacher.
-        missing = [p for p in self.teacher.parameters() if not getattr(p, "_is_hf_initialized", False)]
+        missing = [name for name, p in self.teacher.named_parameters() if not getattr(p, "_is_hf_initialized", False)]
         super()._initialize_missing_keys(*args, **kwargs)
-        if missing:
-            self.reset_teacher()
+        with torch.no_grad():
+            for name in missing:
+                self.teacher.get_parameter(name).copy_(self.ecg_vit.get_parameter(name))
         self.teacher.requires_grad_(False)  # loading has replaced the parameters by trainable ones
 
     @torch.no_grad()
@@ -193,6 +194,10 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         super().train(mode)
         self.teacher.train(mode and self.config.teacher_drop_path)
         return self
+
+    def set_attn_implementation(self, *args, **kwargs):
+        super().set_attn_implementation(*args, **kwargs)
+        self.predictor.config._attn_implementation = self.config._attn_implementation
 
     # --- masks --------------------------------------------------------------------------------------------------
 
@@ -230,6 +235,8 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
             `True` = hidden from the student, in all leads at once. [`EcgSslTrainer`] draws it, keyed by seed and step;
             without it the model draws one itself, from a stream of its own.
         """
+        if input_values is None:
+            raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
         self._check_teacher_follows()
         if bool_masked_pos is None:
             bool_masked_pos = self._next_mask()
@@ -240,6 +247,8 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
                 f"{tuple(bool_masked_pos.shape)}: ECG-JEPA hides a time patch in all leads at once."
             )
         visible, hidden = split_masked(bool_masked_pos)
+        if hidden.shape[1] == 0:
+            raise ValueError("bool_masked_pos hides nothing, so that nothing can be predicted. Hide a patch or more.")
         with torch.no_grad():
             teacher_output = self.teacher(input_values, leads=leads, lead_mask=lead_mask)
             targets = self._on_grid(teacher_output.last_hidden_state, visible, hidden)
@@ -252,7 +261,13 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         predictions = self.predictor(student_tokens, visible, hidden)
         loss = self._prediction_loss(predictions, targets, lead_mask)
         if self.config.variance_weight or self.config.covariance_weight:
-            variance, covariance = variance_and_covariance(gather_rows(student_output.pooler_output))
+            features = gather_rows(student_output.pooler_output)
+            if self.training and len(features) < 2:
+                raise ValueError(
+                    "A batch of one record has no spread between records, which this objective needs. Set "
+                    "dataloader_drop_last=True, or a larger batch."
+                )
+            variance, covariance = variance_and_covariance(features)
             loss = loss + self.config.variance_weight * variance + self.config.covariance_weight * covariance
         return EcgJepaForPreTrainingOutput(
             loss=loss,
@@ -287,7 +302,9 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         if lead_mask is None or self.config.patching == "all_leads":
             return loss_function(predictions, targets)
         per_lead = loss_function(predictions, targets, reduction="none").mean(dim=(2, 3))
-        return torch.where(lead_mask, per_lead, 0.0).sum() / lead_mask.sum().clamp(min=1)
+        # The mean over what is present on all ranks, so that two processes equal one with the whole batch.
+        num_present = sum_over_ranks(lead_mask.sum().float()) / world_size()
+        return torch.where(lead_mask, per_lead, 0.0).sum() / num_present.clamp(min=1.0)
 
     def _check_teacher_follows(self):
         """An optimiser step shows in the weights of the student's last norm; the teacher has to follow each."""
@@ -328,8 +345,10 @@ def variance_and_covariance(features: torch.Tensor) -> tuple[torch.Tensor, torch
     """The variance and covariance terms of VICReg (arXiv 2105.04906, section 4.1) on pooled features.
 
     Args:
-        features (`torch.FloatTensor` of shape `(batch, hidden_size)`): of at least two records.
+        features (`torch.FloatTensor` of shape `(batch, hidden_size)`): of at least two records; one gives zeros.
     """
+    if len(features) < 2:
+        return features.new_zeros(()), features.new_zeros(())
     scaled = (features.float() - features.float().mean(dim=0)) / POOLED_STD
     covariance = scaled.T @ scaled / (len(scaled) - 1)
     variances = covariance.diagonal()

@@ -42,7 +42,7 @@ class TokenGrid:
 
     Args:
         num_rows, num_columns (`int`): Extent of the grid that the tokens fill; of the full grid where `ragged`.
-        rows (`torch.LongTensor` of shape `(batch or 1, tokens)`): Row of each token, as an index of `config.leads`.
+        rows (`torch.LongTensor` of shape `(batch or 1, tokens)`): Row of each token in the position table.
         columns (`torch.LongTensor` of shape `(batch or 1, tokens)`): Column of each token.
         row_mask (`torch.BoolTensor` of shape `(batch, num_rows)`, *optional*): `True` = the lead is present.
         present (`torch.BoolTensor` of shape `(batch, tokens)`, *optional*): The same for each token.
@@ -80,7 +80,7 @@ def sincos_table(positions: torch.Tensor, width: int, interleaved: bool = False)
 def position_table(config: EcgViTConfig, width: int) -> torch.Tensor:
     """Fixed positions of the full grid, `(rows, columns, width)`. `sincos_2d`: time in the first half of the channels,
     lead in the second; every other table encodes time alone."""
-    rows, columns = torch.arange(config.num_rows), torch.arange(config.num_columns)
+    rows, columns = torch.arange(config.num_position_rows), torch.arange(config.num_columns)
     if config.position_embedding == "sincos_2d":
         time = sincos_table(columns, width // 2)[None].expand(len(rows), -1, -1)
         lead = sincos_table(rows, width // 2)[:, None].expand(-1, len(columns), -1)
@@ -95,10 +95,10 @@ class EcgViTEmbeddings(nn.Module):
     def __init__(self, config: EcgViTConfig):
         super().__init__()
         self.config = config
-        channels = 1 if config.patching == "per_lead" else len(config.leads)
+        channels = 1 if config.patching == "per_lead" else len(config.position_leads)
         self.projection = nn.Linear(channels * config.patch_size, config.hidden_size, bias=config.use_bias)
         if config.position_embedding == "learned":
-            shape = (config.num_rows, config.num_columns, config.hidden_size)
+            shape = (config.num_position_rows, config.num_columns, config.hidden_size)
             self.position_embeddings = nn.Parameter(torch.zeros(shape))
         else:
             table = position_table(config, config.hidden_size)
@@ -116,24 +116,27 @@ class EcgViTEmbeddings(nn.Module):
         """Returns the tokens and their positions, each `(batch, num_registers + tokens, hidden_size)` (the positions
         with a leading 1 where the batch shares them), and where the tokens lie."""
         config = self.config
+        leads = tuple(config.leads if leads is None else leads)
         self._check_input(input_values, leads, lead_mask)
-        lead_rows = list(range(len(config.leads))) if leads is None else lead_indices(leads, config.leads)
+        lead_rows = lead_indices(leads, config.position_leads)
         batch = input_values.shape[0]
-        weight = self.projection.weight
+        if lead_mask is not None:
+            input_values = torch.where(lead_mask[..., None], input_values, 0.0)
         if config.patching == "per_lead":
             patches = input_values.reshape(batch, len(lead_rows), config.num_columns, config.patch_size)
             row_mask = lead_mask
         else:
-            if lead_mask is not None:
-                input_values = torch.where(lead_mask[..., None], input_values, 0.0)
             # One row; a patch holds its leads one after the other, as the weight of a Conv1d does.
             patches = input_values.unflatten(-1, (config.num_columns, config.patch_size)).transpose(1, 2)
             patches = patches.reshape(batch, 1, config.num_columns, -1)
-            weight = weight.unflatten(1, (len(config.leads), config.patch_size))[:, lead_rows].flatten(1)
-            lead_rows, row_mask = [0], None
-
-        patches, grid = self._visible_patches(patches, lead_rows, row_mask, bool_masked_pos)
-        tokens = nn.functional.linear(patches, weight, self.projection.bias)
+            row_mask = None
+        table_rows = lead_rows if config.patching == "per_lead" else [0]
+        patches, grid = self._visible_patches(patches, table_rows, row_mask, bool_masked_pos)
+        if config.patching == "per_lead" or leads == tuple(config.position_leads):
+            tokens = self.projection(patches)
+        else:
+            weight = self.projection.weight.unflatten(1, (len(config.position_leads), config.patch_size))
+            tokens = nn.functional.linear(patches, weight[:, lead_rows].flatten(1), self.projection.bias)
         positions = self.position_embeddings[grid.rows, grid.columns].to(tokens.dtype)
         if config.num_registers:
             tokens = torch.cat((self.register_tokens.expand(batch, -1, -1), tokens), dim=1)
@@ -174,10 +177,9 @@ class EcgViTEmbeddings(nn.Module):
                 "Expected input_values of shape (batch, num_leads, num_samples), got "
                 f"{tuple(input_values.shape)}. EcgFeatureExtractor returns that shape."
             )
-        expected = config.leads if leads is None else tuple(leads)
-        if input_values.shape[1] != len(expected):
+        if input_values.shape[1] != len(leads):
             raise ValueError(
-                f"Expected {len(expected)} leads {list(expected)}, got {input_values.shape[1]}. Pass the record "
+                f"Expected {len(leads)} leads {list(leads)}, got {input_values.shape[1]}. Pass the record "
                 "through EcgFeatureExtractor, or name the rows of this batch with `leads=[...]`; a lead that is "
                 "missing is left out by name, never repeated."
             )
@@ -188,9 +190,10 @@ class EcgViTEmbeddings(nn.Module):
                 f"{input_values.shape[2]}. Pass the record through EcgFeatureExtractor, which resamples and windows, "
                 "or load the model with `num_samples=` the length that you want."
             )
-        if lead_mask is not None and lead_mask.shape != input_values.shape[:2]:
+        if lead_mask is not None and (lead_mask.dtype != torch.bool or lead_mask.shape != input_values.shape[:2]):
             raise ValueError(
-                f"Expected lead_mask of shape {tuple(input_values.shape[:2])}, got {tuple(lead_mask.shape)}."
+                f"Expected a bool lead_mask of shape {tuple(input_values.shape[:2])}, True = present, got "
+                f"{lead_mask.dtype} of shape {tuple(lead_mask.shape)}."
             )
 
 
@@ -247,24 +250,24 @@ class EcgViTAttention(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, grid: TokenGrid, **kwargs):
         batch, length, width = hidden_states.shape
+        wants_weights = kwargs.get("output_attentions") or self.config.output_attentions
         projections = (self.q_proj, self.k_proj, self.v_proj)
         query, key, value = (p(hidden_states).view(batch, length, self.num_heads, self.head_dim) for p in projections)
         if self.config.attention_pattern == "cropa" and grid.attention_mask is None:
-            output, weights = self._attend_on_grid(query, key, value, grid, kwargs.get("output_attentions", False))
+            output, weights = self._attend_on_grid(query, key, value, grid, wants_weights)
         else:
-            attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-                self.config._attn_implementation, eager_attention_forward
-            )
+            implementation = "eager" if wants_weights else self.config._attn_implementation
+            attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
             query, key, value = (states.transpose(1, 2) for states in (query, key, value))
             output, weights = attend(self, query, key, value, grid.attention_mask, scaling=self.scaling)
         return self.o_proj(output.reshape(batch, length, width)), weights
 
-    def _attend_on_grid(self, query, key, value, grid, output_attentions):
+    def _attend_on_grid(self, query, key, value, grid, wants_weights):
         shape = (query.shape[0], grid.num_rows, grid.num_columns, self.num_heads, self.head_dim)
         query, key, value = (states.view(shape) for states in (query, key, value))
-        implementation = self.config._attn_implementation
-        if implementation == "eager" and (output_attentions or self.config.output_attentions):
+        if wants_weights:  # only the eager form has them
             return cross_pattern_attention_with_weights(query, key, value, grid.row_mask)
+        implementation = self.config._attn_implementation
         implementation = "auto" if implementation == "sdpa" else implementation
         return cross_pattern_attention(query, key, value, implementation, grid.row_mask), None
 
@@ -390,6 +393,9 @@ class EcgViTModel(EcgViTPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.projection
 
+    def set_input_embeddings(self, value: nn.Module):
+        self.embeddings.projection = value
+
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -417,12 +423,7 @@ class EcgViTModel(EcgViTPreTrainedModel):
         """
         if input_values is None:
             raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
-        if kwargs.get("output_attentions") and self.config._attn_implementation != "eager":
-            raise ValueError(
-                f"attn_implementation={self.config._attn_implementation!r} forms no attention weights. Load the model "
-                'with `attn_implementation="eager"`, or call `model.set_attn_implementation("eager")`.'
-            )
-        input_values = input_values.to(self.embeddings.projection.weight.dtype)
+        input_values = input_values.to(self.layernorm.weight.dtype)
         hidden_states, positions, grid = self.embeddings(input_values, leads, lead_mask, bool_masked_pos)
         grid.attention_mask = self._dense_attention_mask(grid)
         for number, layer in enumerate(self.layers):
@@ -442,7 +443,9 @@ class EcgViTModel(EcgViTPreTrainedModel):
         if self.config.attention_pattern == "full":
             if grid.present is None:
                 return None
-            return nn.functional.pad(grid.present, (registers, 0), value=True)[:, None, None, :]
+            # A query without any key would give NaN: a record without a lead sees its zeros.
+            keys = grid.present | ~grid.present.any(dim=1, keepdim=True)
+            return nn.functional.pad(keys, (registers, 0), value=True)[:, None, None, :]
         if not grid.ragged and not registers:
             return None
         mask = token_cross_mask(grid.rows, grid.columns)

@@ -82,7 +82,8 @@ class CollapseMonitor(TrainerCallback):
 
 def effective_rank(features: torch.Tensor) -> float:
     """RankMe of centred features `(records, hidden)`: the exponential of the entropy of the singular values."""
-    centred = features.double() - features.double().mean(dim=0)
+    features = features.cpu().double()
+    centred = features - features.mean(dim=0)
     singular_values = torch.linalg.svdvals(centred)
     total = singular_values.sum()
     if total <= 0:

@@ -9,6 +9,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import torch
 import yaml
 from transformers import (
     AutoConfig,
@@ -150,7 +151,7 @@ def build_trainer(settings: dict, dataset, eval_dataset=None, checkpoint: str | 
         model = AutoModelForPreTraining.from_config(config)
         feature_extractor = EcgFeatureExtractor(**extractor_settings)
     else:
-        model = AutoModelForPreTraining.from_pretrained(checkpoint)
+        model = AutoModelForPreTraining.from_pretrained(checkpoint, dtype=torch.float32)
         feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
     return EcgSslTrainer(
         model=model,

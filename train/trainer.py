@@ -15,8 +15,10 @@ class EcgSslTrainer(Trainer):
 
     What it adds to [`~transformers.Trainer`]: int16 batches become float32 input on the device; what a method shares
     over a batch (the mask) is drawn from a generator keyed by (seed, optimiser step), hence equal on all ranks, in
-    all micro-batches of a step (so that accumulation equals one large batch) and after a resume; the teacher follows;
-    collapse and NaN losses stop the run. `processing_class` is the [`EcgFeatureExtractor`], saved with every
+    all micro-batches of a step and after a resume; the teacher follows; collapse and NaN losses stop the run.
+    Accumulation equals one large batch for losses that are means over records (Kim's, with all leads present); what
+    an objective takes from the batch as a whole (position statistics, variance and covariance, the number of present
+    leads) is taken from a micro-batch. `processing_class` is the [`EcgFeatureExtractor`], saved with every
     checkpoint.
     """
 
@@ -25,6 +27,11 @@ class EcgSslTrainer(Trainer):
         if self.processing_class is None:
             raise ValueError(
                 "Expected processing_class=EcgFeatureExtractor(...): it makes the input and is saved with the weights."
+            )
+        if self.model.has_teacher and any(p.dtype.itemsize < 4 for p in self.model.parameters()):
+            raise ValueError(
+                f"The model is in {self.model.dtype}: in half precision a teacher stands still, because its small steps "
+                "round to nothing. Load it with dtype=torch.float32 and train with bf16=True."
             )
         self.collapse_monitor = CollapseMonitor()
         self.add_callback(self.collapse_monitor)

@@ -277,12 +277,43 @@ def test_a_pretraining_checkpoint_serves_as_encoder_and_classifier(tmp_path):
     assert classifier(signals()).logits.shape == (4, 5)
 
 
+def test_a_missing_part_of_the_teacher_comes_from_the_student(tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        for parameter in model.teacher.parameters():
+            parameter.add_(0.1)
+    state = {key: value for key, value in model.state_dict().items() if key != "teacher.layernorm.weight"}
+    model.save_pretrained(tmp_path, state_dict=state)
+    loaded = EcgJepaForPreTraining.from_pretrained(tmp_path)
+    assert torch.equal(loaded.teacher.layernorm.weight, model.ecg_vit.layernorm.weight)
+    assert torch.equal(loaded.teacher.layers[0].mlp.fc1.weight, model.teacher.layers[0].mlp.fc1.weight)
+
+
+def test_the_attention_implementation_reaches_the_predictor():
+    model = tiny_model()
+    model.set_attn_implementation("eager")
+    assert model.predictor.layers[0].attention.config._attn_implementation == "eager"
+
+
+def test_a_batch_of_one_is_refused_by_an_objective_that_compares_records():
+    model = tiny_model(covariance_weight=0.1).train()
+    with pytest.raises(ValueError, match="dataloader_drop_last"):
+        model(signals(1))
+    assert torch.isfinite(model.eval()(signals(1)).loss)
+
+
+def test_a_mask_that_hides_nothing_is_refused():
+    with pytest.raises(ValueError, match="hides nothing"):
+        tiny_model()(signals(), bool_masked_pos=mask())
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"mask_ratio": (0.01, 0.05)}, "can hide between 0 and"),
         ({"mask_type": "multi_block", "mask_ratio": (0.3, 0.3)}, "of 10 patches; at least 1 must be hidden"),
         ({"mask_ratio": (0.7, 0.3)}, "two fractions, low <= high"),
+        ({"num_mask_blocks": 0}, "num_mask_blocks of at least 1"),
         ({"prediction_loss": "l2"}, "Expected prediction_loss to be one of"),
     ],
 )

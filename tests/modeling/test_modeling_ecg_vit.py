@@ -163,6 +163,13 @@ def test_a_wrong_input_is_refused_with_what_to_do(shape, message):
         tiny_model()(torch.zeros(shape))
 
 
+def test_a_lead_mask_of_numbers_is_refused():
+    with pytest.raises(
+        ValueError, match=r"Expected a bool lead_mask of shape \(3, 4\), True = present, got torch.int64"
+    ):
+        tiny_model()(signals(), lead_mask=torch.ones(3, 4, dtype=torch.long))
+
+
 def test_a_lead_that_the_model_does_not_know_is_refused():
     with pytest.raises(ValueError, match=r"\['V6'\] are not among the available leads"):
         tiny_model()(signals(leads=2), leads=["I", "V6"])
@@ -200,17 +207,20 @@ def test_unequal_counts_of_hidden_patches_are_refused():
         tiny_model()(signals(), bool_masked_pos=mask)
 
 
-def test_attentions_are_returned_by_eager_and_zero_off_the_cross():
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa", "axial"])
+def test_attentions_are_zero_off_the_cross_and_carry_gradients(attn_implementation):
     model = tiny_model()
-    with pytest.raises(ValueError, match="eager"):
-        model(signals(), output_attentions=True)
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation(attn_implementation)
     output = model(signals(), output_attentions=True, output_hidden_states=True)
     assert len(output.attentions) == 2 and len(output.hidden_states) == 3
-    weights = output.attentions[0]
+    weights = output.attentions[-1]
     assert weights.shape == (3, 4, 24, 24)
     assert ((weights > 0).sum(-1) == 4 + 6 - 1).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4, 24))
+    torch.testing.assert_close(output.pooler_output, model(signals()).pooler_output, atol=1e-5, rtol=1e-5)
+    weights.retain_grad()
+    output.pooler_output.sum().backward()
+    assert weights.grad.abs().sum() > 0
 
 
 def test_gradient_checkpointing_changes_no_gradient():
@@ -286,6 +296,52 @@ def test_a_checkpoint_loads_for_shorter_recordings(tmp_path):
     )
 
 
+@pytest.mark.parametrize("position_embedding", ["sincos_2d", "learned"])
+@pytest.mark.parametrize("patching", ["per_lead", "all_leads"])
+def test_a_checkpoint_loaded_for_fewer_leads_keeps_their_places(tmp_path, patching, position_embedding):
+    model = tiny_model(patching=patching, position_embedding=position_embedding)
+    model.save_pretrained(tmp_path / "all")
+    fewer = AutoModel.from_pretrained(tmp_path / "all", leads=["V1", "II"])
+    expected = model(signals()[:, [2, 1]], leads=["V1", "II"]).pooler_output
+    torch.testing.assert_close(fewer(signals()[:, [2, 1]]).pooler_output, expected)
+    fewer.save_pretrained(tmp_path / "fewer")
+    again = AutoModel.from_pretrained(tmp_path / "fewer")
+    torch.testing.assert_close(again(signals()[:, [2, 1]]).pooler_output, expected)
+
+
+def test_a_checkpoint_cannot_be_loaded_for_leads_it_never_saw(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"\['V6'\] are not among the available leads"):
+        AutoModel.from_pretrained(tmp_path, leads=["V6"])(signals(leads=1))
+
+
+@pytest.mark.parametrize("attention_pattern", ["cropa", "full"])
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa", "axial"])
+def test_what_stands_in_an_absent_lead_never_matters(attention_pattern, attn_implementation):
+    model = tiny_model(attention_pattern=attention_pattern)
+    model.set_attn_implementation(attn_implementation)
+    lead_mask = torch.ones(3, 4, dtype=torch.bool)
+    lead_mask[1, 3], lead_mask[2] = False, False  # one lead absent; a record without any
+    poisoned = signals().masked_fill(~lead_mask[..., None], float("nan"))
+    output = model(poisoned, lead_mask=lead_mask)
+    assert output.last_hidden_state.isfinite().all() and output.pooler_output.isfinite().all()
+
+
+def test_exporting_leaves_the_model_usable():
+    model = tiny_model()
+    with torch.no_grad():
+        exported = torch.export.export(model, (), {"input_values": signals()})
+        output = model(signals()).pooler_output
+        torch.testing.assert_close(exported.module()(input_values=signals()).pooler_output, output)
+
+
+def test_the_patch_projection_can_be_replaced():
+    model = tiny_model()
+    before = model(signals()).pooler_output
+    model.set_input_embeddings(torch.nn.Sequential(model.get_input_embeddings(), torch.nn.Tanh()))
+    assert not torch.allclose(model(signals()).pooler_output, before)
+
+
 @pytest.mark.parametrize(
     ("problem_type", "labels"),
     [
@@ -328,6 +384,9 @@ def test_embeddings_have_unit_length():
         ({"leads": ["I", "i"]}, "more than once"),
         ({"num_samples": 65}, r"num_samples \(65\) must be a multiple of patch_size \(10\)"),
         ({"patching": "per_beat"}, "Expected patching to be one of"),
+        ({"sampling_rate": 0}, "Expected sampling_rate above 0"),
+        ({"patch_size": 0}, "Expected patch_size above 0"),
+        ({"drop_path_rate": 1.0}, "0 <= drop_path_rate < 1"),
         ({"num_attention_heads": 5}, "must be a multiple of num_attention_heads"),
     ],
 )

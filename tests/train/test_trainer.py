@@ -255,6 +255,12 @@ def test_a_stock_trainer_without_our_callback_is_stopped(tmp_path, make_trainer,
     assert stock.state.global_step == 2
 
 
+def test_a_teacher_in_half_precision_is_refused(make_trainer, recordings):
+    trainer = make_trainer()
+    with pytest.raises(ValueError, match="dtype=torch.float32 and train with bf16=True"):
+        type(trainer)(model=trainer.model.bfloat16(), args=trainer.args, processing_class=trainer.processing_class)
+
+
 def test_a_trainer_without_a_feature_extractor_is_refused(make_trainer, recordings):
     trainer = make_trainer()
     with pytest.raises(ValueError, match="processing_class=EcgFeatureExtractor"):

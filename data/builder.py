@@ -151,10 +151,10 @@ class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
             if not num_missing:
                 return record
             reason, kept = f"{num_missing} of {record.signal.size} samples are missing", True
-        except (ValueError, OSError) as error:
-            reason = str(error)
+        except (ValueError, OSError, MemoryError, OverflowError) as error:
+            reason = str(error) or type(error).__name__
         if self.config.on_bad_record == "raise":
-            raise BadRecordError(f"Record {entry.record_id}: {reason} on_bad_record='report' goes on without it.")
+            raise BadRecordError(f"Record {entry.record_id}: {reason} (on_bad_record='report' goes on without it.)")
         bad.append(BadRecord(entry.record_id, reason, kept))
         return record
 

@@ -6,6 +6,7 @@ the reason in the log, and keep it in `bad_records`. They draw no random numbers
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ class _EcgCollator:
     def _report(self, row: Mapping[str, Any], error: ValueError):
         """Records a bad row, and says so in the log the first time. (Each `DataLoader` worker has its own list.)"""
         if row["record_id"] not in self.bad_records:
-            reason = str(error).removeprefix("Record 0: ")
+            reason = re.sub(r"^Record \d+:? ", "", str(error))
             self.bad_records[row["record_id"]] = reason
             logger.warning("Record %s is left out of its batch: %s", row["record_id"], reason)
 

@@ -3,6 +3,7 @@
 import ast
 import csv
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from .corpus import Corpus, IndexEntry
 from .records import EcgRecord
-from .wfdb_reader import read_record
+from .wfdb_reader import inside, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,9 @@ def _index(data_dir: Path, options: Mapping[str, Any]) -> list[IndexEntry]:
     with open(table, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             try:
-                entries.append(_entry(row, data_dir / row[file_column], options["task"]))
-            except (KeyError, ValueError, SyntaxError, TypeError) as error:
+                path = inside(os.fspath(data_dir), row[file_column])  # a table comes with the data, as headers do
+                entries.append(_entry(row, Path(path), options["task"]))
+            except (KeyError, ValueError, SyntaxError, TypeError, AttributeError, OverflowError) as error:
                 line = f"row {len(entries) + 1} (ecg_id {row.get('ecg_id')})"
                 raise ValueError(f"{table}: {line} cannot be read: {type(error).__name__}: {error}") from error
     if len(entries) not in EXPECTED_COUNTS:

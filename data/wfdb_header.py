@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 DEFAULT_ADC_GAIN = 200.0  # WFDB's own default, in steps per physical unit, where a header says 0 or nothing
 MAX_CHANNELS = 512
+# Bounds of what recorders do, far beyond them: a header must not decide how much memory is asked for.
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1.0, 1e6  # Hz
+MAX_SAMPLES_PER_FRAME, MAX_SKEW = 1000, 100_000
 
 _FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?$")
 _GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?$")
@@ -68,14 +71,19 @@ def parse_header(text: str) -> WfdbHeader:
         num_samples = int(fields[3]) if len(fields) > 3 else None
     except ValueError as error:
         raise ValueError(f"Expected numbers in the first line, got {lines[0]!r} ({error}).") from None
-    if not (0 < num_channels <= MAX_CHANNELS and 0 < sampling_rate < 1e9):
-        raise ValueError(f"Expected 1 to {MAX_CHANNELS} channels and a sampling rate > 0, got {lines[0]!r}.")
+    if not (0 < num_channels <= MAX_CHANNELS and MIN_SAMPLING_RATE <= sampling_rate <= MAX_SAMPLING_RATE):
+        raise ValueError(
+            f"Expected 1 to {MAX_CHANNELS} channels and a sampling rate > 0 ({MIN_SAMPLING_RATE:g} to "
+            f"{MAX_SAMPLING_RATE:g} Hz), got {lines[0]!r}."
+        )
     if num_samples is not None and num_samples <= 0:
         if num_samples < 0 or num_segments is not None:
             raise ValueError(f"Expected a number of samples > 0, got {num_samples}.")
         num_samples = None  # 0 stands for "not stated"
     if num_segments is not None:
-        names = [line.split()[0] for line in lines[1 : num_segments + 1]]
+        names = [line.split()[0] for line in lines[1:]]
+        if len(names) != num_segments:
+            raise ValueError(f"Expected {num_segments} segment lines, got {len(names)}.")
         return WfdbHeader(num_segments, sampling_rate, num_samples, [], names, comments)
     if len(lines) - 1 < num_channels:
         raise ValueError(f"Expected {num_channels} signal lines, got {len(lines) - 1}.")
@@ -104,7 +112,12 @@ def _parse_format(text: str) -> tuple[str, int, int, int]:
     match = _FORMAT.match(text)
     if match is None:
         raise ValueError(f"Expected a format such as '16', '212' or '16+24', got {text!r}.")
-    return match[1], int(match[2] or 1), int(match[3] or 0), int(match[4] or 0)
+    samples_per_frame, skew, byte_offset = int(match[2] or 1), int(match[3] or 0), int(match[4] or 0)
+    if samples_per_frame > MAX_SAMPLES_PER_FRAME or skew > MAX_SKEW:
+        raise ValueError(
+            f"Expected at most {MAX_SAMPLES_PER_FRAME} samples a frame and {MAX_SKEW} of skew, got {text!r}."
+        )
+    return match[1], samples_per_frame, skew, byte_offset
 
 
 @lru_cache(maxsize=1024)

@@ -71,11 +71,11 @@ def _lead_names(names: list[str], rename_leads: dict[str, str] | None) -> tuple[
     return known_lead_names(tuple(rename_leads.get(name, name) for name in names) if rename_leads else tuple(names))
 
 
-def _inside(folder: str, file_name: str) -> str:
-    """The path of a file that a header names.
+def inside(folder: str, file_name: str) -> str:
+    """The path of a file that a header or a table names.
 
-    A header comes with the data and is not to be trusted: absolute names and names with `..` are refused. Links that
-    lie in the folder are followed, because the Hub's cache and data managers keep recordings as links.
+    Such a name comes with the data and is not to be trusted: absolute names and names with `..` are refused. Links
+    that lie in the folder are followed, because the Hub's cache and data managers keep recordings as links.
     """
     parts = file_name.replace("\\", "/").split("/")
     if ".." in parts or parts[0] == "" or ":" in parts[0] or "\0" in file_name or file_name.startswith("~"):
@@ -94,7 +94,7 @@ def _read_steps(folder: str, header: WfdbHeader) -> np.ndarray:
     names = [signal.file_name for signal, _ in groups]
     if len(set(names)) != len(names):
         raise ValueError(f"Expected the channels of one file to follow each other, got the files {names}.")
-    parts = [_read_file(_inside(folder, s.file_name), s, n, header.num_samples) for s, n in groups]
+    parts = [_read_file(inside(folder, s.file_name), s, n, header.num_samples) for s, n in groups]
     if len(parts) == 1:
         return np.ascontiguousarray(parts[0].T)
     lengths = sorted({len(part) for part in parts})
@@ -164,7 +164,7 @@ def _read_with_library(
     for name in header.segment_names:
         if name == "~":  # a gap
             continue
-        _inside(folder, name)
+        inside(folder, name)
         segment = read_header(os.path.join(folder, name))
         if segment.num_segments is not None:
             raise ValueError(f"Segment {name} consists of segments itself.")
@@ -192,7 +192,7 @@ def _check_files(folder: str, header: WfdbHeader):
     for signal in header.signals:
         if signal.file_name == "~":
             continue
-        path = Path(_inside(folder, signal.file_name))
+        path = Path(inside(folder, signal.file_name))
         if not path.is_file():
             raise ValueError(f"Cannot read signal file {path}: there is none.")
         compressed = signal.storage_format in ("508", "516", "524")

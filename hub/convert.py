@@ -72,8 +72,12 @@ def read_checkpoint(path: str) -> dict:
     if Path(path).suffix == ".safetensors":
         return load_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for what is no checkpoint
         raise ValueError(
-            f"{path} cannot be read as tensors alone: {error}. A checkpoint that needs code to load is refused."
+            f"{path} cannot be read as tensors alone ({type(error).__name__}). A file that is no checkpoint of torch "
+            "or that needs code to load is refused."
         ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, expected a dictionary of tensors.")
+    return checkpoint

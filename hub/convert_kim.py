@@ -59,7 +59,7 @@ def convert_kim_checkpoint(
         if prefix + key not in state:
             raise ValueError(
                 f"This is no ECG-JEPA (Kim) checkpoint: expected the key {prefix + key!r}, found "
-                f"{sorted(state)[:6]}... Use --source weimann, lejepa-ecg or st-mem for files of those projects."
+                f"{sorted(state)[:6]}..."
             )
     hidden_size, patch_size = state[prefix + "W_P.weight"].shape
     num_columns, remainder = divmod(state[prefix + "pos_embed"].shape[0], len(leads))

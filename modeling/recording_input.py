@@ -67,8 +67,11 @@ def read_recordings(signals: Any, sampling_rate: Any, leads: Any, unit: Any, gai
     absent = [f"{name} ({reason})" for name, (value, reason) in reasons.items() if value is None]
     if absent:
         raise ValueError(f"Arrays do not say what they hold. Pass {', '.join(absent)}. None of these has a default.")
-    if isinstance(leads, str):
-        raise ValueError(f"Expected a sequence of lead names, got the string {leads!r}. Write [{leads!r}].")
+    if not isinstance(leads, list | tuple | np.ndarray):
+        raise ValueError(
+            f"Expected a sequence of lead names (list or tuple), in the order of the rows, got {leads!r}. "
+            + (f"Write [{leads!r}]." if isinstance(leads, str) else "")
+        )
     is_list = isinstance(signals, list | tuple) and len(signals) > 0
     if is_list and isinstance(signals[0], np.ndarray | torch.Tensor):
         arrays = [_as_array(signal, f"Record {number}") for number, signal in enumerate(signals)]
@@ -116,6 +119,8 @@ def _as_array(values: Any, name: str) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.is_floating_point() else values).numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array. Fill it with NaN where it is masked: array.filled(np.nan).")
     try:
         array = np.asarray(values)
     except ValueError as error:  # nested lists of different lengths
@@ -127,7 +132,11 @@ def _as_array(values: Any, name: str) -> np.ndarray:
     if array.dtype.kind in "iu":
         if array.dtype.itemsize > 2 and array.size and np.abs(array.astype(np.float64)).max() >= 2**31:
             raise ValueError(f"{name} holds integers beyond 32 bits, which no converter writes. Check the reader.")
-        return array.astype(np.int16 if array.dtype.newbyteorder("=") == np.int16 else np.int32, copy=False)
+        # Steps of a 16-bit converter in a wider type (wfdb's d_signal) are int16 again, so that -32768 is "missing".
+        is_16_bit = array.dtype.newbyteorder("=") == np.int16 or (
+            array.size > 0 and array.min() >= -(2**15) and array.max() < 2**15
+        )
+        return array.astype(np.int16 if is_16_bit else np.int32, copy=False)
     raise ValueError(f"{name} has the type {array.dtype}. Expected floats, or integers with a gain.")
 
 
@@ -166,7 +175,8 @@ def _check_recording(
 
 
 def check_sampling_rate(sampling_rate: float) -> None:
-    if not (isinstance(sampling_rate, int | float | np.number) and math.isfinite(sampling_rate) and sampling_rate > 0):
+    is_number = isinstance(sampling_rate, int | float | np.number) and not isinstance(sampling_rate, bool)
+    if not (is_number and math.isfinite(sampling_rate) and sampling_rate > 0):
         raise ValueError(f"Expected a sampling rate in Hz, above 0, got {sampling_rate!r}.")
 
 

@@ -79,7 +79,7 @@ def _data_arguments(parser: argparse.ArgumentParser, datasets: tuple[str, ...], 
 
 def _quickstart_arguments(parser: argparse.ArgumentParser):
     _output_argument(parser, "ecg-transformers-quickstart")
-    parser.add_argument("--max_steps", type=int, metavar="N", help="fewer steps than the preset, to try the machinery")
+    parser.add_argument("--max_steps", type=_positive, metavar="N", help="fewer steps, to try the machinery")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, masks and order (default 0)")
 
 
@@ -98,7 +98,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--protocol", choices=("linear",), default="linear", help="how features are judged")
     _data_arguments(parser, PROBE_DATASETS, "ptb-xl-sample")
     parser.add_argument("--task", default="superdiagnostic", help="label set of PTB-XL (default: superdiagnostic)")
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=_positive, default=64)
     parser.add_argument("--seed", type=int, default=0, help="seed of the random encoder and the bootstrap")
     _output_argument(parser)
 
@@ -106,9 +106,9 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
 def _embed_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
     _data_arguments(parser, DATASETS)
-    parser.add_argument("--split", default="all", help="split to embed (default: all)")
+    parser.add_argument("--split", help="split to embed (default: all that there is)")
     parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=_positive, default=64)
     _output_argument(parser)
 
 
@@ -120,6 +120,21 @@ def _convert_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--num_attention_heads", type=int, metavar="N", help="its heads, if not the published number")
     parser.add_argument("--predictor_num_attention_heads", type=int, metavar="N", help="the same of the predictor")
     _output_argument(parser)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
+
+
+def _make_output_folder(path: str):
+    """Before the work, not after it."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"Cannot write to {path!r}: {error.strerror}. Give another --output_dir.") from error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -144,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     # this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _make_output_folder(args.output_dir)
         importlib.import_module(COMMANDS[args.command][0]).run(args)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
@@ -151,7 +167,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:  # the one place where a trace-back becomes a sentence
         if args.debug:
             raise
-        sys.stderr.write(f"ecg-transformers {args.command}: {error}\n(--debug shows where it happened)\n")
+        sentence = str(error) or type(error).__name__
+        sys.stderr.write(f"\necg-transformers {args.command}: {sentence}\n(--debug shows where it happened)\n")
         return 1
     return 0
 

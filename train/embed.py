@@ -18,7 +18,7 @@ def run(args: argparse.Namespace):
     model = AutoModel.from_pretrained(args.model)
     feature_extractor = AutoFeatureExtractor.from_pretrained(args.model)
     options = {} if args.record_sampling_rate is None else {"sampling_rate": args.record_sampling_rate}
-    split = "train" if args.dataset == "wfdb" else args.split
+    split = args.split or ("train" if args.dataset == "wfdb" else "all")
     dataset = load_ecg(args.dataset, data_dir=args.data_dir, split=split, **options)
     table = embed(model, feature_extractor, dataset, args.batch_size)
     folder = Path(args.output_dir)

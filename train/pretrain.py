@@ -31,6 +31,8 @@ from .trainer import EcgSslTrainer
 logger = logging.get_logger(__name__)
 
 PRESETS = "ecg_transformers.train.configs"
+MODEL_TYPES = ("ecg_jepa",)
+SHUFFLE_BUFFER_RECORDS = 1024
 
 
 def run(args: argparse.Namespace):
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace):
     dataset = load_ecg(
         args.dataset, data_dir=args.data_dir, split=args.split, streaming=args.streaming, decode=False, **options
     )
+    if args.streaming:  # a folder comes sorted by path; the stock Trainer shuffles no stream
+        dataset = dataset.shuffle(seed=int(settings.get("seed", 42)), buffer_size=SHUFFLE_BUFFER_RECORDS)
     trainer = build_trainer(settings, dataset, checkpoint=args.model)
     train_and_save(trainer)
 
@@ -60,7 +64,12 @@ def read_config(name: str) -> dict:
         path = presets[name]
     elif not path.is_file():
         raise ValueError(f"There is no file {name!r}.")
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict) or not settings or not all(isinstance(key, str) for key in settings):
+        raise ValueError(f"Expected {name} to hold lines of `key: value`, as the presets do.")
     nested = sorted(key for key, value in settings.items() if isinstance(value, dict))
     if nested:
         raise ValueError(f"{name} nests {nested}; write flat keys, grouped by comments.")
@@ -97,8 +106,10 @@ def split_settings(settings: dict) -> tuple[str, dict, dict, dict]:
     """Settings by whom they are for: model type, model configuration, feature extractor, training arguments."""
     settings = dict(settings)
     model_type = settings.pop("model_type", None)
-    if model_type is None:
-        raise ValueError("The configuration names no model_type (for example `model_type: ecg_jepa`).")
+    if model_type not in MODEL_TYPES:
+        raise ValueError(
+            f"Expected the configuration to name a model_type of {list(MODEL_TYPES)}, got {model_type!r}."
+        )
     model_fields, extractor_fields = model_field_names(model_type), extractor_field_names()
     training_fields = {field.name for field in dataclasses.fields(SslTrainingArguments)}
     known = model_fields | extractor_fields | training_fields
@@ -108,6 +119,9 @@ def split_settings(settings: dict) -> tuple[str, dict, dict, dict]:
             raise ValueError(f"Unknown setting {key!r}." + (f" Did you mean {', '.join(close)}?" if close else ""))
     model = {key: _parse_value(value) for key, value in settings.items() if key in model_fields}
     extractor = {key: _parse_value(value) for key, value in settings.items() if key in extractor_fields}
+    for group in (model, extractor):
+        if isinstance(group.get("leads"), str):
+            group["leads"] = [group["leads"]]
     training = {key: value for key, value in settings.items() if key in training_fields}
     return model_type, model, extractor, training
 
@@ -132,7 +146,11 @@ def training_arguments(settings: dict) -> SslTrainingArguments:
             continue
         values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
         tokens += [f"--{key}", *(str(item) for item in values)]
-    return HfArgumentParser(SslTrainingArguments).parse_args_into_dataclasses(args=tokens)[0]
+    parser = HfArgumentParser(SslTrainingArguments, exit_on_error=False)
+    try:
+        return parser.parse_args_into_dataclasses(args=tokens)[0]
+    except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
+        raise ValueError(str(error)) from error
 
 
 def build_trainer(settings: dict, dataset, eval_dataset=None, checkpoint: str | None = None) -> EcgSslTrainer:
@@ -168,7 +186,13 @@ def train_and_save(trainer: EcgSslTrainer):
     resume = trainer.args.resume_from_checkpoint
     if resume is not None and str(resume).lower() in ("true", "last"):
         resume = last_complete_checkpoint(trainer.args.output_dir)
+    first_step = int(Path(str(resume)).name.rpartition("-")[2]) if resume is not None else 0
     trainer.train(resume_from_checkpoint=resume)
+    if trainer.state.global_step <= first_step:
+        raise ValueError(
+            f"Nothing was learnt: the run ended at step {trainer.state.global_step} without taking one. Either no "
+            "record of the dataset can be read, or max_steps or num_train_epochs ask for no step beyond this one."
+        )
     trainer.save_model()
     trainer.save_state()
 

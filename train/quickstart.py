@@ -113,7 +113,7 @@ def write_card(trainer, folder: Path, comparison: dict, facts: dict, num_records
     card = render_model_card(
         config=trainer.model.config,
         feature_extractor=trainer.processing_class,
-        model_id=str(folder),
+        model_id=folder.name,  # no path of this machine in what may be shared
         data=PTB_XL,
         split=f"folds 1-8, {num_records} recordings, without their labels",
         training=facts

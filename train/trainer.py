@@ -30,8 +30,8 @@ class EcgSslTrainer(Trainer):
             )
         if self.model.has_teacher and any(p.dtype.itemsize < 4 for p in self.model.parameters()):
             raise ValueError(
-                f"The model is in {self.model.dtype}: in half precision a teacher stands still, because its small steps "
-                "round to nothing. Load it with dtype=torch.float32 and train with bf16=True."
+                f"The model is in {self.model.dtype}: in half precision a teacher stands still, because its small "
+                "steps round to nothing. Load it with dtype=torch.float32 and train with bf16=True."
             )
         self.collapse_monitor = CollapseMonitor()
         self.add_callback(self.collapse_monitor)
@@ -54,7 +54,21 @@ class EcgSslTrainer(Trainer):
             inputs["input_values"] = input_values
             if lead_mask is not None:
                 inputs["lead_mask"] = lead_mask
+        elif self.args.random_windows and self.model.training:
+            chosen = self._choose_windows(sample_id.tolist())
+            inputs = {name: value[chosen] for name, value in inputs.items()}
         return inputs
+
+    def _choose_windows(self, sample_ids: list[int]) -> list[int]:
+        """One of the windows of each record, where the feature extractor has cut them (records of several layouts)."""
+        windows = {}
+        for row, record in enumerate(sample_ids):
+            windows.setdefault(record, []).append(row)
+        epoch = int(self.state.epoch or 0)
+        return [
+            rows[int(torch.randint(len(rows), (1,), generator=keyed_generator(self.args.seed, epoch, record)))]
+            for record, rows in windows.items()
+        ]
 
     def _draw_window_starts(self, sample_ids: list[int], num_samples: int, sampling_rate: float) -> torch.Tensor:
         """A start for each record, keyed by (seed, epoch, record): the same after a resume and on any rank."""

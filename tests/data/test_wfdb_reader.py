@@ -271,3 +271,21 @@ def test_every_shared_recording_equals_the_library(shared_data):
     for path in sorted(Path(shared_data).rglob("*.hea")):
         if path.parent.name != "original_headers":
             assert_equals_library(path.with_suffix(""))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "r 1 0.0000001 500\nr.dat 16 200/mV 16 0 0 0 0 I\n",
+        "r 1 1e9 500\nr.dat 16 200/mV 16 0 0 0 0 I\n",
+        "r 1 500 500\nr.dat 16:999999999 200/mV 16 0 0 0 0 I\n",
+        "r 1 500 500\nr.dat 16x99999 200/mV 16 0 0 0 0 I\n",
+        "r/99999999999 1 500 100\n",
+    ],
+    ids=["slow", "fast", "skew", "frame", "segments"],
+)
+def test_a_header_does_not_decide_how_much_memory_is_asked_for(text):
+    from ecg_transformers.data.wfdb_header import parse_header
+
+    with pytest.raises(ValueError, match="Expected"):
+        parse_header(text)

@@ -548,3 +548,27 @@ def test_filters_run_over_the_whole_record_at_the_rate_of_the_model():
         resampled = scipy.signal.sosfiltfilt(butterworth_sos(4, cutoff, 250, kind).copy(), resampled, axis=-1)
     extractor = small(highpass_hz=0.67, lowpass_hz=40, filter_order=4, long_records="center")
     np.testing.assert_allclose(values_of(extractor, signal)[0].numpy(), resampled[:, 350:850], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("leads", [{"I", "II"}, iter(["I", "II"])], ids=["set", "iterator"])
+def test_leads_without_an_order_are_refused(leads):
+    with pytest.raises(ValueError, match="lead names .list or tuple., in the order of the rows"):
+        EcgFeatureExtractor(leads=["I", "II"])(np.zeros((2, 2500)), sampling_rate=250, leads=leads, unit="mV")
+
+
+def test_a_masked_array_is_refused():
+    masked = np.ma.masked_all((2, 2500))
+    with pytest.raises(ValueError, match="masked array"):
+        EcgFeatureExtractor(leads=["I", "II"])(masked, sampling_rate=250, leads=["I", "II"], unit="mV")
+
+
+def test_missing_samples_in_a_wider_integer_type_stay_missing():
+    steps = np.ones((2, 2500), dtype=np.int64)
+    steps[0, 7] = -32768
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        EcgFeatureExtractor(leads=["I", "II"])(steps, sampling_rate=250, leads=["I", "II"], unit="adc", gain=0.001)
+
+
+def test_a_truth_value_is_no_sampling_rate():
+    with pytest.raises(ValueError, match="sampling rate in Hz"):
+        EcgFeatureExtractor(leads=["I", "II"])(np.ones((2, 9)), sampling_rate=True, leads=["I", "II"], unit="mV")

@@ -98,6 +98,44 @@ def test_a_failure_is_one_sentence_and_a_status(arguments, message, capsys):
     assert message in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Expected .* to hold lines of `key: value`"),
+        ("[1, 2]", "Expected .* to hold lines of `key: value`"),
+        ("1: 2", "Expected .* to hold lines of `key: value`"),
+        ("a: [1", "is no YAML"),
+        ("model_type: bert", r"Expected the configuration to name a model_type of \['ecg_jepa'\], got 'bert'"),
+        ("model_type: ecg_jepa\nmodel: {depth: 2}", r"nests \['model'\]"),
+    ],
+)
+def test_a_yaml_file_that_is_no_configuration_is_refused(tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        split_settings(read_config(str(tmp_path / "bad.yaml")))
+
+
+def test_a_value_of_the_wrong_kind_is_one_sentence(tiny_yaml, tmp_path, capsys):
+    command = ["pretrain", "--config", tiny_yaml, "--learning_rate", "abc", "--output_dir", str(tmp_path / "run")]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "learning_rate" in error and len(error.strip().splitlines()) == 2
+
+
+def test_an_output_folder_that_cannot_be_made_is_found_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["quickstart", "--output_dir", str(tmp_path / "file")]) == 1
+    assert "Cannot write to" in capsys.readouterr().err
+
+
+def test_a_run_that_takes_no_step_saves_nothing(tiny_yaml, tmp_path, capsys):
+    folder = tmp_path / "run"
+    command = ["pretrain", "--config", tiny_yaml, "--output_dir", str(folder)]
+    assert main([*command, "--max_steps", "-1", "--num_train_epochs", "0"]) == 1
+    assert "Nothing was learnt" in capsys.readouterr().err
+    assert not (folder / "model.safetensors").exists()
+
+
 def test_debug_shows_the_traceback():
     with pytest.raises(ValueError, match="nosuch"):
         main(["pretrain", "--config", "nosuch", "--output_dir", "x", "--debug"])

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoFeatureExtractor, AutoModel, Trainer, TrainerCallback, TrainingArguments
@@ -72,7 +73,8 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(make_tra
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_resumed_stream_ends_bit_for_bit_where_an_uninterrupted_one_does(make_trainer, num_workers):
     def stream():
-        return load_ecg("ptb-xl-sample", split="train", decode=False, streaming=True).take(24)
+        stream = load_ecg("ptb-xl-sample", split="train", decode=False, streaming=True)
+        return stream.take(24).shuffle(seed=1, buffer_size=8)
 
     settings = {"dataloader_num_workers": num_workers, "save_strategy": "steps", "save_steps": 3}
     straight = make_trainer(stream(), name="straight", **settings)
@@ -143,6 +145,20 @@ def test_random_windows_belong_to_record_and_epoch(make_trainer, recordings):
     starts = trainer._draw_window_starts(batch["sample_id"].tolist(), 1000, 100)
     assert starts.min() >= 0 and starts.max() <= 500 and len(set(starts.tolist())) > 3
     assert whole.shape == together.shape
+
+
+def test_records_of_several_layouts_give_one_window_each(make_trainer, recordings):
+    trainer = make_trainer(num_samples=500, patch_size=50, long_records="all", random_windows=True)
+    long, short = dict(recordings[0]), dict(recordings[1])
+    samples = np.frombuffer(long["ecg"]["signal"], dtype="<i2").reshape(12, -1)
+    long["ecg"] = long["ecg"] | {"signal": np.tile(samples, 3).tobytes()}
+    batch = trainer.data_collator([long, short])
+    assert len(batch["input_values"]) == 6 + 2  # every window of both
+    trainer.model.train()
+    trainer.state.epoch = 0.0
+    first = trainer._prepare_inputs(dict(batch))["input_values"]
+    assert first.shape == (2, 3, 500)
+    assert torch.equal(trainer._prepare_inputs(dict(batch))["input_values"], first)
 
 
 def test_evaluation_uses_the_windows_of_the_feature_extractor(make_trainer, recordings):

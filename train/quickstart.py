@@ -9,6 +9,7 @@ import logging
 import time
 from pathlib import Path
 
+import torch
 from transformers import AutoModel
 
 from ecg_transformers.data import label_names, load_ecg
@@ -40,6 +41,7 @@ PTB_XL = DataSource(
 def run(args: argparse.Namespace):
     """The command."""
     started = time.monotonic()
+    torch.set_num_threads(1)  # tensors this small: a second thread waits longer than it works
     folder = Path(args.output_dir)
     train, test = load_ecg(CORPUS, split="train"), load_ecg(CORPUS, split="test")
     logger.info("%d recordings to learn from, %d to test on", len(train), len(test))

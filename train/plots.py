@@ -104,7 +104,7 @@ def plot_training_curve(
     rank_key: str = "effective_rank",
     std_key: str = "feature_std",
 ) -> Figure:
-    """Draws the loss above, and the effective rank and the standard deviation of the features below.
+    """Draws the loss, the effective rank and the standard deviation of the features, one below the other.
 
     A falling loss alone proves nothing in a joint-embedding method: rank and deviation show whether the features
     still tell records apart (RankMe, Garrido et al., 2023).
@@ -114,11 +114,13 @@ def plot_training_curve(
         loss_key, rank_key, std_key (`str`, *optional*): Names of the three series.
     """
     monitored = any(rank_key in entry or std_key in entry for entry in log_history)
-    figure = Figure(figsize=(7, 4.6 if monitored else 2.6), layout="constrained")
+    figure = Figure(figsize=(7, 6.0 if monitored else 2.6), layout="constrained")
     if monitored:
-        loss_axes, lower_axes = figure.subplots(2, 1, sharex=True)
-        _draw_series(lower_axes, log_history, rank_key, "effective rank", GREEN, "-s")
-        _draw_series(lower_axes.twinx(), log_history, std_key, "feature std", ORANGE, "--^")
+        loss_axes, rank_axes, lower_axes = figure.subplots(3, 1, sharex=True)
+        _draw_series(rank_axes, log_history, rank_key, "effective rank", GREEN, "-s")
+        _draw_series(lower_axes, log_history, std_key, "feature std", ORANGE, "--^")
+        for axes in (rank_axes, lower_axes):
+            axes.spines["right"].set_visible(False)
     else:
         loss_axes = lower_axes = figure.subplots()
     _draw_series(loss_axes, log_history, loss_key, "loss", BLUE, "-o")

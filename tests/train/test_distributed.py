@@ -29,7 +29,8 @@ def run(settings, num_processes):
         pytest.param({"gradient_accumulation_steps": 3}, marks=pytest.mark.slow),
         pytest.param(
             {"target_normalization": "position", "variance_weight": 0.5, "covariance_weight": 0.5, "num_samples": 500}
-            | {"long_records": "all", "random_windows": True, "patch_size": 50},
+            # Adam would turn the rounding noise of a vanishing gradient into a whole step.
+            | {"long_records": "all", "random_windows": True, "patch_size": 50, "optim": "sgd", "learning_rate": 0.1},
             marks=pytest.mark.slow,
             id="statistics of the batch",
         ),

@@ -8,9 +8,12 @@ from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
 CHOICES = {
     "patching": ("per_lead", "all_leads"),
     "attention_pattern": ("cropa", "full"),
-    "position_embedding": ("sincos_2d", "sincos_interleaved", "sincos_halves", "learned"),
-    "pooling": ("mean", "mean_then_norm"),
+    "position_embedding": ("sincos_2d", "sincos_interleaved", "sincos_halves", "sincos_leads", "learned"),
+    "pooling": ("mean", "mean_then_norm", "class_token"),
+    "classifier_pooling": ("pooled", "register", "attentive"),
+    "triplet_mining": ("batch_hard", "semi_hard", "random"),
 }
+LEAST = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
 
 
 @strict
@@ -37,35 +40,40 @@ class EcgViTConfig(PreTrainedConfig):
         position_embedding (`str`, *optional*, defaults to `"sincos_2d"`):
             `"sincos_2d"`: half of the channels encode time, half the lead (Kim). `"sincos_interleaved"`: time only,
             sine and cosine alternate (Weimann). `"sincos_halves"`: time only, sines then cosines (ST-MEM).
-            `"learned"`: a free table of leads x time.
+            `"sincos_leads"`: lead only (MLAE). `"learned"`: a free table of leads x time.
         position_leads (`tuple[str, ...]`, *optional*, defaults to `leads`):
             The leads that the weights know, in the order of the position table (and of the patch embedding with
             `patching="all_leads"`). Leave it alone: it is how a checkpoint remembers the places of its leads.
         position_every_layer (`bool`, *optional*, defaults to `True`):
             Whether the positions are added to the input of every layer (Kim) or once.
+        extra_channels (`int`, *optional*, defaults to 0):
+            Rows after the leads that are no leads (hybrid input: beats and intervals); with `patching="per_lead"`.
+        patch_norm (`bool`, *optional*, defaults to `False`):
+            Layer norms before and after the patch projection (ST-MEM).
         num_registers (`int`, *optional*, defaults to 0):
             Learned tokens without a position that every token sees and that see every token.
+        lead_separators (`bool`, *optional*, defaults to `False`):
+            A learned embedding of its lead in every token, and two separators a lead (ST-MEM).
         pooling (`str`, *optional*, defaults to `"mean"`):
-            `pooler_output`: `"mean"` of the patch tokens after the final norm, or `"mean_then_norm"` (ST-MEM).
-        use_bias (`bool`, *optional*, defaults to `True`):
-            Biases of the patch embedding, the attention output and the MLP.
-        qkv_bias (`bool`, *optional*, defaults to `False`):
-            Biases of the query, key and value projections.
-        layer_norm_bias (`bool`, *optional*, defaults to `True`):
-            Biases of the layer norms.
+            `pooler_output`: `"mean"` of the patch tokens after the final norm, `"mean_then_norm"` (ST-MEM), or
+            `"class_token"`, the first register after the norm (MTAE, MLAE).
+        head_dim (`int`, *optional*):
+            Width of one attention head; by default `hidden_size // num_attention_heads`.
+        use_bias, qkv_bias, layer_norm_bias (`bool`, *optional*, default to `True`, `False`, `True`):
+            Biases of patch embedding, attention output and MLP; of query, key and value; of the layer norms.
         layer_scale_init_value (`float`, *optional*):
             Initial value of the LayerScale of both residual branches; `None` leaves LayerScale out.
         drop_path_rate (`float`, *optional*, defaults to 0.0):
             Stochastic depth of the last layer; the rate rises linearly from 0 in the first.
-
-    Example:
-
-    ```python
-    >>> from ecg_transformers.modeling import EcgViTConfig, EcgViTModel
-
-    >>> configuration = EcgViTConfig(hidden_size=192, num_hidden_layers=4, num_attention_heads=4)
-    >>> model = EcgViTModel(configuration)
-    ```
+        classifier_pooling (`str`, *optional*, defaults to `"pooled"`):
+            What a classification head reads: the `"pooled"` feature, the first `"register"`, or an `"attentive"` mean:
+            a learned query that attends to registers and patches (Weimann).
+        classifier_bias (`bool`, *optional*, defaults to `True`):
+            Bias of the classification head.
+        embedding_size (`int`, *optional*), embedding_hidden_size (`int`, *optional*, defaults to 64):
+            Widths of the projection (linear, ReLU, linear) of [`EcgViTForEmbedding`]; by default there is none.
+        triplet_mining (`str`, *optional*, defaults to `"batch_hard"`), triplet_margin (`float`, defaults to 1.0):
+            Triplets of its loss, `"batch_hard"`, `"semi_hard"` or `"random"`, and by how much they are to differ.
     """
 
     model_type = "ecg_vit"
@@ -79,11 +87,15 @@ class EcgViTConfig(PreTrainedConfig):
     position_embedding: str = "sincos_2d"
     position_leads: list[str] | tuple[str, ...] | None = None
     position_every_layer: bool = True
+    extra_channels: int = 0
+    patch_norm: bool = False
     num_registers: int = 0
+    lead_separators: bool = False
     pooling: str = "mean"
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 16
+    head_dim: int | None = None
     intermediate_size: int = 3072
     hidden_act: str = "gelu"
     use_bias: bool = True
@@ -93,39 +105,54 @@ class EcgViTConfig(PreTrainedConfig):
     layer_scale_init_value: float | int | None = None
     drop_path_rate: float | int = 0.0
     initializer_range: float = 0.02
+    classifier_pooling: str = "pooled"
+    classifier_bias: bool = True
+    embedding_size: int | None = None
+    embedding_hidden_size: int = 64
+    triplet_mining: str = "batch_hard"
+    triplet_margin: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         self.leads = canonical_leads(self.leads)
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
-        if not self.leads:
-            raise ValueError("Expected at least one lead in `leads`, got none.")
+        for field, least in LEAST.items():
+            if getattr(self, field) < least:
+                raise ValueError(f"Expected {field} of at least {least}, got {getattr(self, field)}.")
+        if self.sampling_rate <= 0 or not self.leads:
+            raise ValueError(f"Expected sampling_rate above 0 and a lead, got {self.sampling_rate}, {self.leads}.")
         self.position_leads = self.leads if self.position_leads is None else canonical_leads(self.position_leads)
         lead_indices(self.leads, self.position_leads)
-        for field in ("sampling_rate", "patch_size", "num_attention_heads"):
-            if getattr(self, field) <= 0:
-                raise ValueError(f"Expected {field} above 0, got {getattr(self, field)}.")
         if not 0.0 <= self.drop_path_rate < 1.0:
             raise ValueError(f"Expected 0 <= drop_path_rate < 1, got {self.drop_path_rate}.")
-        if self.num_registers < 0:
-            raise ValueError(f"Expected num_registers of at least 0, got {self.num_registers}.")
         if self.num_samples < self.patch_size or self.num_samples % self.patch_size:
             raise ValueError(
                 f"num_samples ({self.num_samples}) must be a multiple of patch_size ({self.patch_size}). "
                 f"The nearest below is {self.num_samples // self.patch_size * self.patch_size}."
             )
-        if self.hidden_size % self.num_attention_heads:
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
-                f"({self.num_attention_heads})."
+                f"({self.num_attention_heads}), or give head_dim."
             )
         if self.position_embedding.startswith("sincos") and self.hidden_size % 4:
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of 4 for position_embedding="
-                f"{self.position_embedding!r}."
+                f"hidden_size ({self.hidden_size}) must be a multiple of 4 for {self.position_embedding!r} positions."
             )
+        if "class_token" == self.pooling or "register" == self.classifier_pooling:
+            if not self.num_registers:
+                raise ValueError("This pooling reads the first register: set num_registers to 1 or more.")
+        if self.patching == "all_leads" and (self.extra_channels or self.lead_separators):
+            raise ValueError("extra_channels and lead_separators need patching='per_lead': they belong to rows.")
+        if self.lead_separators and (self.num_registers or self.extra_channels or self.attention_pattern != "full"):
+            raise ValueError("lead_separators need attention_pattern='full', no registers and no extra_channels.")
         super().__post_init__(**kwargs)
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of `pooler_output`."""
+        return self.hidden_size
 
     @property
     def num_columns(self) -> int:
@@ -134,8 +161,8 @@ class EcgViTConfig(PreTrainedConfig):
 
     @property
     def num_position_rows(self) -> int:
-        """Number of rows of the position table: the leads it knows, or one with `patching="all_leads"`."""
-        return len(self.position_leads) if self.patching == "per_lead" else 1
+        """Rows of the position table: the leads it knows and the extra channels, or one with `"all_leads"`."""
+        return len(self.position_leads) + self.extra_channels if self.patching == "per_lead" else 1
 
 
 __all__ = ["EcgViTConfig"]

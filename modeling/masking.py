@@ -1,4 +1,4 @@
-"""Masking laws of the joint-embedding predictive methods: pure functions from a seeded generator to boolean masks.
+"""Masking laws of the joint-embedding predictive methods: pure functions from seeded generators to boolean masks.
 
 `True` = hidden. Nothing here touches the global random state; the caller keys the generator (by seed and step for what
 a batch shares, by seed, epoch and record for what belongs to a record).
@@ -6,7 +6,10 @@ a batch shares, by seed, epoch and record for what belongs to a record).
 
 import hashlib
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -18,6 +21,36 @@ def keyed_generator(*key: int | str) -> torch.Generator:
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@dataclass(frozen=True)
+class DrawKeys:
+    """What the random draws of one batch depend on, and nothing else: neither rank, worker nor what was drawn before.
+
+    Args:
+        seed (`int`): Seed of the run.
+        step (`int`): Optimiser step: what a batch shares changes with it.
+        epoch (`int`): Epoch: what belongs to a record changes with it.
+        sample_ids (`tuple[int, ...]`): The records of the batch, in its order.
+    """
+
+    seed: int
+    step: int
+    epoch: int
+    sample_ids: tuple[int, ...]
+
+    def shared(self, purpose: str) -> torch.Generator:
+        """For what a batch shares: equal on all ranks and in all micro-batches of a step."""
+        return keyed_generator(self.seed, purpose, self.step)
+
+    def per_record(self, purpose: str) -> list[torch.Generator]:
+        """One generator a record, whatever batch it is in."""
+        if not self.sample_ids:
+            raise ValueError(
+                f"The {purpose} of each record is keyed by its id, and this batch has no sample_id: collate with "
+                "EcgPretrainingCollator."
+            )
+        return [keyed_generator(self.seed, purpose, self.epoch, sample_id) for sample_id in self.sample_ids]
 
 
 def sample_random_mask(
@@ -61,6 +94,133 @@ def sample_multi_block_mask(
         start = int(torch.randperm(num_starts, generator=generator)[0])
         mask[start : start + length] = True
     return mask
+
+
+def sample_segment_masks(
+    num_columns: int,
+    ratio_range: tuple[float, float],
+    min_block: int,
+    shared: torch.Generator,
+    per_record: Sequence[torch.Generator],
+) -> torch.BoolTensor:
+    """Hides long segments of time, other ones in each record, equally many columns in all (Weimann, arXiv 2410.13867).
+
+    The batch hides `floor(r * num_columns)` columns, r uniform in `[low, high)`; the authors draw what is kept, which
+    is the same. Then each record, until that many are hidden: choose a free interval with a chance proportional to
+    its length; draw a block of `min_block` to all that is left to hide, and put it anywhere in the interval; an
+    interval no longer than the block is hidden whole. Fewer than `min_block` columns that remain are put at an end
+    of the interval that touches hidden ones.
+
+    Two differences from the authors' code, none in the law. The interval is that of a random free column, and the
+    records of a batch are drawn together, ten times faster than one by one. And where fewer than `min_block` columns
+    are to be hidden in all, their code fails for want of hidden ones to touch; here that one short block lies
+    anywhere. Their own stream of random numbers: [`sample_published_segment_masks`].
+
+    Args:
+        min_block (`int`): Fewest columns of a block.
+        shared (`torch.Generator`): Draws r; keyed by what the batch shares.
+        per_record (`Sequence[torch.Generator]`): Draws the blocks of each record, from a number of uniforms that does
+            not depend on the other records.
+
+    Returns:
+        `torch.BoolTensor` of shape `(len(per_record), num_columns)`.
+    """
+    num_hidden, batch = _draw_length(num_columns, ratio_range, shared), len(per_record)
+    # Each turn hides a block of min_block or more, the whole of an interval (there are at most as many as blocks,
+    # and one), or the rest.
+    most_turns = min(num_hidden, 2 * (num_hidden // min_block) + 2)
+    uniforms = torch.stack([torch.rand(most_turns, 3, dtype=torch.float64, generator=g) for g in per_record]).numpy()
+    records = np.arange(batch)
+    starts, ends = np.zeros((batch, most_turns + 1), dtype=int), np.zeros((batch, most_turns + 1), dtype=int)
+    ends[:, 0] = num_columns  # free intervals; the others are empty so far
+    edges = np.zeros((batch, num_columns + 1), dtype=np.int8)  # 1 where a block begins, -1 behind it
+    remaining = np.full(batch, num_hidden)
+    for turn in range(most_turns):
+        which, length, where = uniforms[:, turn].T
+        rank = (which * (num_columns - num_hidden + remaining)).astype(int)  # among the free columns
+        lengths = ends[:, : turn + 1] - starts[:, : turn + 1]
+        chosen = (lengths.cumsum(axis=1) <= rank[:, None]).sum(axis=1)
+        start, end = starts[records, chosen], ends[records, chosen]
+        long = remaining >= min_block
+        block = np.where(long, min_block + (length * (remaining - min_block + 1)).astype(int), remaining)
+        block = np.minimum(block, end - start)
+        anywhere = start + (where * (end - start - block + 1)).astype(int)
+        can_start, can_end = start > 0, end < num_columns
+        touching = np.where(can_start & (~can_end | (where < 0.5)), start, end - block)
+        first = np.where(long | ~(can_start | can_end), anywhere, touching)
+        edges[records, first] += 1
+        edges[records, first + block] -= 1
+        ends[records, chosen] = first
+        starts[:, turn + 1], ends[:, turn + 1] = first + block, end
+        remaining = remaining - block
+        if not remaining.any():
+            break
+    return torch.from_numpy(edges[:, :-1].cumsum(axis=1, dtype=np.int8)).bool()
+
+
+def sample_published_segment_masks(
+    num_columns: int,
+    keep_range: tuple[float, float],
+    min_block: int,
+    batch_size: int,
+    random_state: np.random.RandomState,
+) -> torch.BoolTensor:
+    """The law of [`sample_segment_masks`] with the authors' numbers: from the same state of numpy's legacy stream, the
+    same masks bit for bit. For parity tests, and slow: one record after the other.
+
+    Args:
+        keep_range (`tuple[float, float]`): Range of the **visible** fraction, as the authors state it (0.15, 0.25).
+        random_state (`np.random.RandomState`): Theirs is the global one after `np.random.seed`.
+
+    Returns:
+        `torch.BoolTensor` of shape `(batch_size, num_columns)`.
+    """
+    num_hidden = num_columns - math.ceil(num_columns * random_state.uniform(*keep_range))
+    hidden = np.zeros((batch_size, num_columns), dtype=bool)
+    for mask in hidden:
+        free, remaining = [(0, num_columns)], num_hidden
+        while remaining:
+            lengths = np.array([end - start for start, end in free])
+            start, end = free.pop(random_state.choice(len(free), p=lengths / lengths.sum()))
+            long = remaining >= min_block
+            block = random_state.randint(min_block, remaining + 1) if long else remaining
+            if end - start <= block:
+                first, block = start, end - start
+            else:
+                touching = [edge for edge, inside in ((start, start > 0), (end - block, end < num_columns)) if inside]
+                if long or not touching:
+                    first = random_state.randint(start, end - block + 1)
+                else:
+                    first = random_state.choice(touching)
+                free += [(start, first), (first + block, end)]
+            mask[first : first + block] = True
+            remaining -= block
+    return torch.from_numpy(hidden)
+
+
+def mask_from_noise(noise: torch.Tensor, mask_ratio: float) -> torch.BoolTensor:
+    """Hides all but the patches with the smallest noise along the last axis (masked autoencoders, ST-MEM).
+
+    Args:
+        noise (`torch.Tensor` of shape `(..., num_patches)`): uniform in [0, 1).
+        mask_ratio (`float`): `int(num_patches * (1 - mask_ratio))` patches stay visible.
+
+    Returns:
+        `torch.BoolTensor` of the shape of `noise`.
+    """
+    visible = noise.argsort(dim=-1)[..., : num_visible_patches(noise.shape[-1], mask_ratio)]
+    return torch.ones_like(noise, dtype=torch.bool).scatter(-1, visible, False)
+
+
+def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
+    """How many of a sequence's patches stay visible; both sides need one, else there is no context or no loss."""
+    num_visible = int(num_patches * (1 - mask_ratio))
+    if not 0 < num_visible < num_patches:
+        raise ValueError(
+            f"mask_ratio {mask_ratio} leaves {num_visible} of {num_patches} patches visible; at least 1 must be "
+            "visible and 1 hidden. Change mask_ratio, patch_size, or for MLAE the number of leads."
+        )
+    return num_visible
 
 
 def hidden_count_bounds(num_columns: int, ratio_range: tuple[float, float]) -> tuple[int, int]:

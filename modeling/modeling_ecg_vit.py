@@ -3,9 +3,8 @@
 Hidden states live on a grid of rows (leads) x columns (time patches), stored row by row as `(batch, tokens, hidden)`
 after `num_registers` free tokens. What differs from an image ViT:
 
-* positions follow the lead's **name**, so a recording with fewer leads keeps the positions of the leads that it has;
+* patches and positions are those of `patch_embedding.py`: by lead name, hidden ones dropped before the first layer;
 * positions can be added to the input of every layer (Kim, arXiv 2410.08559);
-* hidden patches are dropped before the first layer: shared columns leave a smaller grid, anything else a ragged set;
 * attention along the cross of a token never forms an N x N matrix on a large grid (see `cropa.py`).
 """
 
@@ -26,194 +25,17 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .collectives import gather_rows
 from .configuration_ecg_vit import EcgViTConfig
 from .cropa import cross_pattern_attention, cross_pattern_attention_with_weights, token_cross_mask
-from .leads import lead_indices
+from .masking import DrawKeys
+from .metric_learning import EmbeddingProjection, mined_triplet_loss
+from .patch_embedding import EcgViTEmbeddings, TokenGrid, mean_of_patches, position_table
 from .remote_code import ship_source_files
 
 # `axial` only means something on the cross; where the attention is full it is plain SDPA.
 AttentionInterface.register("axial", sdpa_attention_forward)
 AttentionMaskInterface.register("axial", sdpa_mask)
-
-
-@dataclass
-class TokenGrid:
-    """Where the patch tokens of a batch lie.
-
-    Args:
-        num_rows, num_columns (`int`): Extent of the grid that the tokens fill; of the full grid where `ragged`.
-        rows (`torch.LongTensor` of shape `(batch or 1, tokens)`): Row of each token in the position table.
-        columns (`torch.LongTensor` of shape `(batch or 1, tokens)`): Column of each token.
-        row_mask (`torch.BoolTensor` of shape `(batch, num_rows)`, *optional*): `True` = the lead is present.
-        present (`torch.BoolTensor` of shape `(batch, tokens)`, *optional*): The same for each token.
-        ragged (`bool`): Whether the tokens are a subset of the grid that is no grid itself.
-        attention_mask (`torch.BoolTensor` of shape `(batch or 1, 1, N or 1, N)`, *optional*):
-            For layers that do not attend on the grid; N counts registers too.
-    """
-
-    num_rows: int
-    num_columns: int
-    rows: torch.Tensor
-    columns: torch.Tensor
-    row_mask: torch.Tensor | None = None
-    present: torch.Tensor | None = None
-    ragged: bool = False
-    attention_mask: torch.Tensor | None = None
-
-
-def sincos_table(positions: torch.Tensor, width: int, interleaved: bool = False) -> torch.Tensor:
-    """Sine-cosine code of integer positions, `(len(positions), width)` in float32.
-
-    `[sin(i w), cos(i w)]` with `w_k = 10000^(-2k/width)`: halves, computed in float64; or interleaved, computed in
-    float32 as in Weimann's code (float64 differs by 1e-5 at the far end).
-    """
-    dtype = torch.float32 if interleaved else torch.float64
-    frequencies = torch.exp(
-        torch.arange(0, width, 2, dtype=dtype) * (-torch.log(torch.tensor(1e4, dtype=dtype)) / width)
-    )
-    angles = positions.to(dtype)[:, None] * frequencies
-    sin_cos = (angles.sin(), angles.cos())
-    table = torch.stack(sin_cos, dim=-1).flatten(1) if interleaved else torch.cat(sin_cos, dim=-1)
-    return table.float()
-
-
-def position_table(config: EcgViTConfig, width: int) -> torch.Tensor:
-    """Fixed positions of the full grid, `(rows, columns, width)`. `sincos_2d`: time in the first half of the channels,
-    lead in the second; every other table encodes time alone."""
-    rows, columns = torch.arange(config.num_position_rows), torch.arange(config.num_columns)
-    if config.position_embedding == "sincos_2d":
-        time = sincos_table(columns, width // 2)[None].expand(len(rows), -1, -1)
-        lead = sincos_table(rows, width // 2)[:, None].expand(-1, len(columns), -1)
-        return torch.cat((time, lead), dim=-1)
-    table = sincos_table(columns, width, interleaved=config.position_embedding == "sincos_interleaved")
-    return table[None].expand(len(rows), -1, -1).clone()
-
-
-class EcgViTEmbeddings(nn.Module):
-    """Cuts the signal into patches, drops the hidden ones, projects the rest and looks up their positions."""
-
-    def __init__(self, config: EcgViTConfig):
-        super().__init__()
-        self.config = config
-        channels = 1 if config.patching == "per_lead" else len(config.position_leads)
-        self.projection = nn.Linear(channels * config.patch_size, config.hidden_size, bias=config.use_bias)
-        if config.position_embedding == "learned":
-            shape = (config.num_position_rows, config.num_columns, config.hidden_size)
-            self.position_embeddings = nn.Parameter(torch.zeros(shape))
-        else:
-            table = position_table(config, config.hidden_size)
-            self.register_buffer("position_embeddings", table, persistent=False)
-        if config.num_registers:
-            self.register_tokens = nn.Parameter(torch.zeros(1, config.num_registers, config.hidden_size))
-
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        leads: Sequence[str] | None = None,
-        lead_mask: torch.Tensor | None = None,
-        bool_masked_pos: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, TokenGrid]:
-        """Returns the tokens and their positions, each `(batch, num_registers + tokens, hidden_size)` (the positions
-        with a leading 1 where the batch shares them), and where the tokens lie."""
-        config = self.config
-        leads = tuple(config.leads if leads is None else leads)
-        self._check_input(input_values, leads, lead_mask)
-        lead_rows = lead_indices(leads, config.position_leads)
-        batch = input_values.shape[0]
-        if lead_mask is not None:
-            input_values = torch.where(lead_mask[..., None], input_values, 0.0)
-        if config.patching == "per_lead":
-            patches = input_values.reshape(batch, len(lead_rows), config.num_columns, config.patch_size)
-            row_mask = lead_mask
-        else:
-            # One row; a patch holds its leads one after the other, as the weight of a Conv1d does.
-            patches = input_values.unflatten(-1, (config.num_columns, config.patch_size)).transpose(1, 2)
-            patches = patches.reshape(batch, 1, config.num_columns, -1)
-            row_mask = None
-        table_rows = lead_rows if config.patching == "per_lead" else [0]
-        patches, grid = self._visible_patches(patches, table_rows, row_mask, bool_masked_pos)
-        if config.patching == "per_lead" or leads == tuple(config.position_leads):
-            tokens = self.projection(patches)
-        else:
-            weight = self.projection.weight.unflatten(1, (len(config.position_leads), config.patch_size))
-            tokens = nn.functional.linear(patches, weight[:, lead_rows].flatten(1), self.projection.bias)
-        positions = self.position_embeddings[grid.rows, grid.columns].to(tokens.dtype)
-        if config.num_registers:
-            tokens = torch.cat((self.register_tokens.expand(batch, -1, -1), tokens), dim=1)
-            positions = nn.functional.pad(positions, (0, 0, config.num_registers, 0))
-        return tokens, positions, grid
-
-    def _visible_patches(self, patches, lead_rows, row_mask, bool_masked_pos) -> tuple[torch.Tensor, TokenGrid]:
-        batch, num_rows, num_columns, _ = patches.shape
-        rows = torch.tensor(lead_rows, device=patches.device)
-        ragged = False
-        if bool_masked_pos is None:
-            columns = torch.arange(num_columns, device=patches.device)[None]
-        elif bool_masked_pos.shape in ((batch, num_columns), (1, num_columns)):
-            columns, _ = split_masked(bool_masked_pos.to(patches.device))
-            patches = patches.gather(2, columns[:, None, :, None].expand(batch, num_rows, -1, patches.shape[-1]))
-            num_columns = columns.shape[1]
-        elif bool_masked_pos.shape == (batch, num_rows, num_columns):
-            visible, _ = split_masked(bool_masked_pos.to(patches.device).flatten(1))
-            patches = patches.flatten(1, 2).gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
-            row_of_token, columns = visible // num_columns, visible % num_columns
-            present = None if row_mask is None else row_mask.gather(1, row_of_token)
-            grid = TokenGrid(num_rows, num_columns, rows[row_of_token], columns, row_mask, present, ragged=True)
-            return patches, grid
-        else:
-            raise ValueError(
-                f"Expected bool_masked_pos of shape {(batch, num_columns)} or {(batch, num_rows, num_columns)}, got "
-                f"{tuple(bool_masked_pos.shape)}."
-            )
-        present = None if row_mask is None else row_mask.repeat_interleave(num_columns, dim=1)
-        rows_of_tokens = rows.repeat_interleave(num_columns)[None].expand(columns.shape[0], -1)
-        grid = TokenGrid(num_rows, num_columns, rows_of_tokens, columns.repeat(1, num_rows), row_mask, present, ragged)
-        return patches.flatten(1, 2), grid
-
-    def _check_input(self, input_values, leads, lead_mask):
-        config = self.config
-        if input_values.dim() != 3:
-            raise ValueError(
-                "Expected input_values of shape (batch, num_leads, num_samples), got "
-                f"{tuple(input_values.shape)}. EcgFeatureExtractor returns that shape."
-            )
-        if input_values.shape[1] != len(leads):
-            raise ValueError(
-                f"Expected {len(leads)} leads {list(leads)}, got {input_values.shape[1]}. Pass the record "
-                "through EcgFeatureExtractor, or name the rows of this batch with `leads=[...]`; a lead that is "
-                "missing is left out by name, never repeated."
-            )
-        if input_values.shape[2] != config.num_samples:
-            seconds = config.num_samples / config.sampling_rate
-            raise ValueError(
-                f"Expected {config.num_samples} samples ({seconds:g} s at {config.sampling_rate} Hz), got "
-                f"{input_values.shape[2]}. Pass the record through EcgFeatureExtractor, which resamples and windows, "
-                "or load the model with `num_samples=` the length that you want."
-            )
-        if lead_mask is not None and (lead_mask.dtype != torch.bool or lead_mask.shape != input_values.shape[:2]):
-            raise ValueError(
-                f"Expected a bool lead_mask of shape {tuple(input_values.shape[:2])}, True = present, got "
-                f"{lead_mask.dtype} of shape {tuple(lead_mask.shape)}."
-            )
-
-
-def split_masked(bool_masked_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Increasing indices of the visible and of the hidden positions, `(batch, visible)` and `(batch, hidden)`.
-
-    Args:
-        bool_masked_pos (`torch.BoolTensor` of shape `(batch, positions)`): `True` = hidden, equally many in each row.
-    """
-    counts = bool_masked_pos.sum(dim=1)
-    num_hidden = int(counts[0])
-    if bool((counts != num_hidden).any()):
-        raise ValueError(
-            f"Expected equally many hidden patches in every row of bool_masked_pos, got {counts.tolist()}. "
-            "Draw the masks of a batch with one count."
-        )
-    if num_hidden == bool_masked_pos.shape[1]:
-        raise ValueError(f"bool_masked_pos hides all {num_hidden} patches. Leave at least one visible.")
-    order = torch.argsort(bool_masked_pos.to(torch.uint8), dim=1, stable=True)
-    return order.split((order.shape[1] - num_hidden, num_hidden), dim=1)
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, **kwargs):
@@ -240,16 +62,17 @@ class EcgViTAttention(nn.Module):
         super().__init__()
         self.config = config
         self.num_heads = config.num_attention_heads
-        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.o_proj = EcgViTBranchOutput(config.hidden_size, config.hidden_size, config.use_bias, layer_number)
+        inner_width = self.num_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, inner_width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, inner_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, inner_width, bias=config.qkv_bias)
+        self.o_proj = EcgViTBranchOutput(inner_width, config.hidden_size, config.use_bias, layer_number)
 
     def forward(self, hidden_states: torch.Tensor, grid: TokenGrid, **kwargs):
-        batch, length, width = hidden_states.shape
+        batch, length, _ = hidden_states.shape
         wants_weights = kwargs.get("output_attentions") or self.config.output_attentions
         projections = (self.q_proj, self.k_proj, self.v_proj)
         query, key, value = (p(hidden_states).view(batch, length, self.num_heads, self.head_dim) for p in projections)
@@ -260,7 +83,7 @@ class EcgViTAttention(nn.Module):
             attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
             query, key, value = (states.transpose(1, 2) for states in (query, key, value))
             output, weights = attend(self, query, key, value, grid.attention_mask, scaling=self.scaling)
-        return self.o_proj(output.reshape(batch, length, width)), weights
+        return self.o_proj(output.reshape(batch, length, -1)), weights
 
     def _attend_on_grid(self, query, key, value, grid, wants_weights):
         shape = (query.shape[0], grid.num_rows, grid.num_columns, self.num_heads, self.head_dim)
@@ -332,6 +155,7 @@ class EcgViTPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The losses are means over a batch, not sums over tokens: the Trainer must not rescale them by an item count.
     accepts_loss_kwargs = False
+    _num_own_draws = 0
     # Whether a `teacher` has to follow after every optimiser step (`update_teacher`).
     has_teacher = False
     # What each Auto class loads from a folder that any class of this family saved.
@@ -353,6 +177,19 @@ class EcgViTPreTrainedModel(PreTrainedModel):
         if is_main_process:
             ship_source_files(self.auto_classes, save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+    def own_keys(self, batch_size: int) -> DrawKeys:
+        """Keys of the draws of a pretraining batch that came without them: always the same in evaluation, so that
+        losses compare; others each time in training. The batch's places stand for the records."""
+        number = 0
+        if self.training:
+            self._num_own_draws += 1
+            number = self._num_own_draws
+        return DrawKeys(seed=0, step=number, epoch=number, sample_ids=tuple(range(batch_size)))
+
+    def has_weight_decay(self, name: str, parameter: nn.Parameter) -> bool:
+        """Matrices decay, and so do tokens; biases, norms and LayerScale do not (the rule of Kim's code)."""
+        return parameter.ndim > 1 and "bias" not in name
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -376,6 +213,13 @@ class EcgViTPreTrainedModel(PreTrainedModel):
                 init.copy_(module.position_embeddings, position_table(module.config, module.config.hidden_size))
             if module.config.num_registers:
                 init.normal_(module.register_tokens, mean=0.0, std=std)
+            if module.config.lead_separators:
+                init.normal_(module.separator, mean=0.0, std=std)
+                init.normal_(module.lead_embeddings, mean=0.0, std=std)
+        elif isinstance(module, EcgViTAttentivePooler):
+            init.normal_(module.query_token, mean=0.0, std=std)
+        elif isinstance(module, EmbeddingProjection):
+            module.reset_parameters()
         elif isinstance(module, EcgViTResidual) and module.layer_scale is not None:
             init.constant_(module.layer_scale, self.config.layer_scale_init_value)
 
@@ -421,6 +265,31 @@ class EcgViTModel(EcgViTPreTrainedModel):
         Returns `last_hidden_state` `(batch_size, num_registers + tokens, hidden_size)`, registers first, then row by
         row, and `pooler_output` `(batch_size, hidden_size)`.
         """
+        hidden_states, grid = self.encode_tokens(input_values, leads, lead_mask, bool_masked_pos, **kwargs)
+        last_hidden_state = self.layernorm(hidden_states)
+        pooled = self.pool(hidden_states, last_hidden_state, grid)
+        if self.config.lead_separators:  # internal to the encoder
+            last_hidden_state = last_hidden_state[:, grid.num_prefix :]
+        return BaseModelOutputWithPooling(last_hidden_state=last_hidden_state, pooler_output=pooled)
+
+    def pool(self, hidden_states: torch.Tensor, last_hidden_state: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+        """`pooler_output` of all tokens before and after the final norm, by `config.pooling`."""
+        if self.config.pooling == "class_token":
+            return last_hidden_state[:, 0]
+        if self.config.pooling == "mean_then_norm":
+            return self.layernorm(mean_of_patches(hidden_states[:, grid.num_prefix :], grid.present))
+        return mean_of_patches(last_hidden_state[:, grid.num_prefix :], grid.present)
+
+    def encode_tokens(
+        self,
+        input_values: torch.Tensor | None,
+        leads: Sequence[str] | None = None,
+        lead_mask: torch.Tensor | None = None,
+        bool_masked_pos: torch.Tensor | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, TokenGrid]:
+        """All tokens after the last layer and before the final norm, `(batch, num_prefix + tokens, hidden_size)`, with
+        registers or separators first, and where they lie. Arguments as in `forward`."""
         if input_values is None:
             raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
         input_values = input_values.to(self.layernorm.weight.dtype)
@@ -430,52 +299,76 @@ class EcgViTModel(EcgViTPreTrainedModel):
             if number == 0 or self.config.position_every_layer:
                 hidden_states = hidden_states + positions
             hidden_states = layer(hidden_states, grid, **kwargs)
-        last_hidden_state = self.layernorm(hidden_states)
-        if self.config.pooling == "mean_then_norm":
-            pooled = self.layernorm(mean_of_patches(hidden_states[:, self.config.num_registers :], grid.present))
-        else:
-            pooled = mean_of_patches(last_hidden_state[:, self.config.num_registers :], grid.present)
-        return BaseModelOutputWithPooling(last_hidden_state=last_hidden_state, pooler_output=pooled)
+        return hidden_states, grid
 
     def _dense_attention_mask(self, grid: TokenGrid) -> torch.Tensor | None:
         """The mask of layers that do not attend on the grid; `None` where they do, or where all see all."""
-        registers = self.config.num_registers
         if self.config.attention_pattern == "full":
             if grid.present is None:
                 return None
             # A query without any key would give NaN: a record without a lead sees its zeros.
             keys = grid.present | ~grid.present.any(dim=1, keepdim=True)
-            return nn.functional.pad(keys, (registers, 0), value=True)[:, None, None, :]
-        if not grid.ragged and not registers:
+            if self.config.lead_separators:
+                prefix = grid.row_mask.repeat(1, 2)
+            else:
+                prefix = keys.new_ones(len(keys), grid.num_prefix)
+            return torch.cat((prefix, keys), dim=1)[:, None, None, :]
+        if not grid.ragged and not grid.num_prefix:
             return None
         mask = token_cross_mask(grid.rows, grid.columns)
         if grid.present is not None:
             # An absent row still sees itself: a query without any key would give NaN.
             same_row = grid.rows[:, :, None] == grid.rows[:, None, :]
             mask = mask & (grid.present[:, None, :] | same_row)
-        return nn.functional.pad(mask, (registers, 0, registers, 0), value=True)[:, None]
+        mask = nn.functional.pad(mask, (grid.num_prefix, 0, grid.num_prefix, 0), value=True)
+        if grid.present is not None and grid.num_prefix:  # registers see what is present
+            mask[:, : grid.num_prefix, grid.num_prefix :] = grid.present[:, None, :]
+        return mask[:, None]
 
 
-def mean_of_patches(hidden_states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Mean over the tokens of `(batch, tokens, hidden)`, those of absent leads left out."""
-    if present is None:
-        return hidden_states.mean(dim=1)
-    weights = present.to(hidden_states.dtype)[..., None]
-    return torch.where(present[..., None], hidden_states, 0.0).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+class EcgViTAttentivePooler(nn.Module):
+    """One learned query attends to all tokens, registers included; no norm, no MLP, no residual (Weimann)."""
+
+    def __init__(self, config: EcgViTConfig):
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.query_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        for name in ("q_proj", "k_proj", "v_proj"):
+            self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias))
+
+    def forward(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        hidden_states (`torch.FloatTensor` of shape `(batch, tokens, hidden_size)`): after the final norm.
+        token_mask (`torch.BoolTensor` of shape `(batch, tokens)`, *optional*): `True` = present.
+
+        Returns `(batch, hidden_size)`.
+        """
+        query = self.q_proj(self.query_token).expand(len(hidden_states), -1, -1)
+        states = (query, self.k_proj(hidden_states), self.v_proj(hidden_states))
+        query, key, value = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in states)
+        mask = None if token_mask is None else token_mask[:, None, None, :]
+        pooled = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return pooled.transpose(1, 2).flatten(1)
 
 
 class EcgViTForSequenceClassification(EcgViTPreTrainedModel):
-    """The encoder with a linear head on the pooled feature: multi-label, single-label or regression.
+    """The encoder with a linear head: multi-label, single-label or regression.
 
     `config.problem_type` decides the loss: `"multi_label_classification"` (binary cross-entropy on float labels),
-    `"single_label_classification"` (cross-entropy), `"regression"` (mean squared error).
+    `"single_label_classification"` (cross-entropy), `"regression"` (mean squared error). `config.classifier_pooling`
+    decides what the head reads.
     """
+
+    encoder_class = EcgViTModel  # a method with an initialisation of its own names its encoder
 
     def __init__(self, config: EcgViTConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.ecg_vit = EcgViTModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.ecg_vit = self.encoder_class(config)
+        if config.classifier_pooling == "attentive":
+            self.attentive_pooler = EcgViTAttentivePooler(config)
+        width = config.pooled_size if config.classifier_pooling == "pooled" else config.hidden_size
+        self.classifier = nn.Linear(width, config.num_labels, bias=config.classifier_bias)
         self.post_init()
 
     @can_return_tuple
@@ -493,45 +386,83 @@ class EcgViTForSequenceClassification(EcgViTPreTrainedModel):
             Class indices, float multi-hot vectors or targets of a regression, by `config.problem_type`.
         """
         outputs = self.ecg_vit(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
-        logits = self.classifier(outputs.pooler_output)
+        logits = self.classifier(self._pool(outputs, lead_mask))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def _pool(self, outputs: BaseModelOutputWithPooling, lead_mask: torch.Tensor | None) -> torch.Tensor:
+        pooling = self.config.classifier_pooling
+        if pooling == "pooled":
+            return outputs.pooler_output
+        if pooling == "register":
+            return outputs.last_hidden_state[:, 0]
+        if lead_mask is None or self.config.patching == "all_leads":
+            return self.attentive_pooler(outputs.last_hidden_state)
+        # Registers and extra channels are always there; a record without a lead sees its zeros.
+        present = nn.functional.pad(lead_mask, (0, self.config.extra_channels), value=True)
+        present = present.repeat_interleave(self.config.num_columns, dim=1)
+        present = nn.functional.pad(present, (self.config.num_registers, 0), value=True)
+        return self.attentive_pooler(outputs.last_hidden_state, present | ~present.any(dim=1, keepdim=True))
 
 
 @dataclass
 class EcgViTEmbeddingOutput(ModelOutput):
     """
     Args:
-        embeddings (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Pooled features of unit length.
+        loss (`torch.FloatTensor` of shape `()`, *optional*): Triplet loss of the batch, with `labels`.
+        embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size or hidden_size)`): Of unit length.
     """
 
+    loss: torch.FloatTensor | None = None
     embeddings: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class EcgViTForEmbedding(EcgViTPreTrainedModel):
-    """The encoder for retrieval and metric learning: one vector of unit length a record."""
+    """The encoder for retrieval and metric learning: one vector of unit length a record.
+
+    With `labels` it gives a triplet loss (see `metric_learning.py`) over the batch of all ranks, so that the stock
+    Trainer trains it. `model.ecg_vit.requires_grad_(False)` leaves the encoder as it is, as the SMILES project does.
+    """
+
+    encoder_class = EcgViTModel
 
     def __init__(self, config: EcgViTConfig):
         super().__init__(config)
-        self.ecg_vit = EcgViTModel(config)
+        self.ecg_vit = self.encoder_class(config)
+        if config.embedding_size is not None:
+            self.projection = EmbeddingProjection(
+                config.pooled_size, config.embedding_hidden_size, config.embedding_size
+            )
         self.post_init()
 
     @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         **kwargs,
     ) -> EcgViTEmbeddingOutput:
-        r"""input_values, leads, lead_mask: see [`EcgViTModel`]."""
+        r"""
+        input_values, leads, lead_mask: see [`EcgViTModel`].
+        labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
+            Class indices, or multi-hot vectors; see [`~metric_learning.matching_pairs`].
+        """
         outputs = self.ecg_vit(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
-        embeddings = nn.functional.normalize(outputs.pooler_output, dim=-1)
-        return EcgViTEmbeddingOutput(embeddings, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
+        features = outputs.pooler_output
+        if self.config.embedding_size is not None:
+            features = self.projection(features)
+        embeddings, loss = nn.functional.normalize(features.float(), dim=-1), None
+        if labels is not None:
+            batch = (gather_rows(embeddings), gather_rows(labels)) if self.training else (embeddings, labels)
+            generator = self.own_keys(len(labels)).shared("triplets")
+            loss = mined_triplet_loss(*batch, self.config.triplet_mining, self.config.triplet_margin, generator)
+        return EcgViTEmbeddingOutput(loss, embeddings, outputs.hidden_states, outputs.attentions)
 
 
 __all__ = ["EcgViTForEmbedding", "EcgViTForSequenceClassification", "EcgViTModel", "EcgViTPreTrainedModel"]

@@ -6,7 +6,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from .schedules import cosine_schedule, linear_schedule
+from .schedules import cosine_schedule, linear_schedule, weimann_momentum
 
 logger = logging.get_logger(__name__)
 
@@ -21,7 +21,12 @@ class TeacherCallback(TrainerCallback):
     """Lets the teacher follow the student after every optimiser step (Kim, section 3.1)."""
 
     def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        model.update_teacher(linear_schedule(state.global_step, state.max_steps, args.ema_start, args.ema_end))
+        step, last = state.global_step, state.max_steps
+        if args.published_schedule == "weimann":
+            momentum = weimann_momentum(step, last, args.ema_start, args.ema_end, args.gradient_accumulation_steps)
+        else:
+            momentum = linear_schedule(step, last, args.ema_start, args.ema_end)
+        model.update_teacher(momentum)
 
 
 class WeightDecayCallback(TrainerCallback):
@@ -69,7 +74,11 @@ class CollapseMonitor(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not logs or "effective_rank" not in logs:
             return
-        dead = logs["feature_spread"] < MIN_RELATIVE_SPREAD or logs["effective_rank"] < MIN_EFFECTIVE_RANK
+        dead = (
+            logs["feature_spread"] < MIN_RELATIVE_SPREAD
+            or logs["effective_rank"] < MIN_EFFECTIVE_RANK
+            or logs.get("projection_std", 1.0) < MIN_RELATIVE_SPREAD  # of methods with a projector: no gradient there
+        )
         self.collapsed_logs = self.collapsed_logs + 1 if dead else 0
         if args.collapse_patience and self.collapsed_logs >= args.collapse_patience:
             raise RuntimeError(

@@ -3,19 +3,23 @@
 import torch
 from torch import nn
 from transformers import Trainer
+from transformers.utils import ModelOutput
 
-from ecg_transformers.modeling.masking import keyed_generator
+from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 
 from .callbacks import CollapseMonitor, TeacherCallback, WeightDecayCallback
-from .schedules import kim_learning_rate
+from .schedules import kim_learning_rate, weimann_learning_rate
+
+LEARNING_RATES = {"kim": kim_learning_rate, "weimann": weimann_learning_rate}
 
 
 class EcgSslTrainer(Trainer):
     """Runs any `ForPreTraining` model of this library.
 
     What it adds to [`~transformers.Trainer`]: int16 batches become float32 input on the device; what a method shares
-    over a batch (the mask) is drawn from a generator keyed by (seed, optimiser step), hence equal on all ranks, in
-    all micro-batches of a step and after a resume; the teacher follows; collapse and NaN losses stop the run.
+    over a batch is drawn from a generator keyed by (seed, optimiser step), hence equal on all ranks, in all
+    micro-batches of a step and after a resume, and what belongs to a record from one keyed by (seed, epoch, record);
+    the teacher follows; the parts of a loss are logged; collapse and NaN losses stop the run.
     Accumulation equals one large batch for losses that are means over records (Kim's, with all leads present); what
     an objective takes from the batch as a whole (position statistics, variance and covariance, the number of present
     leads) is taken from a micro-batch. `processing_class` is the [`EcgFeatureExtractor`], saved with every
@@ -33,6 +37,7 @@ class EcgSslTrainer(Trainer):
                 f"The model is in {self.model.dtype}: in half precision a teacher stands still, because its small "
                 "steps round to nothing. Load it with dtype=torch.float32 and train with bf16=True."
             )
+        self._parts = {}
         self.collapse_monitor = CollapseMonitor()
         self.add_callback(self.collapse_monitor)
         if self.model.has_teacher:
@@ -42,22 +47,34 @@ class EcgSslTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
-        sample_id = inputs.pop("sample_id", None)
+        sample_ids = inputs.pop("sample_id").tolist() if "sample_id" in inputs else []
+        training = self.model.training
         if "signal" in inputs:
             signal, sampling_rate = inputs.pop("signal"), inputs.pop("sampling_rate")
             window_starts = None
-            if self.args.random_windows and self.model.training:
-                window_starts = self._draw_window_starts(sample_id.tolist(), signal.shape[-1], sampling_rate)
+            if self.args.random_windows and training:
+                window_starts = self._draw_window_starts(sample_ids, signal.shape[-1], sampling_rate)
             input_values, lead_mask = self.processing_class.process_batch(
                 signal, inputs.pop("gain"), sampling_rate=sampling_rate, window_starts=window_starts
             )
             inputs["input_values"] = input_values
             if lead_mask is not None:
                 inputs["lead_mask"] = lead_mask
-        elif self.args.random_windows and self.model.training:
-            chosen = self._choose_windows(sample_id.tolist())
+        elif self.args.random_windows and training:
+            chosen = self._choose_windows(sample_ids)
             inputs = {name: value[chosen] for name, value in inputs.items()}
+            sample_ids = [sample_ids[row] for row in chosen]
+        if sample_ids:  # all windows of a record draw alike
+            num_windows = len(inputs["input_values"]) // len(sample_ids)
+            sample_ids = [record for record in sample_ids for _ in range(num_windows)]
+        if sample_ids or training:  # the stock Trainer prepares a batch of an evaluation twice
+            inputs |= self.model.draw_inputs(inputs["input_values"], self._draw_keys(sample_ids))
         return inputs
+
+    def _draw_keys(self, sample_ids: list[int]) -> DrawKeys:
+        """In evaluation always the same, so that losses of different steps compare."""
+        step, epoch = (self.state.global_step, int(self.state.epoch or 0)) if self.model.training else (0, 0)
+        return DrawKeys(self.args.seed, step, epoch, tuple(sample_ids))
 
     def _choose_windows(self, sample_ids: list[int]) -> list[int]:
         """One of the windows of each record, where the feature extractor has cut them (records of several layouts)."""
@@ -85,9 +102,6 @@ class EcgSslTrainer(Trainer):
         return super().prediction_step(model, self._prepare_inputs(inputs), prediction_loss_only, ignore_keys)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.model.training:
-            generator = keyed_generator(self.args.seed, "mask", self.state.global_step)
-            inputs["bool_masked_pos"] = self.model.draw_mask(generator)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if not torch.isfinite(loss):
             raise RuntimeError(
@@ -96,24 +110,35 @@ class EcgSslTrainer(Trainer):
             )
         if self.model.training:
             self.collapse_monitor.observe(outputs.pooler_output)
+            self._observe_parts(outputs)
         return (loss, outputs) if return_outputs else loss
+
+    def _observe_parts(self, outputs: ModelOutput):
+        """Sums the scalars that a model returns beside its loss (parts of it, perplexity) until the next log."""
+        for name, value in outputs.items():
+            if name != "loss" and torch.is_tensor(value) and value.ndim == 0:
+                total, count = self._parts.get(name, (0.0, 0))
+                self._parts[name] = (total + value.detach().float(), count + 1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs |= self.collapse_monitor.measure()
+            logs |= {name: (total / count).item() for name, (total, count) in self._parts.items()}
+            self._parts.clear()
         super().log(logs, start_time)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Matrices decay; biases, norms and LayerScale do not (the rule of Kim's code)."""
-        return [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and "bias" not in name]
+        """What decays is a method's own rule (`has_weight_decay`)."""
+        return [name for name, parameter in model.named_parameters() if self.model.has_weight_decay(name, parameter)]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         if self.args.published_schedule is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
+        curve = LEARNING_RATES[self.args.published_schedule]
         peak, warmup_steps = self.args.learning_rate, self.args.get_warmup_steps(num_training_steps)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer if optimizer is None else optimizer,
-            lambda step: kim_learning_rate(step, warmup_steps, num_training_steps, peak) / peak,
+            lambda step: curve(step, warmup_steps, num_training_steps, peak=peak) / peak,
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler

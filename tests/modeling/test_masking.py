@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -5,8 +6,18 @@ from ecg_transformers.modeling.masking import (
     hidden_count_bounds,
     keyed_generator,
     sample_multi_block_mask,
+    sample_published_segment_masks,
     sample_random_mask,
+    sample_segment_masks,
 )
+
+# Name of the golden draws: columns, smallest block, range of the visible fraction.
+SEGMENTS = {
+    "pretrain_default_N200": (200, 10, (0.15, 0.25)),
+    "demo_N36": (36, 3, (0.2, 0.5)),
+    "N20_mb3": (20, 3, (0.15, 0.25)),
+    "crop50_mb10": (50, 10, (0.15, 0.25)),
+}
 
 
 @pytest.mark.parametrize("key", ["random_0.6_0.7", "random_0.7_0.8", "block_0.175_0.225", "block_0.15_0.2"])
@@ -54,3 +65,93 @@ def test_drawing_masks_leaves_the_global_random_state_alone():
     before = torch.random.get_rng_state()
     sample_multi_block_mask(50, (0.175, 0.225), 4, keyed_generator(0))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("key", SEGMENTS)
+def test_a_thousand_segment_masks_equal_the_published_ones_bit_for_bit(golden, key):
+    num_columns, min_block, keep_range = SEGMENTS[key]
+    random_state = np.random.RandomState(0)
+    for row in golden("weimann_masks")["weimann/" + key].bool():
+        mask = sample_published_segment_masks(num_columns, keep_range, min_block, 1, random_state)
+        assert torch.equal(mask[0], row)
+
+
+def test_the_records_of_a_batch_follow_each_other_in_the_published_stream(golden):
+    masks = sample_published_segment_masks(200, (0.15, 0.25), 10, 8, np.random.RandomState(3))
+    hidden, visible = (torch.nonzero(part)[:, 1].view(8, -1) for part in (masks, ~masks))
+    assert torch.equal(hidden, golden("weimann_masks")["weimann/batch8_seed3_mask_predictor"])
+    assert torch.equal(visible, golden("weimann_masks")["weimann/batch8_seed3_mask_encoder"])
+
+
+def draw_segments(key, num_draws):
+    num_columns, min_block, (least, most) = SEGMENTS[key]
+    masks = [
+        sample_segment_masks(
+            num_columns,
+            (1 - most, 1 - least),
+            min_block,
+            keyed_generator("ratio", draw),
+            [keyed_generator("record", draw)],
+        )
+        for draw in range(num_draws)
+    ]
+    return torch.cat(masks)
+
+
+def runs(masks):
+    """Number of hidden runs of each mask, and the length of every run."""
+    edges = torch.nn.functional.pad(masks.int(), (1, 1)).diff(dim=1)
+    starts, ends = (torch.nonzero(edges == sign) for sign in (1, -1))
+    return torch.bincount(starts[:, 0], minlength=len(masks)), ends[:, 1] - starts[:, 1]
+
+
+@pytest.mark.parametrize("key", SEGMENTS)
+def test_segments_drawn_together_have_the_statistics_of_the_published_ones(golden, golden_facts, key):
+    published = golden_facts("weimann_masks")["stats"]["weimann/" + key]
+    draws = published["draws"]
+    masks = draw_segments(key, draws)
+    counts = masks.sum(dim=1)
+    assert published["min_masked"] <= counts.min() and counts.max() <= published["max_masked"]
+    num_runs, lengths = runs(masks)
+    assert lengths.min() >= published["run_len_min"]
+    reference_runs, reference_lengths = runs(golden("weimann_masks")["weimann/" + key].bool())
+    for ours, reference in ((counts, None), (num_runs, reference_runs), (lengths, reference_lengths)):
+        expected = published["mean_masked_count"] if reference is None else reference.double().mean().item()
+        error = ours.double().std().item() * (2 / draws) ** 0.5  # of the difference of two samples of this size
+        assert ours.double().mean().item() == pytest.approx(expected, abs=4 * error)
+    frequency = torch.tensor(published["per_position_freq"])
+    error = (2 * frequency * (1 - frequency) / draws).sqrt()
+    deviations = (masks.float().mean(dim=0) - frequency) / error.clamp(min=1e-3)
+    assert deviations.abs().max() < 5 and deviations.square().mean() < 2.5
+    for number, count in published["hist_runs"].items():
+        share = count / draws
+        ours = (num_runs == int(number)).double().mean().item()
+        assert ours == pytest.approx(share, abs=4 * (2 * share * (1 - share) / draws) ** 0.5 + 2 / draws)
+
+
+def test_the_mask_of_a_record_depends_on_its_own_generator_and_the_shared_ratio_alone():
+    def draw(records, ratio="ratio"):
+        generators = [keyed_generator("record", record) for record in records]
+        return sample_segment_masks(200, (0.75, 0.85), 10, keyed_generator(ratio), generators)
+
+    together = draw(range(6))
+    assert len(set(together.sum(dim=1).tolist())) == 1
+    assert torch.equal(draw([4, 1]), together[[4, 1]])
+    assert not torch.equal(together[0], together[1])
+    counts = {int(draw([0], ratio).sum()) for ratio in range(400)}
+    assert counts == set(range(150, 170))  # what the authors' law hides of 200
+
+
+def test_fewer_hidden_columns_than_the_smallest_block_are_one_short_block():
+    for hidden, masks in (
+        (9, sample_published_segment_masks(20, (0.55, 0.55), 10, 200, np.random.RandomState(0))),
+        (
+            9,
+            sample_segment_masks(
+                20, (0.45, 0.45), 10, keyed_generator(0), [keyed_generator(record) for record in range(200)]
+            ),
+        ),
+    ):
+        num_runs, lengths = runs(masks)
+        assert (num_runs == 1).all() and (lengths == hidden).all()
+        assert masks.any(dim=0).all()  # anywhere

@@ -385,7 +385,7 @@ def test_embeddings_have_unit_length():
         ({"num_samples": 65}, r"num_samples \(65\) must be a multiple of patch_size \(10\)"),
         ({"patching": "per_beat"}, "Expected patching to be one of"),
         ({"sampling_rate": 0}, "Expected sampling_rate above 0"),
-        ({"patch_size": 0}, "Expected patch_size above 0"),
+        ({"patch_size": 0}, "Expected patch_size of at least 1"),
         ({"drop_path_rate": 1.0}, "0 <= drop_path_rate < 1"),
         ({"num_attention_heads": 5}, "must be a multiple of num_attention_heads"),
     ],

@@ -6,7 +6,9 @@ from .configuration_ecg_vit import EcgViTConfig
 from .masking import hidden_count_bounds
 
 JEPA_CHOICES = {
-    "mask_type": ("random", "multi_block"),
+    "mask_type": ("random", "multi_block", "segments"),
+    "evaluated_encoder": ("student", "teacher"),
+    "initializer": ("kim", "weimann", "xavier_uniform"),
     "target_normalization": ("layer_norm", "position", "none"),
     "prediction_loss": ("smooth_l1", "l1", "mse"),
 }
@@ -16,25 +18,38 @@ JEPA_CHOICES = {
 class EcgJepaConfig(EcgViTConfig):
     r"""
     Configuration of an [`EcgJepaForPreTraining`]. The defaults are ECG-JEPA with Cross-Pattern Attention and
-    multi-block masks (Kim, arXiv 2410.08559). Takes every field of [`EcgViTConfig`] too.
+    multi-block masks (Kim, arXiv 2410.08559). ECG-JEPA of Weimann and Conrad (arXiv 2410.13867) is other values of
+    the same fields: the presets `weimann_xs`, `weimann_s`, `weimann_b`. Takes every field of [`EcgViTConfig`] too.
 
     Args:
         mask_type (`str`, *optional*, defaults to `"multi_block"`):
-            Which time patches are hidden, in all leads at once and for the whole batch: the union of several blocks,
-            or `"random"` patches.
+            Which time patches are hidden, in all leads at once: for the whole batch the union of several blocks, or
+            `"random"` patches (Kim); or other long `"segments"` in each record, one ratio a batch (Weimann).
         mask_ratio (`tuple[float, float]`, *optional*, defaults to `(0.175, 0.225)`):
-            Range of the hidden fraction: of one block, or of all random patches (Kim: 0.6 to 0.7).
+            Range of the hidden fraction: of one block, or of all random patches (Kim: 0.6 to 0.7) or segments
+            (Weimann: 0.75 to 0.85, stated there as 0.15 to 0.25 kept).
         num_mask_blocks (`int`, *optional*, defaults to 4):
             Number of blocks of `"multi_block"`.
+        min_segment_patches (`int`, *optional*, defaults to 10):
+            Fewest patches of a block of `"segments"` (the last one may be shorter).
         spare_last_patch (`bool`, *optional*, defaults to `False`):
             Parity with the authors' code, whose blocks never hide the last patch (an off-by-one).
+        evaluated_encoder (`str`, *optional*, defaults to `"student"`):
+            Which encoder the method is evaluated with, hence `ecg_vit` and what `AutoModel` loads: the trained
+            `"student"` (Kim) or its moving average, the `"teacher"` (Weimann).
+        initializer (`str`, *optional*, defaults to `"kim"`):
+            Initial weights: `"kim"` (see [`EcgViTPreTrainedModel`]); `"weimann"`: truncated normal, the last linear
+            of every residual branch divided by sqrt(2 x layers of the encoder), in the predictor too;
+            `"xavier_uniform"`: Weimann before October 2025, the paper included. With the last two, the mask token and
+            the registers have no weight decay.
         target_normalization (`str`, *optional*, defaults to `"layer_norm"`):
             What is predicted of the teacher's hidden states: their `"layer_norm"` over the channels, without
             parameters (Kim); `"position"`, the same less its mean over the batch at each lead and moment, every
             channel at unit variance, so that predicting the position earns nothing; or the states themselves,
             `"none"` (Weimann).
         prediction_loss (`str`, *optional*, defaults to `"smooth_l1"`):
-            `"smooth_l1"` (Kim), `"l1"` (Weimann) or `"mse"`, the squared distance of I-JEPA. A mean over all elements.
+            `"smooth_l1"` (Kim), `"l1"` (Weimann) or `"mse"`, with `target_normalization="none"` the plain squared
+            distance of the I-JEPA recipe. A mean over all elements.
         variance_weight (`float`, *optional*, defaults to 0.0):
             Weight of a penalty on pooled student features that differ too little between records (the variance term
             of VICReg, arXiv 2105.04906). Not in Kim's method; with few records it keeps features from dying.
@@ -57,7 +72,10 @@ class EcgJepaConfig(EcgViTConfig):
     mask_type: str = "multi_block"
     mask_ratio: list[float] | tuple[float, ...] = (0.175, 0.225)
     num_mask_blocks: int = 4
+    min_segment_patches: int = 10
     spare_last_patch: bool = False
+    evaluated_encoder: str = "student"
+    initializer: str = "kim"
     target_normalization: str = "layer_norm"
     prediction_loss: str = "smooth_l1"
     variance_weight: float | int = 0.0
@@ -74,8 +92,9 @@ class EcgJepaConfig(EcgViTConfig):
         for field, choices in JEPA_CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
-        if self.num_mask_blocks < 1:
-            raise ValueError(f"Expected num_mask_blocks of at least 1, got {self.num_mask_blocks}.")
+        for field in ("num_mask_blocks", "min_segment_patches"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
         if len(self.mask_ratio) != 2 or not 0.0 < self.mask_ratio[0] <= self.mask_ratio[1] <= 1.0:
             raise ValueError(f"Expected mask_ratio as two fractions, low <= high, got {self.mask_ratio}.")
         fewest, most = hidden_count_bounds(self.num_columns, self.mask_ratio)
@@ -89,13 +108,14 @@ class EcgJepaConfig(EcgViTConfig):
 
     def predictor_config(self) -> EcgViTConfig:
         """The predictor's layers as an encoder of one row: dense attention, the same positions along time."""
+        encodes_no_time = self.position_embedding in ("learned", "sincos_leads")
         return EcgViTConfig(
             leads=self.leads[:1],
             sampling_rate=self.sampling_rate,
             num_samples=self.num_samples,
             patch_size=self.patch_size,
             attention_pattern="full",
-            position_embedding="sincos_2d" if self.position_embedding == "learned" else self.position_embedding,
+            position_embedding="sincos_2d" if encodes_no_time else self.position_embedding,
             position_every_layer=self.position_every_layer,
             hidden_size=self.predictor_hidden_size,
             num_hidden_layers=self.predictor_num_hidden_layers,

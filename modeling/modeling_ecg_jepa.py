@@ -1,12 +1,21 @@
 """ECG-JEPA: a student sees the visible time patches and predicts the teacher's hidden states of the hidden ones.
 
-Sehun Kim, "Learning General Representation of 12-Lead Electrocardiogram with a Joint-Embedding Predictive
-Architecture", arXiv 2410.08559. Symbols of the paper and where they are: student f_theta is `ecg_vit`, teacher
-f_theta-bar is `teacher` (an exponential moving average of the student), predictor g_phi is `predictor`.
+Two systems of this name are two settings of one class. Sehun Kim, "Learning General Representation of 12-Lead
+Electrocardiogram with a Joint-Embedding Predictive Architecture", arXiv 2410.08559: patches of single leads,
+Cross-Pattern Attention; the **student** is evaluated. Weimann and Conrad, "Self-Supervised Pre-Training with
+Joint-Embedding Predictive Architecture Boosts ECG Classification Performance", arXiv 2410.13867: patches of all leads,
+registers, nothing with a bias; the **teacher** is evaluated. `ecg_vit` is always the evaluated one. Symbols of the
+papers: student f_theta is `trained_encoder`, teacher f_theta-bar is `target_encoder` (an exponential moving average of
+the student), predictor g_phi is `predictor`.
 
-Where we differ from the authors' code, by default: the teacher gives targets without stochastic depth
-(`teacher_drop_path`), and blocks may hide the last patch (`spare_last_patch`). Kim draws one mask a batch and adds the
-positions before every layer; so do we.
+Where we differ from Kim's code, by default: the teacher gives targets without stochastic depth (`teacher_drop_path`),
+and blocks may hide the last patch (`spare_last_patch`). Kim draws one mask a batch and adds the positions before every
+layer; so do we.
+
+Where we differ from Weimann's code: the teacher follows after every optimiser step, there at the start of every
+training forward. The numbers are the same if step s uses the momentum that the authors' schedule has for s + 1, but
+for one more update after the last step (`weimann_momentum` in `train/schedules.py`); and with accumulation the targets
+of a step do not move between its micro-batches. A mask that would make their law fail does not (see `masking.py`).
 """
 
 from collections.abc import Sequence
@@ -20,17 +29,18 @@ from transformers.utils.generic import can_return_tuple
 
 from .collectives import gather_rows, sum_over_ranks, world_size
 from .configuration_ecg_jepa import EcgJepaConfig
-from .masking import keyed_generator, sample_multi_block_mask, sample_random_mask
+from .masking import DrawKeys, sample_multi_block_mask, sample_random_mask, sample_segment_masks
 from .modeling_ecg_vit import (
+    EcgViTAttention,
+    EcgViTAttentivePooler,
+    EcgViTBranchOutput,
     EcgViTForEmbedding,
     EcgViTForSequenceClassification,
     EcgViTLayer,
     EcgViTModel,
     EcgViTPreTrainedModel,
-    TokenGrid,
-    position_table,
-    split_masked,
 )
+from .patch_embedding import EcgViTEmbeddings, TokenGrid, position_table, split_masked
 
 PREDICTION_LOSSES = {
     "smooth_l1": nn.functional.smooth_l1_loss,
@@ -46,7 +56,8 @@ class EcgJepaForPreTrainingOutput(ModelOutput):
         loss (`torch.FloatTensor` of shape `()`): Distance of predictions and targets, a mean over all elements.
         predictions (`torch.FloatTensor` of shape `(batch_size, rows, hidden columns, hidden_size)`):
             What the predictor makes of the hidden patches.
-        targets (`torch.FloatTensor` of the same shape): Normalised hidden states of the teacher, without gradient.
+        targets (`torch.FloatTensor` of the same shape):
+            Hidden states of the teacher, normalised by `config.target_normalization`, without gradient.
         pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
             The teacher's pooled feature of the whole record, for monitoring collapse.
         last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_registers + visible, hidden_size)`):
@@ -71,13 +82,67 @@ class EcgJepaPreTrainedModel(EcgViTPreTrainedModel):
         "AutoModelForSequenceClassification": "modeling_ecg_jepa.EcgJepaForSequenceClassification",
     }
 
+    def has_weight_decay(self, name: str, parameter: nn.Parameter) -> bool:
+        """Kim's code decays its mask token; Weimann's decays the matrices of linear maps alone."""
+        is_token = name.endswith(("register_tokens", "mask_token", "query_token"))
+        return super().has_weight_decay(name, parameter) and not (is_token and self.config.initializer != "kim")
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, EcgJepaPredictor):
+            init.normal_(module.mask_token, mean=0.0, std=self.config.initializer_range)
+            init.copy_(module.position_embeddings, position_table(module.config, module.config.hidden_size)[0])
+        if self.config.initializer != "kim":
+            self._init_tokens(module)
+        if self.config.initializer == "weimann" and isinstance(module, nn.Linear):
+            # The depth is that of the encoder, in the predictor too.
+            depth = 2 * self.config.num_hidden_layers if isinstance(module, EcgViTBranchOutput) else 1
+            init.trunc_normal_(module.weight, std=self.config.initializer_range / depth**0.5)
+        elif self.config.initializer == "xavier_uniform" and isinstance(module, nn.Linear):
+            xavier_uniform_of_fused_(module.weight, 1)
+
+    @torch.no_grad()
+    def initialize_weights(self):
+        super().initialize_weights()
+        if self.config.initializer == "xavier_uniform":
+            for module in self.modules():
+                self._init_fused(module)
+
+    def _init_tokens(self, module):
+        std = self.config.initializer_range
+        if isinstance(module, EcgJepaPredictor):
+            init.trunc_normal_(module.mask_token, std=std)
+        elif isinstance(module, EcgViTEmbeddings) and module.config.num_registers:
+            init.trunc_normal_(module.register_tokens, std=std)
+        elif isinstance(module, EcgViTAttentivePooler):
+            init.trunc_normal_(module.query_token, std=std)
+
+    def _init_fused(self, module):
+        """Xavier's bound counts the rows of a weight as the authors store it: q, k and v in one matrix, patches as a
+        convolution. What a checkpoint has given stays."""
+        if isinstance(module, EcgViTAttention):
+            for projection in (module.q_proj, module.k_proj, module.v_proj):
+                xavier_uniform_of_fused_(projection.weight, 3)
+        elif isinstance(module, EcgViTAttentivePooler):
+            for projection in (module.k_proj, module.v_proj):
+                xavier_uniform_of_fused_(projection.weight, 2)
+        elif isinstance(module, EcgViTEmbeddings):
+            xavier_uniform_of_fused_(module.projection.weight, module.config.patch_size)
+
+
+def xavier_uniform_of_fused_(weight: torch.Tensor, parts: int):
+    """Xavier's uniform for a `(rows, columns)` weight that is one of `parts` equal parts of a taller one."""
+    num_rows, num_columns = weight.shape
+    init.xavier_uniform_(weight, gain=((num_rows + num_columns) / (parts * num_rows + num_columns)) ** 0.5)
+
 
 # What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
-PRETRAINING_ONLY = [r"^teacher\.", r"^predictor\."]
+PRETRAINING_ONLY = [r"^teacher\.", r"^student\.", r"^predictor\."]
 
 
 class EcgJepaModel(EcgJepaPreTrainedModel, EcgViTModel):
-    """The encoder of an ECG-JEPA checkpoint (Kim: the student)."""
+    """The encoder that an ECG-JEPA checkpoint is evaluated with (Kim: the student, Weimann: the teacher)."""
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
@@ -85,18 +150,21 @@ class EcgJepaModel(EcgJepaPreTrainedModel, EcgViTModel):
 class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel, EcgViTForSequenceClassification):
     """[`EcgViTForSequenceClassification`] for ECG-JEPA checkpoints."""
 
+    encoder_class = EcgJepaModel
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class EcgJepaForEmbedding(EcgJepaPreTrainedModel, EcgViTForEmbedding):
     """[`EcgViTForEmbedding`] for ECG-JEPA checkpoints."""
 
+    encoder_class = EcgJepaModel
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class EcgJepaPredictor(nn.Module):
     """Fills in the hidden patches of each row from its visible ones. Rows are separate sequences: what a row knows of
-    the other leads, the student's tokens brought along."""
+    the other leads, the student's tokens brought along. It has biases where the encoder has them, and no registers,
+    LayerScale or Cross-Pattern Attention."""
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__()
@@ -147,34 +215,41 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
         self.ecg_vit = EcgJepaModel(config)
-        self.teacher = EcgJepaModel(config).requires_grad_(False)
+        if config.evaluated_encoder == "student":
+            self.teacher = EcgJepaModel(config)
+        else:
+            self.student = EcgJepaModel(config)
         self.predictor = EcgJepaPredictor(config)
-        self._num_masks_drawn = 0
+        self.target_encoder.requires_grad_(False)
         self._last_seen_weight = None
         self._steps_without_teacher = 0
         self.post_init()
 
-    # --- weights ------------------------------------------------------------------------------------------------
+    @property
+    def trained_encoder(self) -> EcgJepaModel:
+        """The student."""
+        return self.ecg_vit if self.config.evaluated_encoder == "student" else self.student
 
-    @torch.no_grad()
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        if isinstance(module, EcgJepaPredictor):
-            init.normal_(module.mask_token, mean=0.0, std=self.config.initializer_range)
-            init.copy_(module.position_embeddings, position_table(module.config, module.config.hidden_size)[0])
+    @property
+    def target_encoder(self) -> EcgJepaModel:
+        """The teacher."""
+        return self.teacher if self.config.evaluated_encoder == "student" else self.ecg_vit
+
+    # --- weights ------------------------------------------------------------------------------------------------
 
     def init_weights(self):
         super().init_weights()
         self.reset_teacher()
 
     def _initialize_missing_keys(self, *args, **kwargs):
-        # A checkpoint without a teacher (a bare encoder) must give teacher = student, not a random teacher.
-        missing = [name for name, p in self.teacher.named_parameters() if not getattr(p, "_is_hf_initialized", False)]
+        # A checkpoint of one encoder is that of `ecg_vit`: teacher = student, and neither of them random.
+        other = self.teacher if self.config.evaluated_encoder == "student" else self.student
+        missing = [name for name, p in other.named_parameters() if not getattr(p, "_is_hf_initialized", False)]
         super()._initialize_missing_keys(*args, **kwargs)
         with torch.no_grad():
             for name in missing:
-                self.teacher.get_parameter(name).copy_(self.ecg_vit.get_parameter(name))
-        self.teacher.requires_grad_(False)  # loading has replaced the parameters by trainable ones
+                other.get_parameter(name).copy_(self.ecg_vit.get_parameter(name))
+        self.target_encoder.requires_grad_(False)  # loading has replaced the parameters by trainable ones
 
     @torch.no_grad()
     def reset_teacher(self):
@@ -184,15 +259,16 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
 
     @torch.no_grad()
     def update_teacher(self, momentum: float):
-        """teacher <- momentum * teacher + (1 - momentum) * student, for every parameter (Kim: after each step)."""
-        teacher, student = list(self.teacher.parameters()), list(self.ecg_vit.parameters())
+        """teacher <- momentum * teacher + (1 - momentum) * student, for every parameter (Kim: after each step;
+        Weimann: before the next, see the head of this file)."""
+        teacher, student = list(self.target_encoder.parameters()), list(self.trained_encoder.parameters())
         torch._foreach_lerp_(teacher, student, 1.0 - momentum)
         self._last_seen_weight = None
         self._steps_without_teacher = 0
 
     def train(self, mode: bool = True):
         super().train(mode)
-        self.teacher.train(mode and self.config.teacher_drop_path)
+        self.target_encoder.train(mode and self.config.teacher_drop_path)
         return self
 
     def set_attn_implementation(self, *args, **kwargs):
@@ -201,9 +277,24 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
 
     # --- masks --------------------------------------------------------------------------------------------------
 
+    def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
+        """What `forward` takes of this batch's random part: `bool_masked_pos` of shape `(1, columns)` where all
+        records share a mask, else `(batch_size, columns)` with equally many hidden in each."""
+        if self.config.mask_type != "segments":
+            return {"bool_masked_pos": self.draw_mask(keys.shared("mask"))}
+        if len(keys.sample_ids) != len(input_values):
+            raise ValueError(
+                f"Expected a sample id for each of {len(input_values)} records, got {len(keys.sample_ids)}: every "
+                "record has a mask of its own. Use EcgPretrainingCollator, which gives them."
+            )
+        return {"bool_masked_pos": self._draw_segments(keys.shared("mask"), keys.per_record("mask"))}
+
     def draw_mask(self, generator: torch.Generator) -> torch.BoolTensor:
-        """One mask of hidden time patches for a whole batch, `(1, columns)`, by the law of the configuration."""
+        """One mask of hidden time patches, `(1, columns)`, by the law of the configuration: for a whole batch, or for
+        one record with `"segments"`."""
         config = self.config
+        if config.mask_type == "segments":
+            return self._draw_segments(generator, [generator])
         if config.mask_type == "random":
             mask = sample_random_mask(config.num_columns, config.mask_ratio, generator)
         else:
@@ -212,11 +303,11 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
             )
         return mask[None]
 
-    def _next_mask(self) -> torch.BoolTensor:
-        # In evaluation always the same mask, so that losses compare; in training another one each time.
-        mask = self.draw_mask(keyed_generator("EcgJepaForPreTraining", self._num_masks_drawn if self.training else 0))
-        self._num_masks_drawn += self.training
-        return mask
+    def _draw_segments(self, shared: torch.Generator, per_record: list[torch.Generator]) -> torch.BoolTensor:
+        config = self.config
+        return sample_segment_masks(
+            config.num_columns, config.mask_ratio, config.min_segment_patches, shared, per_record
+        )
 
     # --- loss ---------------------------------------------------------------------------------------------------
 
@@ -232,14 +323,14 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         r"""
         input_values, leads, lead_mask: see [`EcgViTModel`].
         bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, columns)` or `(1, columns)`, *optional*):
-            `True` = hidden from the student, in all leads at once. [`EcgSslTrainer`] draws it, keyed by seed and step;
+            `True` = hidden from the student, in all leads at once. [`EcgSslTrainer`] draws it with `draw_inputs`;
             without it the model draws one itself, from a stream of its own.
         """
         if input_values is None:
             raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
         self._check_teacher_follows()
         if bool_masked_pos is None:
-            bool_masked_pos = self._next_mask()
+            bool_masked_pos = self.draw_inputs(input_values, self.own_keys(len(input_values)))["bool_masked_pos"]
         bool_masked_pos = bool_masked_pos.to(input_values.device)
         if bool_masked_pos.dim() != 2 or bool_masked_pos.shape[1] != self.config.num_columns:
             raise ValueError(
@@ -250,11 +341,11 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         if hidden.shape[1] == 0:
             raise ValueError("bool_masked_pos hides nothing, so that nothing can be predicted. Hide a patch or more.")
         with torch.no_grad():
-            teacher_output = self.teacher(input_values, leads=leads, lead_mask=lead_mask)
+            teacher_output = self.target_encoder(input_values, leads=leads, lead_mask=lead_mask)
             targets = self._on_grid(teacher_output.last_hidden_state, visible, hidden)
             targets = self._take_columns(self._normalize_targets(targets, lead_mask), hidden)
 
-        student_output = self.ecg_vit(
+        student_output = self.trained_encoder(
             input_values, leads=leads, lead_mask=lead_mask, bool_masked_pos=bool_masked_pos, **kwargs
         )
         student_tokens = self._on_grid(student_output.last_hidden_state, visible)
@@ -299,6 +390,7 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
 
     def _prediction_loss(self, predictions, targets, lead_mask) -> torch.Tensor:
         loss_function = PREDICTION_LOSSES[self.config.prediction_loss]
+        predictions, targets = predictions.float(), targets.float()
         if lead_mask is None or self.config.patching == "all_leads":
             return loss_function(predictions, targets)
         per_lead = loss_function(predictions, targets, reduction="none").mean(dim=(2, 3))
@@ -310,7 +402,7 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         """An optimiser step shows in the weights of the student's last norm; the teacher has to follow each."""
         if not self.training or torch.compiler.is_compiling():
             return
-        weight = self.ecg_vit.layernorm.weight.detach()
+        weight = self.trained_encoder.layernorm.weight.detach()
         if self._last_seen_weight is not None and not torch.equal(weight, self._last_seen_weight):
             self._steps_without_teacher += 1
         self._last_seen_weight = weight.clone()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-PUBLISHED_SCHEDULES = ("kim",)
+PUBLISHED_SCHEDULES = ("kim", "weimann")
 
 
 @dataclass
@@ -21,7 +21,9 @@ class SslTrainingArguments(TrainingArguments):
         weight_decay_end (`float`, *optional*):
             Weight decay at the last step, reached from `weight_decay` along half a cosine; `None` keeps it constant.
         published_schedule (`str`, *optional*):
-            `"kim"`: the learning-rate curve of the authors' code, jump included, instead of `lr_scheduler_type`.
+            `"kim"` or `"weimann"`: the learning-rate curve of the authors' code instead of `lr_scheduler_type` (Kim's
+            with its jump; Weimann's, which is that of LeJEPA-ECG too, with the momentum of the teacher one step later,
+            as it follows at the start of a forward there).
         random_windows (`bool`, *optional*, defaults to `False`):
             Cut a random window from records that are longer than the model's input, another one each epoch, instead
             of what the feature extractor's `long_records` says.
@@ -35,7 +37,7 @@ class SslTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Weight decay at the last step (half a cosine from weight_decay)."}
     )
     published_schedule: str | None = field(
-        default=None, metadata={"help": 'Learning-rate curve of the authors\' code: "kim".'}
+        default=None, metadata={"help": 'Learning-rate curve of the authors\' code: "kim" or "weimann".'}
     )
     random_windows: bool = field(
         default=False, metadata={"help": "Cut a random window from longer records, another one each epoch."}

@@ -42,3 +42,27 @@ def kim_finetune_learning_rate(
         return peak * epoch / warmup_epochs
     progress = (epoch - warmup_epochs) / (total_epochs - warmup_epochs)
     return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def weimann_learning_rate(
+    step: int, warmup_steps: int, total_steps: int, start: float = 1e-6, peak: float = 1e-3, floor: float = 1e-6
+) -> float:
+    """The learning rate of Weimann, in pretraining and fine-tuning: a linear warm-up from `start`, then half a cosine
+    that reaches `floor` at the last step (`total_steps - 1`)."""
+    if step < warmup_steps:
+        return start + step * (peak - start) / warmup_steps
+    return cosine_schedule(step - warmup_steps, total_steps - warmup_steps, peak, floor)
+
+
+def weimann_momentum(step: int, total_steps: int, start: float, end: float, num_micro_batches: int = 1) -> float:
+    """The teacher's momentum in the update **after** optimiser step `step`, equal to the authors' before step + 1.
+
+    They update the teacher at the start of every training forward, from a schedule that counts forwards. In the first
+    forward that changes nothing, because student and teacher are equal. With accumulation a step has several forwards
+    and the student moves once: their updates are one with the product of the momenta, and the schedule ends after
+    `total_steps` forwards (ViT-B, two micro-batches: at half of training). Only the targets of the first micro-batches
+    differ, by a part of one update.
+    """
+    first = (step + 1) * num_micro_batches
+    forwards = range(first, first + num_micro_batches)
+    return math.prod(linear_schedule(forward, total_steps, start, end) for forward in forwards)

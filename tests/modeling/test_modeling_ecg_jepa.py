@@ -3,6 +3,7 @@ import torch
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 
 from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 from ecg_transformers.modeling.modeling_ecg_jepa import standardize_by_position, variance_and_covariance
 
 TINY = {
@@ -233,6 +234,12 @@ def test_without_a_mask_evaluation_repeats_one_and_training_draws_new_ones():
     visible = {model(signals()).last_hidden_state.sum().item() for _ in range(4)}
     assert len(visible) == 4
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_batch_shares_the_mask_of_its_seed_and_step():
+    model, keys = tiny_model(), DrawKeys(seed=3, step=7, epoch=1, sample_ids=(5, 6))
+    drawn = model.draw_inputs(signals(2), keys)["bool_masked_pos"]
+    assert torch.equal(drawn, model.draw_mask(keyed_generator(3, "mask", 7))) and drawn.shape == (1, 10)
 
 
 def test_a_fresh_teacher_is_its_student():

@@ -1,0 +1,325 @@
+"""ECG-JEPA of Weimann and Conrad: the same classes as Kim's, other values of their fields."""
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+
+from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling.masking import DrawKeys
+from ecg_transformers.modeling.modeling_ecg_jepa import EcgJepaForSequenceClassification
+
+ENCODER = {
+    "leads": ("I", "II", "V1"),
+    "num_samples": 200,
+    "patch_size": 10,
+    "patching": "all_leads",
+    "attention_pattern": "full",
+    "position_embedding": "sincos_interleaved",
+    "position_every_layer": False,
+    "num_registers": 1,
+    "use_bias": False,
+    "layer_norm_bias": False,
+    "layer_norm_eps": 1e-6,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
+METHOD = {
+    "mask_type": "segments",
+    "mask_ratio": (0.6, 0.8),
+    "min_segment_patches": 3,
+    "evaluated_encoder": "teacher",
+    "initializer": "weimann",
+    "target_normalization": "none",
+    "prediction_loss": "l1",
+    "predictor_hidden_size": 16,
+    "predictor_num_hidden_layers": 1,
+    "predictor_num_attention_heads": 2,
+    "predictor_intermediate_size": 32,
+}
+
+
+def tiny_model(**fields):
+    torch.manual_seed(0)
+    return EcgJepaForPreTraining(EcgJepaConfig(**{**ENCODER, **METHOD, **fields}))
+
+
+def shaken_model(**fields):
+    """With a teacher unlike its student, and weights large enough to matter."""
+    model = tiny_model(**fields)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def signals(batch=4):
+    return torch.randn(batch, 3, 200, generator=torch.Generator().manual_seed(7))
+
+
+def masks(batch=4, step=0):
+    keys = DrawKeys(seed=0, step=step, epoch=0, sample_ids=tuple(range(batch)))
+    return tiny_model().draw_inputs(signals(batch), keys)["bool_masked_pos"]
+
+
+def same_weights(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def manual_layer(layer, tokens):
+    """One pre-norm block on `(tokens, width)`, head by head."""
+    attention, normed = layer.attention, layer.layernorm_before(tokens)
+    heads = []
+    for head in range(attention.num_heads):
+        rows = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+        q, k, v = (normed @ p.weight[rows].T for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+        heads.append((q @ k.T / attention.head_dim**0.5).softmax(-1) @ v)
+    tokens = tokens + torch.cat(heads, dim=-1) @ attention.o_proj.weight.T
+    return tokens + layer.mlp(layer.layernorm_after(tokens))
+
+
+def manual_encode(encoder, record, columns):
+    """Patches of all leads, positions once, a register in front; the states of the patches alone."""
+    patches = torch.stack([record[:, 10 * column : 10 * column + 10].flatten() for column in columns])
+    width = encoder.config.hidden_size
+    rate = 10_000 ** (-torch.arange(0, width, 2) / width)
+    positions = torch.stack([torch.stack(((c * rate).sin(), (c * rate).cos()), dim=-1).flatten() for c in columns])
+    tokens = patches @ encoder.embeddings.projection.weight.T + positions
+    tokens = torch.cat((encoder.embeddings.register_tokens[0], tokens))
+    for layer in encoder.layers:
+        tokens = manual_layer(layer, tokens)
+    return encoder.layernorm(tokens)[1:]
+
+
+def manual_loss(model, input_values, hidden_masks):
+    losses = []
+    for record, mask in zip(input_values, hidden_masks, strict=True):
+        visible, hidden = (torch.nonzero(part)[:, 0] for part in (~mask, mask))
+        targets = manual_encode(model.ecg_vit, record, range(20))[hidden]
+        predictor = model.predictor
+        tokens = predictor.embedding(manual_encode(model.student, record, visible.tolist()))
+        tokens = torch.cat((tokens, predictor.mask_token[0].expand(len(hidden), -1)))
+        tokens = tokens + predictor.position_embeddings[torch.cat((visible, hidden))]
+        for layer in predictor.layers:
+            tokens = manual_layer(layer, tokens)
+        predictions = predictor.projection(predictor.layernorm(tokens))[len(visible) :]
+        losses.append((predictions - targets).abs().mean())
+    return torch.stack(losses).mean()
+
+
+def test_the_loss_equals_a_manual_one():
+    model = shaken_model().eval()
+    with torch.no_grad():
+        output = model(signals(), bool_masked_pos=masks())
+        torch.testing.assert_close(output.loss, manual_loss(model, signals(), masks()), atol=1e-5, rtol=1e-4)
+
+
+def test_the_squared_distance_of_i_jepa_is_a_choice():
+    model = shaken_model(prediction_loss="mse").eval()
+    output = model(signals(), bool_masked_pos=masks())
+    torch.testing.assert_close(output.loss, (output.predictions - output.targets).square().mean())
+
+
+def test_nothing_has_a_bias_and_registers_are_never_predicted():
+    model = tiny_model(num_registers=2)
+    assert not [name for name, _ in model.named_parameters() if "bias" in name]
+    output = model(signals(), bool_masked_pos=masks())
+    num_hidden = int(masks()[0].sum())
+    assert output.predictions.shape == output.targets.shape == (4, 1, num_hidden, 32)
+    assert output.last_hidden_state.shape == (4, 2 + 20 - num_hidden, 32)
+
+
+def test_gradients_reach_student_and_predictor_and_never_the_teacher():
+    model = shaken_model().train()
+    model(signals()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("ecg_vit."), name
+        assert parameter.requires_grad != name.startswith("ecg_vit."), name
+
+
+def test_ten_steps_lower_the_loss():
+    model = tiny_model().train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(10):
+        loss = model(signals(8), bool_masked_pos=masks(8)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.update_teacher(0.99)
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_evaluated_encoder_is_the_one_that_follows():
+    model = tiny_model()
+    assert model.target_encoder is model.ecg_vit and model.trained_encoder is model.student
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            parameter.add_(1.0)
+    before = [parameter.clone() for parameter in model.ecg_vit.parameters()]
+    model.update_teacher(0.9)
+    for old, new, student in zip(before, model.ecg_vit.parameters(), model.student.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * student)
+    model.reset_teacher()
+    assert same_weights(model.ecg_vit, model.student)
+
+
+def test_training_with_a_teacher_that_stands_still_is_refused():
+    model = tiny_model().train()
+    optimizer = torch.optim.AdamW(model.student.parameters(), lr=1e-3)
+    for _ in range(2):
+        model(signals()).loss.backward()
+        optimizer.step()
+    with pytest.raises(ValueError, match="2 optimiser steps and the teacher none"):
+        model(signals())
+
+
+def test_stochastic_depth_is_on_in_the_student_alone():
+    model = tiny_model(drop_path_rate=0.5).train()
+    assert model.student.training and not model.ecg_vit.training
+    targets = [model(signals(), bool_masked_pos=masks()).targets for _ in range(2)]
+    assert torch.equal(*targets)
+
+
+def test_pretraining_weights_come_back_and_the_folder_serves_the_teacher(tmp_path):
+    model = shaken_model()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForPreTraining.from_pretrained(tmp_path)
+    assert same_weights(loaded, model) and not same_weights(loaded.student, loaded.ecg_vit)
+    assert not any(parameter.requires_grad for parameter in loaded.ecg_vit.parameters())
+    assert all(parameter.requires_grad for parameter in loaded.student.parameters())
+    encoder = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(encoder, EcgJepaModel) and same_weights(encoder, model.ecg_vit)
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
+    assert same_weights(classifier.ecg_vit, model.ecg_vit)
+
+
+@pytest.mark.parametrize("base", ["ecg_vit", "ecg_jepa"])
+def test_a_bare_encoder_becomes_student_and_teacher(tmp_path, base):
+    torch.manual_seed(3)
+    encoder = EcgViTModel(EcgViTConfig(**ENCODER)) if base == "ecg_vit" else shaken_model().ecg_vit
+    encoder.save_pretrained(tmp_path)
+    model = EcgJepaForPreTraining.from_pretrained(tmp_path, **METHOD)
+    assert same_weights(model.ecg_vit, encoder) and same_weights(model.student, encoder)
+    assert not any(parameter.requires_grad for parameter in model.ecg_vit.parameters())
+    assert all(parameter.requires_grad for parameter in model.student.parameters())
+
+
+def test_every_record_has_a_mask_of_its_own_that_depends_on_nothing_else():
+    model, keys = tiny_model(), DrawKeys(seed=0, step=5, epoch=1, sample_ids=(11, 22, 33, 44))
+    drawn = model.draw_inputs(signals(), keys)["bool_masked_pos"]
+    assert drawn.shape == (4, 20) and len(set(drawn.sum(dim=1).tolist())) == 1
+    assert len({tuple(row) for row in drawn.tolist()}) > 1
+    swapped = DrawKeys(seed=0, step=5, epoch=1, sample_ids=(44, 33))
+    assert torch.equal(model.draw_inputs(signals(2), swapped)["bool_masked_pos"], drawn[[3, 2]])
+    counts = {int(masks(step=step)[0].sum()) for step in range(40)}
+    assert counts == {12, 13, 14, 15}  # one count a batch, another one each step
+
+
+def test_records_without_an_id_are_refused():
+    keys = DrawKeys(seed=0, step=0, epoch=0, sample_ids=())
+    with pytest.raises(ValueError, match="a sample id for each of 4 records, got 0"):
+        tiny_model().draw_inputs(signals(), keys)
+
+
+def test_one_mask_can_be_drawn_for_a_picture():
+    assert tiny_model().draw_mask(torch.Generator().manual_seed(0)).shape == (1, 20)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mask_ratio": (0.01, 0.5)}, "can hide between 0 and 9 of 20"),
+        ({"mask_ratio": (0.5, 1.0)}, None),  # 19 of 20 at most
+        ({"mask_ratio": (1.0, 1.0)}, "at least 1 must be hidden and 1 visible"),
+        ({"min_segment_patches": 0}, "min_segment_patches of at least 1"),
+        ({"evaluated_encoder": "both"}, "Expected evaluated_encoder to be one of"),
+    ],
+)
+def test_every_draw_leaves_something_hidden_and_something_visible(fields, message):
+    if message is None:
+        tiny_model(**fields)
+    else:
+        with pytest.raises(ValueError, match=message):
+            tiny_model(**fields)
+
+
+def test_masks_smaller_than_the_smallest_block_do_not_fail():
+    model = tiny_model(min_segment_patches=10, mask_ratio=(0.3, 0.45))
+    assert model(signals()).loss.isfinite()
+
+
+def test_weimann_weights_start_from_a_truncated_normal_scaled_by_the_depth_of_the_encoder():
+    model = tiny_model(hidden_size=128, num_hidden_layers=8, predictor_hidden_size=128, predictor_num_hidden_layers=2)
+    branch = 0.02 / (2 * 8) ** 0.5
+    for layers in (model.student.layers, model.predictor.layers):
+        for layer in layers:
+            for module, std in (
+                (layer.attention.q_proj, 0.02),
+                (layer.mlp.fc1, 0.02),
+                (layer.attention.o_proj, branch),
+                (layer.mlp.fc2, branch),
+            ):
+                assert module.weight.std().item() == pytest.approx(std, rel=0.1)
+    for tensor in (
+        model.student.embeddings.projection.weight,
+        model.student.embeddings.register_tokens,
+        model.predictor.mask_token,
+        model.predictor.embedding.weight,
+    ):
+        assert tensor.std().item() == pytest.approx(0.02, rel=0.25)
+    assert same_weights(model.student, model.ecg_vit)
+
+
+def test_xavier_bounds_are_those_of_the_fused_matrices_and_of_the_convolution():
+    model = tiny_model(initializer="xavier_uniform", hidden_size=64)
+    layer, embeddings = model.student.layers[0], model.student.embeddings
+    for module, bound in (
+        (layer.attention.k_proj, (6 / (64 + 3 * 64)) ** 0.5),
+        (layer.attention.o_proj, (6 / (64 + 64)) ** 0.5),
+        (layer.mlp.fc1, (6 / (64 + 64)) ** 0.5),
+        (embeddings.projection, (6 / (3 * 10 + 64 * 10)) ** 0.5),
+        (model.predictor.embedding, (6 / (64 + 16)) ** 0.5),
+    ):
+        assert 0.95 * bound < module.weight.abs().max().item() <= bound
+
+
+def test_loading_draws_no_weight_anew(tmp_path):
+    model = shaken_model(initializer="xavier_uniform")
+    model.save_pretrained(tmp_path)
+    assert same_weights(EcgJepaForPreTraining.from_pretrained(tmp_path), model)
+    classifier = EcgJepaForSequenceClassification.from_pretrained(tmp_path, classifier_pooling="attentive")
+    assert same_weights(classifier.ecg_vit, model.ecg_vit)
+    assert classifier.attentive_pooler.k_proj.weight.abs().max() <= (6 / (32 + 2 * 32)) ** 0.5
+
+
+def test_the_attentive_head_starts_as_the_encoder_does():
+    torch.manual_seed(0)
+    config = EcgJepaConfig(
+        **{**ENCODER, **METHOD, "hidden_size": 128}, classifier_pooling="attentive", classifier_bias=False
+    )
+    model = EcgJepaForSequenceClassification(config)
+    assert model.attentive_pooler.k_proj.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert model.attentive_pooler.query_token.std().item() == pytest.approx(0.02, rel=0.3)
+
+
+def test_only_the_matrices_of_linear_maps_decay():
+    def free(model):
+        names = dict(model.named_parameters())
+        return {name for name, parameter in names.items() if parameter.ndim > 1} - {
+            name for name, parameter in names.items() if model.has_weight_decay(name, parameter)
+        }
+
+    tokens = {"ecg_vit.embeddings.register_tokens", "student.embeddings.register_tokens", "predictor.mask_token"}
+    assert free(tiny_model()) == tokens
+    assert free(tiny_model(initializer="kim")) == set()
+
+
+def test_half_precision_predictions_are_compared_in_single():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = shaken_model().eval()(signals(), bool_masked_pos=masks())
+    assert output.loss.dtype == torch.float32

@@ -1,0 +1,215 @@
+"""LeJEPA: views of a record agree with each other, and the projections of all records are normally distributed.
+
+Randall Balestriero and Yann LeCun, "LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics",
+arXiv 2511.08544; on ECGs as LeJEPA-ECG does it. The loss is `lambda * SIGReg + (1 - lambda) * invariance`, with
+
+* invariance: mean squared distance of each view's projection from the mean of the record's views, with gradient
+  through both; no teacher, no stop-gradient, no predictor;
+* SIGReg: see `sigreg.py`.
+
+Where we differ from the authors' code, by default (the fields of [`LeJepaConfig`] in parentheses bring theirs back):
+crops are real and shifts do not wrap (`augmentation`); SIGReg is a statistic a view, as in the paper, not one over the
+views of all records, which competes with the invariance (`sigreg_pooling`); SIGReg and the batch norms see the records
+of all ranks (`sync_statistics`); biases, norms and registers do not decay (`decay_all_parameters`). In both modes the
+directions are drawn by (seed, step), the same on all ranks, and SIGReg is float32 inside autocast. The encoder starts
+from a normal distribution (0.02, see [`EcgViTPreTrainedModel`]), not from their mixture of it and torch's defaults;
+the projector from torch's defaults, as theirs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .augmentation import ViewSettings, make_views
+from .collectives import sum_over_ranks, world_size
+from .configuration_lejepa import LeJepaConfig
+from .masking import DrawKeys
+from .modeling_ecg_vit import (
+    EcgViTForEmbedding,
+    EcgViTForSequenceClassification,
+    EcgViTModel,
+    EcgViTPreTrainedModel,
+)
+from .projector import Projector, init_projector_weights, projection_spread
+from .sigreg import draw_directions, sigreg
+
+
+@dataclass
+class LeJepaForPreTrainingOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): `lambda * sigreg_loss + (1 - lambda) * invariance_loss`.
+        invariance_loss (`torch.FloatTensor` of shape `()`): Distance of the views of a record from their mean.
+        sigreg_loss (`torch.FloatTensor` of shape `()`): About 1.05 for normal projections (about 1.05 times the number
+            of views where they are pooled and agree), 0.402 a record for collapsed ones.
+        projection_std (`torch.FloatTensor` of shape `()`): Spread of the projections between records, a mean over
+            the channels; SIGReg wants 1, and at 0 (exact collapse) nothing can part the records any more.
+        projections (`torch.FloatTensor` of shape `(num_views, batch_size, projection_size)`).
+        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): The encoder's pooled feature, a mean
+            over the views, for monitoring collapse.
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size * num_views, num_registers + tokens, hidden)`).
+    """
+
+    loss: torch.FloatTensor | None = None
+    invariance_loss: torch.FloatTensor | None = None
+    sigreg_loss: torch.FloatTensor | None = None
+    projection_std: torch.FloatTensor | None = None
+    projections: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class LeJepaPreTrainedModel(EcgViTPreTrainedModel):
+    config_class = LeJepaConfig
+    auto_classes = {
+        "AutoConfig": "configuration_lejepa.LeJepaConfig",
+        "AutoModel": "modeling_lejepa.LeJepaModel",
+        "AutoModelForPreTraining": "modeling_lejepa.LeJepaForPreTraining",
+        "AutoModelForSequenceClassification": "modeling_lejepa.LeJepaForSequenceClassification",
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if not init_projector_weights(module):
+            super()._init_weights(module)
+
+
+# What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
+PRETRAINING_ONLY = [r"^projector\."]
+
+
+class LeJepaModel(LeJepaPreTrainedModel, EcgViTModel):
+    """The encoder of a LeJEPA checkpoint."""
+
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+
+class LeJepaForSequenceClassification(LeJepaPreTrainedModel, EcgViTForSequenceClassification):
+    """[`EcgViTForSequenceClassification`] for LeJEPA checkpoints."""
+
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+
+class LeJepaForEmbedding(LeJepaPreTrainedModel, EcgViTForEmbedding):
+    """[`EcgViTForEmbedding`] for LeJEPA checkpoints."""
+
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+
+class LeJepaForPreTraining(LeJepaPreTrainedModel):
+    """Encoder and projector with the LeJEPA loss. The projector is thrown away after pretraining."""
+
+    def __init__(self, config: LeJepaConfig):
+        super().__init__(config)
+        self.ecg_vit = LeJepaModel(config)
+        self.projector = Projector(
+            config.hidden_size, config.projector_hidden_size, config.projection_size, config.sync_statistics
+        )
+        self.post_init()
+
+    def has_weight_decay(self, name: str, parameter: nn.Parameter) -> bool:
+        """Matrices decay; biases, norms, LayerScale and registers do not, unless parity asks for it."""
+        if self.config.decay_all_parameters:
+            return True
+        return "register_tokens" not in name and super().has_weight_decay(name, parameter)
+
+    def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
+        """The views of the batch, each record's its own, and the directions of SIGReg, the same on all ranks."""
+        config = self.config
+        settings = ViewSettings(
+            num_views=config.num_views,
+            augmentation=config.augmentation,
+            crop_scale=config.crop_scale,
+            amplitude_scale=config.amplitude_scale,
+            noise_std=config.noise_std,
+            wander_amplitude=config.wander_amplitude,
+            max_shift=config.max_shift,
+            lead_dropout=config.lead_dropout,
+            sampling_rate=config.sampling_rate,
+        )
+        views = make_views(input_values, settings, keys.per_record("views"))
+        directions = draw_directions(config.projection_size, config.num_slices, keys.shared("sigreg"))
+        return {"views": views, "directions": directions.to(input_values.device)}
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        leads: Sequence[str] | None = None,
+        lead_mask: torch.Tensor | None = None,
+        views: torch.Tensor | None = None,
+        directions: torch.Tensor | None = None,
+        **kwargs,
+    ) -> LeJepaForPreTrainingOutput:
+        r"""
+        input_values, leads, lead_mask: see [`EcgViTModel`].
+        views (`torch.FloatTensor` of shape `(batch_size, num_views, num_leads, num_samples)`, *optional*):
+            Views of each record, of which the loss is a function; `input_values` is not read where they are given.
+            [`EcgSslTrainer`] draws them with [`~LeJepaForPreTraining.draw_inputs`], keyed by seed, epoch and record;
+            without them the model draws its own: always the same in evaluation, others each time in training.
+        directions (`torch.FloatTensor` of shape `(projection_size, num_slices)`, *optional*):
+            Unit columns along which SIGReg looks, keyed by seed and step.
+        """
+        if views is None or directions is None:
+            if input_values is None:
+                raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), or views, got None.")
+            drawn = self.draw_inputs(input_values, self.own_keys(len(input_values)))
+            views = drawn["views"] if views is None else views
+            directions = drawn["directions"] if directions is None else directions
+        if views.dim() != 4 or views.shape[1] < 2:
+            raise ValueError(
+                "Expected views of shape (batch, num_views of at least 2, num_leads, num_samples), got "
+                f"{tuple(views.shape)}."
+            )
+        batch, num_views = views.shape[:2]
+        if self.training and batch < 2:
+            raise ValueError(
+                "A batch of one record has no spread between records, which SIGReg needs. Set "
+                "dataloader_drop_last=True, or a larger batch."
+            )
+        lead_mask = None if lead_mask is None else lead_mask.repeat_interleave(num_views, dim=0)
+        outputs = self.ecg_vit(views.flatten(0, 1), leads=leads, lead_mask=lead_mask, **kwargs)
+        projections = self.projector(outputs.pooler_output).float().unflatten(0, (batch, num_views)).transpose(0, 1)
+        invariance_loss = invariance(projections, self.config.sync_statistics)
+        rows = projections if self.config.sigreg_pooling == "per_view" else projections.flatten(0, 1)
+        sigreg_loss = sigreg(rows, directions, over_ranks=self.config.sync_statistics)
+        weight = self.config.sigreg_weight
+        return LeJepaForPreTrainingOutput(
+            loss=weight * sigreg_loss + (1.0 - weight) * invariance_loss,
+            invariance_loss=invariance_loss,
+            sigreg_loss=sigreg_loss,
+            projection_std=projection_spread(projections, warn=self.training),
+            projections=projections,
+            pooler_output=outputs.pooler_output.unflatten(0, (batch, num_views)).mean(dim=1),
+            last_hidden_state=outputs.last_hidden_state,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def invariance(projections: torch.Tensor, over_ranks: bool) -> torch.FloatTensor:
+    """Mean squared distance of the views `(num_views, batch, width)` of a record from their mean.
+
+    Over ranks with unequal batches each rank's part is weighted by its records, so that the mean over the ranks is
+    that of all records.
+    """
+    distance = (projections - projections.mean(dim=0)).square().mean()
+    if over_ranks and world_size() > 1:
+        batch = torch.tensor(float(projections.shape[1]), device=projections.device)
+        distance = distance * (batch * world_size() / sum_over_ranks(batch))
+    return distance
+
+
+__all__ = [
+    "LeJepaForEmbedding",
+    "LeJepaForPreTraining",
+    "LeJepaForSequenceClassification",
+    "LeJepaModel",
+    "LeJepaPreTrainedModel",
+]

@@ -1,0 +1,96 @@
+"""Started by torchrun or alone: losses and gradients of each rank's part of a batch, written to a folder.
+
+Usage: lejepa_two_processes.py FOLDER. With several ranks the models are wrapped in DistributedDataParallel, whose
+averaged gradients have to be those of one process with the whole batch.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch.nn.parallel import DistributedDataParallel
+
+from ecg_transformers.modeling.configuration_lejepa import LeJepaConfig
+from ecg_transformers.modeling.configuration_sigreg_jepa import SigRegJepaConfig
+from ecg_transformers.modeling.masking import DrawKeys
+from ecg_transformers.modeling.modeling_lejepa import LeJepaForPreTraining
+from ecg_transformers.modeling.modeling_sigreg_jepa import SigRegJepaForPreTraining
+from ecg_transformers.modeling.sigreg import draw_directions, sigreg
+
+torch.set_num_threads(1)
+num_ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+if num_ranks > 1:
+    dist.init_process_group("gloo")
+written = {}
+
+TINY = {
+    "leads": ("I", "II", "V1"),
+    "sampling_rate": 100,
+    "num_samples": 200,
+    "patch_size": 20,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "projector_hidden_size": 24,
+    "projection_size": 8,
+    "num_slices": 32,
+}
+MASKED = {
+    "mask_type": "segments",
+    "mask_ratio": (0.4, 0.6),
+    "min_segment_patches": 2,
+    "predictor_hidden_size": 16,
+    "predictor_num_hidden_layers": 1,
+    "predictor_num_attention_heads": 2,
+    "predictor_intermediate_size": 32,
+    "token_sigreg_weight": 0.1,
+}
+
+
+def rows_of_rank(total: int) -> slice:
+    """The first rank gets fewer rows than the last, where there are several."""
+    cut = total // 3
+    return slice(None) if num_ranks == 1 else slice(0, cut) if rank == 0 else slice(cut, None)
+
+
+# The statistic alone, with unequal numbers of rows.
+projections = torch.randn(3, 48, 16, generator=torch.Generator().manual_seed(0))
+own = projections[:, rows_of_rank(48)].clone().requires_grad_()
+value = sigreg(own, draw_directions(16, 40, torch.Generator().manual_seed(1)))
+value.backward()
+gradient = torch.zeros_like(projections)
+gradient[:, rows_of_rank(48)] = own.grad / num_ranks  # DDP takes the mean over the ranks
+if num_ranks > 1:
+    dist.all_reduce(gradient)
+written |= {"sigreg.value": value.detach(), "sigreg.gradient": gradient}
+
+# Whole models.
+signals = torch.randn(12, 3, 200, generator=torch.Generator().manual_seed(7))
+rows = rows_of_rank(12)
+for name, config in {
+    "lejepa": LeJepaConfig(**TINY, num_views=2, sigreg_weight=0.2),
+    "lejepa pooled": LeJepaConfig(**TINY, num_views=3, sigreg_pooling="pooled"),
+    "sigreg_jepa": SigRegJepaConfig(**TINY, **MASKED),
+}.items():
+    torch.manual_seed(0)
+    model = (SigRegJepaForPreTraining if name == "sigreg_jepa" else LeJepaForPreTraining)(config).train()
+    # The directions and the ratio of the mask depend on the step alone, the rest on the records.
+    drawn = model.draw_inputs(signals[rows], DrawKeys(3, 5, 1, tuple(range(12))[rows]))
+    wrapped = DistributedDataParallel(model) if num_ranks > 1 else model
+    output = wrapped(input_values=signals[rows], **drawn)
+    output.loss.backward()
+    losses = torch.stack([output[part] for part in output if part.endswith("loss")]).detach()
+    if num_ranks > 1:
+        dist.all_reduce(losses)
+    written[f"{name}.losses"] = losses / num_ranks
+    for key, parameter in model.named_parameters():
+        written[f"{name}.gradient.{key}"] = parameter.grad
+    for key, buffer in model.named_buffers():
+        if "running" in key:
+            written[f"{name}.buffer.{key}"] = buffer
+
+save_file({key: tensor.contiguous() for key, tensor in written.items()}, Path(sys.argv[1]) / f"{rank}.safetensors")

@@ -1,0 +1,283 @@
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+
+from ecg_transformers.modeling.configuration_lejepa import LeJepaConfig
+from ecg_transformers.modeling.masking import DrawKeys
+from ecg_transformers.modeling.modeling_lejepa import LeJepaForEmbedding, LeJepaForPreTraining, LeJepaModel
+from ecg_transformers.train.callbacks import CollapseMonitor
+
+TINY = {
+    "leads": ("I", "II", "V1"),
+    "sampling_rate": 100,
+    "num_samples": 200,
+    "patch_size": 20,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "num_views": 2,
+    "projector_hidden_size": 24,
+    "projection_size": 8,
+    "num_slices": 32,
+}
+KEYS = DrawKeys(seed=1, step=5, epoch=2, sample_ids=(10, 11, 12, 13))
+
+
+def tiny_model(**fields):
+    torch.manual_seed(0)
+    return LeJepaForPreTraining(LeJepaConfig(**{**TINY, **fields}))
+
+
+def signals(batch=4):
+    return torch.randn(batch, 3, 200, generator=torch.Generator().manual_seed(7))
+
+
+def same_weights(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def manual_losses(model, views, directions, pooled):
+    """Invariance and SIGReg of the paper, a record, a view, a direction and a knot at a time."""
+    batch, num_views = views.shape[:2]
+    features = torch.stack([model.ecg_vit(view[None]).pooler_output[0] for view in views.flatten(0, 1)])
+    projector = model.projector
+    hidden_states = features
+    for linear, norm in ((projector.fc1, projector.norm1), (projector.fc2, projector.norm2)):
+        hidden_states = linear(hidden_states)
+        mean, variance = hidden_states.mean(0), hidden_states.var(0, unbiased=False)
+        hidden_states = (hidden_states - mean) / (variance + 1e-5).sqrt() * norm.weight + norm.bias
+        hidden_states = torch.nn.functional.gelu(hidden_states)
+    z = projector.fc3(hidden_states).view(batch, num_views, -1)
+    invariance = torch.stack([(view - record.mean(0)) ** 2 for record in z for view in record]).mean()
+    groups = [z.flatten(0, 1)] if pooled else [z[:, view] for view in range(num_views)]
+    statistics = []
+    for rows in groups:
+        for direction in directions.T:
+            u, statistic = rows @ direction, 0.0
+            for knot in range(17):
+                t = torch.tensor(3 * knot / 16)
+                weight = torch.exp(-(t**2) / 2) * (3 / 16) * (1 if knot in (0, 16) else 2)
+                error = (torch.cos(t * u).mean() - torch.exp(-(t**2) / 2)) ** 2 + torch.sin(t * u).mean() ** 2
+                statistic = statistic + weight * error
+            statistics.append(len(rows) * statistic)
+    return invariance, torch.stack(statistics).mean(), z
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", ["per_view", "pooled"])
+def test_the_losses_equal_manual_ones(pooling):
+    model = tiny_model(sigreg_pooling=pooling, sigreg_weight=0.1).train()
+    inputs = model.draw_inputs(signals(), KEYS)
+    output = model(signals(), **inputs)
+    invariance, sigreg, z = manual_losses(model, **inputs, pooled=pooling == "pooled")
+    torch.testing.assert_close(output.invariance_loss, invariance)
+    torch.testing.assert_close(output.sigreg_loss, sigreg, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.loss, 0.1 * sigreg + 0.9 * invariance, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.projections, z.transpose(0, 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.projection_std, z.std(dim=0, unbiased=False).mean(), rtol=1e-4, atol=1e-5)
+    assert output.pooler_output.shape == (4, 32) and output.last_hidden_state.shape == (8, 11, 32)
+
+
+def test_loss_and_gradient_of_given_projections_equal_the_published_ones(golden, golden_facts):
+    published, facts = golden("sigreg"), golden_facts("sigreg")
+    model = tiny_model(projection_size=128, sigreg_pooling="pooled", num_views=4).train()
+    projections = published["proj"].clone().requires_grad_()
+    model.projector.forward = lambda features: projections.transpose(0, 1).flatten(0, 1)
+    output = model(views=torch.zeros(32, 4, 3, 200), directions=published["directions"])
+    assert output.loss.item() == pytest.approx(facts["scalars"]["lejepa_ecg.loss"], rel=1e-5)
+    assert output.invariance_loss.item() == pytest.approx(facts["scalars"]["lejepa_ecg.inv"], rel=1e-5)
+    output.loss.backward()
+    torch.testing.assert_close(projections.grad, published["lejepa_ecg.grad_total"], **facts["tolerance"]["grads"])
+
+
+def test_the_defaults_are_the_published_encoder_and_projector():
+    with torch.device("meta"):
+        model = LeJepaForPreTraining(LeJepaConfig())
+    assert sum(p.numel() for p in model.ecg_vit.parameters()) == 14_303_232
+    assert sum(p.numel() for p in model.parameters()) == 19_558_528
+    config = model.config
+    assert (config.num_columns, config.leads[3:6], config.layer_norm_eps) == (200, ("aVR", "aVL", "aVF"), 1e-6)
+
+
+@pytest.mark.parametrize("fields", [{}, {"patching": "per_lead", "attention_pattern": "cropa", "num_registers": 0}])
+def test_gradients_reach_every_parameter(fields):
+    model = tiny_model(**fields).train()
+    model(signals()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_ten_steps_lower_the_loss():
+    model = tiny_model().train()
+    inputs = model.draw_inputs(signals(8), DrawKeys(0, 0, 0, tuple(range(8))))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(10):
+        loss = model(**inputs).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_losses_stay_float32_inside_autocast():
+    model = tiny_model().train()
+    inputs = model.draw_inputs(signals(), KEYS)
+    expected = model(**inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**inputs)
+    for name in ("loss", "invariance_loss", "sigreg_loss"):
+        assert output[name].dtype == torch.float32
+        torch.testing.assert_close(output[name], expected[name], rtol=0.05, atol=0)
+
+
+# --- what is drawn ------------------------------------------------------------------------------------------------
+
+
+def test_views_belong_to_a_record_and_its_epoch_and_directions_to_a_step():
+    model = tiny_model()
+    drawn = model.draw_inputs(signals(), KEYS)
+    alone = model.draw_inputs(signals()[2:3], DrawKeys(seed=1, step=9, epoch=2, sample_ids=(12,)))
+    assert torch.equal(alone["views"], drawn["views"][2:3])
+    assert not torch.equal(alone["directions"], drawn["directions"])
+    elsewhere = model.draw_inputs(signals()[:1], DrawKeys(seed=1, step=5, epoch=3, sample_ids=(10,)))
+    assert torch.equal(elsewhere["directions"], drawn["directions"])
+    assert not torch.equal(elsewhere["views"], drawn["views"][:1])
+    assert drawn["views"].shape == (4, 2, 3, 200)
+    torch.testing.assert_close(drawn["directions"].norm(dim=0), torch.ones(32))
+
+
+def test_without_views_evaluation_repeats_them_and_training_draws_new_ones():
+    model = tiny_model().eval()
+    assert model(signals()).loss == model(signals()).loss
+    model.train()
+    before = torch.random.get_rng_state()
+    losses = {model(signals()).loss.item() for _ in range(4)}
+    assert len(losses) == 4
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_published_views_are_never_cropped_and_corrected_ones_are():
+    quiet = {"noise_std": 0.0, "wander_amplitude": 0.0, "amplitude_scale": (1.0, 1.0), "max_shift": 0.0}
+    published = tiny_model(augmentation="published", **quiet).draw_inputs(signals(), KEYS)["views"]
+    assert torch.equal(published, signals()[:, None].expand(-1, 2, -1, -1))
+    corrected = tiny_model(**quiet).draw_inputs(signals(), KEYS)["views"]
+    assert not (corrected == signals()[:, None]).flatten(2).all(dim=2).any()
+
+
+def test_an_absent_lead_has_no_part_in_the_loss():
+    model = tiny_model().eval()
+    views = model.draw_inputs(signals(), KEYS)["views"]
+    lead_mask = torch.tensor([[True, True, False]]).expand(4, -1)
+    with_garbage = views.clone()
+    with_garbage[:, :, 2] = 1e3
+    directions = model.draw_inputs(signals(), KEYS)["directions"]
+    masked = model(views=with_garbage, directions=directions, lead_mask=lead_mask).loss
+    left_out = model(views=views[:, :, :2], directions=directions, leads=["I", "II"]).loss
+    torch.testing.assert_close(masked, left_out)
+
+
+# --- weight decay -------------------------------------------------------------------------------------------------
+
+
+def test_biases_norms_and_registers_do_not_decay_unless_parity_asks_for_it():
+    model = tiny_model()
+    decayed = {name for name, parameter in model.named_parameters() if model.has_weight_decay(name, parameter)}
+    assert "ecg_vit.layers.0.mlp.fc1.weight" in decayed and "projector.fc3.weight" in decayed
+    for name in decayed:
+        assert not any(part in name for part in ("bias", "norm", "register_tokens")), name
+    parity = tiny_model(decay_all_parameters=True)
+    assert all(parity.has_weight_decay(name, parameter) for name, parameter in parity.named_parameters())
+
+
+# --- collapse -----------------------------------------------------------------------------------------------------
+
+
+def collapsed_model():
+    """An encoder whose features are the same for all records: exact collapse."""
+    model = tiny_model().train()
+    with torch.no_grad():
+        model.ecg_vit.layernorm.weight.zero_()
+        model.ecg_vit.layernorm.bias.fill_(0.3)
+    return model
+
+
+def test_exact_collapse_gives_no_gradient_that_parts_records_and_is_said(caplog):
+    model = collapsed_model()
+    output = model(signals())
+    projections = output.projections
+    gradient = torch.autograd.grad(output.loss, projections, retain_graph=True)[0]
+    torch.testing.assert_close(gradient, gradient[:, :1].expand_as(gradient), atol=1e-6, rtol=0)
+    assert output.projection_std < 1e-6
+    assert "projections have collapsed" in caplog.text
+
+
+def test_the_collapse_monitor_sees_an_exact_collapse():
+    monitor, healthy = CollapseMonitor(), CollapseMonitor()
+    monitor.observe(collapsed_model()(signals()).pooler_output)
+    healthy.observe(tiny_model().train()(signals()).pooler_output)
+    assert monitor.measure()["feature_spread"] < 1e-6 < healthy.measure()["feature_spread"]
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def test_pretraining_weights_come_back_with_their_running_statistics(tmp_path):
+    model = tiny_model().train()
+    model(signals())
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForPreTraining.from_pretrained(tmp_path)
+    assert isinstance(loaded, LeJepaForPreTraining) and same_weights(loaded, model)
+    for ours, saved in zip(loaded.buffers(), model.buffers(), strict=True):
+        assert torch.equal(ours, saved)
+    assert loaded.eval()(signals()).loss == model.eval()(signals()).loss
+
+
+def test_a_pretraining_checkpoint_serves_as_encoder_classifier_and_embedding(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    encoder = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(encoder, LeJepaModel) and same_weights(encoder, model.ecg_vit)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
+    assert same_weights(classifier.ecg_vit, model.ecg_vit)
+    assert classifier(signals()).logits.shape == (4, 5)
+    embedding = LeJepaForEmbedding.from_pretrained(tmp_path)
+    torch.testing.assert_close(embedding(signals()).embeddings.norm(dim=-1), torch.ones(4))
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_one_is_refused_in_training():
+    model = tiny_model().train()
+    with pytest.raises(ValueError, match="dataloader_drop_last"):
+        model(signals(1))
+    assert torch.isfinite(model.eval()(signals(1)).loss)
+
+
+def test_input_that_is_no_views_is_refused():
+    model = tiny_model()
+    with pytest.raises(ValueError, match=r"num_views of at least 2.*got \(4, 1, 3, 200\)"):
+        model(views=torch.zeros(4, 1, 3, 200), directions=torch.zeros(8, 32))
+    with pytest.raises(ValueError, match="or views, got None"):
+        model()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"augmentation": "strong"}, "Expected augmentation to be one of"),
+        ({"num_views": 1}, "num_views of at least 2"),
+        ({"sigreg_weight": 1.0}, "0 < sigreg_weight < 1"),
+        ({"crop_scale": (0.9, 0.5)}, "crop_scale as two fractions"),
+        ({"amplitude_scale": (1.2, 0.8)}, "amplitude_scale as two factors"),
+        ({"noise_std": -1.0}, "noise_std of at least 0"),
+        ({"max_shift": 1.0}, "0 <= max_shift < 1"),
+        ({"num_slices": 0}, "num_slices of at least 1"),
+    ],
+)
+def test_impossible_settings_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(**fields)

@@ -1,0 +1,312 @@
+"""Checkpoints of ST-MEM, MTAE and MLAE (repository bakqui/ST-MEM) to ours and back, tensor by tensor.
+
+The published files are `{"epoch", "model", "optimizer", ...}`, whole models or encoders alone (`encoder.pth`);
+those of a fine-tuned classifier hold the encoder and `head.*`. The authors' weights are for non-commercial use (CC
+BY-NC 4.0). The fused qkv matrix has its rows in the order q, k, v, each head by head, as ours, so the split is exact.
+A patch of MTAE is flattened sample by sample there and lead by lead here: the weights are permuted, exactly.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.configuration_st_mem import (
+    MaskedAutoencoderConfig,
+    MlaeConfig,
+    MtaeConfig,
+    StMemConfig,
+)
+from ecg_transformers.modeling.leads import STANDARD_LEADS
+from ecg_transformers.modeling.modeling_st_mem import (
+    MaskedAutoencoderForPreTraining,
+    MaskedAutoencoderPreTrainedModel,
+    MlaeForPreTraining,
+    MlaeForSequenceClassification,
+    MlaeModel,
+    MtaeForPreTraining,
+    MtaeForSequenceClassification,
+    MtaeModel,
+    StMemForPreTraining,
+    StMemForSequenceClassification,
+    StMemModel,
+)
+
+from .convert_kim import count_blocks
+
+PUBLISHED_SAMPLING_RATE = 250
+HEAD_DIM = 64  # of every published model, whatever its width
+POSITION_TOLERANCE = 1e-5  # theirs are computed in float32
+
+CONFIGS = {"st_mem": StMemConfig, "mtae": MtaeConfig, "mlae": MlaeConfig}
+WHOLE_MODELS = {"st_mem": StMemForPreTraining, "mtae": MtaeForPreTraining, "mlae": MlaeForPreTraining}
+ENCODERS = {"st_mem": StMemModel, "mtae": MtaeModel, "mlae": MlaeModel}
+CLASSIFIERS = {
+    "st_mem": StMemForSequenceClassification,
+    "mtae": MtaeForSequenceClassification,
+    "mlae": MlaeForSequenceClassification,
+}
+
+# Ours -> theirs.
+LAYER_KEYS = {
+    "layernorm_before": "attn.norm",
+    "attention.o_proj": "attn.fn.to_out.0",
+    "layernorm_after": "ff.norm",
+    "mlp.fc1": "ff.fn.net.0",
+    "mlp.fc2": "ff.fn.net.3",
+}
+ENCODER_KEYS = {
+    "embeddings.patch_norm_before": "to_patch_embedding.1",
+    "embeddings.projection": "to_patch_embedding.2",
+    "embeddings.patch_norm_after": "to_patch_embedding.3",
+    "layernorm": "norm",
+}
+DECODER_KEYS = {"embedding": "to_decoder_embedding", "layernorm": "decoder_norm", "projection": "decoder_head"}
+QKV = ("q_proj", "k_proj", "v_proj")
+TENSORS = ("weight", "bias")
+# The encoder's patch embedding comes a second time under this name in a whole model.
+ALIAS = "to_patch_embedding."
+
+
+def convert_st_mem_checkpoint(
+    checkpoint: dict,
+    method: str | None = None,
+    leads: Sequence[str] = STANDARD_LEADS,
+    sampling_rate: float = PUBLISHED_SAMPLING_RATE,
+    norm_pix_loss: bool = True,
+    mask_ratio: float = 0.75,
+) -> MaskedAutoencoderPreTrainedModel:
+    """Builds our model from a loaded checkpoint.
+
+    Args:
+        checkpoint (`dict`): `{"model": state_dict, ...}` or the state dict itself.
+        method (`str`, *optional*): `"st_mem"`, `"mtae"` or `"mlae"`; by default what the shapes say.
+        leads, sampling_rate, norm_pix_loss, mask_ratio:
+            What the file does not hold; the defaults are those of the published models.
+
+    Returns:
+        The method's `ForPreTraining` for a whole model, its encoder for `encoder.pth`, its
+        `ForSequenceClassification` for an encoder with a head.
+
+    Raises:
+        ValueError: if a key is missing or unexpected, a shape does not fit, a stored position table is not ours, or
+            the two copies of the patch embedding differ.
+    """
+    state = checkpoint["model"] if isinstance(checkpoint.get("model"), dict) else checkpoint
+    is_whole = "mask_embedding" in state
+    prefix = "encoder." if is_whole else ""
+    for key in ("pos_embedding", "to_patch_embedding.2.weight", "block0.attn.fn.to_qkv.weight"):
+        if prefix + key not in state:
+            raise ValueError(
+                f"This is no ST-MEM, MTAE or MLAE checkpoint: expected the key {prefix + key!r}, found "
+                f"{sorted(state)[:6]}..."
+            )
+    method = method or detect_method(state, prefix, len(leads))
+    if method not in CONFIGS:
+        raise ValueError(f"Expected method to be one of {list(CONFIGS)}, got {method!r}.")
+    config = _configuration(state, prefix, method, tuple(leads))
+    config.update({"sampling_rate": sampling_rate, "norm_pix_loss": norm_pix_loss, "mask_ratio": mask_ratio})
+    if is_whole:
+        model = WHOLE_MODELS[method](CONFIGS[method](**config))
+    elif "head.weight" in state:
+        model = CLASSIFIERS[method](CONFIGS[method](**config, num_labels=len(state["head.weight"])))
+    else:
+        model = ENCODERS[method](CONFIGS[method](**config))
+    load_st_mem_state_dict(model, state)
+    return model
+
+
+def detect_method(state: dict[str, torch.Tensor], prefix: str, num_leads: int) -> str:
+    """ST-MEM by its separators; MTAE has a position for every moment, MLAE one for every lead."""
+    if prefix + "sep_embedding" in state:
+        return "st_mem"
+    num_tokens = state[prefix + "pos_embedding"].shape[1] - 1
+    num_values = state[prefix + "to_patch_embedding.2.weight"].shape[1]
+    can_be = {"mtae": num_values % num_leads == 0, "mlae": num_tokens == num_leads}
+    methods = [method for method, possible in can_be.items() if possible]
+    if len(methods) != 1:
+        raise ValueError(
+            f"{num_tokens} tokens of {num_values} values with {num_leads} leads can be {methods or 'no method'}. "
+            "Give the method, or the leads of the checkpoint."
+        )
+    return methods[0]
+
+
+def _configuration(state, prefix: str, method: str, leads: tuple[str, ...]) -> dict:
+    hidden_size, num_values = state[prefix + "to_patch_embedding.2.weight"].shape
+    num_positions = state[prefix + "pos_embedding"].shape[1]
+    if method == "mlae":
+        num_columns, patch_size = 1, num_values
+    elif method == "mtae":
+        num_columns, patch_size = num_positions - 1, num_values // len(leads)
+    else:
+        num_columns, patch_size = num_positions - 2, num_values
+    config = {
+        "leads": leads,
+        "num_samples": num_columns * patch_size,
+        "patch_size": patch_size,
+        "hidden_size": hidden_size,
+        "num_hidden_layers": count_blocks(state, prefix + "block"),
+        "num_attention_heads": len(state[prefix + "block0.attn.fn.to_qkv.weight"]) // (3 * HEAD_DIM),
+        "intermediate_size": len(state[prefix + "block0.ff.fn.net.0.weight"]),
+    }
+    if prefix:
+        config |= {
+            "decoder_hidden_size": state["mask_embedding"].shape[-1],
+            "decoder_num_hidden_layers": count_blocks(state, "decoder_blocks."),
+            "decoder_num_attention_heads": len(state["decoder_blocks.0.attn.fn.to_qkv.weight"]) // (3 * HEAD_DIM),
+            "decoder_intermediate_size": len(state["decoder_blocks.0.ff.fn.net.0.weight"]),
+        }
+    return config
+
+
+def load_st_mem_state_dict(model: MaskedAutoencoderPreTrainedModel, state: dict[str, torch.Tensor]) -> None:
+    """Copies the authors' tensors into `model`; every key of the file and of the model has to be accounted for."""
+    expected = st_mem_state_dict(model)
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    # A copy of the whole model without the alias loses nothing.
+    missing = [key for key in missing if not _is_alias(model, key)]
+    if missing or unexpected:
+        raise ValueError(
+            f"The checkpoint does not fit the model. Missing keys: {missing or 'none'}. "
+            f"Unexpected keys: {unexpected or 'none'}."
+        )
+    shapes = {
+        key: (tuple(expected[key].shape), tuple(tensor.shape))
+        for key, tensor in state.items()
+        if expected[key].shape != tensor.shape
+    }
+    if shapes:
+        raise ValueError(f"The checkpoint does not fit the model. Shapes expected and found: {shapes}.")
+    for key, tensor in state.items():
+        if _is_alias(model, key) and not torch.equal(tensor, state["encoder." + key]):
+            raise ValueError(f"The two copies of the patch embedding, {key!r} and 'encoder.{key}', differ.")
+        if key.endswith(("pos_embedding", "pos_embed")):
+            difference = (expected[key] - tensor).abs().max().item()
+            if not difference <= POSITION_TOLERANCE:
+                raise ValueError(
+                    f"The stored position table {key!r} differs from ours by {difference:.2g}: it belongs to another "
+                    "model."
+                )
+    parts = {}
+    for our_key, their_key, part in _key_map(model):
+        parts.setdefault(our_key, []).append(_take_part(state[their_key], their_key, part, model))
+    shaped = {key: torch.stack(tensors) if len(tensors) > 1 else tensors[0] for key, tensors in parts.items()}
+    ours = {key: shaped[key].reshape(tensor.shape) for key, tensor in model.state_dict().items()}
+    model.load_state_dict(ours, strict=True)
+
+
+def st_mem_state_dict(model: MaskedAutoencoderPreTrainedModel) -> dict[str, torch.Tensor]:
+    """The way back: our weights under the authors' names, with position tables and the alias of whole models."""
+    ours, parts = model.state_dict(), {}
+    for our_key, their_key, part in _key_map(model):
+        tensor = ours[our_key]
+        if isinstance(part, str):  # a token on its own, or a row of the lead embeddings
+            tensor = tensor[int(part)] if part else tensor.flatten()
+        parts.setdefault(their_key, []).append(tensor)
+    state = {key: torch.cat(tensors) for key, tensors in parts.items()}
+    if model.config.patching == "all_leads":
+        state = {key: _swap_patch_order(key, tensor, model.config, back=True) for key, tensor in state.items()}
+    num_after = int(model.config.lead_separators)  # zero rows for the tokens around the patches
+    prefix = ""
+    if isinstance(model, MaskedAutoencoderForPreTraining):
+        prefix = "encoder."
+        table = model.decoder.position_embeddings
+        state["decoder_pos_embed"] = torch.nn.functional.pad(table, (0, 0, 1, num_after))[None]
+        state |= {key[8:]: tensor for key, tensor in state.items() if key.startswith(prefix + ALIAS)}
+        state["mask_embedding"] = state["mask_embedding"].reshape(1, 1, -1)
+    table = _encoder(model).embeddings.position_embeddings
+    table = table[:, 0] if model.config.num_columns == 1 else table[0]
+    state[prefix + "pos_embedding"] = torch.nn.functional.pad(table, (0, 0, 1, num_after))[None]
+    return state
+
+
+def _encoder(model: MaskedAutoencoderPreTrainedModel):
+    return model if isinstance(model, tuple(ENCODERS.values())) else model.ecg_vit
+
+
+def _is_alias(model, key: str) -> bool:
+    return isinstance(model, MaskedAutoencoderForPreTraining) and key.startswith(ALIAS)
+
+
+def _take_part(tensor: torch.Tensor, key: str, part: int | str | None, model) -> torch.Tensor:
+    if isinstance(part, int):
+        return tensor.chunk(3, dim=0)[part]
+    return _swap_patch_order(key, tensor, model.config) if model.config.patching == "all_leads" else tensor
+
+
+def _swap_patch_order(key: str, tensor: torch.Tensor, config: MaskedAutoencoderConfig, back: bool = False):
+    """MTAE: values of a patch sample by sample (theirs) as lead by lead (ours), or back."""
+    name = key.removeprefix("encoder.")
+    if name.startswith(("to_patch_embedding.1.", "decoder_head.")):
+        axis = 0
+    elif name == "to_patch_embedding.2.weight":
+        axis = 1
+    else:
+        return tensor
+    sizes = (config.patch_size, len(config.position_leads))
+    swapped = tensor.unflatten(axis, sizes[::-1] if back else sizes).transpose(axis, axis + 1)
+    return swapped.flatten(axis, axis + 1)
+
+
+def _key_map(model) -> list[tuple[str, str, int | str | None]]:
+    """`(our key, their key, part)` for every tensor of the model. The part is the third of a fused qkv, the row of the
+    lead embeddings as a string, or `""` for a lone token, which has leading axes here."""
+    config, ours, theirs = model.config, "", ""
+    keys = []
+    if isinstance(model, MaskedAutoencoderForPreTraining):
+        ours, theirs = "ecg_vit.", "encoder."
+        keys += _stack_keys(config.decoder_num_hidden_layers, "decoder.", "", "decoder_blocks.{}.", DECODER_KEYS)
+        keys.append(("decoder.mask_token", "mask_embedding", ""))
+    elif _encoder(model) is not model:
+        ours = "ecg_vit."
+        keys += [(f"classifier.{tensor}", f"head.{tensor}", None) for tensor in TENSORS]
+    keys += _stack_keys(config.num_hidden_layers, ours, theirs, "block{}.", ENCODER_KEYS)
+    if config.lead_separators:
+        keys.append((ours + "embeddings.separator", theirs + "sep_embedding", ""))
+        for row in range(len(config.position_leads)):
+            keys.append((ours + "embeddings.lead_embeddings", f"{theirs}lead_embeddings.{row}", str(row)))
+    else:
+        keys.append((ours + "embeddings.register_tokens", theirs + "cls_embedding", ""))
+    return keys
+
+
+def _stack_keys(num_layers: int, our_prefix: str, their_prefix: str, block: str, outer: dict) -> list:
+    modules, keys = list(outer.items()), []
+    for layer in range(num_layers):
+        ours, theirs = f"layers.{layer}.", block.format(layer)
+        modules += [(ours + our_name, theirs + their_name) for our_name, their_name in LAYER_KEYS.items()]
+        for part, name in enumerate(QKV):
+            fused = f"{their_prefix}{theirs}attn.fn.to_qkv"
+            keys += [(f"{our_prefix}{ours}attention.{name}.{tensor}", f"{fused}.{tensor}", part) for tensor in TENSORS]
+    for ours, theirs in modules:
+        keys += [(f"{our_prefix}{ours}.{tensor}", f"{their_prefix}{theirs}.{tensor}", None) for tensor in TENSORS]
+    return keys
+
+
+def st_mem_feature_extractor(config: MaskedAutoencoderConfig) -> EcgFeatureExtractor:
+    """The published input: a 9 s window at 250 Hz, 0.67 to 40 Hz (two Butterworth filters of order 5, zero phase),
+    then one mean and one population deviation over all leads and the whole window.
+
+    Differs from the authors' code at the edges of a window: they filter the crop, [`EcgFeatureExtractor`] the whole
+    recording before it is cut, which spares the window the transients of the filter. A recording that is as long as
+    the window comes out the same.
+    """
+    return EcgFeatureExtractor(
+        leads=config.leads,
+        sampling_rate=config.sampling_rate,
+        num_samples=config.num_samples,
+        highpass_hz=0.67,
+        lowpass_hz=40.0,
+        filter_order=5,
+        normalization="record",
+    )
+
+
+__all__ = [
+    "convert_st_mem_checkpoint",
+    "detect_method",
+    "load_st_mem_state_dict",
+    "st_mem_feature_extractor",
+    "st_mem_state_dict",
+]

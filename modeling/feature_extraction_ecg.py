@@ -14,6 +14,7 @@ import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
+from .beat_channels import BEAT_CHANNELS, check_channel_names, compute_beat_channels
 from .leads import (
     DERIVED_LIMB_LEADS,
     FRANK_LEADS,
@@ -22,12 +23,13 @@ from .leads import (
     derivation_weights,
 )
 from .recording_input import (
+    DIMENSIONLESS,
     Recording,
     check_sampling_rate,
     is_known_lead,
-    millivolts_per,
     read_recordings,
     recorded_leads,
+    scale_of,
 )
 from .signal_processing import butterworth_sos, filter_zero_phase, interpolate_gaps, resample
 
@@ -70,7 +72,9 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         num_samples (`int`, *optional*, defaults to 2500):
             Length of `input_values`, in samples.
         unit (`str`, *optional*, defaults to `"mV"`):
-            Unit of `input_values` before normalisation: `"mV"`, `"uV"` or `"V"`.
+            Unit of `input_values` before normalisation: `"mV"`, `"uV"` or `"V"`; or `"dimensionless"` for a model of
+            values that are no voltage any more, such as z-scores. Such a model refuses recordings in volts, and a
+            model of volts refuses dimensionless ones.
         derive_limb_leads (`bool`, *optional*, defaults to `True`):
             Whether III, aVR, aVL and aVF are computed from I and II where a recording lacks them.
         missing_leads (`str`, *optional*, defaults to `"raise"`):
@@ -81,10 +85,12 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             the rate would be off by more than 5 %.
         highpass_hz (`float`, *optional*), lowpass_hz (`float`, *optional*):
             Cutoffs of zero-phase Butterworth filters, in Hz; `None` leaves a filter out. They run one after the other
-            over the whole recording, at `sampling_rate`. (Kim's fine-tuning and ST-MEM: 0.67 and 40, order 5. ST-MEM's
-            authors filter each crop, so its edges differ.)
+            over the whole recording, at `sampling_rate`. (Kim's fine-tuning and ST-MEM: 0.67 and 40, order 5.)
         filter_order (`int`, *optional*, defaults to 5):
             Order of both filters; running both ways doubles its effect.
+        filter_windows (`bool`, *optional*, defaults to `False`):
+            Parity with ST-MEM, whose filters run over each window instead of the whole recording: the window then
+            holds their transients, which at 0.67 Hz reach a second and more into it.
         normalization (`str`, *optional*):
             `None`: none (Kim). `"record"`: one mean and one standard deviation over leads and time (ST-MEM). `"lead"`:
             one of each for every lead. `"fixed"`: `lead_means` and `lead_stds` (Weimann). Flat signals become zeros.
@@ -103,6 +109,10 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         nan_policy (`str`, *optional*, defaults to `"raise"`):
             `"raise"`: refuse NaN and infinite samples in a lead that is used. `"interpolate"`: straight lines between
             the neighbours, the nearest sample at the edges; a lead without any finite sample counts as missing.
+        beat_channels (`bool` or `Sequence[str]`, *optional*, defaults to `False`):
+            Rows after the leads for hybrid input (`True`: all of [`BEAT_CHANNELS`]): beats, rates, intervals and
+            wavelets of lead II, measured in mV on each window and scaled by constants. The model needs as many
+            `extra_channels`.
 
     Raises:
         ValueError: for an unknown setting or choice, or settings that contradict each other.
@@ -137,6 +147,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         highpass_hz: float | None = None,
         lowpass_hz: float | None = None,
         filter_order: int = 5,
+        filter_windows: bool = False,
         normalization: str | None = None,
         lead_means: Sequence[float] | None = None,
         lead_stds: Sequence[float] | None = None,
@@ -145,6 +156,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         window_stride_samples: int | None = None,
         short_records: str = "raise",
         nan_policy: str = "raise",
+        beat_channels: bool | Sequence[str] = False,
         **kwargs,
     ):
         unknown = sorted(set(kwargs) - {*_FOREIGN_SETTINGS, "feature_extractor_type", "auto_map"})
@@ -163,6 +175,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         self.highpass_hz = highpass_hz
         self.lowpass_hz = lowpass_hz
         self.filter_order = filter_order
+        self.filter_windows = filter_windows
         self.normalization = normalization
         self.lead_means = None if lead_means is None else tuple(lead_means)
         self.lead_stds = None if lead_stds is None else tuple(lead_stds)
@@ -171,6 +184,10 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         self.window_stride_samples = window_stride_samples
         self.short_records = short_records
         self.nan_policy = nan_policy
+        if isinstance(beat_channels, bool):
+            beat_channels = BEAT_CHANNELS if beat_channels else ()
+        check_channel_names(beat_channels)
+        self.beat_channels = tuple(beat_channels)
         self._check_settings()
 
     def _check_settings(self) -> None:
@@ -183,7 +200,12 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 f"Expected standard leads, got {list(self.leads)}. Frank leads {frank} are not among them."
             )
         check_sampling_rate(self.sampling_rate)
-        millivolts_per(self.unit)
+        scale_of(self.unit)
+        if self.beat_channels and ("II" not in self.leads or self.unit == DIMENSIONLESS):
+            raise ValueError(
+                f"beat_channels are measured in lead II, in volts; the leads are {list(self.leads)}, the unit is "
+                f"{self.unit}. Add lead II, or leave beat_channels out."
+            )
         if self.num_samples < 1 or (self.window_stride_samples is not None and self.window_stride_samples < 1):
             raise ValueError(
                 f"num_samples ({self.num_samples}) and window_stride_samples ({self.window_stride_samples}) are "
@@ -240,8 +262,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         Returns:
             [`BatchFeature`] with
 
-            - **input_values** -- float32 `(num_windows, num_leads, num_samples)`; one window a recording unless
-              `long_records="all"`.
+            - **input_values** -- float32 `(num_windows, num_leads + num_beat_channels, num_samples)`; one window a
+              recording unless `long_records="all"`.
             - **lead_mask** -- bool `(num_windows, num_leads)`, `True` = recorded; with `missing_leads="mask"`.
             - **window_record** -- int64 `(num_windows,)`, the recording of each window; with `long_records="all"`. See
               [`average_windows`].
@@ -253,6 +275,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             ValueError: says which recording, what was expected, what came, and what to do.
         """
         recordings = read_recordings(signals, sampling_rate, leads, unit, gain)
+        for unit in {recording.unit for recording in recordings}:
+            self.check_unit(unit)
         layouts: dict[tuple, list[int]] = {}
         for number, recording in enumerate(recordings):
             layouts.setdefault(recording.layout, []).append(number)
@@ -282,6 +306,14 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             features["report"] = [self._describe(recording) for recording in recordings]
         return BatchFeature(features, tensor_type=return_tensors, skip_tensor_conversion=["report"])
 
+    def check_unit(self, unit: str) -> None:
+        """Refuses dimensionless recordings for a model of volts, and volts for a model of dimensionless values."""
+        if (unit == DIMENSIONLESS) != (self.unit == DIMENSIONLESS):
+            raise ValueError(
+                f"The model reads {self.unit}, the recording is in {unit}: one cannot be made of the other. Give the "
+                f"recording in the model's unit, or set unit={unit!r} in the feature extractor of a new model."
+            )
+
     def process_batch(
         self,
         signal: torch.Tensor,
@@ -304,8 +336,9 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 Where to cut one window of each record instead of `long_records`, in samples at the model's rate.
 
         Returns:
-            `input_values`, float32 `(batch * num_windows, num_leads, num_samples)`, windows of a record side by side,
-            and `lead_mask`, bool `(batch * num_windows, num_leads)`, or `None` with `missing_leads="raise"`.
+            `input_values`, float32 `(batch * num_windows, num_leads + num_beat_channels, num_samples)`, windows of a
+            record side by side, and `lead_mask`, bool `(batch * num_windows, num_leads)`, or `None` with
+            `missing_leads="raise"`.
 
         Raises:
             ValueError: as `__call__`; records are numbered from 0 within the batch.
@@ -351,8 +384,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             present = None if lead_mask is None else lead_mask[:, list(plan.sources)]
             values, present = self._fill_gaps(values, present, [leads[i] for i in plan.sources], record_numbers)
             values = resample(values, length)
-            for sos in self._filters():
-                values = filter_zero_phase(values, sos)
+            if not self.filter_windows:
+                values = self._filter(values)
             # Everything up to here is linear, so that limb leads may as well be derived after the expensive part.
             values, present = self._arrange_leads(values, present, plan)
             if check_amplitude:
@@ -366,13 +399,16 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 starts = [0]
                 index = window_starts[:, None] + torch.arange(self.num_samples, device=values.device)
                 values = values.gather(-1, index[:, None].expand(-1, values.shape[1], -1))
+            if self.filter_windows:
+                values = self._filter(values)
+            beats = self._beat_channels(values, present)
             if self.unit != "mV":
-                values = values / millivolts_per(self.unit)
-            values = self._normalize(values, present)
+                values = values / scale_of(self.unit)
+            values = torch.cat((self._normalize(values, present), *beats), dim=1)
         if length < self.num_samples:
             values = torch.nn.functional.pad(values, (0, self.num_samples - length))
         if self.missing_leads == "mask" and present is None:
-            present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+            present = torch.ones(len(values), len(self.leads), dtype=torch.bool, device=values.device)
         return _Processed(values, present if self.missing_leads == "mask" else None, len(starts))
 
     def _lead_plan(self, leads: tuple[str, ...]) -> "_LeadPlan":
@@ -446,6 +482,14 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 arranged[:, target] *= mask[:, target, None]  # half of a derivation is no lead
         return arranged, mask
 
+    def _beat_channels(self, values: torch.Tensor, present: torch.Tensor | None) -> list[torch.Tensor]:
+        """The rows after the leads, of windows in mV; zeros for a record without lead II."""
+        if not self.beat_channels:
+            return []
+        row = self.leads.index("II")
+        channels = compute_beat_channels(values[:, row], self.sampling_rate, self.beat_channels)
+        return [channels if present is None else channels.masked_fill(~present[:, row, None, None], 0.0)]
+
     def _normalize(self, values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         if self.normalization == "fixed":
             means, stds = (values.new_tensor(constants)[:, None] for constants in (self.lead_means, self.lead_stds))
@@ -456,11 +500,16 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             total = weight.expand_as(values).sum(dims, keepdim=True).clamp(min=1)
             centred = values - (values * weight).sum(dims, keepdim=True) / total
             std = ((centred.square() * weight).sum(dims, keepdim=True) / total).sqrt()
-            flat = std < _FLAT_STD_MV / millivolts_per(self.unit)
+            flat = std < _FLAT_STD_MV / scale_of(self.unit)
             values = (centred / std.masked_fill(flat, 1.0)).masked_fill(flat, 0.0)
         if self.clip is not None:
             values = values.clamp(-self.clip, self.clip)
         return values if present is None else values.masked_fill(~present[..., None], 0.0)
+
+    def _filter(self, values: torch.Tensor) -> torch.Tensor:
+        for sos in self._filters():
+            values = filter_zero_phase(values, sos)
+        return values
 
     def _filters(self) -> list[np.ndarray]:
         return [

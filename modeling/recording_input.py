@@ -22,6 +22,8 @@ MILLIVOLTS_PER_UNIT = {
     "\N{GREEK SMALL LETTER MU}v": 1e-3,
     "nv": 1e-6,
 }
+DIMENSIONLESS = "dimensionless"
+"""Declared "unit" of values that are no voltage any more, such as z-scores. Models of volts refuse them."""
 
 
 @runtime_checkable
@@ -158,7 +160,7 @@ def _check_recording(
         raise ValueError(f"{name} has no samples: its shape is {shape}. Leave it out.")
     check_sampling_rate(sampling_rate)
     is_digital = unit.strip().lower() == "adc"
-    factor = 1.0 if is_digital else millivolts_per(unit)
+    factor = 1.0 if is_digital else scale_of(unit)
     if signal.dtype != np.float32 or is_digital:
         if gain is None:
             raise ValueError(
@@ -183,9 +185,15 @@ def check_sampling_rate(sampling_rate: float) -> None:
 def millivolts_per(unit: str) -> float:
     if unit.strip().lower() not in MILLIVOLTS_PER_UNIT:
         raise ValueError(
-            f"Unknown unit {unit!r}. Expected 'mV', 'uV' (or the micro sign) or 'V'; of arrays also 'adc'."
+            f"Unknown unit {unit!r}. Expected 'mV', 'uV' (or the micro sign) or 'V'; of arrays also 'adc'; "
+            f"{DIMENSIONLESS!r} for values that are no voltage, such as z-scores."
         )
     return MILLIVOLTS_PER_UNIT[unit.strip().lower()]
+
+
+def scale_of(unit: str) -> float:
+    """Millivolts in one `unit`; 1 for `DIMENSIONLESS` values, which are taken as they are."""
+    return 1.0 if unit == DIMENSIONLESS else millivolts_per(unit)
 
 
 def is_known_lead(name: str) -> bool:

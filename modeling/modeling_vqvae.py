@@ -1,0 +1,341 @@
+"""VQ-VAE: an encoder whose tokens are replaced by codes of a codebook, and a decoder that draws the signal from these.
+
+The model of the SMILES project (their `VQVAE`), after van den Oord et al., arXiv 1711.00937. Each token, a moment of
+all leads, becomes one of `num_codes` codes; the loss is the squared error of the whole signal plus the commitment of
+the latents to their codes.
+
+Where we differ from the authors' code, by default: the codebook stays alive (`codebook="ema"`, see
+`vector_quantizer.py`); positions start small (`position_init_std`); a patch holds its leads one after the other
+(theirs: sample by sample), which only permutes weights. Their two variants with one code a record (`EncoderVQVAE`,
+`EncoderVQVAEFixed`) are not here: 27,000 samples are not drawn from one of 64 codes, and theirs collapsed.
+
+[`EcgVqVaeTokenizer`] turns a trained VQ-VAE into the input of another self-supervised model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .collectives import sum_over_ranks, world_size
+from .configuration_vqvae import EcgVqVaeConfig
+from .leads import lead_indices
+from .masking import DrawKeys
+from .modeling_ecg_vit import (
+    EcgViTForEmbedding,
+    EcgViTForSequenceClassification,
+    EcgViTLayer,
+    EcgViTModel,
+    EcgViTPreTrainedModel,
+)
+from .patch_embedding import EcgViTEmbeddings, TokenGrid
+from .vector_quantizer import QuantizerOutput, VectorQuantizer
+
+
+@dataclass
+class EcgVqVaeModelOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_registers + tokens, hidden_size)`):
+            Hidden states after the final norm, registers first.
+        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size or latent_size)`):
+            Mean over the tokens of hidden states, latents or codes, by `config.features`.
+        latents (`torch.FloatTensor` of shape `(batch_size, tokens, latent_size)`): What is quantised.
+        quantized (`torch.FloatTensor` of the same shape): The codes; their gradient is that of the latents.
+        code_indices (`torch.LongTensor` of shape `(batch_size, tokens)`): Which codes.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    latents: torch.FloatTensor | None = None
+    quantized: torch.FloatTensor | None = None
+    code_indices: torch.LongTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class EcgVqVaeForPreTrainingOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): Reconstruction loss plus what the quantiser adds.
+        reconstruction_loss (`torch.FloatTensor` of shape `()`): Mean squared error of all samples of present leads.
+        commitment_loss (`torch.FloatTensor` of shape `()`): Mean squared distance of latents from codes, unweighted.
+        perplexity (`torch.FloatTensor` of shape `()`): How many equally frequent codes the batch is as varied as.
+        codes_in_use (`torch.FloatTensor` of shape `()`): Share of the codes chosen, see [`QuantizerOutput`].
+        reconstruction (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`): Signal of the decoder.
+        code_indices, latents, pooler_output: See [`EcgVqVaeModelOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    reconstruction_loss: torch.FloatTensor | None = None
+    commitment_loss: torch.FloatTensor | None = None
+    perplexity: torch.FloatTensor | None = None
+    codes_in_use: torch.FloatTensor | None = None
+    reconstruction: torch.FloatTensor | None = None
+    code_indices: torch.LongTensor | None = None
+    latents: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+
+
+# What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
+PRETRAINING_ONLY = [r"^decoder\."]
+
+
+class EcgVqVaePreTrainedModel(EcgViTPreTrainedModel):
+    config_class = EcgVqVaeConfig
+    auto_classes = {
+        "AutoConfig": "configuration_vqvae.EcgVqVaeConfig",
+        "AutoModel": "modeling_vqvae.EcgVqVaeModel",
+        "AutoModelForPreTraining": "modeling_vqvae.EcgVqVaeForPreTraining",
+        "AutoModelForSequenceClassification": "modeling_vqvae.EcgVqVaeForSequenceClassification",
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, EcgViTEmbeddings) and module.config.position_embedding == "learned":
+            init.normal_(module.position_embeddings, mean=0.0, std=self.config.position_init_std)
+        elif isinstance(module, EcgVqVaeDecoder):
+            init.normal_(module.position_embeddings, mean=0.0, std=self.config.position_init_std)
+        elif isinstance(module, VectorQuantizer):
+            module.reset_parameters()
+
+
+class EcgVqVaeModel(EcgVqVaePreTrainedModel, EcgViTModel):
+    """The encoder of a VQ-VAE with its codebook: signal in, latents, codes and a pooled feature out.
+
+    The codebook never learns here, not even while the encoder is fine-tuned: only [`EcgVqVaeForPreTraining`] moves it.
+    """
+
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+    def __init__(self, config: EcgVqVaeConfig):
+        super().__init__(config)
+        self.latent_projection = nn.Linear(config.hidden_size, config.latent_size, bias=config.use_bias)
+        self.quantizer = VectorQuantizer(
+            config.num_codes,
+            config.latent_size,
+            commitment_weight=config.commitment_weight,
+            decay=config.codebook_decay,
+            dead_code_steps=config.dead_code_steps,
+            published=config.codebook == "published",
+        )
+        self.post_init()
+
+    def quantize_tokens(
+        self, last_hidden_state: torch.Tensor, num_prefix: int, update_codebook: bool
+    ) -> tuple[torch.Tensor, QuantizerOutput]:
+        """Latents `(batch, tokens, latent_size)` of tokens after the final norm, and what the quantiser makes of
+        them."""
+        latents = self.latent_projection(last_hidden_state[:, num_prefix:])
+        return latents, self.quantizer(latents, update_codebook)
+
+    def pool_features(self, last_hidden_state, num_prefix, latents, quantized) -> torch.Tensor:
+        """`pooler_output`, by `config.features`."""
+        features = {"hidden": last_hidden_state[:, num_prefix:], "latents": latents, "codes": quantized}
+        return features[self.config.features].mean(dim=1)
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        leads: Sequence[str] | None = None,
+        lead_mask: torch.Tensor | None = None,
+        bool_masked_pos: torch.Tensor | None = None,
+        **kwargs,
+    ) -> EcgVqVaeModelOutput:
+        r"""input_values, leads, lead_mask, bool_masked_pos: see [`EcgViTModel`]."""
+        hidden_states, grid = self.encode_tokens(input_values, leads, lead_mask, bool_masked_pos, **kwargs)
+        last_hidden_state = self.layernorm(hidden_states)
+        latents, codes = self.quantize_tokens(last_hidden_state, grid.num_prefix, update_codebook=False)
+        return EcgVqVaeModelOutput(
+            last_hidden_state=last_hidden_state,
+            pooler_output=self.pool_features(last_hidden_state, grid.num_prefix, latents, codes.quantized),
+            latents=latents,
+            quantized=codes.quantized,
+            code_indices=codes.code_indices,
+        )
+
+
+class EcgVqVaeForSequenceClassification(EcgVqVaePreTrainedModel, EcgViTForSequenceClassification):
+    """[`EcgViTForSequenceClassification`] for VQ-VAE checkpoints; what the head reads is up to
+    `config.features`."""
+
+    encoder_class = EcgVqVaeModel
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+
+class EcgVqVaeForEmbedding(EcgVqVaePreTrainedModel, EcgViTForEmbedding):
+    """[`EcgViTForEmbedding`] for VQ-VAE checkpoints."""
+
+    encoder_class = EcgVqVaeModel
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+
+class EcgVqVaeDecoder(nn.Module):
+    """Draws the signal from codes: a transformer over the moments, then one linear from a token to its patch."""
+
+    def __init__(self, config: EcgVqVaeConfig):
+        super().__init__()
+        self.config = config.decoder_config()
+        width, num_layers = self.config.hidden_size, self.config.num_hidden_layers
+        self.embedding = nn.Linear(config.latent_size, width, bias=config.use_bias)
+        self.position_embeddings = nn.Parameter(torch.zeros(1, config.num_columns, width))
+        self.layers = nn.ModuleList([EcgViTLayer(self.config, number + 1) for number in range(num_layers)])
+        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.layer_norm_bias)
+        self.projection = nn.Linear(width, len(config.position_leads) * config.patch_size, bias=config.use_bias)
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """
+        codes (`torch.FloatTensor` of shape `(batch, columns, latent_size)`): one code a moment.
+
+        Returns the signal of every lead that the weights know, `(batch, position leads, num_samples)`.
+        """
+        tokens = self.embedding(codes)
+        tokens = tokens + self.position_embeddings.to(tokens.dtype)
+        columns = torch.arange(codes.shape[1], device=codes.device)[None]
+        grid = TokenGrid(1, codes.shape[1], torch.zeros_like(columns), columns)
+        for layer in self.layers:
+            tokens = layer(tokens, grid)
+        patches = self.projection(self.layernorm(tokens))
+        patches = patches.unflatten(-1, (-1, self.config.patch_size))  # (batch, columns, leads, patch)
+        return patches.transpose(1, 2).flatten(2)
+
+
+class EcgVqVaeForPreTraining(EcgVqVaePreTrainedModel):
+    """Encoder, codebook and decoder with the loss of the VQ-VAE. Nothing is drawn at random in a forward pass but the
+    codes that are restarted, keyed by how often the codebook has learnt."""
+
+    def __init__(self, config: EcgVqVaeConfig):
+        super().__init__(config)
+        self.ecg_vit = EcgVqVaeModel(config)
+        self.decoder = EcgVqVaeDecoder(config)
+        self.post_init()
+
+    def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
+        """Nothing: all of a batch is known."""
+        return {}
+
+    def set_attn_implementation(self, *args, **kwargs):
+        super().set_attn_implementation(*args, **kwargs)
+        self.decoder.config._attn_implementation = self.config._attn_implementation
+
+    def decode(self, code_indices: torch.Tensor) -> torch.Tensor:
+        """The signal that codes stand for: `(batch, columns)` indices to `(batch, num_leads, num_samples)`."""
+        codes = self.ecg_vit.quantizer.codebook[code_indices].to(self.dtype)
+        return self.decoder(codes)[:, lead_indices(self.config.leads, self.config.position_leads)]
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        leads: Sequence[str] | None = None,
+        lead_mask: torch.Tensor | None = None,
+        **kwargs,
+    ) -> EcgVqVaeForPreTrainingOutput:
+        r"""input_values, leads, lead_mask: see [`EcgViTModel`]. In training the codebook learns from this batch."""
+        hidden_states, grid = self.ecg_vit.encode_tokens(input_values, leads, lead_mask, **kwargs)
+        last_hidden_state = self.ecg_vit.layernorm(hidden_states)
+        latents, codes = self.ecg_vit.quantize_tokens(last_hidden_state, grid.num_prefix, self.training)
+        rows = lead_indices(self.config.leads if leads is None else leads, self.config.position_leads)
+        reconstruction = self.decoder(codes.quantized.to(latents.dtype))[:, rows]
+        reconstruction_loss = squared_error(reconstruction, input_values, lead_mask)
+        return EcgVqVaeForPreTrainingOutput(
+            loss=reconstruction_loss + codes.loss,
+            reconstruction_loss=reconstruction_loss.detach(),
+            commitment_loss=codes.commitment_loss.detach(),
+            perplexity=codes.perplexity,
+            codes_in_use=codes.codes_in_use,
+            reconstruction=reconstruction,
+            code_indices=codes.code_indices,
+            latents=latents,
+            pooler_output=self.ecg_vit.pool_features(last_hidden_state, grid.num_prefix, latents, codes.quantized),
+        )
+
+
+def squared_error(prediction: torch.Tensor, signal: torch.Tensor, lead_mask: torch.Tensor | None) -> torch.Tensor:
+    """Mean over all samples of present leads, of all ranks, in float32."""
+    error = (prediction.float() - signal.float()).square()
+    if lead_mask is None:
+        return error.mean()
+    # The mean over what is present on all ranks, so that two processes equal one with the whole batch.
+    num_present = sum_over_ranks(lead_mask.sum().float()) / world_size()
+    return torch.where(lead_mask, error.mean(dim=2), 0.0).sum() / num_present.clamp(min=1.0)
+
+
+class EcgVqVaeTokenizer(nn.Module):
+    """A frozen VQ-VAE as the input of another self-supervised model: one row of codes instead of leads.
+
+    A model of this library cuts its rows into patches of `patch_size` values. Here the codes of a record are written
+    one after the other into one row, and a patch is a code: every method then runs on codes with no change, masks,
+    positions and all. Configure it with [`~EcgVqVaeTokenizer.input_fields`]. That one row carries the name of the
+    VQ-VAE's first lead, since rows have names; it stands for all leads. A latent knows something of the moments
+    around it (the VQ-VAE's encoder attends to all), so that hiding it hides less than hiding the signal would.
+
+    Args:
+        encoder ([`EcgVqVaeModel`]): trained; it is frozen and stays in evaluation mode.
+        tokens (`str`, *optional*, defaults to `"codes"`): the `"codes"`, or the continuous `"latents"`.
+
+    Example:
+
+    ```python
+    >>> tokenizer = EcgVqVaeTokenizer(EcgVqVaeModel.from_pretrained("runs/vqvae"))
+    >>> model = EcgJepaForPreTraining(EcgJepaConfig(**tokenizer.input_fields()))
+    >>> loss = model(tokenizer(input_values)).loss
+    ```
+    """
+
+    def __init__(self, encoder: EcgVqVaeModel, tokens: str = "codes"):
+        super().__init__()
+        if tokens not in ("codes", "latents"):
+            raise ValueError(f"Expected tokens to be 'codes' or 'latents', got {tokens!r}.")
+        self.tokens = tokens
+        self.encoder = encoder.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def input_fields(self) -> dict:
+        """Fields of an [`EcgViTConfig`] that make one token of each code."""
+        config = self.encoder.config
+        return {
+            "leads": config.leads[:1],
+            "sampling_rate": config.sampling_rate / config.patch_size * config.latent_size,
+            "num_samples": config.num_columns * config.latent_size,
+            "patch_size": config.latent_size,
+        }
+
+    @torch.no_grad()
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        leads: Sequence[str] | None = None,
+        lead_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        input_values, leads, lead_mask: see [`EcgViTModel`].
+
+        Returns `(batch, 1, columns * latent_size)`.
+        """
+        outputs = self.encoder(input_values, leads=leads, lead_mask=lead_mask)
+        tokens = outputs.quantized if self.tokens == "codes" else outputs.latents
+        return tokens.flatten(1)[:, None]
+
+
+__all__ = [
+    "EcgVqVaeForEmbedding",
+    "EcgVqVaeForPreTraining",
+    "EcgVqVaeForSequenceClassification",
+    "EcgVqVaeModel",
+    "EcgVqVaePreTrainedModel",
+    "EcgVqVaeTokenizer",
+]

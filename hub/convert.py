@@ -1,78 +1,148 @@
 """`ecg-transformers convert`: an authors' checkpoint becomes a folder that `from_pretrained` loads."""
 
 import argparse
+import inspect
 import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from ecg_transformers.modeling import EcgFeatureExtractor
-from ecg_transformers.modeling.leads import INDEPENDENT_LEADS, canonical_leads
+from ecg_transformers.modeling.leads import canonical_leads
 from ecg_transformers.train.model_card import render_model_card
 from ecg_transformers.train.report import DataSource
 
-from . import convert_kim
+from . import convert_kim, convert_lejepa, convert_st_mem, convert_weimann
 
 logger = logging.getLogger("ecg_transformers")
 
-KIM_DATA = DataSource(
-    name="Chapman-Shaoxing, Ningbo and CODE-15",
-    licence=None,
-    citation="As the authors of ECG-JEPA state: PhysioNet ecg-arrhythmia 1.0.0 and CODE-15 (Zenodo 4916206).",
-)
+
+@dataclass(frozen=True)
+class Source:
+    """Whose files they are and what belongs to them.
+
+    Args:
+        convert (`Callable`): `(checkpoint, **given) -> model`.
+        feature_extractor (`Callable`): `(model, checkpoint) -> EcgFeatureExtractor`, the input of the published model.
+        data (`DataSource`): What the published weights were trained on, as the authors state it.
+        split (`str`): The same for the card.
+        safe_globals (`list`): What a file may hold beside tensors.
+    """
+
+    convert: Callable[..., PreTrainedModel]
+    feature_extractor: Callable[..., EcgFeatureExtractor]
+    data: DataSource
+    split: str
+    safe_globals: list = field(default_factory=list)
+
+
+UNKNOWN_SPLIT = "as the authors of the file know; it does not say"
+SOURCES = {
+    "kim": Source(
+        convert_kim.convert_kim_checkpoint,
+        lambda model, checkpoint: convert_kim.kim_feature_extractor(model.config),
+        DataSource(
+            "Chapman-Shaoxing, Ningbo and CODE-15",
+            None,
+            "As the authors of ECG-JEPA state: PhysioNet ecg-arrhythmia 1.0.0 and CODE-15 (Zenodo 4916206).",
+        ),
+        "about 176,000 unlabelled recordings, as the authors state",
+    ),
+    "weimann": Source(
+        convert_weimann.convert_weimann_checkpoint,
+        convert_weimann.weimann_feature_extractor,
+        DataSource(
+            "One or several of MIMIC-IV-ECG, CODE-15, PTB-XL, PTB, CPSC, Georgia, Chapman, Ningbo and St Petersburg",
+            None,
+            "Weimann and Conrad, arXiv 2410.13867: the corpora that the file's configuration names.",
+        ),
+        UNKNOWN_SPLIT,
+        convert_weimann.NUMPY_GLOBALS,
+    ),
+    "lejepa-ecg": Source(
+        convert_lejepa.convert_lejepa_checkpoint,
+        convert_lejepa.lejepa_feature_extractor,
+        DataSource("MIMIC-IV-ECG", None, "As the published settings of LeJEPA-ECG say."),
+        UNKNOWN_SPLIT,
+        convert_weimann.NUMPY_GLOBALS,
+    ),
+    "st-mem": Source(
+        convert_st_mem.convert_st_mem_checkpoint,
+        lambda model, checkpoint: convert_st_mem.st_mem_feature_extractor(model.config),
+        DataSource("The corpora of ST-MEM", None, "Na et al., arXiv 2402.09450. Their weights are CC BY-NC 4.0."),
+        UNKNOWN_SPLIT,
+    ),
+}
+LICENCES = {"st-mem": "cc-by-nc-4.0"}
 
 
 def run(args: argparse.Namespace):
     """The command."""
-    model, feature_extractor = convert_kim_file(
-        args.checkpoint,
-        leads=INDEPENDENT_LEADS if args.leads is None else canonical_leads(args.leads.split(",")),
-        sampling_rate=args.sampling_rate,
-        num_attention_heads=args.num_attention_heads,
-        predictor_num_attention_heads=args.predictor_num_attention_heads,
-    )
+    given = {
+        "leads": None if args.leads is None else canonical_leads(args.leads.split(",")),
+        "sampling_rate": args.sampling_rate,
+        "num_attention_heads": args.num_attention_heads,
+        "predictor_num_attention_heads": args.predictor_num_attention_heads,
+    }
+    model, feature_extractor = convert_file(args.source, args.checkpoint, **given)
     model.save_pretrained(args.output_dir)
     feature_extractor.save_pretrained(args.output_dir)
+    source = SOURCES[args.source]
     card = render_model_card(
         config=model.config,
         feature_extractor=feature_extractor,
         model_id=Path(args.output_dir).name,
-        data=KIM_DATA,
-        split="about 176,000 unlabelled recordings, as the authors state",
+        data=source.data,
+        split=source.split,
         training={"Converted from": Path(args.checkpoint).name},
+        license=LICENCES.get(args.source),
     )
     card.save(Path(args.output_dir) / "README.md")
     logger.info("Wrote %s and its feature extractor to %s", type(model).__name__, args.output_dir)
 
 
-def convert_kim_file(path: str, **published) -> tuple[torch.nn.Module, EcgFeatureExtractor]:
-    """Converts a file of ECG-JEPA (Kim).
+def convert_file(source: str, path: str, **given) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
+    """Converts an authors' file.
 
     Args:
-        path (`str`): `.pth` (read with `weights_only=True`: nothing in it is executed) or `.safetensors`.
-        published: Arguments of [`~ecg_transformers.hub.convert_kim.convert_kim_checkpoint`]; `None` keeps a default.
+        source (`str`): One of `SOURCES`.
+        path (`str`): `.pth`, `.pt` (read with `weights_only=True`: nothing in it is executed) or `.safetensors`.
+        given: What the file does not hold, such as `leads`; `None` keeps what the published model has.
 
     Returns:
-        The model and the feature extractor of the published pretraining: raw millivolts, no filter.
+        The model and the feature extractor of the published pretraining.
     """
-    settings = {name: value for name, value in published.items() if value is not None}
-    model = convert_kim.convert_kim_checkpoint(read_checkpoint(path), **settings)
-    config = model.config
-    feature_extractor = EcgFeatureExtractor(
-        leads=config.leads, sampling_rate=config.sampling_rate, num_samples=config.num_samples
-    )
-    return model, feature_extractor
+    checkpoint = read_checkpoint(path, SOURCES[source].safe_globals)
+    settings = {name: value for name, value in given.items() if value is not None}
+    parameters = inspect.signature(SOURCES[source].convert).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = [] if takes_any else sorted(settings.keys() - parameters.keys())
+    if unknown:
+        raise ValueError(f"A file of {source} says {unknown} itself. Leave these flags out.")
+    model = SOURCES[source].convert(checkpoint, **settings)
+    return model, SOURCES[source].feature_extractor(model, checkpoint)
 
 
-def read_checkpoint(path: str) -> dict:
-    """Loads tensors from a `.safetensors` or torch file without executing anything in it."""
+def read_checkpoint(path: str, safe_globals: list | None = None) -> dict:
+    """Loads tensors from a `.safetensors` or torch file without executing anything in it.
+
+    Args:
+        path (`str`): The file.
+        safe_globals (`list`, *optional*): What it may hold beside tensors (`torch.serialization.safe_globals`).
+    """
     if not Path(path).is_file():
         raise ValueError(f"There is no file {path!r}.")
     if Path(path).suffix == ".safetensors":
         return load_file(path)
+    admitted = torch.serialization.safe_globals(safe_globals) if safe_globals else nullcontext()
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with admitted:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for what is no checkpoint
         raise ValueError(
             f"{path} cannot be read as tensors alone ({type(error).__name__}). A file that is no checkpoint of torch "

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 import torch
 
-from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling import (
+    EcgFeatureExtractor,
+    EcgJepaConfig,
+    EcgJepaForPreTraining,
+    EcgViTConfig,
+    EcgViTModel,
+)
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS
 
 PUBLISHED_NUM_ATTENTION_HEADS = 16
@@ -163,6 +169,11 @@ def _stack_keys(num_layers, our_prefix, kim_prefix, kim_blocks, outer) -> list[t
         for tensor in ("weight", "bias"):
             keys.append((f"{our_prefix}{ours}.{tensor}", f"{kim_prefix}{theirs}.{tensor}", None))
     return keys
+
+
+def kim_feature_extractor(config: EcgViTConfig) -> EcgFeatureExtractor:
+    """The input of the published pretraining: raw millivolts, no filter."""
+    return EcgFeatureExtractor(leads=config.leads, sampling_rate=config.sampling_rate, num_samples=config.num_samples)
 
 
 def count_blocks(state: dict, prefix: str) -> int:

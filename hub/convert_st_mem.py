@@ -286,11 +286,8 @@ def _stack_keys(num_layers: int, our_prefix: str, their_prefix: str, block: str,
 
 def st_mem_feature_extractor(config: MaskedAutoencoderConfig) -> EcgFeatureExtractor:
     """The published input: a 9 s window at 250 Hz, 0.67 to 40 Hz (two Butterworth filters of order 5, zero phase),
-    then one mean and one population deviation over all leads and the whole window.
-
-    Differs from the authors' code at the edges of a window: they filter the crop, [`EcgFeatureExtractor`] the whole
-    recording before it is cut, which spares the window the transients of the filter. A recording that is as long as
-    the window comes out the same.
+    then one mean and one population deviation over all leads and the whole window. As in the authors' code the
+    filters run over the window, not over the recording that it is cut from.
     """
     return EcgFeatureExtractor(
         leads=config.leads,
@@ -299,6 +296,7 @@ def st_mem_feature_extractor(config: MaskedAutoencoderConfig) -> EcgFeatureExtra
         highpass_hz=0.67,
         lowpass_hz=40.0,
         filter_order=5,
+        filter_windows=True,
         normalization="record",
     )
 

@@ -10,6 +10,10 @@ from transformers import (
 
 from .configuration_ecg_jepa import EcgJepaConfig
 from .configuration_ecg_vit import EcgViTConfig
+from .configuration_lejepa import LeJepaConfig
+from .configuration_sigreg_jepa import SigRegJepaConfig
+from .configuration_st_mem import MlaeConfig, MtaeConfig, StMemConfig
+from .configuration_vqvae import EcgVqVaeConfig
 from .cropa import cross_pattern_attention
 from .feature_extraction_ecg import EcgFeatureExtractor
 from .modeling_ecg_jepa import (
@@ -19,17 +23,55 @@ from .modeling_ecg_jepa import (
     EcgJepaModel,
 )
 from .modeling_ecg_vit import EcgViTForEmbedding, EcgViTForSequenceClassification, EcgViTModel
+from .modeling_lejepa import LeJepaForEmbedding, LeJepaForPreTraining, LeJepaForSequenceClassification, LeJepaModel
+from .modeling_sigreg_jepa import (
+    SigRegJepaForEmbedding,
+    SigRegJepaForPreTraining,
+    SigRegJepaForSequenceClassification,
+    SigRegJepaModel,
+)
+from .modeling_st_mem import (
+    MlaeForEmbedding,
+    MlaeForPreTraining,
+    MlaeForSequenceClassification,
+    MlaeModel,
+    MtaeForEmbedding,
+    MtaeForPreTraining,
+    MtaeForSequenceClassification,
+    MtaeModel,
+    StMemForEmbedding,
+    StMemForPreTraining,
+    StMemForSequenceClassification,
+    StMemModel,
+)
+from .modeling_vqvae import (
+    EcgVqVaeForEmbedding,
+    EcgVqVaeForPreTraining,
+    EcgVqVaeForSequenceClassification,
+    EcgVqVaeModel,
+    EcgVqVaeTokenizer,
+)
 
 AutoConfig.register("ecg_vit", EcgViTConfig)
 AutoModel.register(EcgViTConfig, EcgViTModel)
 AutoModelForSequenceClassification.register(EcgViTConfig, EcgViTForSequenceClassification)
 AutoFeatureExtractor.register(EcgViTConfig, EcgFeatureExtractor)
 
-AutoConfig.register("ecg_jepa", EcgJepaConfig)
-AutoModel.register(EcgJepaConfig, EcgJepaModel)
-AutoModelForPreTraining.register(EcgJepaConfig, EcgJepaForPreTraining)
-AutoModelForSequenceClassification.register(EcgJepaConfig, EcgJepaForSequenceClassification)
-AutoFeatureExtractor.register(EcgJepaConfig, EcgFeatureExtractor)
+METHODS = (
+    (EcgJepaConfig, EcgJepaModel, EcgJepaForPreTraining, EcgJepaForSequenceClassification),
+    (EcgVqVaeConfig, EcgVqVaeModel, EcgVqVaeForPreTraining, EcgVqVaeForSequenceClassification),
+    (LeJepaConfig, LeJepaModel, LeJepaForPreTraining, LeJepaForSequenceClassification),
+    (MlaeConfig, MlaeModel, MlaeForPreTraining, MlaeForSequenceClassification),
+    (MtaeConfig, MtaeModel, MtaeForPreTraining, MtaeForSequenceClassification),
+    (SigRegJepaConfig, SigRegJepaModel, SigRegJepaForPreTraining, SigRegJepaForSequenceClassification),
+    (StMemConfig, StMemModel, StMemForPreTraining, StMemForSequenceClassification),
+)
+for config, encoder, pretraining_model, classifier in METHODS:
+    AutoConfig.register(config.model_type, config)
+    AutoModel.register(config, encoder)
+    AutoModelForPreTraining.register(config, pretraining_model)
+    AutoModelForSequenceClassification.register(config, classifier)
+    AutoFeatureExtractor.register(config, EcgFeatureExtractor)
 
 __all__ = [
     "EcgFeatureExtractor",
@@ -42,5 +84,36 @@ __all__ = [
     "EcgViTForEmbedding",
     "EcgViTForSequenceClassification",
     "EcgViTModel",
+    "EcgVqVaeConfig",
+    "EcgVqVaeForEmbedding",
+    "EcgVqVaeForPreTraining",
+    "EcgVqVaeForSequenceClassification",
+    "EcgVqVaeModel",
+    "EcgVqVaeTokenizer",
+    "LeJepaConfig",
+    "LeJepaForEmbedding",
+    "LeJepaForPreTraining",
+    "LeJepaForSequenceClassification",
+    "LeJepaModel",
+    "MlaeConfig",
+    "MlaeForEmbedding",
+    "MlaeForPreTraining",
+    "MlaeForSequenceClassification",
+    "MlaeModel",
+    "MtaeConfig",
+    "MtaeForEmbedding",
+    "MtaeForPreTraining",
+    "MtaeForSequenceClassification",
+    "MtaeModel",
+    "SigRegJepaConfig",
+    "SigRegJepaForEmbedding",
+    "SigRegJepaForPreTraining",
+    "SigRegJepaForSequenceClassification",
+    "SigRegJepaModel",
+    "StMemConfig",
+    "StMemForEmbedding",
+    "StMemForPreTraining",
+    "StMemForSequenceClassification",
+    "StMemModel",
     "cross_pattern_attention",
 ]

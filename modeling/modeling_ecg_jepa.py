@@ -384,19 +384,25 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
             return targets
         targets = nn.functional.layer_norm(targets.float(), targets.shape[-1:], eps=1e-5)
         if self.config.target_normalization == "position":
-            present = None if self.config.patching == "all_leads" else lead_mask
-            targets = standardize_by_position(targets, present)
+            targets = standardize_by_position(targets, self._present_rows(lead_mask))
         return targets
 
     def _prediction_loss(self, predictions, targets, lead_mask) -> torch.Tensor:
         loss_function = PREDICTION_LOSSES[self.config.prediction_loss]
         predictions, targets = predictions.float(), targets.float()
-        if lead_mask is None or self.config.patching == "all_leads":
+        present = self._present_rows(lead_mask)
+        if present is None:
             return loss_function(predictions, targets)
-        per_lead = loss_function(predictions, targets, reduction="none").mean(dim=(2, 3))
+        per_row = loss_function(predictions, targets, reduction="none").mean(dim=(2, 3))
         # The mean over what is present on all ranks, so that two processes equal one with the whole batch.
-        num_present = sum_over_ranks(lead_mask.sum().float()) / world_size()
-        return torch.where(lead_mask, per_lead, 0.0).sum() / num_present.clamp(min=1.0)
+        num_present = sum_over_ranks(present.sum().float()) / world_size()
+        return torch.where(present, per_row, 0.0).sum() / num_present.clamp(min=1.0)
+
+    def _present_rows(self, lead_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Bool `(batch, rows)`; `None` where there is nothing to leave out. Extra channels are always there."""
+        if lead_mask is None or self.config.patching == "all_leads":
+            return None
+        return nn.functional.pad(lead_mask, (0, self.config.extra_channels), value=True)
 
     def _check_teacher_follows(self):
         """An optimiser step shows in the weights of the student's last norm; the teacher has to follow each."""

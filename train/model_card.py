@@ -56,8 +56,82 @@ METHODS = {
         ),
         url="https://arxiv.org/abs/2410.08559",
     ),
+    "ecg_jepa segments": Method(
+        name="ECG-JEPA (temporal segments)",
+        description=(
+            "A student encoder sees a few segments of a recording, all leads at once; a predictor has to infer, from "
+            "them, what a slowly moving teacher makes of the hidden time. No labels are used and no signal is "
+            "reconstructed."
+        ),
+        paper=(
+            "Kuba Weimann and Tim O. F. Conrad: Self-Supervised Pre-Training with Joint-Embedding Predictive "
+            "Architecture Boosts ECG Classification Performance, 2024"
+        ),
+        url="https://arxiv.org/abs/2410.13867",
+    ),
+    "lejepa": Method(
+        name="LeJEPA",
+        description=(
+            "Several altered views of a recording have to get the same embedding (invariance), and the embeddings of "
+            "all recordings have to look like a standard normal cloud (SIGReg), which keeps them from collapsing. No "
+            "teacher and no labels."
+        ),
+        paper=(
+            "Randall Balestriero and Yann LeCun: LeJEPA: Provable and Scalable Self-Supervised Learning Without the "
+            "Heuristics, 2025"
+        ),
+        url="https://arxiv.org/abs/2511.08544",
+    ),
+    "sigreg_jepa": Method(
+        name="Masked JEPA with SIGReg",
+        description=(
+            "One encoder sees part of a recording, and a predictor has to infer from it what the same encoder makes "
+            "of the hidden part; SIGReg keeps the features from collapsing. No teacher and no labels."
+        ),
+    ),
+    "st_mem": Method(
+        name="ST-MEM",
+        description=(
+            "Three quarters of the patches of every lead are hidden; a decoder reconstructs them, lead by lead, from "
+            "what the encoder makes of the others."
+        ),
+        paper=(
+            "Yeongyeon Na et al.: Guiding Masked Representation Learning to Capture Spatio-Temporal Relationship of "
+            "Electrocardiogram, 2024"
+        ),
+        url="https://arxiv.org/abs/2402.09450",
+    ),
+    "mtae": Method(
+        name="MTAE, a masked time autoencoder",
+        description="Three quarters of the moments are hidden in all leads, and a decoder reconstructs them.",
+        paper="Yeongyeon Na et al., 2024 (a baseline of ST-MEM)",
+        url="https://arxiv.org/abs/2402.09450",
+    ),
+    "mlae": Method(
+        name="MLAE, a masked lead autoencoder",
+        description="Three quarters of the leads are hidden, and a decoder reconstructs them from the others.",
+        paper="Yeongyeon Na et al., 2024 (a baseline of ST-MEM)",
+        url="https://arxiv.org/abs/2402.09450",
+    ),
+    "vqvae": Method(
+        name="VQ-VAE",
+        description=(
+            "An encoder turns every moment of a recording into one code of a learned codebook, and a decoder "
+            "reconstructs the signal from the codes."
+        ),
+        paper="Aaron van den Oord et al.: Neural Discrete Representation Learning, 2017",
+        url="https://arxiv.org/abs/1711.00937",
+    ),
     "ecg_vit": Method(name="ECG vision transformer", description="An encoder of electrocardiograms without a head."),
 }
+
+
+def method_of(config: PreTrainedConfig) -> Method:
+    """The method of a model: by its `model_type`, and ECG-JEPA's two by their masks."""
+    if config.model_type == "ecg_jepa" and config.mask_type == "segments":
+        return METHODS["ecg_jepa segments"]
+    return METHODS[config.model_type]
+
 
 # Settings of the feature extractor that make the input contract, in the order in which they act.
 INPUT_CONTRACT = {
@@ -107,12 +181,12 @@ def render_model_card(
         comparison (`Mapping`, *optional*): As [`~ecg_transformers.train.probes.compare_with_random`] returns it.
         task (`str`, *optional*): Task and test split of the comparison; needed with it.
         license (`str`, *optional*): Licence of the weights as a Hub id (`"cc-by-4.0"`); `None` says "unknown".
-        method ([`Method`], *optional*): By default that of `config.model_type`.
+        method ([`Method`], *optional*): By default [`method_of`] the configuration.
         versions (`Mapping[str, str]`, *optional*): Package versions; by default those that are installed.
     """
     if comparison is not None and task is None:
         raise ValueError('Expected the task of the results, such as "PTB-XL superdiagnostic, test fold 10", got None.')
-    method = METHODS[config.model_type] if method is None else method
+    method = method_of(config) if method is None else method
     environment = Environment(
         loader=PackageLoader("ecg_transformers.train", "."),
         autoescape=False,  # Markdown
@@ -199,7 +273,7 @@ def input_contract(feature_extractor: FeatureExtractionMixin) -> dict[str, str]:
 def loading_snippet(config: PreTrainedConfig, feature_extractor: FeatureExtractionMixin, model_id: str) -> str:
     """Python that loads the encoder and embeds one recording; it runs as it stands (a test does it)."""
     leads, sampling_rate = json.dumps(list(feature_extractor.leads)), feature_extractor.sampling_rate
-    num_samples = feature_extractor.num_samples
+    num_samples, unit = feature_extractor.num_samples, feature_extractor.unit
     return f'''import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoModel
@@ -211,9 +285,9 @@ model = AutoModel.from_pretrained(model_id, trust_remote_code=True).eval()
 # Put your recording here: (num_leads, num_samples), with its own sampling rate, leads and unit.
 signal = 0.1 * np.random.default_rng(0).normal(size=({len(feature_extractor.leads)}, {num_samples})).astype("float32")
 leads = {leads}
-inputs = feature_extractor(signal, sampling_rate={sampling_rate:g}, leads=leads, unit="mV", return_tensors="pt")
+inputs = feature_extractor(signal, sampling_rate={sampling_rate:g}, leads=leads, unit="{unit}", return_tensors="pt")
 with torch.inference_mode():
-    features = model(**inputs).pooler_output  # (1, {config.hidden_size})
+    features = model(**inputs).pooler_output  # (1, {config.pooled_size})
 '''
 
 

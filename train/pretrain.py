@@ -5,7 +5,9 @@ import dataclasses
 import difflib
 import inspect
 import json
+import shlex
 import sys
+import time
 from importlib import resources
 from pathlib import Path
 
@@ -26,12 +28,14 @@ from ecg_transformers.data import EcgPretrainingCollator, load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor
 
 from .arguments import SslTrainingArguments
+from .online_probe import follow_with_probe
+from .pretraining_page import data_source, method_figures, write_card_and_page
 from .trainer import EcgSslTrainer
 
 logger = logging.get_logger(__name__)
 
 PRESETS = "ecg_transformers.train.configs"
-MODEL_TYPES = ("ecg_jepa",)
+MODEL_TYPES = ("ecg_jepa", "lejepa", "mlae", "mtae", "sigreg_jepa", "st_mem", "vqvae")
 SHUFFLE_BUFFER_RECORDS = 1024
 
 
@@ -50,7 +54,26 @@ def run(args: argparse.Namespace):
     if args.streaming:  # a folder comes sorted by path; the stock Trainer shuffles no stream
         dataset = dataset.shuffle(seed=int(settings.get("seed", 42)), buffer_size=SHUFFLE_BUFFER_RECORDS)
     trainer = build_trainer(settings, dataset, checkpoint=args.model)
+    if args.online_probe_steps is not None:
+        labelled = {
+            split: load_ecg(args.dataset, data_dir=args.data_dir, split=split, **options)
+            for split in ("train", "validation")
+        }
+        judged = {"validation": labelled["validation"]}
+        names = sorted({label for labels in labelled["train"]["labels"] for label in labels})
+        follow_with_probe(trainer, labelled["train"], judged, names, args.online_probe_steps)
+    started = time.monotonic()
     train_and_save(trainer)
+    if trainer.is_world_process_zero():
+        page = write_card_and_page(
+            trainer,
+            data_source(dataset, args.dataset),
+            f"split {args.split!r}, without labels",
+            time.monotonic() - started,
+            shlex.join(["ecg-transformers", *args.argv]),
+            method_figures(trainer, dataset),
+        )
+        logger.info("Wrote the checkpoint, its card and %s", page)
 
 
 def read_config(name: str) -> dict:

@@ -390,7 +390,7 @@ def _pooled_features(
         batch = collator(numbered)
     except ValueError:
         if all(row["record_id"] in collator.bad_records for row in rows):
-            return np.empty((0, model.config.hidden_size), dtype=np.float32), []
+            return np.empty((0, model.config.pooled_size), dtype=np.float32), []
         raise
     inputs = {name: batch[name].to(device) for name in ("input_values", "lead_mask") if name in batch}
     inputs["input_values"] = inputs["input_values"].to(model.dtype)

@@ -77,11 +77,13 @@ class Report:
         title (`str`): Heading of the page.
         summary (`str`): What was done, in a sentence or two.
         facts (`Mapping[str, str | int | float]`): Run facts by name, with units in the name (`"Pretraining (steps)"`).
-        task (`str`): Task and split, for example `"PTB-XL superdiagnostic, train folds 1-8, test fold 10"`.
-        comparison (`Mapping`): As [`~ecg_transformers.train.probes.compare_with_random`] returns it.
         figures (`Sequence[ReportFigure]`): Pictures, in order.
         data (`DataSource`): Licence and citation of the recordings.
         reproduce (`str`): The command that makes this page again.
+        comparison (`Mapping`, *optional*):
+            As [`~ecg_transformers.train.probes.compare_with_random`] returns it; without it there are no results.
+        task (`str`, *optional*):
+            Task and split of the comparison, for example `"PTB-XL superdiagnostic, train folds 1-8, test fold 10"`.
         next_commands (`Sequence[tuple[str, str]]`): What a person may want next, as (why, command).
         caveats (`Sequence[str]`): Sentences besides [`small_test_caveat`], which is always there.
         versions (`Mapping[str, str]`): Package versions; by default those that are installed.
@@ -90,11 +92,11 @@ class Report:
     title: str
     summary: str
     facts: Mapping[str, str | int | float]
-    task: str
-    comparison: Mapping
     figures: Sequence[ReportFigure]
     data: DataSource
     reproduce: str
+    comparison: Mapping | None = None
+    task: str | None = None
     next_commands: Sequence[tuple[str, str]] = ()
     caveats: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
@@ -113,15 +115,13 @@ def render_report(report: Report) -> str:
     environment.filters["interval"] = format_interval
     environment.filters["p_value"] = format_p_value
     environment.filters["fact"] = format_fact
+    protocols = [] if report.comparison is None else protocols_of(report.comparison)
     return environment.get_template("report_template.html.j2").render(
         report=report,
         protocols=PROTOCOLS,
         encoders=ENCODERS,
-        caveats=[
-            *(small_test_caveat(report.comparison["pretrained"][name]) for name in protocols_of(report.comparison))
-        ]
-        + list(report.caveats),
-        verdicts=[verdict(report.comparison, name) for name in protocols_of(report.comparison)],
+        caveats=[*(small_test_caveat(report.comparison["pretrained"][name]) for name in protocols), *report.caveats],
+        verdicts=[verdict(report.comparison, name) for name in protocols],
     )
 
 

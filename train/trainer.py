@@ -7,7 +7,7 @@ from transformers.utils import ModelOutput
 
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 
-from .callbacks import CollapseMonitor, TeacherCallback, WeightDecayCallback
+from .callbacks import CodebookMonitor, CollapseMonitor, TeacherCallback, WeightDecayCallback
 from .schedules import kim_learning_rate, weimann_learning_rate
 
 LEARNING_RATES = {"kim": kim_learning_rate, "weimann": weimann_learning_rate}
@@ -40,6 +40,7 @@ class EcgSslTrainer(Trainer):
         self._parts = {}
         self.collapse_monitor = CollapseMonitor()
         self.add_callback(self.collapse_monitor)
+        self.add_callback(CodebookMonitor())
         if self.model.has_teacher:
             self.add_callback(TeacherCallback())
         if self.args.weight_decay_end is not None:

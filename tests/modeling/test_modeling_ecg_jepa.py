@@ -332,3 +332,13 @@ def test_impossible_masks_are_refused(fields, message):
 def test_a_mask_of_the_wrong_width_is_refused():
     with pytest.raises(ValueError, match=r"shape \(batch or 1, 10\), got \(4, 3, 10\)"):
         tiny_model()(signals(), bool_masked_pos=torch.zeros(4, 3, 10, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("target_normalization", ["layer_norm", "position"])
+def test_extra_channels_are_predicted_whatever_leads_are_absent(target_normalization):
+    model = tiny_model(extra_channels=2, target_normalization=target_normalization).eval()
+    input_values = torch.randn(4, 5, 100, generator=torch.Generator().manual_seed(7))
+    lead_mask = torch.tensor([[True, False, True]]).expand(4, -1)
+    output = model(input_values, lead_mask=lead_mask, bool_masked_pos=mask(1, 4))
+    per_row = torch.nn.functional.smooth_l1_loss(output.predictions, output.targets, reduction="none").mean(dim=(2, 3))
+    torch.testing.assert_close(output.loss, per_row[:, [0, 2, 3, 4]].mean())

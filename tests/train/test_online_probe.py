@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from ecg_transformers.data import label_names, load_ecg
+from ecg_transformers.train.online_probe import follow_with_probe, probe_history, steps_between
+from ecg_transformers.train.probes import embed, linear_probe
+
+LABELS = label_names("ptb-xl-sample")
+
+
+@pytest.fixture(scope="module")
+def probed():
+    train = load_ecg("ptb-xl-sample", split="train", decode=False).select(range(60))
+    return train, {"test": load_ecg("ptb-xl-sample", split="test", decode=False).select(range(30))}
+
+
+def test_a_probe_follows_the_run_and_changes_nothing_in_it(make_trainer, probed):
+    train, judged = probed
+    plain, followed = make_trainer(name="plain", max_steps=5), make_trainer(name="followed", max_steps=5)
+    follow_with_probe(followed, train, judged, LABELS, every_steps=2)
+    plain.train()
+    followed.train()
+    weights = followed.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in plain.model.state_dict().items())
+    history = probe_history(followed.state.log_history)
+    assert [point["step"] for point in history] == [2, 4, 5]
+
+    tables = [embed(followed.model.ecg_vit, followed.processing_class, rows) for rows in (train, judged["test"])]
+    result = linear_probe(*(table.with_any_label(LABELS) for table in tables), LABELS)
+    assert history[-1]["test"] == pytest.approx(result.macro_auroc, abs=1e-9)
+
+
+def test_a_budget_in_records_becomes_steps():
+    assert [steps_between(number, 32) for number in (1, 32, 33, 320)] == [1, 1, 2, 10]
+    with pytest.raises(ValueError, match="at least 1 step between two probes, got 0"):
+        follow_with_probe(None, [], {}, LABELS, every_steps=0)

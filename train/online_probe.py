@@ -1,0 +1,96 @@
+"""An online linear probe: what the frozen features are worth while a pretraining run goes on.
+
+A falling loss proves little in a joint-embedding method. The probe draws no random numbers and changes no weight: a
+run is the same, bit by bit, with and without it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback
+
+from .probes import embed, linear_probe
+
+PROBE_PREFIX = "probe_"
+
+
+class OnlineProbe(TrainerCallback):
+    """Every `every_steps` optimiser steps, and after the last, embeds labelled recordings with the encoder as it is,
+    fits the linear probe of [`linear_probe`] and logs `probe_<split>_macro_auroc` for every judged split.
+
+    The values go through `trainer.log`: to the trackers and into `state.log_history`, which checkpoints hold.
+
+    Args:
+        trainer ([`Trainer`]): Its model has the encoder as `ecg_vit`, its `processing_class` is the feature extractor.
+        train (`Dataset`): Labelled rows of [`load_ecg`] on which the probe is fitted.
+        judged (`Mapping[str, Dataset]`): Rows on which it is judged, by the name of their split.
+        label_names (`Sequence[str]`): The classes.
+        every_steps (`int`): Steps between two probes.
+        C (`float`, *optional*, defaults to 0.01): Inverse strength of the L2 penalty.
+        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        train: Dataset,
+        judged: Mapping[str, Dataset],
+        label_names: Sequence[str],
+        every_steps: int,
+        C: float = 0.01,
+        batch_size: int = 64,
+    ):
+        if every_steps < 1:
+            raise ValueError(f"Expected at least 1 step between two probes, got {every_steps}.")
+        self.trainer = trainer
+        self.train, self.judged, self.label_names = train, dict(judged), list(label_names)
+        self.every_steps, self.C, self.batch_size = every_steps, C, batch_size
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        is_due = state.global_step % self.every_steps == 0 or state.global_step == state.max_steps
+        if is_due and state.is_world_process_zero:
+            log_is_due = control.should_log  # logging now would count as the step's log of the loss
+            self.trainer.log(self.measure(model.ecg_vit))
+            control.should_log = log_is_due
+
+    def measure(self, encoder) -> dict[str, float]:
+        """The scores of an encoder, as they are logged."""
+        tables = {
+            name: embed(encoder, self.trainer.processing_class, rows, self.batch_size, progress=False)
+            for name, rows in (self.judged | {"": self.train}).items()
+        }
+        fitted = tables.pop("").with_any_label(self.label_names)
+        scores = {}
+        for name, table in tables.items():
+            judged = table.with_any_label(self.label_names)
+            # A point on a curve: intervals, for which bootstrap resamples are drawn, come at the end of the run.
+            result = linear_probe(fitted, judged, self.label_names, self.C, num_resamples=1)
+            scores[f"{PROBE_PREFIX}{name}_macro_auroc"] = result.macro_auroc
+        return scores
+
+
+def follow_with_probe(trainer: Trainer, train, judged, label_names, every_steps: int, **options) -> OnlineProbe:
+    """Lets an [`OnlineProbe`] follow a run; call it before `trainer.train()`. Arguments are those of the probe."""
+    probe = OnlineProbe(trainer, train, judged, label_names, every_steps, **options)
+    trainer.add_callback(probe)
+    return probe
+
+
+def steps_between(num_records: int, records_per_step: int) -> int:
+    """Steps in which a run sees `num_records` records, rounded up."""
+    return max(1, math.ceil(num_records / records_per_step))
+
+
+def probe_history(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The probes of a run in the order of its steps: `{"step": ..., "<split>": macro AUROC, ...}`."""
+    points = []
+    for entry in log_history:
+        scores = {
+            key.removeprefix(PROBE_PREFIX).removesuffix("_macro_auroc"): value
+            for key, value in entry.items()
+            if key.startswith(PROBE_PREFIX)
+        }
+        if scores:
+            points.append({"step": entry["step"], **scores})
+    return points

@@ -141,15 +141,16 @@ class EcgPretrainingCollator(_EcgCollator):
             batch["sample_id"] = torch.tensor([sample_id(row["record_id"]) for row in kept])
         return batch
 
-    def _layout(self, ecg: Mapping[str, Any]) -> tuple[tuple[str, ...], float, int]:
+    def _layout(self, ecg: Mapping[str, Any]) -> tuple[tuple[str, ...], float, int, str]:
         signal, num_leads = ecg["signal"], max(len(ecg["leads"]), 1)
         num_samples = len(signal) / 2 / num_leads if isinstance(signal, bytes) else np.shape(signal)[-1]
-        return tuple(ecg["leads"]), ecg["sampling_rate"], num_samples
+        return tuple(ecg["leads"]), ecg["sampling_rate"], num_samples, ecg["unit"]
 
     def _stack(self, rows: Sequence[Mapping[str, Any]], layout: tuple) -> dict[str, torch.Tensor | float] | None:
         """The batch of rows of one layout, or `None` if the feature extractor has to bring them to one."""
         extractor = self.feature_extractor
-        leads, sampling_rate, num_samples = known_lead_names(layout[0]), *layout[1:]
+        leads, sampling_rate, num_samples, unit = known_lead_names(layout[0]), *layout[1:]
+        extractor.check_unit(unit)
         is_short = round(num_samples * extractor.sampling_rate / sampling_rate) < extractor.num_samples
         if is_short or num_samples % 1 or not set(extractor.leads) <= set(leads):
             return None

@@ -45,6 +45,9 @@ class Corpus:
         stored_rows (`Callable`, *optional*):
             `(split, options) -> pyarrow.Table` of stored rows, for a corpus that the package carries; it has no folder
             to index and read.
+        locate (`Callable`, *optional*):
+            `(data_dir, options) -> (folder, options)`, for a corpus whose `data_dir` may be a file, or whose options
+            are declared by a file of its own; by default `data_dir` is the folder.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Corpus:
     label_names: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
     extra_features: Callable[[], dict[str, Any]] | None = None
     stored_rows: Callable[[str, Mapping[str, Any]], Any] | None = None
+    locate: Callable[[Path, Mapping[str, Any]], tuple[Path, dict[str, Any]]] | None = None
 
     def complete_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The corpus's options with defaults filled in.

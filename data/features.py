@@ -9,7 +9,7 @@ import pyarrow as pa
 from datasets.features.features import List, Value, register_feature
 from datasets.table import array_cast
 
-from .records import dequantise, millivolts_per, quantise, stored_steps
+from .records import dequantise, quantise, stored_steps, stored_unit
 
 ECG_STORAGE = {
     "signal": Value("binary"),
@@ -29,7 +29,8 @@ class Ecg:
 
     Stored: `{"signal": bytes of little-endian int16 (num_leads, num_samples), "gain": [mV per step], "leads": [str],
     "sampling_rate": Hz, "unit": "mV"}`. Decoded: `{"signal": float32 (num_leads, num_samples) in mV, "leads",
-    "sampling_rate", "unit": "mV"}`, with NaN where a sample was marked as not recorded.
+    "sampling_rate", "unit": "mV"}`, with NaN where a sample was marked as not recorded. Values that are no voltage
+    have the unit `"dimensionless"` instead, and gains without unit.
 
     `dataset.map` with a function that touches the column rewrites it as nested lists; use `with_transform`, or give
     `map` the `input_columns` that it needs.
@@ -69,14 +70,14 @@ class Ecg:
         """The stored form of a stored or decoded recording. Floats are rounded to int16, see [`quantise`]."""
         if isinstance(value["signal"], bytes):
             return value
-        scale = millivolts_per(value["unit"])
+        unit, scale = stored_unit(value["unit"])
         steps, gain = quantise(np.asarray(value["signal"], dtype=np.float64) * scale)
         return {
             "signal": np.ascontiguousarray(steps, dtype="<i2").tobytes(),
             "gain": gain.tolist(),
             "leads": list(value["leads"]),
             "sampling_rate": float(value["sampling_rate"]),
-            "unit": "mV",
+            "unit": unit,
         }
 
     def decode_example(self, value: dict[str, Any], token_per_repo_id=None) -> dict[str, Any]:

@@ -35,8 +35,10 @@ def load_ecg(
     """Loads a corpus of electrocardiograms.
 
     Args:
-        name (`str`): `"ptb-xl"`, `"ptb-xl-sample"` (carried by the package) or `"wfdb"` (any folder of WFDB records).
-        data_dir (`str`): Folder of the corpus. Not for carried corpora.
+        name (`str`):
+            `"ptb-xl"`, `"ptb-xl-sample"` (carried by the package), `"wfdb"` (any folder of WFDB records) or `"npy"`
+            (an array of recordings and a table beside it, see `npy_dump.py`).
+        data_dir (`str`): Folder of the corpus; of `"npy"` also its declaration or array. Not for carried corpora.
         split (`str`): `"train"`, `"validation"`, `"test"` or `"all"`; `"train"` only where a corpus defines no folds.
         streaming (`bool`): Read the files as they are asked for, instead of converting them once to Arrow.
         decode (`bool`): `False` leaves `ecg` as stored (int16 bytes and gains), the fast path of the collators.
@@ -47,7 +49,8 @@ def load_ecg(
         report_path (`str`, *optional*): File to which bad records are written, one JSON line each.
         num_proc (`int`, *optional*): Processes that convert.
         cache_dir (`str`, *optional*): Where the Arrow files go; defaults to the cache of `datasets`.
-        options: Those of the corpus: `task` and `sampling_rate=100 | 500` of PTB-XL, `rename_leads` of `"wfdb"`.
+        options: Those of the corpus: `task` and `sampling_rate=100 | 500` of PTB-XL, `rename_leads` of `"wfdb"`, all
+            that an array does not say of itself for `"npy"`.
 
     Returns:
         rows `{"record_id", "patient_id", "ecg": {"signal": float32 (num_leads, num_samples), "leads",
@@ -83,11 +86,12 @@ def load_ecg(
             raise ValueError(f"Corpus {name!r} is carried by the package: leave out data_dir={str(data_dir)!r}.")
         dataset = _load_stored(corpus, split, streaming, options)
     else:
+        folder, options = _locate(corpus, data_dir, options)
         builder = EcgDatasetBuilder(
             cache_dir=os.fspath(cache_dir) if cache_dir is not None else None,
             dataset_name=name.replace("-", "_"),
             config_name=name,
-            data_dir=str(_check_folder(corpus, data_dir)),
+            data_dir=str(folder),
             options=options,
             on_bad_record=on_bad_record,
             report_path=os.fspath(report_path) if report_path is not None else None,
@@ -125,13 +129,16 @@ def _find_corpus(name: str) -> Corpus:
     return CORPORA[name]
 
 
-def _check_folder(corpus: Corpus, data_dir: str | os.PathLike | None) -> Path:
+def _locate(corpus: Corpus, data_dir: str | os.PathLike | None, options: dict[str, Any]) -> tuple[Path, dict]:
+    """The folder of a corpus and its options, with those that the folder itself declares."""
     if data_dir is None:
         raise ValueError(f"Corpus {corpus.name!r} needs data_dir, the folder that holds it. {corpus.where_to_get()}")
     folder = Path(data_dir).expanduser()
+    if corpus.locate is not None:
+        folder, options = corpus.locate(folder, options)
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}. {corpus.where_to_get()}")
-    return folder.resolve()
+    return folder.resolve(), options
 
 
 def _load_stored(corpus: Corpus, split: str, streaming: bool, options: dict[str, Any]):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..modeling.leads import canonical_lead
+from ..modeling.recording_input import DIMENSIONLESS
 
 INVALID_SAMPLE = -32768
 """Stored value of a sample that was not recorded; decodes to NaN. (The mark of WFDB format 16 as well.)"""
@@ -30,6 +31,21 @@ def millivolts_per(unit: str) -> float:
     if unit.strip().lower() not in MILLIVOLTS_PER_UNIT:
         raise ValueError(f"Unknown unit {unit!r}. Expected a voltage: 'mV', 'uV', 'V' or 'nV'.")
     return MILLIVOLTS_PER_UNIT[unit.strip().lower()]
+
+
+def stored_unit(unit: str) -> tuple[str, float]:
+    """The unit in which signals of a unit are stored, and how many of it one `unit` is: voltages become mV, and what
+    is `"dimensionless"` (z-scores) stays so.
+
+    Raises:
+        ValueError: if the unit is neither.
+    """
+    if unit == DIMENSIONLESS:
+        return DIMENSIONLESS, 1.0
+    try:
+        return "mV", millivolts_per(unit)
+    except ValueError as error:
+        raise ValueError(f"{error} Or {DIMENSIONLESS!r}, if the values are no voltage, such as z-scores.") from error
 
 
 @lru_cache(maxsize=256)  # a corpus has a handful of layouts and many records
@@ -95,7 +111,8 @@ class EcgRecord:
             int16 steps (then `gain` is needed) or floats in `unit`. NaN, or `INVALID_SAMPLE`, marks missing samples.
         leads (`Sequence[str]`): Name of every row. Usual spellings become the standard ones (`"AVR"` → `"aVR"`).
         sampling_rate (`float`): In Hz.
-        unit (`str`): Of the float signal, or of `gain` per step.
+        unit (`str`):
+            Of the float signal, or of `gain` per step: a voltage, or `"dimensionless"` for what is none any more.
         gain (`np.ndarray` of shape `(num_leads,)`, *optional*): `unit` per step of an int16 signal.
         offset (`np.ndarray` of shape `(num_leads,)`, *optional*):
             Steps that stand for zero volts. Subtracted on construction: int16 stays int16 where the result fits, and
@@ -132,7 +149,7 @@ class EcgRecord:
             )
         if not (math.isfinite(self.sampling_rate) and self.sampling_rate > 0):
             raise ValueError(f"Record {self.record_id}: expected a sampling rate > 0 Hz, got {self.sampling_rate}.")
-        millivolts_per(self.unit)
+        stored_unit(self.unit)
         if self.signal.dtype == np.int16:
             self._check_steps()
         elif np.issubdtype(self.signal.dtype, np.floating):
@@ -186,19 +203,21 @@ class EcgRecord:
     def to_row(self) -> dict[str, Any]:
         """The row in which the record is stored: plain types only, `ecg` as `{signal, gain, leads, ...}`.
 
-        `signal` holds the bytes of little-endian int16 in C order `(num_leads, num_samples)`, `gain` the mV per step.
+        `signal` holds the bytes of little-endian int16 in C order `(num_leads, num_samples)`, `gain` the mV per step
+        (or, of dimensionless values, what one step is worth).
         int16 signals are stored bit by bit, floats are rounded by [`quantise`].
         """
         steps, gain = (self.signal, self.gain) if self.gain is not None else quantise(self.signal)
+        unit, scale = stored_unit(self.unit)
         return {
             "record_id": self.record_id,
             "patient_id": self.patient_id,
             "ecg": {
                 "signal": np.ascontiguousarray(steps, dtype="<i2").tobytes(),
-                "gain": (gain * np.float32(millivolts_per(self.unit))).tolist(),
+                "gain": (gain * np.float32(scale)).tolist(),
                 "leads": list(self.leads),
                 "sampling_rate": float(self.sampling_rate),
-                "unit": "mV",
+                "unit": unit,
             },
             "labels": list(self.labels),
             "fold": self.fold,

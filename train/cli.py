@@ -17,17 +17,27 @@ COMMANDS = {
     "quickstart": ("ecg_transformers.train.quickstart", "pretrain, probe and report on carried recordings in minutes"),
     "pretrain": ("ecg_transformers.train.pretrain", "self-supervised pretraining on a corpus or a folder"),
     "evaluate": ("ecg_transformers.train.evaluate", "probe a checkpoint beside a randomly initialised encoder"),
+    "compare": ("ecg_transformers.train.compare", "pretraining methods on equal terms: one table, one picture"),
     "embed": ("ecg_transformers.train.embed", "write the features of recordings to Parquet or npz"),
     "convert": ("ecg_transformers.hub.convert", "turn an authors' checkpoint into one that from_pretrained loads"),
 }
 
-DATASETS = ("ptb-xl", "ptb-xl-sample", "wfdb")
+DATASETS = ("ptb-xl", "ptb-xl-sample", "wfdb", "npy")
 PROBE_DATASETS = ("ptb-xl", "ptb-xl-sample")
+COMPARED_DATASETS = ("ptb-xl", "ptb-xl-sample", "npy")
+FREE_FLAGS = ("pretrain", "compare")
 
 TRAINING_FLAGS = (
     "Every flag of transformers.TrainingArguments (--learning_rate, --max_steps, --bf16, ...), every field of the "
     "model's configuration (--hidden_size, --patch_size, ...) and every setting of the feature extractor "
     "(--normalization, --highpass_hz, ...) is accepted too; --help_all lists them."
+)
+
+
+COMPARISON_FLAGS = (
+    "Every flag of `pretrain` is accepted too and counts for all methods; those of the feature extractor (--unit, "
+    "--clip, --normalization, ...) then are the whole treatment of the input. Runs that are done are not done again; "
+    "the same command in several processes shares the work."
 )
 
 
@@ -44,14 +54,17 @@ def build_parser() -> argparse.ArgumentParser:
         "quickstart": _quickstart_arguments,
         "pretrain": _pretrain_arguments,
         "evaluate": _evaluate_arguments,
+        "compare": _compare_arguments,
         "embed": _embed_arguments,
         "convert": _convert_arguments,
     }
     for name, (_, summary) in COMMANDS.items():
-        epilog = TRAINING_FLAGS if name == "pretrain" else None
+        epilog = TRAINING_FLAGS if name == "pretrain" else COMPARISON_FLAGS if name == "compare" else None
         command = commands.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=epilog, allow_abbrev=False
         )
+        if name == "compare":  # the list of its flags would not leave room for what they do
+            command.usage = "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]"
         add_arguments[name](command)
         command.add_argument("--debug", action="store_true", help="show the trace-back of an error")
     return parser
@@ -69,11 +82,13 @@ def _data_arguments(parser: argparse.ArgumentParser, datasets: tuple[str, ...], 
         choices=datasets,
         default=default,
         required=default is None,
-        help="ptb-xl-sample is carried by the package" + ("; wfdb is any folder" if "wfdb" in datasets else ""),
+        help="ptb-xl-sample is carried by the package"
+        + ("; wfdb is any folder" if "wfdb" in datasets else "")
+        + ("; npy an array with a declaration" if "npy" in datasets else ""),
     )
-    parser.add_argument("--data_dir", metavar="DIR", help="folder of the corpus")
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the corpus (npy: or its declaration)")
     parser.add_argument(
-        "--record_sampling_rate", type=int, metavar="HZ", help="which files of a corpus that has several (100 or 500)"
+        "--record_sampling_rate", type=int, metavar="HZ", help="which files of a corpus that has several"
     )
 
 
@@ -89,6 +104,9 @@ def _pretrain_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--split", default="train", help="split to learn from (default: train, folds 1-8)")
     parser.add_argument("--streaming", action="store_true", help="read records as they come, without a cache")
     parser.add_argument("--model", metavar="DIR|ID", help="checkpoint to go on from instead of fresh weights")
+    parser.add_argument(
+        "--online_probe_steps", type=_positive, metavar="N", help="log a linear probe of the features every N steps"
+    )
     _output_argument(parser)
     parser.add_argument("--help_all", action="store_true", help="list every flag")
 
@@ -103,6 +121,25 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
     _output_argument(parser)
 
 
+def _compare_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--methods", required=True, metavar="M[:SETTING=VALUE],...", help="presets or YAML files")
+    parser.add_argument("--seeds", default="0", metavar="N,...", help="of weights, order, masks (0)")
+    parser.add_argument("--records_seen", type=_positive, required=True, metavar="N", help="budget: steps x batch")
+    _data_arguments(parser, COMPARED_DATASETS, "ptb-xl-sample")
+    parser.add_argument("--task", help="label set of PTB-XL (default: superdiagnostic)")
+    parser.add_argument("--extra", action="append", metavar="NAME:DIR[:HZ]", help="corpus that adds to pretraining")
+    parser.add_argument("--splits", metavar="CSV", help="table of ecg_id, patient_id, strat_fold")
+    parser.add_argument("--finetune", action="store_true", help="also fine-tune every pretrained encoder")
+    parser.add_argument("--low_shot", type=_fraction, metavar="F", help="also with this fraction of the labels (0.1)")
+    parser.add_argument("--labels_for", metavar="M,...", help="methods also trained on labels (all)")
+    parser.add_argument("--supervised_records_seen", type=_positive, metavar="N", help="the same on labels")
+    parser.add_argument("--finetune_learning_rate", type=float, metavar="X", help="if not that from scratch, 1e-3")
+    parser.add_argument("--probe_every", type=_positive, metavar="N", help="records between points of the curves")
+    parser.add_argument("--num_threads", type=_positive, default=1, metavar="N", help="of one process (1)")
+    parser.add_argument("--report_only", action="store_true", help="write the table of what is done; run nothing")
+    _output_argument(parser)
+
+
 def _embed_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
     _data_arguments(parser, DATASETS)
@@ -113,7 +150,9 @@ def _embed_arguments(parser: argparse.ArgumentParser):
 
 
 def _convert_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--source", choices=("kim",), required=True, help="whose file it is")
+    parser.add_argument(
+        "--source", choices=("kim", "weimann", "lejepa-ecg", "st-mem"), required=True, help="whose file it is"
+    )
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="the authors' file")
     parser.add_argument("--leads", metavar="I,II,...", help="leads of the checkpoint, if not the published ones")
     parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="its rate, if not the published one")
@@ -126,6 +165,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"expected more than 0 and less than 1, got {text}")
     return number
 
 
@@ -149,12 +195,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return 0
-    if rest and args.command != "pretrain":
+    if rest and args.command not in FREE_FLAGS:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in ("httpx", "httpcore", "datasets", "filelock", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    args.rest = rest
+    args.rest, args.argv = rest, list(sys.argv[1:] if argv is None else argv)
     # Threads that spin while they wait cost 10 times the run time as soon as anything else uses a core; libgomp reads
     # this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,0 +1,264 @@
+"""The recordings of a comparison: one labelled corpus with folds, and unlabelled ones that only add to pretraining.
+
+Everything that could let a test record into a training is checked here: folds and patients come from the corpus, or
+from a table of splits that must not contradict it; a recording that comes twice, by its name or bit by bit, is used
+once; patients of the folds 9 and 10 are never learnt from.
+"""
+
+import csv
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Value, concatenate_datasets
+
+from ecg_transformers.data import ECG_STORAGE, EcgRecord, label_names, load_ecg
+from ecg_transformers.data.npy_dump import NpyDump, read_declaration
+from ecg_transformers.modeling import EcgFeatureExtractor
+
+logger = logging.getLogger("ecg_transformers")
+
+SPLITS = ("train", "validation", "test")
+PRETRAINING_FEATURES = Features(
+    {"record_id": Value("string"), "patient_id": Value("string"), "ecg": ECG_STORAGE, "fold": Value("int64")}
+)
+SPLIT_COLUMNS = ("ecg_id", "patient_id", "strat_fold")
+
+
+@dataclass(frozen=True)
+class ExtraSource:
+    """Recordings that only add to pretraining, as `NAME:FOLDER[:HZ]`.
+
+    Args:
+        corpus, folder (`str`): As for [`load_ecg`].
+        sampling_rate (`int`, *optional*): Which files of a corpus that has several.
+    """
+
+    corpus: str
+    folder: str
+    sampling_rate: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ExtraSource":
+        match = re.fullmatch(r"([a-z0-9-]+):(.+?)(?::(\d+))?", text)
+        if not match:
+            raise ValueError(f"Expected --extra NAME:FOLDER[:HZ], such as ptb-xl:/data/ptb-xl:500, got {text!r}.")
+        return cls(match[1], match[2], None if match[3] is None else int(match[3]))
+
+    def __str__(self):
+        return f"{self.corpus}:{self.folder}" + ("" if self.sampling_rate is None else f":{self.sampling_rate}")
+
+
+@dataclass(frozen=True)
+class ComparisonData:
+    """What every run of a comparison learns from and is judged on. All datasets hold stored rows (`decode=False`).
+
+    Args:
+        name (`str`): Of the labelled corpus.
+        pretraining (`Dataset`): Folds 1-8, and what the extra sources add.
+        train, validation, test (`Dataset`): Folds 1-8, 9 and 10 of the labelled corpus; records with a label.
+        label_names (`list[str]`): The classes.
+        left_out (`dict[str, int]`): How many extra recordings were not used, by reason.
+    """
+
+    name: str
+    pretraining: Dataset
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    label_names: list[str]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the names of all records of each set and of the classes."""
+        digest = hashlib.blake2b(repr((self.name, self.label_names)).encode(), digest_size=8)
+        for split in ("pretraining", *SPLITS):
+            digest.update(repr((split, list(vars(self)[split]["record_id"]))).encode())
+        return digest.hexdigest()
+
+
+def load_comparison_data(
+    name: str,
+    data_dir: str | None = None,
+    extra: Sequence[ExtraSource] = (),
+    split_table: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> ComparisonData:
+    """Loads the recordings of a comparison.
+
+    Args:
+        name, data_dir, options: The labelled corpus, see [`load_ecg`]; it has to have folds.
+        extra (`Sequence[ExtraSource]`, *optional*):
+            Recordings that add to pretraining. To dimensionless ones of a dump, recordings in mV are added after the
+            `processing` that the dump declares.
+        split_table (`str`, *optional*):
+            CSV of `ecg_id, patient_id, strat_fold`. Recordings without folds of their own take them from it (others
+            must agree with it); those that it does not list are not used.
+
+    Raises:
+        ValueError: for a corpus without validation and test folds, a table that contradicts it, or a patient on both
+            sides.
+    """
+    options = dict(options or {})
+    splits = {} if split_table is None else read_split_table(split_table)
+    whole = load_ecg(name, data_dir, split="all", decode=False, **options)
+    of_split = {split: [] for split in SPLITS}
+    for number, fold in enumerate(whole["fold"]):
+        if fold is not None:
+            of_split[{9: "validation", 10: "test"}.get(fold, "train")].append(number)
+    empty = [split for split, numbers in of_split.items() if not numbers]
+    if empty:
+        raise ValueError(f"Corpus {name!r} has no records in {empty}. A comparison needs folds 1-8, 9 and 10.")
+    parts = {split: whole.select(numbers) for split, numbers in of_split.items()}
+    for rows in parts.values():
+        for record_id, patient, fold in _names(rows):
+            _agreed_fold(record_id, patient, fold, splits)
+    names = _class_names(name, options, parts["train"])
+    labelled = {
+        split: rows.select([number for number, labels in enumerate(rows["labels"]) if set(labels) & set(names)])
+        for split, rows in parts.items()
+    }
+    held_out = {patient for split in SPLITS[1:] for _, patient, _ in _names(parts[split]) if patient is not None}
+    seen = {record_key(record_id) for rows in parts.values() for record_id, _, _ in _names(rows)}
+    collection = _ExtraCollection(splits, held_out, seen, read_declaration(data_dir) if name == "npy" else None)
+    common = [column for column in PRETRAINING_FEATURES if column in parts["train"].column_names]
+    pretraining = [parts["train"].select_columns(common).cast(PRETRAINING_FEATURES)]
+    for source in extra:
+        rows = list(collection.rows(source))
+        logger.info("%s adds %d recordings to pretraining", source, len(rows))
+        if rows:
+            pretraining.append(Dataset.from_list(rows, features=PRETRAINING_FEATURES))
+    shared = held_out & {patient for rows in pretraining for _, patient, _ in _names(rows)}
+    if shared:
+        raise ValueError(f"{len(shared)} patients are in the folds 1-8 and in 9 or 10: {sorted(shared)[:5]}.")
+    pretraining = concatenate_datasets(pretraining)
+    return ComparisonData(name, pretraining, **labelled, label_names=names, left_out=collection.left_out)
+
+
+def record_key(record_id: str) -> str:
+    """The name by which a recording is recognised in several places: PTB-XL's number, be it written `9`, `00009` or
+    `HR00009` (as in the Challenges of 2020 and 2021); other names as they are."""
+    match = re.fullmatch(r"(?:HR)?0*(\d+)", record_id)
+    return match[1] if match else record_id
+
+
+def read_split_table(path: str) -> dict[str, tuple[str | None, int | None]]:
+    """Patient and fold of each recording that a table of splits lists."""
+    if not Path(path).is_file():
+        raise ValueError(f"There is no table of splits {path}.")
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        absent = [name for name in SPLIT_COLUMNS if name not in (reader.fieldnames or ())]
+        if absent:
+            raise ValueError(f"{path} has no columns {absent}. Expected {list(SPLIT_COLUMNS)}.")
+        table = {}
+        for number, line in enumerate(reader):
+            try:
+                patient, fold = (line[name].strip() for name in SPLIT_COLUMNS[1:])
+                fold = int(float(fold)) if fold else None
+            except (ValueError, AttributeError) as error:
+                raise ValueError(f"{path}, line {number + 2}, cannot be read: {error}") from error
+            table[record_key(line["ecg_id"])] = (patient.removesuffix(".0") or None, fold)
+    return table
+
+
+def _names(rows: Dataset) -> Iterator[tuple[str, str | None, int | None]]:
+    return zip(rows["record_id"], rows["patient_id"], rows["fold"], strict=True)
+
+
+def _class_names(name: str, options: Mapping[str, Any], train: Dataset) -> list[str]:
+    try:
+        return list(label_names(name, **options))
+    except ValueError:  # a corpus of any content declares no classes
+        return sorted({label for labels in train["labels"] for label in labels})
+
+
+def _agreed_fold(
+    record_id: str, patient: str | None, fold: int | None, splits: Mapping[str, tuple[str | None, int | None]]
+) -> tuple[str | None, int | None]:
+    """Patient and fold of a recording, of its own or from the table; they must not contradict each other."""
+    listed_patient, listed_fold = splits.get(record_key(record_id), (None, None))
+    for own, listed, what in ((patient, listed_patient, "patient"), (fold, listed_fold, "fold")):
+        if own is not None and listed is not None and own != listed:
+            raise ValueError(
+                f"Record {record_id} is of {what} {own} in its corpus and of {listed} in the table of splits."
+            )
+    return patient if patient is not None else listed_patient, fold if fold is not None else listed_fold
+
+
+class _ExtraCollection:
+    """Goes through extra sources, and keeps what may be learnt from and is not there yet."""
+
+    def __init__(self, splits: Mapping, held_out: set[str], seen: set[str], dump: NpyDump | None):
+        self.splits, self.held_out, self.seen = splits, held_out, seen
+        self.signals: set[bytes] = set()
+        self.left_out: dict[str, int] = {}
+        self.processing = None
+        if dump is not None and dump.processing:
+            self.processing = EcgFeatureExtractor(leads=dump.leads, **dump.processing)
+        self.dump = dump
+
+    def rows(self, source: ExtraSource) -> Iterator[dict]:
+        options = {} if source.sampling_rate is None else {"sampling_rate": source.sampling_rate}
+        has_folds = source.corpus != "wfdb"
+        dataset = load_ecg(
+            source.corpus, source.folder, split="all" if has_folds else "train", decode=False, **options
+        )
+        for number, (record_id, patient, fold) in enumerate(_names(dataset)):
+            patient, fold = _agreed_fold(record_id, patient, fold, self.splits)
+            reason = self._reason_against(record_id, patient, fold)
+            if reason is None:
+                reason, row = self._processed(dataset[number], patient, fold)
+            if reason is None:
+                self.seen.add(record_key(record_id))
+                yield row
+            else:
+                self.left_out[reason] = self.left_out.get(reason, 0) + 1
+
+    def _reason_against(self, record_id: str, patient: str | None, fold: int | None) -> str | None:
+        if record_key(record_id) in self.seen:
+            return "there already, by its name"
+        if self.splits and record_key(record_id) not in self.splits:
+            return "not in the table of splits"
+        if fold is None:
+            return "without a fold"
+        if fold > 8:
+            return "of fold 9 or 10"
+        if patient in self.held_out:
+            return "of a patient of fold 9 or 10"
+        return None
+
+    def _processed(self, row: dict, patient: str | None, fold: int) -> tuple[str | None, dict]:
+        signal = hashlib.blake2b(row["ecg"]["signal"], digest_size=16).digest()
+        if signal in self.signals:
+            return "there already, bit by bit", row
+        ecg = row["ecg"]
+        if self.dump is not None and ecg["unit"] != self.dump.unit:
+            if self.processing is None:
+                raise ValueError(
+                    f"The labelled recordings are {self.dump.unit}, record {row['record_id']} is in {ecg['unit']}. "
+                    "Declare in the dump's `processing` how its values were made, or leave the extra recordings out."
+                )
+            try:
+                values = self.processing([ecg])["input_values"][0].numpy()
+            except ValueError as error:
+                logger.warning("Record %s adds nothing: %s", row["record_id"], error)
+                return "not to be processed", row
+            record = EcgRecord("", values, self.dump.leads, self.processing.sampling_rate, self.dump.unit)
+            ecg = self._at_the_rate_of_the_dump(record).to_row()["ecg"]
+        self.signals.add(signal)
+        return None, {"record_id": row["record_id"], "patient_id": patient, "ecg": ecg, "fold": fold}
+
+    def _at_the_rate_of_the_dump(self, record: EcgRecord) -> EcgRecord:
+        rate = self.dump.sampling_rate
+        num_samples = round(record.signal.shape[1] * rate / record.sampling_rate)
+        resampler = EcgFeatureExtractor(
+            leads=self.dump.leads, sampling_rate=rate, num_samples=num_samples, unit=self.dump.unit
+        )
+        values = resampler(record)["input_values"][0].numpy()
+        return EcgRecord(record.record_id, values, self.dump.leads, rate, self.dump.unit)

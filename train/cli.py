@@ -131,7 +131,7 @@ def _compare_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--splits", metavar="CSV", help="table of ecg_id, patient_id, strat_fold")
     parser.add_argument("--finetune", action="store_true", help="also fine-tune every pretrained encoder")
     parser.add_argument("--low_shot", type=_fraction, metavar="F", help="also with this fraction of the labels (0.1)")
-    parser.add_argument("--labels_for", metavar="M,...", help="methods also trained on labels (all)")
+    parser.add_argument("--labels_for", metavar="M,...", help="methods also trained on labels (all), or none")
     parser.add_argument("--supervised_records_seen", type=_positive, metavar="N", help="the same on labels")
     parser.add_argument("--finetune_learning_rate", type=float, metavar="X", help="if not that from scratch, 1e-3")
     parser.add_argument("--probe_every", type=_positive, metavar="N", help="records between points of the curves")

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace):
         supervised,
         finetuning if args.finetune else None,
         args.low_shot,
-        None if args.labels_for is None else args.labels_for.split(","),
+        None if args.labels_for is None else [name for name in args.labels_for.split(",") if name != "none"],
     )
     shared = RunFolder(folder, data, args.probe_every)
     command = "ecg-transformers " + shlex.join(args.argv)

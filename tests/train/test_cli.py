@@ -55,13 +55,6 @@ def test_version_is_that_of_the_distribution(capsys):
     assert capsys.readouterr().out.startswith("ecg-transformers 0.")
 
 
-@pytest.mark.parametrize("preset", ["quickstart", "kim_multiblock", "kim_random"])
-def test_every_preset_is_understood(preset, tmp_path):
-    model_type, model, extractor, training = split_settings(read_config(preset) | {"output_dir": str(tmp_path)})
-    assert model_type == "ecg_jepa" and model["leads"] == extractor["leads"]
-    assert training_arguments(training).learning_rate == float(training["learning_rate"])
-
-
 def test_published_presets_hold_the_published_numbers(tmp_path):
     settings = read_config("kim_multiblock")
     assert (settings["hidden_size"], settings["num_hidden_layers"], settings["num_attention_heads"]) == (768, 12, 16)

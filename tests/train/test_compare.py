@@ -154,6 +154,7 @@ def test_table_and_page_hold_every_row_and_say_how_to_repeat_them(compared):
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypatch, dataset):
     class Interrupt(TrainerCallback):
         def on_save(self, args, state, control, **kwargs):

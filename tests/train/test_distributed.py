@@ -25,7 +25,7 @@ def run(settings, num_processes):
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"gradient_accumulation_steps": 3}, marks=pytest.mark.slow),
         pytest.param(
             {"target_normalization": "position", "variance_weight": 0.5, "covariance_weight": 0.5, "num_samples": 500}

@@ -116,8 +116,8 @@ def parse_flags(tokens: list[str]) -> dict:
 
 
 def _parse_value(text):
-    """YAML 1.1 reads `1e-3` as a string; a learning rate is meant."""
-    if not isinstance(text, str):
+    """YAML 1.1 reads `1e-3` as a string, where a learning rate is meant, and `no` as false, where a strategy is."""
+    if not isinstance(text, str) or text in ("no", "yes", "on", "off"):
         return text
     try:
         return float(text) if any(mark in text for mark in ".eE") else yaml.safe_load(text)
@@ -167,6 +167,8 @@ def training_arguments(settings: dict) -> SslTrainingArguments:
     for key, value in settings.items():
         if value is None:
             continue
+        if key.endswith("_strategy") and value is False:  # an unquoted `no` in a YAML file
+            value = "no"
         values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
         tokens += [f"--{key}", *(str(item) for item in values)]
     parser = HfArgumentParser(SslTrainingArguments, exit_on_error=False)

@@ -71,6 +71,15 @@ def test_flags_become_values_of_their_kind():
     assert flags == {"learning_rate": 0.001, "leads": ["I", "II"], "bf16": True, "mask_ratio": 0.5}
 
 
+@pytest.mark.parametrize("text", ["save_strategy: no", 'save_strategy: "no"'])
+def test_no_is_a_strategy_in_a_file_and_on_the_command_line(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(f"model_type: ecg_jepa\n{text}\n")
+    settings = read_config(str(tmp_path / "config.yaml"))
+    for given in (settings, settings | parse_flags(["--save_strategy", "no"])):
+        _, _, _, training = split_settings(given | {"output_dir": str(tmp_path)})
+        assert training_arguments(training).save_strategy == "no"
+
+
 def test_a_misspelt_setting_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(ValueError, match="Unknown setting 'learing_rate'. Did you mean learning_rate"):
         split_settings({"model_type": "ecg_jepa", "learing_rate": 1})

@@ -26,13 +26,11 @@ class EcgViTConfig(PreTrainedConfig):
         leads (`tuple[str, ...]`, *optional*, defaults to the eight independent leads):
             Names of the input leads, in the order in which the model expects them. A checkpoint can be loaded for
             fewer: `from_pretrained(..., leads=["II"])`; every lead keeps the place that it was trained at.
-        sampling_rate (`int` or `float`, *optional*, defaults to 250):
-            Samples per second, in Hz.
+        sampling_rate (`float`, *optional*, defaults to 250): Samples per second, in Hz.
         num_samples (`int`, *optional*, defaults to 2500):
-            Length of the input, in samples (2500 at 250 Hz is 10 s). The sine-cosine position tables are computed, so
-            a checkpoint can be loaded with another length: `from_pretrained(..., num_samples=1250)`.
-        patch_size (`int`, *optional*, defaults to 50):
-            Length of one patch, in samples (50 at 250 Hz is 200 ms).
+            Length of the input, in samples (10 s). The sine-cosine position tables are computed, so a checkpoint can
+            be loaded with another length: `from_pretrained(..., num_samples=1250)`.
+        patch_size (`int`, *optional*, defaults to 50): Length of one patch, in samples (200 ms).
         patching (`str`, *optional*, defaults to `"per_lead"`):
             `"per_lead"`: one row of tokens a lead. `"all_leads"`: one row, the leads are input channels of a patch.
         attention_pattern (`str`, *optional*, defaults to `"cropa"`):
@@ -48,28 +46,24 @@ class EcgViTConfig(PreTrainedConfig):
             Whether the positions are added to the input of every layer (Kim) or once.
         extra_channels (`int`, *optional*, defaults to 0):
             Rows after the leads that are no leads (hybrid input: beats and intervals); with `patching="per_lead"`.
-        patch_norm (`bool`, *optional*, defaults to `False`):
-            Layer norms before and after the patch projection (ST-MEM).
+        patch_norm (`bool`, *optional*, defaults to `False`): Layer norms around the patch projection (ST-MEM).
         num_registers (`int`, *optional*, defaults to 0):
-            Learned tokens without a position that every token sees and that see every token.
+            Learned tokens without a position. Every token sees them, and they see every token.
         lead_separators (`bool`, *optional*, defaults to `False`):
             A learned embedding of its lead in every token, and two separators a lead (ST-MEM).
         pooling (`str`, *optional*, defaults to `"mean"`):
             `pooler_output`: `"mean"` of the patch tokens after the final norm, `"mean_then_norm"` (ST-MEM), or
             `"class_token"`, the first register after the norm (MTAE, MLAE).
-        head_dim (`int`, *optional*):
-            Width of one attention head; by default `hidden_size // num_attention_heads`.
+        head_dim (`int`, *optional*): Width of one head; by default `hidden_size // num_attention_heads`.
         use_bias, qkv_bias, layer_norm_bias (`bool`, *optional*, default to `True`, `False`, `True`):
             Biases of patch embedding, attention output and MLP; of query, key and value; of the layer norms.
         layer_scale_init_value (`float`, *optional*):
             Initial value of the LayerScale of both residual branches; `None` leaves LayerScale out.
         drop_path_rate (`float`, *optional*, defaults to 0.0):
             Stochastic depth of the last layer; the rate rises linearly from 0 in the first.
-        classifier_pooling (`str`, *optional*, defaults to `"pooled"`):
+        classifier_pooling (`str`, *optional*, defaults to `"pooled"`), classifier_bias (`bool`, defaults to `True`):
             What a classification head reads: the `"pooled"` feature, the first `"register"`, or an `"attentive"` mean:
             a learned query that attends to registers and patches (Weimann).
-        classifier_bias (`bool`, *optional*, defaults to `True`):
-            Bias of the classification head.
         embedding_size (`int`, *optional*), embedding_hidden_size (`int`, *optional*, defaults to 64):
             Widths of the projection (linear, ReLU, linear) of [`EcgViTForEmbedding`]; by default there is none.
         triplet_mining (`str`, *optional*, defaults to `"batch_hard"`), triplet_margin (`float`, defaults to 1.0):
@@ -140,9 +134,9 @@ class EcgViTConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of 4 for {self.position_embedding!r} positions."
             )
-        if "class_token" == self.pooling or "register" == self.classifier_pooling:
-            if not self.num_registers:
-                raise ValueError("This pooling reads the first register: set num_registers to 1 or more.")
+        reads_register = self.pooling == "class_token" or self.classifier_pooling == "register"
+        if reads_register and not self.num_registers:
+            raise ValueError("This pooling reads the first register: set num_registers to 1 or more.")
         if self.patching == "all_leads" and (self.extra_channels or self.lead_separators):
             raise ValueError("extra_channels and lead_separators need patching='per_lead': they belong to rows.")
         if self.lead_separators and (self.num_registers or self.extra_channels or self.attention_pattern != "full"):

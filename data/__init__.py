@@ -3,10 +3,10 @@
 from .bad_records import BadRecord, BadRecordError, bad_records, read_report
 from .collators import EcgDataCollator, EcgPretrainingCollator, sample_id
 from .features import ECG_STORAGE, Ecg
+from .formats.wfdb_header import read_header
+from .formats.wfdb_reader import read_record
 from .loading import label_names, load_ecg
 from .records import INVALID_SAMPLE, EcgRecord
-from .wfdb_header import read_header
-from .wfdb_reader import read_record
 
 __all__ = [
     "BadRecord",

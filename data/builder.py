@@ -12,15 +12,11 @@ import datasets
 from datasets.features.features import List, Value
 
 from .bad_records import REPORT_NAME, BadRecord, BadRecordError, append_report, summarise
+from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry
 from .features import ECG_STORAGE
-from .npy_dump import NPY_DUMP
-from .ptb_xl import PTB_XL, PTB_XL_SAMPLE
-from .wfdb_folder import WFDB_FOLDER
 
 logger = logging.getLogger(__name__)
-
-CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (PTB_XL, PTB_XL_SAMPLE, WFDB_FOLDER, NPY_DUMP)}
 
 STORAGE_VERSION = 1
 """Raised whenever the readers or the stored columns change, so that older caches are not served."""

@@ -1,4 +1,4 @@
-"""What a corpus has to declare: one `Corpus` in one short file each (`ptb_xl.py` is the model)."""
+"""What a corpus has to declare: one `Corpus` in one short file each (`corpora/ptb_xl.py` is the model)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -10,7 +10,8 @@ import datasets
 from datasets.exceptions import DatasetGenerationError
 
 from .bad_records import REPORT_NAME, BadRecordError, append_report, read_report, summarise
-from .builder import CORPORA, EcgDatasetBuilder, corpus_info, num_shards_of
+from .builder import EcgDatasetBuilder, corpus_info, num_shards_of
+from .corpora import CORPORA
 from .corpus import Corpus
 from .features import Ecg
 
@@ -37,7 +38,7 @@ def load_ecg(
     Args:
         name (`str`):
             `"ptb-xl"`, `"ptb-xl-sample"` (carried by the package), `"wfdb"` (any folder of WFDB records) or `"npy"`
-            (an array of recordings and a table beside it, see `npy_dump.py`).
+            (an array of recordings and a table beside it, see `corpora/npy_dump.py`).
         data_dir (`str`): Folder of the corpus; of `"npy"` also its declaration or array. Not for carried corpora.
         split (`str`): `"train"`, `"validation"`, `"test"` or `"all"`; `"train"` only where a corpus defines no folds.
         streaming (`bool`): Read the files as they are asked for, instead of converting them once to Arrow.

@@ -17,7 +17,7 @@ from typing import Any
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from ecg_transformers.data import ECG_STORAGE, EcgRecord, label_names, load_ecg
-from ecg_transformers.data.npy_dump import NpyDump, read_declaration
+from ecg_transformers.data.corpora.npy_dump import NpyDump, read_declaration
 from ecg_transformers.modeling import EcgFeatureExtractor
 
 logger = logging.getLogger("ecg_transformers")

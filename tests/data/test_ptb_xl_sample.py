@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.data.ptb_xl import SAMPLE_FOLDER
+from ecg_transformers.data.corpora.ptb_xl import SAMPLE_FOLDER
 
 SAMPLE = SAMPLE_FOLDER / "ptb_xl_sample.parquet"
 DUPLICATES = {138, 144, 457, 460, 463}

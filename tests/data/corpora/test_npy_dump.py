@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecg_transformers.data import EcgDataCollator, EcgPretrainingCollator, load_ecg
-from ecg_transformers.data.npy_dump import read_declaration
+from ecg_transformers.data.corpora.npy_dump import read_declaration
 from ecg_transformers.modeling import EcgFeatureExtractor
 
 LEADS = ["I", "II", "V1"]
@@ -188,7 +188,7 @@ def test_dimensionless_values_keep_their_unit_and_models_of_volts_refuse_them(tm
 
 
 def test_the_processed_records_of_ptb_xl_load_as_declared(shared_data, tmp_path, load):
-    declaration = json.loads((Path(__file__).parents[2] / "docs" / "ptb_xl_processed.json").read_text())
+    declaration = json.loads((Path(__file__).parents[3] / "docs" / "ptb_xl_processed.json").read_text())
     folder = shared_data / "ptb-xl-processed"
     (tmp_path / "dump.json").write_text(json.dumps(declaration | {"folder": str(folder)}))
     parts = {split: load(tmp_path / "dump.json", split=split) for split in ("train", "validation", "test")}

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .corpus import Corpus, IndexEntry
-from .records import EcgRecord
-from .wfdb_reader import read_record
+from ..corpus import Corpus, IndexEntry
+from ..formats.wfdb_reader import read_record
+from ..records import EcgRecord
 
 _COMMENT = re.compile(r"<?([^:>]+)>?\s*:\s*(.*)$")
 _MIT_BIH_COMMENT = re.compile(r"(\d+)\s+([MF])\b")  # "69 M 1085 1629 x1"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .records import INVALID_SAMPLE, EcgRecord, known_lead_names, millivolts_per
+from ..records import INVALID_SAMPLE, EcgRecord, known_lead_names, millivolts_per
+from ..safe_paths import inside
 from .wfdb_header import WfdbHeader, WfdbSignal, read_header
 
 
@@ -69,18 +70,6 @@ def _is_decoded_here(signal: WfdbSignal, header: WfdbHeader) -> bool:
 
 def _lead_names(names: list[str], rename_leads: dict[str, str] | None) -> tuple[str, ...]:
     return known_lead_names(tuple(rename_leads.get(name, name) for name in names) if rename_leads else tuple(names))
-
-
-def inside(folder: str, file_name: str) -> str:
-    """The path of a file that a header or a table names.
-
-    Such a name comes with the data and is not to be trusted: absolute names and names with `..` are refused. Links
-    that lie in the folder are followed, because the Hub's cache and data managers keep recordings as links.
-    """
-    parts = file_name.replace("\\", "/").split("/")
-    if ".." in parts or parts[0] == "" or ":" in parts[0] or "\0" in file_name or file_name.startswith("~"):
-        raise ValueError(f"The header names {file_name!r}, which is not inside the folder of the header.")
-    return os.path.join(folder, *parts)
 
 
 def _read_steps(folder: str, header: WfdbHeader) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ecg_transformers.data import BadRecordError, bad_records, load_ecg, read_report
-from ecg_transformers.data.wfdb_folder import parse_comments
+from ecg_transformers.data.corpora.wfdb_folder import parse_comments
 
 
 def load(folder, tmp_path, **options):

@@ -9,15 +9,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .corpus import Corpus, IndexEntry
-from .records import EcgRecord
-from .wfdb_reader import inside, read_record
+from ..corpus import Corpus, IndexEntry
+from ..formats.wfdb_reader import read_record
+from ..records import EcgRecord
+from ..safe_paths import inside
 
 logger = logging.getLogger(__name__)
 
 TASKS = ("superdiagnostic", "all", "diagnostic", "subdiagnostic", "form", "rhythm")
 EXPECTED_COUNTS = (21799, 21837)  # versions 1.0.3 and 1.0.1
-SAMPLE_FOLDER = Path(__file__).parent / "ptb_xl_sample"
+SAMPLE_FOLDER = Path(__file__).parents[1] / "ptb_xl_sample"
 CITATION = (
     "Wagner P, Strodthoff N, Bousseljot R-D, Kreiseler D, Lunze FI, Samek W, Schaeffter T. PTB-XL, a large publicly "
     "available electrocardiography dataset. Sci Data 2020;7:154. doi:10.1038/s41597-020-0495-6; "

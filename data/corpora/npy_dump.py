@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from .corpus import Corpus, IndexEntry
+from ..corpus import Corpus, IndexEntry
+from ..records import EcgRecord, known_lead_names, stored_unit
+from ..safe_paths import inside
 from .ptb_xl import split_of_fold
-from .records import EcgRecord, known_lead_names, stored_unit
-from .wfdb_reader import inside
 
 DECLARATION_NAME = "dump.json"
 AXES = ("record,lead,sample", "record,sample,lead")

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from ecg_transformers.data import label_names, load_ecg
-from ecg_transformers.data.ptb_xl import PTB_XL, ptb_xl_label_names, ptb_xl_labels, split_of_fold
+from ecg_transformers.data.corpora.ptb_xl import PTB_XL, ptb_xl_label_names, ptb_xl_labels, split_of_fold
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_declaration_names_licence_and_citation():
 
 
 def test_a_path_in_the_table_cannot_leave_the_corpus(tmp_path):
-    from ecg_transformers.data.ptb_xl import PTB_XL
+    from ecg_transformers.data.corpora.ptb_xl import PTB_XL
 
     header = "ecg_id,patient_id,age,sex,scp_codes,strat_fold,filename_lr,filename_hr\n"
     (tmp_path / "ptbxl_database.csv").write_text(header + "1,1.0,50,1,\"{'NORM': 100.0}\",3,../elsewhere/00001_lr,x\n")

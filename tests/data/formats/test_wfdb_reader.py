@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import wfdb
 
+from ecg_transformers.data.formats.wfdb_header import parse_header, read_header
+from ecg_transformers.data.formats.wfdb_reader import read_record
 from ecg_transformers.data.records import INVALID_SAMPLE
-from ecg_transformers.data.wfdb_header import parse_header, read_header
-from ecg_transformers.data.wfdb_reader import read_record
 
 
 def assert_equals_library(path):
@@ -285,7 +285,7 @@ def test_every_shared_recording_equals_the_library(shared_data):
     ids=["slow", "fast", "skew", "frame", "segments"],
 )
 def test_a_header_does_not_decide_how_much_memory_is_asked_for(text):
-    from ecg_transformers.data.wfdb_header import parse_header
+    from ecg_transformers.data.formats.wfdb_header import parse_header
 
     with pytest.raises(ValueError, match="Expected"):
         parse_header(text)

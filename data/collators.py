@@ -152,7 +152,8 @@ class EcgPretrainingCollator(_EcgCollator):
         leads, sampling_rate, num_samples, unit = known_lead_names(layout[0]), *layout[1:]
         extractor.check_unit(unit)
         is_short = round(num_samples * extractor.sampling_rate / sampling_rate) < extractor.num_samples
-        if is_short or num_samples % 1 or not set(extractor.leads) <= set(leads):
+        is_torso_model = extractor.electrode_placement == "mason_likar"  # its leads have other names in recordings
+        if is_short or is_torso_model or num_samples % 1 or not set(extractor.leads) <= set(leads):
             return None
         order = [leads.index(lead) for lead in extractor.leads]
         signal = np.empty((len(rows), len(order), int(num_samples)), dtype=np.int16)

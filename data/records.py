@@ -4,7 +4,6 @@ The stored form is 16-bit integers and one scale for each lead, because that is 
 of float32 and exact. `INVALID_SAMPLE` marks samples that a file declares as missing; they decode to NaN.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..modeling.leads import canonical_lead
-from ..modeling.recording_input import DIMENSIONLESS
+from ..modeling.leads import canonical_lead, electrode_placement_of, placed_leads
+from ..modeling.recording_input import DIMENSIONLESS, check_sampling_rate
 
 INVALID_SAMPLE = -32768
 """Stored value of a sample that was not recorded; decodes to NaN. (The mark of WFDB format 16 as well.)"""
@@ -78,7 +77,7 @@ def quantise(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         step. `steps * gain` differs from `signal` by at most `max(abs(lead)) / 65534`.
 
     Raises:
-        ValueError: if a sample is infinite.
+        ValueError: if a sample is infinite, or too large for float32.
     """
     signal = np.asarray(signal, dtype=np.float64)
     missing = np.isnan(signal)
@@ -86,7 +85,10 @@ def quantise(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(values).all():
         raise ValueError(f"Found {int(np.isinf(values).sum())} infinite samples. Mark missing samples by NaN.")
     largest = np.abs(values).max(axis=1, initial=0.0)
-    gain = np.where(largest > 0, largest / MAX_STEP, 1e-3).astype(np.float32)
+    if (largest > np.finfo(np.float32).max).any():
+        raise ValueError(f"Found the value {largest.max():g}, which is beyond 32 bits. Check unit and reader.")
+    gain = (largest / MAX_STEP).astype(np.float32)
+    gain[gain == 0] = 1e-3  # a lead of zeros, or of values too small for any float
     steps = np.clip(np.rint(values / gain[:, None].astype(np.float64)), -MAX_STEP, MAX_STEP).astype(np.int16)
     steps[missing] = INVALID_SAMPLE
     return steps, gain
@@ -119,6 +121,10 @@ class EcgRecord:
             becomes float32 where it does not. The attribute is `None` afterwards.
         patient_id, labels, fold, age (years), sex (`"male"` or `"female"`), source (name of the corpus): as known.
         extra (`dict`): Further columns of the stored row.
+        electrode_placement (`str`, *optional*, defaults to what the names of the leads say):
+            `"mason_likar"` if the limb leads were recorded from the torso (exercise, Holter): they are then named
+            `"I-ML"` and so on, in the record and its row, and no model takes them for the standard ones unless told.
+            Otherwise `"standard"`; `None` for a record without limb leads.
 
     Raises:
         ValueError: says what was expected and what came, for wrong shapes, types, rates, gains, names or units.
@@ -138,17 +144,21 @@ class EcgRecord:
     sex: str | None = None
     source: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    electrode_placement: str | None = None
 
     def __post_init__(self):
-        self.leads = known_lead_names(tuple(self.leads))
+        self.leads = placed_leads(known_lead_names(tuple(self.leads)), self.electrode_placement or "standard")
+        self.electrode_placement = electrode_placement_of(self.leads)
         self.signal = np.asarray(self.signal)
         if self.signal.ndim != 2 or self.signal.shape[0] != len(self.leads) or self.signal.shape[1] == 0:
             raise ValueError(
                 f"Record {self.record_id}: expected a signal of shape (num_leads={len(self.leads)}, num_samples > 0), "
                 f"got {self.signal.shape}. Rows are leads: transpose it if it is (num_samples, num_leads)."
             )
-        if not (math.isfinite(self.sampling_rate) and self.sampling_rate > 0):
-            raise ValueError(f"Record {self.record_id}: expected a sampling rate > 0 Hz, got {self.sampling_rate}.")
+        try:
+            check_sampling_rate(self.sampling_rate)
+        except ValueError as error:
+            raise ValueError(f"Record {self.record_id} needs a sampling rate > 0 Hz. {error}") from None
         stored_unit(self.unit)
         if self.signal.dtype == np.int16:
             self._check_steps()

@@ -6,7 +6,6 @@ sampling rate, its unit) has no default, because a wrong guess does not fail: it
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,18 +14,12 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
 from .beat_channels import BEAT_CHANNELS, check_channel_names, compute_beat_channels
-from .leads import (
-    DERIVED_LIMB_LEADS,
-    FRANK_LEADS,
-    INDEPENDENT_LEADS,
-    canonical_leads,
-    derivation_weights,
-)
+from .lead_plan import LeadPlan, plan_leads
+from .leads import DERIVED_LIMB_LEADS, ELECTRODE_PLACEMENTS, FRANK_LEADS, INDEPENDENT_LEADS, canonical_leads
 from .recording_input import (
     DIMENSIONLESS,
     Recording,
     check_sampling_rate,
-    is_known_lead,
     read_recordings,
     recorded_leads,
     scale_of,
@@ -42,6 +35,8 @@ INVALID_SAMPLE = -32768
 _PLAUSIBLE_PEAK_MV = (0.02, 50.0)
 # Below 0.1 uV there is only rounding: a lead (or record) this quiet is flat and normalises to zeros.
 _FLAT_STD_MV = 1e-4
+# A lead that is at its bounds this often was cut off by its amplifier or converter.
+_CLIPPED_SAMPLES, _CLIPPED_SHARE = 10, 0.01
 # How far `resample_to_length` may shift the rate: 4096 samples at 400 Hz to 2500 (CODE-15) is 2.3 %.
 _LARGEST_RATE_SHIFT = 0.05
 
@@ -54,6 +49,7 @@ _CHOICES = {
     "long_records": ("first", "center", "all"),
     "short_records": ("raise", "zero_pad"),
     "nan_policy": ("raise", "interpolate"),
+    "electrode_placement": (*ELECTRODE_PLACEMENTS, "any"),
 }
 
 
@@ -109,6 +105,9 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         nan_policy (`str`, *optional*, defaults to `"raise"`):
             `"raise"`: refuse NaN and infinite samples in a lead that is used. `"interpolate"`: straight lines between
             the neighbours, the nearest sample at the edges; a lead without any finite sample counts as missing.
+        electrode_placement (`str`, *optional*, defaults to `"standard"`):
+            Which limb leads the model reads: `"standard"` or, from electrodes on the torso, `"mason_likar"`; the other
+            kind is refused, as their waves differ. `"any"` takes both for the same and says so in the report.
         beat_channels (`bool` or `Sequence[str]`, *optional*, defaults to `False`):
             Rows after the leads for hybrid input (`True`: all of [`BEAT_CHANNELS`]): beats, rates, intervals and
             wavelets of lead II, measured in mV on each window and scaled by constants. The model needs as many
@@ -156,6 +155,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         window_stride_samples: int | None = None,
         short_records: str = "raise",
         nan_policy: str = "raise",
+        electrode_placement: str = "standard",
         beat_channels: bool | Sequence[str] = False,
         **kwargs,
     ):
@@ -184,6 +184,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         self.window_stride_samples = window_stride_samples
         self.short_records = short_records
         self.nan_policy = nan_policy
+        self.electrode_placement = electrode_placement
         if isinstance(beat_channels, bool):
             beat_channels = BEAT_CHANNELS if beat_channels else ()
         check_channel_names(beat_channels)
@@ -241,6 +242,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         leads: Sequence[str] | None = None,
         unit: str | None = None,
         gain: Any = None,
+        offset: Any = None,
+        electrode_placement: str | None = None,
         return_report: bool = False,
         return_tensors: str | TensorType | None = "pt",
     ) -> BatchFeature:
@@ -255,6 +258,9 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 arrays, for which they have no default; not accepted for recordings that declare them.
             gain (`float` or array of shape `(num_leads,)` or `(batch, num_leads)`, *optional*):
                 `unit` per step of integer arrays (millivolts per step for `unit="adc"`).
+            offset (as `gain`, *optional*): steps that stand for zero volts, of integer arrays.
+            electrode_placement (`str`, *optional*, defaults to `"standard"`):
+                Of arrays: `"mason_likar"` if the limb leads were recorded from the torso (exercise, Holter).
             return_report (`bool`, *optional*, defaults to `False`):
                 Whether to add `report`: for each recording a list of sentences, what was done to it and what is odd.
             return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"` or `"np"`.
@@ -274,7 +280,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: says which recording, what was expected, what came, and what to do.
         """
-        recordings = read_recordings(signals, sampling_rate, leads, unit, gain)
+        recordings = read_recordings(signals, sampling_rate, leads, unit, gain, offset, electrode_placement)
         for unit in {recording.unit for recording in recordings}:
             self.check_unit(unit)
         layouts: dict[tuple, list[int]] = {}
@@ -411,8 +417,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             present = torch.ones(len(values), len(self.leads), dtype=torch.bool, device=values.device)
         return _Processed(values, present if self.missing_leads == "mask" else None, len(starts))
 
-    def _lead_plan(self, leads: tuple[str, ...]) -> "_LeadPlan":
-        plan = _plan_leads(self.leads, leads, self.derive_limb_leads)
+    def _lead_plan(self, leads: tuple[str, ...]) -> LeadPlan:
+        plan = plan_leads(self.leads, leads, self.derive_limb_leads, self.electrode_placement)
         if plan.unknown:
             logger.warning_once(f"Channels {list(plan.unknown)} are no leads that I know; they are left out.")
         if len(plan.missing) == len(self.leads) or (plan.missing and self.missing_leads == "raise"):
@@ -463,7 +469,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"Record {record} has none of the leads {list(self.leads)}. Leave it out.")
 
     def _arrange_leads(
-        self, values: torch.Tensor, present: torch.Tensor | None, plan: "_LeadPlan"
+        self, values: torch.Tensor, present: torch.Tensor | None, plan: LeadPlan
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Puts the source leads into the model's order and derives limb leads; what is missing stays zero."""
         if plan.is_identity:
@@ -556,6 +562,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             report.append(f"Converted from {recording.unit} to {self.unit}.")
         if leads != self.leads:
             report.append(f"Took the leads {used} from {list(leads)} by name.")
+        if plan.has_torso_electrodes:
+            report.append("The limb leads are from electrodes on the torso (Mason-Likar).")
         if derived:
             report.append(f"Derived {derived} from I and II.")
         if plan.missing:
@@ -568,6 +576,13 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 report.append(f"Interpolated {num_gaps} of {num_samples} samples of lead {lead}.")
             if len(kept) and kept.max() - kept.min() < _FLAT_STD_MV:
                 report.append(f"Lead {lead} is flat.")
+            elif len(kept):
+                at_bounds = int(((kept == kept.max()) | (kept == kept.min())).sum())
+                if at_bounds > max(_CLIPPED_SAMPLES, _CLIPPED_SHARE * len(kept)):
+                    report.append(
+                        f"Lead {lead} is at its largest or smallest value in {at_bounds} of {num_samples} samples: it "
+                        "may be clipped."
+                    )
         peak = float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
         if not _PLAUSIBLE_PEAK_MV[0] <= peak <= _PLAUSIBLE_PEAK_MV[1]:
             report.append(
@@ -606,35 +621,6 @@ class _Processed(NamedTuple):
     num_windows: int  # of each record
 
 
-class _LeadPlan(NamedTuple):
-    sources: tuple[int, ...]  # rows of the recording that are needed
-    weights: tuple[dict[int, float], ...]  # for each lead of the model: position in `sources` -> factor
-    missing: tuple[str, ...]  # leads of the model that the recording cannot give
-    unknown: tuple[str, ...]  # channels of the recording that are no leads
-
-    @property
-    def is_identity(self) -> bool:
-        return self.weights == tuple({row: 1.0} for row in range(len(self.sources)))
-
-
-@lru_cache(maxsize=256)
-def _plan_leads(wanted: tuple[str, ...], recorded: tuple[str, ...], derive_limb_leads: bool) -> _LeadPlan:
-    can_derive = derive_limb_leads and {"I", "II"} <= set(recorded)
-    formulas = []
-    for lead in wanted:
-        if lead in recorded:
-            formulas.append({lead: 1.0})
-        else:
-            formulas.append(derivation_weights(lead) if can_derive and lead in DERIVED_LIMB_LEADS else {})
-    sources = list(dict.fromkeys(name for formula in formulas for name in formula))
-    return _LeadPlan(
-        sources=tuple(recorded.index(name) for name in sources),
-        weights=tuple({sources.index(name): factor for name, factor in formula.items()} for formula in formulas),
-        missing=tuple(lead for lead, formula in zip(wanted, formulas, strict=True) if not formula),
-        unknown=tuple(name for name in recorded if not is_known_lead(name)),
-    )
-
-
 def _to_millivolts(signal: torch.Tensor, gain: torch.Tensor | None, sources: tuple[int, ...]) -> torch.Tensor:
     """Float32 millivolts of the rows `sources` of `(batch, num_source_leads, num_samples)`."""
     if sources != tuple(range(signal.shape[1])):
@@ -651,8 +637,10 @@ def _to_millivolts(signal: torch.Tensor, gain: torch.Tensor | None, sources: tup
 def _warn_of_implausible_amplitude(values: torch.Tensor) -> None:
     peaks = values.abs().amax((-2, -1))
     lowest, highest = _PLAUSIBLE_PEAK_MV
-    if ((peaks < lowest) | (peaks > highest)).any():
-        logger.warning_once(
-            f"Recordings with peaks below {lowest} mV or above {highest} mV: check the declared unit and gain. They "
-            "go through unchanged; return_report=True tells which. (Said once.)"
+    implausible = peaks[(peaks < lowest) | (peaks > highest)]
+    if len(implausible):
+        logger.warning_once(  # one digit, so that it is said once for each kind of mistake
+            f"Recordings with peaks of about {float(implausible[0]):.0e} mV, which should lie between {lowest} and "
+            f"{highest} mV: check the declared unit and gain. They go through unchanged; return_report=True tells "
+            "which."
         )

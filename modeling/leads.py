@@ -17,6 +17,14 @@ DERIVED_LIMB_LEADS = ("III", "aVR", "aVL", "aVF")
 FRANK_LEADS = ("VX", "VY", "VZ")
 """Vectorcardiogram leads: recorded in some corpora, never a substitute for a standard lead."""
 
+LIMB_LEADS = STANDARD_LEADS[:6]
+ELECTRODE_PLACEMENTS = ("standard", "mason_likar")
+"""Where the limb electrodes lay: on the limbs, or on the torso as in exercise and Holter recordings (Mason and Likar,
+1966). The QRS axis turns to the right between them and inferior Q waves may vanish, so that limb leads of the torso
+have names of their own, `"I-ML"`, in records, rows and files: no model takes them for `"I"` unless it is told to."""
+_MASON_LIKAR = {lead: f"{lead}-ML" for lead in LIMB_LEADS}
+_WITHOUT_PLACEMENT = {placed: lead for lead, placed in _MASON_LIKAR.items()}
+
 # Each derived limb lead as (weight of I, weight of II).
 _LIMB_LEAD_WEIGHTS = {
     "I": (1.0, 0.0),
@@ -62,6 +70,41 @@ def canonical_leads(names: Sequence[str]) -> tuple[str, ...]:
     if repeated:
         raise ValueError(f"Leads {repeated} come more than once in {list(names)}. Keep one channel for each lead.")
     return leads
+
+
+def placed_leads(leads: Sequence[str], electrode_placement: str) -> tuple[str, ...]:
+    """Lead names that say where the limb electrodes lay: `"mason_likar"` makes `"I"` to `"I-ML"`; others stay.
+
+    Raises:
+        ValueError: for an unknown placement.
+    """
+    if electrode_placement not in ELECTRODE_PLACEMENTS:
+        raise ValueError(
+            f"Unknown electrode_placement {electrode_placement!r}. Choose from {list(ELECTRODE_PLACEMENTS)}."
+        )
+    names = _MASON_LIKAR if electrode_placement == "mason_likar" else {}
+    return tuple(names.get(lead, lead) for lead in leads)
+
+
+def electrode_placement_of(leads: Sequence[str]) -> str | None:
+    """Where the limb electrodes of a recording lay, by the names of its leads; `None` if it has no limb lead.
+
+    Raises:
+        ValueError: if limb leads of both placements are among them.
+    """
+    on_torso = [lead for lead in leads if lead in _WITHOUT_PLACEMENT]
+    on_limbs = [lead for lead in leads if lead in LIMB_LEADS]
+    if on_torso and on_limbs:
+        raise ValueError(
+            f"Limb leads {on_torso} from the torso (Mason-Likar) and {on_limbs} from the limbs come in one recording. "
+            "Keep those of one placement."
+        )
+    return "mason_likar" if on_torso else "standard" if on_limbs else None
+
+
+def without_placement(lead: str) -> str:
+    """The lead that a name of either placement stands for (`"I-ML"` → `"I"`); other names stay."""
+    return _WITHOUT_PLACEMENT.get(lead, lead)
 
 
 def lead_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:

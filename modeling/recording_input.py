@@ -4,7 +4,6 @@ Nothing is guessed here: an array comes with its declaration, a row or a record 
 `ValueError` that says what was expected, what came and what to do.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from .leads import canonical_lead
+from .leads import canonical_lead, placed_leads
 
 MILLIVOLTS_PER_UNIT = {
     "v": 1e3,
@@ -22,6 +21,8 @@ MILLIVOLTS_PER_UNIT = {
     "\N{GREEK SMALL LETTER MU}v": 1e-3,
     "nv": 1e-6,
 }
+# Bounds of what recorders do, far beyond them: a declared rate must not decide how much memory is asked for.
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1.0, 1e6  # Hz
 DIMENSIONLESS = "dimensionless"
 """Declared "unit" of values that are no voltage any more, such as z-scores. Models of volts refuse them."""
 
@@ -49,13 +50,22 @@ class Recording(NamedTuple):
         return self.leads, self.sampling_rate, self.signal.shape, self.signal.dtype, self.gain is None
 
 
-def read_recordings(signals: Any, sampling_rate: Any, leads: Any, unit: Any, gain: Any) -> list[Recording]:
+def read_recordings(
+    signals: Any,
+    sampling_rate: Any,
+    leads: Any,
+    unit: Any,
+    gain: Any,
+    offset: Any = None,
+    electrode_placement: str | None = None,
+) -> list[Recording]:
     """Brings every accepted form of input to a list of recordings; see `EcgFeatureExtractor.__call__`."""
     if isinstance(signals, Mapping) and isinstance(signals.get("ecg"), list):
         signals = signals["ecg"]  # a slice of a dataset
     declared = [signals] if isinstance(signals, Mapping | DeclaredRecording) else signals
     if isinstance(declared, list | tuple) and declared and isinstance(declared[0], Mapping | DeclaredRecording):
-        given = {"sampling_rate": sampling_rate, "leads": leads, "unit": unit, "gain": gain}
+        given = {"sampling_rate": sampling_rate, "leads": leads, "unit": unit, "gain": gain, "offset": offset}
+        given["electrode_placement"] = electrode_placement
         given = [name for name, value in given.items() if value is not None]
         if given:
             raise ValueError(f"These recordings declare {given} themselves. Pass {given} for bare arrays only.")
@@ -82,14 +92,23 @@ def read_recordings(signals: Any, sampling_rate: Any, leads: Any, unit: Any, gai
         arrays = list(array) if array.ndim == 3 else [array]
     if not arrays:
         raise ValueError("Expected at least one recording, got none.")
-    gains = None if gain is None else _as_array(gain, "gain")
-    per_record = gains is not None and gains.ndim == 2
-    if per_record and len(gains) != len(arrays):
-        raise ValueError(f"Got gains for {len(gains)} recordings, but {len(arrays)} recordings.")
+    leads = placed_leads(recorded_leads(tuple(leads)), electrode_placement or "standard")
+    gains = _for_each_recording(gain, "gain", len(arrays))
+    offsets = _for_each_recording(offset, "offset", len(arrays))
     return [
-        _check_recording(array, gains[number] if per_record else gains, leads, sampling_rate, unit, f"Record {number}")
+        _check_recording(array, gains[number], leads, sampling_rate, unit, f"Record {number}", offsets[number])
         for number, array in enumerate(arrays)
     ]
+
+
+def _for_each_recording(values: Any, name: str, num_recordings: int) -> list[np.ndarray | None]:
+    """Gains or offsets of each recording, from those of all or of each."""
+    array = None if values is None else _as_array(values, name)
+    if array is None or array.ndim != 2:
+        return [array] * num_recordings
+    if len(array) != num_recordings:
+        raise ValueError(f"Got {name}s for {len(array)} recordings, but {num_recordings} recordings.")
+    return list(array)
 
 
 def _read_declared(recording: Mapping | DeclaredRecording, name: str) -> Recording:
@@ -143,7 +162,13 @@ def _as_array(values: Any, name: str) -> np.ndarray:
 
 
 def _check_recording(
-    signal: np.ndarray, gain: np.ndarray | None, leads: Sequence[str], sampling_rate: float, unit: str, name: str
+    signal: np.ndarray,
+    gain: np.ndarray | None,
+    leads: Sequence[str],
+    sampling_rate: float,
+    unit: str,
+    name: str,
+    offset: np.ndarray | None = None,
 ) -> Recording:
     leads = recorded_leads(tuple(leads))
     shape = tuple(signal.shape)
@@ -170,16 +195,32 @@ def _check_recording(
         gain = np.broadcast_to(gain, (len(leads),)) if gain.size in (1, len(leads)) else gain
         if gain.shape != (len(leads),) or not (np.isfinite(gain) & (gain != 0)).all():
             raise ValueError(f"{name}: expected one finite gain other than 0, or {len(leads)} of them, got {gain}.")
-        return Recording(signal, (gain * factor).astype(np.float32), leads, float(sampling_rate), unit)
-    if gain is not None:
-        raise ValueError(f"{name}: floats in {unit!r} need no gain. Drop it, or declare unit='adc'.")
+        gain = (gain * factor).astype(np.float32)
+        if offset is not None:
+            return Recording(_without_offset(signal, gain, offset, name), None, leads, float(sampling_rate), unit)
+        return Recording(signal, gain, leads, float(sampling_rate), unit)
+    if gain is not None or offset is not None:
+        raise ValueError(f"{name}: floats in {unit!r} need no gain and no offset. Drop them, or declare unit='adc'.")
     return Recording(signal * np.float32(factor) if factor != 1 else signal, None, leads, float(sampling_rate), unit)
+
+
+def _without_offset(signal: np.ndarray, gain: np.ndarray, offset: np.ndarray, name: str) -> np.ndarray:
+    """Float32 mV of steps of which `offset` stand for zero; computed wide, so that nothing wraps around."""
+    if offset.size not in (1, len(gain)) or not np.isfinite(offset).all():
+        raise ValueError(f"{name}: expected one finite offset, or {len(gain)} of them, got {offset}.")
+    values = (signal - np.broadcast_to(offset.astype(np.float64), gain.shape)[:, None]) * gain[:, None]
+    if signal.dtype == np.int16:
+        values[signal == -32768] = np.nan  # not recorded
+    return values.astype(np.float32)
 
 
 def check_sampling_rate(sampling_rate: float) -> None:
     is_number = isinstance(sampling_rate, int | float | np.number) and not isinstance(sampling_rate, bool)
-    if not (is_number and math.isfinite(sampling_rate) and sampling_rate > 0):
-        raise ValueError(f"Expected a sampling rate in Hz, above 0, got {sampling_rate!r}.")
+    if not (is_number and MIN_SAMPLING_RATE <= sampling_rate <= MAX_SAMPLING_RATE):
+        raise ValueError(
+            f"Expected a sampling rate in Hz, above 0 ({MIN_SAMPLING_RATE:g} to {MAX_SAMPLING_RATE:g}), got "
+            f"{sampling_rate!r}."
+        )
 
 
 def millivolts_per(unit: str) -> float:

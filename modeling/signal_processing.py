@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 # How the recursive filter cuts a record: samples in a block, blocks in a group. They set the speed, not the result.
-_BLOCK_SIZE = 32
+_BLOCK_SIZE = 48
 _GROUP_SIZE = 12
 
 

@@ -9,10 +9,11 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from ...modeling.recording_input import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+
 DEFAULT_ADC_GAIN = 200.0  # WFDB's own default, in steps per physical unit, where a header says 0 or nothing
 MAX_CHANNELS = 512
 # Bounds of what recorders do, far beyond them: a header must not decide how much memory is asked for.
-MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1.0, 1e6  # Hz
 MAX_SAMPLES_PER_FRAME, MAX_SKEW = 1000, 100_000
 
 _FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?$")

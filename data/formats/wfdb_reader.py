@@ -10,12 +10,12 @@ Format: https://physionet.org/physiotools/wag/signal-5.htm.
 """
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from ..records import INVALID_SAMPLE, EcgRecord, known_lead_names, millivolts_per
 from ..safe_paths import inside
+from .limits import LIBRARY_ERRORS
 from .wfdb_header import WfdbHeader, WfdbSignal, read_header
 
 
@@ -163,7 +163,7 @@ def _read_with_library(
 
     try:
         record = wfdb.rdrecord(path, physical=True)
-    except (ValueError, KeyError, IndexError, TypeError, OSError, OverflowError, AssertionError) as error:
+    except LIBRARY_ERRORS as error:
         raise ValueError(f"`wfdb` cannot read {path}: {type(error).__name__}: {error}") from error
     if record.p_signal is None or record.p_signal.size == 0:
         raise ValueError(f"{path} holds no samples.")
@@ -171,7 +171,7 @@ def _read_with_library(
     return EcgRecord(
         record_id=record_id,
         signal=(record.p_signal * scale).T.astype(np.float32),
-        leads=_lead_names(list(record.sig_name), rename_leads),
+        leads=_lead_names([name or "" for name in record.sig_name], rename_leads),
         sampling_rate=header.sampling_rate,
     )
 
@@ -181,9 +181,9 @@ def _check_files(folder: str, header: WfdbHeader):
     for signal in header.signals:
         if signal.file_name == "~":
             continue
-        path = Path(inside(folder, signal.file_name))
-        if not path.is_file():
+        path = inside(folder, signal.file_name)
+        if not os.path.isfile(path):
             raise ValueError(f"Cannot read signal file {path}: there is none.")
         compressed = signal.storage_format in ("508", "516", "524")
-        if not compressed and (header.num_samples or 0) * signal.samples_per_frame > path.stat().st_size:
+        if not compressed and (header.num_samples or 0) * signal.samples_per_frame > os.path.getsize(path):
             raise ValueError(f"Signal file {path} is truncated: expected {header.num_samples} samples.")

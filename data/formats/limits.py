@@ -1,0 +1,62 @@
+"""What a file may ask of the machine, whatever its size fields say, and the errors that format libraries raise."""
+
+import os
+import struct
+import tokenize
+import zlib
+
+MAX_VALUES = 2**30
+"""Most values (leads x samples) of one recording: a day of twelve leads at 1000 Hz."""
+
+MAX_TEXT_BYTES = 2**28
+"""Largest XML file, and largest line-by-line table."""
+
+LIBRARY_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    struct.error,
+    zlib.error,
+)
+"""What libraries raise on damaged files. Caught around one call of the library and raised again as `ValueError`."""
+
+
+def check_num_values(path: str, shape: tuple[int, ...]):
+    """Raises `ValueError` if an array of this shape is empty or larger than `MAX_VALUES`."""
+    count = 1
+    for length in shape:
+        count *= int(length)
+    if not 0 < count <= MAX_VALUES:
+        raise ValueError(f"{path}: expected 1 to {MAX_VALUES} values, the file declares the shape {tuple(shape)}.")
+
+
+def read_bytes(path: str | os.PathLike, max_bytes: int, what: str) -> bytes:
+    """The content of a file of at most `max_bytes`.
+
+    Raises:
+        ValueError: if it cannot be opened or is larger.
+    """
+    try:
+        with open(path, "rb") as file:
+            # As much is asked for as there is: a file object takes the memory that it is asked for at once.
+            content = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
+    except OSError as error:
+        raise ValueError(f"Cannot read {what} {os.fspath(path)}: {error.strerror}.") from None
+    if len(content) > max_bytes:
+        raise ValueError(
+            f"{what} {os.fspath(path)} is larger than {max_bytes} bytes. Split it, or convert it to WFDB."
+        )
+    return content
+
+
+def missing_library(library: str, extra: str) -> ValueError:
+    """The error for a format whose optional library is not installed."""
+    return ValueError(f'Reading this format needs {library}. Install it by pip install "ecg-transformers[{extra}]".')

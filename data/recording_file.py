@@ -1,0 +1,223 @@
+"""`read_recording`: one call for every file format, chosen by what the file is.
+
+Formats that state leads, rate and unit are read as they are, and an argument that contradicts them is an error. Of the
+others, the missing statements are asked for by name and never guessed.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .formats.aecg_reader import read_aecg
+from .formats.array_reader import STACK_AXES, ArrayDeclaration, open_npy, open_npz, record_of_array, records_of_stack
+from .formats.dicom_reader import read_dicom
+from .formats.edf_reader import read_edf
+from .formats.file_format import find_format, wfdb_path
+from .formats.hdf5_reader import open_hdf5_array
+from .formats.limits import LIBRARY_ERRORS
+from .formats.matlab_reader import read_matlab_array
+from .formats.muse_reader import read_muse
+from .formats.parquet_reader import holds_stored_rows, read_lead_columns, read_stored_rows
+from .formats.philips_reader import read_philips
+from .formats.table_reader import read_csv
+from .formats.wfdb_comments import parse_comments
+from .formats.wfdb_header import read_header
+from .formats.wfdb_reader import read_record
+from .records import EcgRecord, known_lead_names, stored_unit
+
+_READERS: Mapping[str, Callable[..., EcgRecord]] = {
+    "EDF": read_edf,
+    "aECG": read_aecg,
+    "MUSE": read_muse,
+    "Philips": read_philips,
+}
+_ARRAYS: Mapping[str, Callable[[str, str | None], Any]] = {
+    "npz": open_npz,
+    "HDF5": open_hdf5_array,
+    "MATLAB": read_matlab_array,
+}
+
+
+def read_recording(
+    path: str | os.PathLike,
+    *,
+    leads: Sequence[str] | None = None,
+    sampling_rate: float | None = None,
+    unit: str | None = None,
+    axes: str | None = None,
+    step: float | None = None,
+    rename_leads: Mapping[str, str] | None = None,
+    record_id: str | None = None,
+    dataset: str | None = None,
+) -> EcgRecord:
+    """Reads one recording from a file of any format (`formats/file_format.py` lists them).
+
+    Args:
+        path (`str`): The file; of a WFDB record its header, its signal file, or their common path without ending.
+        leads (`Sequence[str]`, *optional*):
+            Names of the leads of an array, in the order of their axis. Of a table with column names: which to take.
+        sampling_rate (`float`, *optional*): In Hz. Needed for arrays and tables.
+        unit (`str`, *optional*): `"mV"`, `"uV"`, `"V"` or `"dimensionless"`. Needed for arrays and tables.
+        axes (`str`, *optional*): `"lead,sample"` or `"sample,lead"`. Needed for arrays.
+        step (`float`, *optional*): `unit` per step. Needed for arrays of whole numbers.
+        rename_leads (`dict`, *optional*): Names as stored → lead names, e.g. `{"MLII": "II"}`.
+        record_id (`str`, *optional*):
+            Defaults to the name of the file without ending. Of a Parquet file with stored rows: which row to take.
+        dataset (`str`, *optional*):
+            Name of the array in an `.npz`, HDF5 or MATLAB file, or label of the waveform group of a DICOM file; needed
+            where there are several.
+
+    Returns:
+        the record, with patient id, age, sex and labels as far as the file states them.
+
+    Raises:
+        ValueError: for a file that is none of the formats, is damaged, does not state or contradicts what is declared;
+            says what was expected, what came, and the cure.
+
+    Example:
+
+    ```python
+    >>> from ecg_transformers.data import read_recording
+    >>> record = read_recording("ward/0001.xml")
+    >>> record = read_recording("signal.npy", leads=["I", "II"], sampling_rate=500, unit="mV", axes="lead,sample")
+    ```
+    """
+    path = os.fspath(path)
+    name = find_format(path)
+    declared = ArrayDeclaration(_renamed(leads, rename_leads), sampling_rate, unit, axes, step)
+    new_id = record_id or Path(path).stem
+    if name == "Parquet" and holds_stored_rows(path):
+        _refuse_dataset(name, dataset, path)
+        record = _stored_row(path, record_id)
+        _check_statements(path, record, declared, {record.unit})
+        return record
+    if name == "CSV" or name == "Parquet":
+        _refuse_dataset(name, dataset, path)
+        read = read_csv if name == "CSV" else read_lead_columns
+        return read(path, declared, new_id, rename_leads)
+    if name == "npy" or name in _ARRAYS:
+        return _read_array(path, name, declared, new_id, dataset)
+    if name == "DICOM":
+        record = read_dicom(path, new_id, rename_leads, group=dataset)
+        units = {record.unit}
+    else:
+        _refuse_dataset(name, dataset, path)
+        record, units = _read_stating(path, name, new_id, rename_leads)
+    _check_statements(path, record, declared, units)
+    return record
+
+
+def read_recordings(
+    path: str | os.PathLike,
+    *,
+    leads: Sequence[str] | None = None,
+    sampling_rate: float | None = None,
+    unit: str | None = None,
+    axes: str | None = None,
+    step: float | None = None,
+    rename_leads: Mapping[str, str] | None = None,
+    record_id: str | None = None,
+    dataset: str | None = None,
+) -> Iterator[EcgRecord]:
+    """The recordings of a file, one after the other.
+
+    Several are in arrays with the axes `"record,lead,sample"` or `"record,sample,lead"` (named `<record_id>-0` and so
+    on, in the order of the array) and in Parquet files with stored rows (which have names). Of any other file, the
+    one that [`read_recording`] gives. Arguments and errors are those of [`read_recording`].
+    """
+    path = os.fspath(path)
+    name = find_format(path)
+    if name == "Parquet" and record_id is None and holds_stored_rows(path):
+        _refuse_dataset(name, dataset, path)
+        for record in read_stored_rows(path):
+            _check_statements(path, record, ArrayDeclaration(leads, sampling_rate, unit, axes, step), {record.unit})
+            yield record
+    elif axes in STACK_AXES and (name == "npy" or name in _ARRAYS):
+        declared = ArrayDeclaration(_renamed(leads, rename_leads), sampling_rate, unit, axes, step)
+        yield from records_of_stack(_open_array(path, name, dataset), declared, path, record_id or Path(path).stem)
+    else:
+        yield read_recording(
+            path,
+            leads=leads,
+            sampling_rate=sampling_rate,
+            unit=unit,
+            axes=axes,
+            step=step,
+            rename_leads=rename_leads,
+            record_id=record_id,
+            dataset=dataset,
+        )
+
+
+def _renamed(leads: Sequence[str] | None, rename_leads: Mapping[str, str] | None) -> Sequence[str] | None:
+    if leads is None or isinstance(leads, str) or not rename_leads:
+        return leads
+    return [rename_leads.get(lead, lead) for lead in leads]
+
+
+def _refuse_dataset(name: str, dataset: str | None, path: str):
+    if dataset is not None:
+        raise ValueError(f"{path} is of the format {name}, which holds one recording: leave out dataset={dataset!r}.")
+
+
+def _open_array(path: str, name: str, dataset: str | None):
+    if name == "npy":
+        _refuse_dataset(name, dataset, path)
+        return open_npy(path)
+    return _ARRAYS[name](path, dataset)
+
+
+def _read_array(path: str, name: str, declared: ArrayDeclaration, record_id: str, dataset: str | None) -> EcgRecord:
+    array = _open_array(path, name, dataset)
+    if name == "HDF5" and array.ndim <= 2:
+        try:
+            array = array[()]
+        except LIBRARY_ERRORS as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+    return record_of_array(array, declared, path, record_id)
+
+
+def _read_stating(
+    path: str, name: str, record_id: str, rename_leads: Mapping[str, str] | None
+) -> tuple[EcgRecord, set[str]]:
+    """A recording of a format that states everything, and the units that its file states."""
+    if name != "WFDB":
+        record = _READERS[name](path, record_id, rename_leads)
+        return record, {record.unit}
+    stem = wfdb_path(path)
+    record, comments = read_record(stem, record_id, rename_leads)
+    for field, value in parse_comments(comments).items():
+        setattr(record, field, value)
+    return record, {signal.unit for signal in read_header(stem).signals}
+
+
+def _stored_row(path: str, record_id: str | None) -> EcgRecord:
+    names = []
+    for record in read_stored_rows(path):
+        if record.record_id == record_id:
+            return record
+        names.append(record.record_id)
+        if record_id is None and len(names) > 1:
+            raise ValueError(f"{path} holds several recordings. Name one by record_id=, or use read_recordings.")
+    if record_id is None and names:
+        return record
+    raise ValueError(f"{path} holds no recording {record_id!r}; its first ones: {names[:5]}.")
+
+
+def _check_statements(path: str, record: EcgRecord, declared: ArrayDeclaration, units: set[str]):
+    """Raises `ValueError` if what the caller declared is not what the file states."""
+    if declared.leads is not None and known_lead_names(tuple(declared.leads)) != tuple(record.leads):
+        raise ValueError(
+            f"{path} states the leads {list(record.leads)}, not {list(declared.leads)}. Leave out leads=; rename "
+            "channels by rename_leads=, and choose or reorder leads with the EcgFeatureExtractor."
+        )
+    rate = declared.sampling_rate
+    if rate is not None and not math.isclose(float(rate), record.sampling_rate, rel_tol=1e-6):
+        raise ValueError(f"{path} states {record.sampling_rate} Hz, not {rate} Hz. Leave out sampling_rate=.")
+    if declared.unit is not None and any(stored_unit(unit) != stored_unit(declared.unit) for unit in units):
+        raise ValueError(f"{path} states the unit {sorted(units)}, not {declared.unit!r}. Leave out unit=.")
+    given = [name for name in ("axes", "step") if getattr(declared, name) is not None]
+    if given:
+        raise ValueError(f"{path} states how its values lie and what they are worth: leave out {given}.")

@@ -1,0 +1,180 @@
+import builtins
+import datetime
+
+import numpy as np
+import pyedflib
+import pytest
+
+from ecg_transformers.data.formats.edf_reader import read_edf
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes channels of `(label, unit, physical range, digital steps)` by `pyedflib` and returns the path."""
+
+    def write(channels, name="a.edf", file_type=pyedflib.FILETYPE_EDFPLUS, rates=None, patient=True):
+        bits = 24 if name.endswith("bdf") else 16
+        path = tmp_path / name
+        with pyedflib.EdfWriter(str(path), len(channels), file_type=file_type) as writer:
+            writer.setSignalHeaders(
+                [
+                    {
+                        "label": label,
+                        "dimension": unit,
+                        "sample_frequency": rates[number] if rates else 200,
+                        "physical_min": low,
+                        "physical_max": high,
+                        "digital_min": -(2 ** (bits - 1)),
+                        "digital_max": 2 ** (bits - 1) - 1,
+                    }
+                    for number, (label, unit, (low, high), _) in enumerate(channels)
+                ]
+            )
+            if patient:
+                writer.setPatientCode("P-12")
+                writer.setSex(0)
+                writer.setBirthdate(datetime.date(1970, 5, 2))
+                writer.setStartdatetime(datetime.datetime(2020, 5, 1, 12, 0, 0))
+            writer.writeSamples([steps.astype(np.int32) for *_, steps in channels], digital=True)
+            if file_type in (pyedflib.FILETYPE_EDFPLUS, pyedflib.FILETYPE_BDFPLUS):
+                writer.writeAnnotation(0.5, -1, "beat")
+        return path
+
+    return write
+
+
+def ecg(label="ECG II", unit="mV", limits=(-32.768, 32.767), num_samples=400, low=-3000, high=3000):
+    return label, unit, limits, RNG.integers(low, high, num_samples)
+
+
+def test_steps_come_back_exactly_and_patient_age_and_sex_are_read(write):
+    channels = [ecg("ECG I"), ecg("ECG V1"), ecg("aVR")]
+    record = read_edf(write(channels), "r1")
+    assert record.leads == ("I", "V1", "aVR") and record.sampling_rate == 200
+    assert record.signal.dtype == np.int16 and np.array_equal(record.signal, [steps for *_, steps in channels])
+    assert record.unit == "mV" and record.gain == pytest.approx([0.001] * 3, rel=1e-6)
+    assert (record.record_id, record.patient_id, record.age, record.sex) == ("r1", "P-12", 49, "female")
+
+
+def test_scales_whose_zero_is_no_step_give_the_physical_values(write):
+    path = write([ecg("ECG I", "uV", (-1000, 3000)), ecg("II", "mV", (-5, 5))])
+    record = read_edf(path, "r1")
+    with pyedflib.EdfReader(str(path)) as reader:
+        expected = [reader.readSignal(0) / 1000, reader.readSignal(1)]
+    assert record.unit == "mV" and record.signal.dtype == np.float32
+    assert record.to_millivolts() == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_the_lowest_step_is_a_value_and_not_a_missing_sample(write):
+    label, unit, limits, steps = ecg()
+    steps[7] = -32768
+    signal = read_edf(write([(label, unit, limits, steps)]), "r1").to_millivolts()
+    assert not np.isnan(signal).any() and signal[0, 7] == pytest.approx(-32.768)
+
+
+def test_bdf_with_24_bits_is_read(write):
+    channel = ecg("EKG V5", "uV", (-8388.6, 8388.6), low=-80_000, high=80_000)
+    record = read_edf(write([channel], "a.bdf", pyedflib.FILETYPE_BDFPLUS), "r1")
+    assert record.leads == ("V5",) and record.unit == "uV"
+    assert record.to_millivolts()[0] == pytest.approx((channel[3] + 0.5) * 16777.2e-3 / (2**24 - 1), rel=1e-5)
+
+
+def test_plain_edf_without_patient_is_read(write):
+    channel = ecg()
+    record = read_edf(write([channel], file_type=pyedflib.FILETYPE_EDF, patient=False), "r1")
+    assert np.array_equal(record.signal[0], channel[3])
+    assert record.age is None and record.sex is None
+
+
+def test_only_ecg_channels_are_taken_and_others_by_name(write):
+    path = write([ecg("EEG Fpz-Cz", "uV"), ecg("ECG"), ecg("X", "g"), ecg("C3", "uV"), ecg("1"), ecg("Resp chest")])
+    assert read_edf(path, "r1").leads == ("ECG",)
+    assert read_edf(path, "r1", rename_leads={"ECG": "II", "Resp chest": "resp"}).leads == ("II", "resp")
+
+
+def test_numbered_channels_are_not_taken_for_leads(write):
+    path = write([ecg("ECG1"), ecg("EKG 2")])
+    assert read_edf(path, "r1").leads == ("ECG1", "EKG 2")
+    assert read_edf(path, "r1", rename_leads={"ECG1": "II"}).leads == ("II", "EKG 2")
+
+
+def test_files_without_an_ecg_channel_list_their_channels(write):
+    with pytest.raises(ValueError, match="none of the channels .'EEG Fpz', 'EDF Annotations'. is an ECG lead"):
+        read_edf(write([ecg("EEG Fpz")]), "r1")
+
+
+def test_different_rates_are_refused_with_a_cure(write):
+    path = write([ecg("ECG I", num_samples=400), ecg("ECG II", num_samples=200)], rates=[200, 100])
+    with pytest.raises(ValueError, match="one sampling rate, got .'I': 200.0, 'II': 100.0. Hz. Write"):
+        read_edf(path, "r1")
+
+
+def test_other_channels_may_have_other_rates(write):
+    path = write([ecg("ECG I", num_samples=400), ecg("SpO2", "%", num_samples=2)], rates=[200, 1])
+    assert read_edf(path, "r1").signal.shape == (1, 400)
+
+
+@pytest.mark.parametrize("unit", ["mmHg", "", "%"])
+def test_units_that_are_no_voltage_are_refused(write, unit):
+    with pytest.raises(ValueError, match="expected a voltage as physical dimension of 'ECG II'"):
+        read_edf(write([ecg(unit=unit)]), "r1")
+
+
+def overwrite(path, position, text):
+    content = bytearray(path.read_bytes())
+    content[position : position + len(text)] = text.encode()
+    path.write_bytes(content)
+    return path
+
+
+ONE_SIGNAL = 256  # where the fields of the signals begin; a file with annotations has two
+
+
+@pytest.mark.parametrize(
+    ("position", "text", "message"),
+    [
+        (236, "99999999", "is truncated"),
+        (236, "-1      ", "has -1 data records"),
+        (236, "many    ", "number of data records"),
+        (244, "0       ", "duration > 0"),
+        (244, "nan     ", "expected a number as duration"),
+        (252, "9999", "1 to 512 signals"),
+        (252, "0   ", "1 to 512 signals"),
+        (184, "256     ", "size is not that of"),
+        (ONE_SIGNAL + 2 * 216, "99999999", "is truncated"),
+        (ONE_SIGNAL + 2 * 216, "-5      ", "expected samples"),
+        (ONE_SIGNAL + 2 * 104, "32.767  ", "scale of 'ECG II'"),
+        (ONE_SIGNAL + 2 * 104, "low     ", "physical_min"),
+    ],
+)
+def test_headers_are_checked_before_anything_is_allocated(write, position, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_edf(overwrite(write([ecg()]), position, text), "r1")
+
+
+@pytest.mark.parametrize("size", [0, 100, 300, 900, -1])
+def test_truncated_files_are_a_value_error(write, size):
+    path = write([ecg()])
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match="truncated|whole number|header"):
+        read_edf(path, "r1")
+
+
+def test_discontinuous_files_are_refused(write):
+    with pytest.raises(ValueError, match="cannot read"):
+        read_edf(overwrite(write([ecg()]), 192, "EDF+D"), "r1")
+
+
+def test_a_missing_library_is_named_with_its_extra(write, monkeypatch):
+    path, load = write([ecg()]), builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "pyedflib":
+            raise ImportError(name)
+        return load(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match=r'pip install "ecg-transformers\[edf\]"'):
+        read_edf(path, "r1")

@@ -1,0 +1,60 @@
+import struct
+
+import h5py
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from ecg_transformers.data.formats.matlab_reader import read_matlab_array
+
+VALUES = np.random.default_rng(0).integers(-500, 500, (3, 40)).astype(np.int16)
+
+
+@pytest.mark.parametrize("options", [{}, {"do_compression": True}, {"format": "4"}], ids=["5", "5 packed", "4"])
+def test_a_numeric_variable_is_read_with_the_axes_that_matlab_shows(tmp_path, options):
+    savemat(tmp_path / "a.mat", {"val": VALUES}, **options)
+    assert np.array_equal(read_matlab_array(tmp_path / "a.mat"), VALUES)
+    assert np.array_equal(read_matlab_array(tmp_path / "a.mat", "val"), VALUES)
+
+
+def test_version_7_3_is_hdf5_with_the_axes_that_matlab_shows(tmp_path):
+    path = tmp_path / "a.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["val"] = VALUES.T  # as MATLAB writes it
+    content = bytearray(path.read_bytes())
+    content[:19] = b"MATLAB 7.3 MAT-file"
+    path.write_bytes(content)
+    assert np.array_equal(read_matlab_array(path, "val"), VALUES)
+
+
+def test_several_variables_are_listed_and_none_is_chosen(tmp_path):
+    savemat(tmp_path / "a.mat", {"ecg": VALUES, "age": 61, "note": "text", "info": {"a": 1}})
+    with pytest.raises(ValueError, match=r"holds several; its numeric variables: \['age', 'ecg'\]"):
+        read_matlab_array(tmp_path / "a.mat")
+    with pytest.raises(ValueError, match="no numeric variable 'info'"):
+        read_matlab_array(tmp_path / "a.mat", "info")
+    assert np.array_equal(read_matlab_array(tmp_path / "a.mat", "ecg"), VALUES)
+
+
+@pytest.mark.parametrize("options", [{}, {"do_compression": True}, {"format": "4"}], ids=["5", "5 packed", "4"])
+def test_truncated_files_are_a_value_error(tmp_path, options):
+    path = tmp_path / "a.mat"
+    savemat(path, {"val": VALUES}, **options)
+    content = path.read_bytes()
+    for size in (0, 10, 130, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        if len(content[:size]) < len(content):
+            with pytest.raises(ValueError, match="cannot be read as a MATLAB file"):
+                read_matlab_array(path)
+
+
+def test_huge_declared_shapes_are_refused(tmp_path):
+    path = tmp_path / "a.mat"
+    path.write_bytes(struct.pack("<5i", 30, 2**20, 2**10, 0, 4) + b"val\0" + bytes(100))  # version 4, int16
+    with pytest.raises(ValueError, match="declares the shape|cannot be read"):
+        read_matlab_array(path)
+    savemat(path, {"val": VALUES})
+    content = path.read_bytes().replace(struct.pack("<2i", 3, 40), struct.pack("<2i", 2**20, 2**12))
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="declares the shape"):
+        read_matlab_array(path)

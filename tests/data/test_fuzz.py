@@ -1,0 +1,454 @@
+"""Damaged files of every format: each ends in a recording or a `ValueError`, soon and in little memory.
+
+A mutation is a function of its format and number alone, so that a report names what has to be looked at. Files are
+read in a child process: a crash of the interpreter, a hang and a demand for memory are seen there and counted here.
+The slow test takes `ECG_TRANSFORMERS_FUZZ` mutations of each format (1500 by default, more than 20,000 in all).
+"""
+
+import faulthandler
+import mmap
+import os
+import re
+import resource
+import signal
+import struct
+import traceback
+import zlib
+from base64 import b64encode
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecg_transformers.data.formats.matlab5_struct import read_struct
+from ecg_transformers.data.formats.wfdb_annotations import read_annotations
+from ecg_transformers.data.recording_file import read_recording
+from ecg_transformers.data.records import EcgRecord
+
+SECONDS_EACH = 20
+MEGABYTES = 512  # beyond what the process had before
+MAX_FINDINGS = 10
+
+LEADS = ("I", "II", "V1")
+STEPS = np.random.RandomState(0).randint(-900, 900, size=(3, 60)).astype("<i2")
+ARRAY = {"leads": LEADS, "sampling_rate": 250, "unit": "mV", "axes": "lead,sample"}
+TABLE = {"sampling_rate": 250, "unit": "mV"}
+
+SEEDS = {}
+
+
+def seed(*names):
+    """Declares a writer of well-formed files: `(folder, name) -> (path to read, files to damage, arguments)`."""
+
+    def declare(function):
+        SEEDS.update(dict.fromkeys(names, function))
+        return function
+
+    return declare
+
+
+@seed("wfdb 16", "wfdb 212", "wfdb 24", "wfdb 80")
+def write_wfdb(folder: Path, name: str):
+    import wfdb
+
+    fmt = name.split()[1]
+    signal_ = STEPS.T.astype(np.int64) // (16 if fmt == "80" else 1)
+    names = {"fmt": [fmt] * 3, "units": ["mV"] * 3, "sig_name": list(LEADS), "adc_gain": [200.0] * 3}
+    wfdb.wrsamp("r", fs=250, d_signal=signal_, baseline=[0] * 3, write_dir=str(folder), comments=["Age: 60"], **names)
+    return folder / "r.hea", [folder / "r.hea", folder / "r.dat"], {}
+
+
+@seed("wfdb segments")
+def write_segments(folder: Path, name: str):
+    write_wfdb(folder, "wfdb 16")
+    (folder / "m.hea").write_text("m/2 3 250 120\nr 60\nr 60\n")
+    return folder / "m.hea", [folder / "m.hea", folder / "r.hea", folder / "r.dat"], {}
+
+
+@seed("wfdb challenge")
+def write_challenge(folder: Path, name: str):
+    source = Path(__file__).parents[1] / "fixtures/wfdb/cinc"
+    for ending in (".hea", ".mat"):
+        (folder / f"E00015{ending}").write_bytes((source / f"E00015{ending}").read_bytes())
+    return folder / "E00015.hea", [folder / "E00015.hea", folder / "E00015.mat"], {}
+
+
+@seed("wfdb annotations")
+def write_annotations(folder: Path, name: str):
+    import wfdb
+
+    wfdb.wrann(
+        "r", "atr", np.array([5, 20, 40_000]), ["N", "+", "V"], aux_note=["", "(AFIB", ""], write_dir=str(folder)
+    )
+    return folder / "r.atr", [folder / "r.atr"], {}
+
+
+@seed("npy")
+def write_npy(folder: Path, name: str):
+    np.save(folder / "r.npy", STEPS)
+    return folder / "r.npy", [folder / "r.npy"], ARRAY | {"step": 0.005}
+
+
+@seed("npz")
+def write_npz(folder: Path, name: str):
+    np.savez_compressed(folder / "r.npz", signal=STEPS * np.float32(0.005))
+    return folder / "r.npz", [folder / "r.npz"], ARRAY
+
+
+@seed("csv")
+def write_csv(folder: Path, name: str):
+    lines = [",".join(LEADS), *(",".join(f"{value / 200:.3f}" for value in row) for row in STEPS.T)]
+    (folder / "r.csv").write_text("\n".join(lines))
+    return folder / "r.csv", [folder / "r.csv"], TABLE
+
+
+@seed("parquet rows", "parquet columns")
+def write_parquet(folder: Path, name: str):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if name.endswith("rows"):
+        row = EcgRecord("r", STEPS, LEADS, 250, gain=np.full(3, 0.005)).to_row()
+        table = pa.Table.from_pylist([{"record_id": "r", "ecg": row["ecg"], "labels": ["NORM"]}])
+    else:
+        table = pa.table({lead: values * 0.005 for lead, values in zip(LEADS, STEPS, strict=True)})
+    pq.write_table(table, folder / "r.parquet")
+    return folder / "r.parquet", [folder / "r.parquet"], {} if name.endswith("rows") else TABLE
+
+
+@seed("hdf5", "hdf5 contiguous")
+def write_hdf5(folder: Path, name: str):
+    import h5py
+
+    with h5py.File(folder / "r.h5", "w") as file:
+        storage = {"chunks": (3, 30), "compression": "gzip"} if name == "hdf5" else {}
+        file.create_dataset("tracings", data=STEPS, **storage)
+        file.attrs["rate"] = 250
+    return folder / "r.h5", [folder / "r.h5"], ARRAY | {"step": 0.005}
+
+
+@seed("matlab 4", "matlab 5", "matlab 5 plain", "matlab struct")
+def write_matlab(folder: Path, name: str):
+    from scipy.io import savemat
+
+    values = (
+        {"ECG": {"sex": "Male", "age": 60.0, "data": STEPS * 0.005}} if name.endswith("struct") else {"val": STEPS}
+    )
+    version, is_plain = "4" if name == "matlab 4" else "5", name == "matlab 5 plain"
+    savemat(folder / "r.mat", values, format=version, do_compression=version == "5" and not is_plain)
+    return folder / "r.mat", [folder / "r.mat"], {} if name.endswith("struct") else ARRAY | {"step": 0.005}
+
+
+@seed("edf", "bdf")
+def write_edf(folder: Path, name: str):
+    import pyedflib
+
+    kind = pyedflib.FILETYPE_EDFPLUS if name == "edf" else pyedflib.FILETYPE_BDFPLUS
+    path = folder / f"r.{name}"
+    with pyedflib.EdfWriter(str(path), 3, file_type=kind) as writer:
+        for number, lead in enumerate(LEADS):
+            header = {"label": f"ECG {lead}", "dimension": "mV", "sample_frequency": 30, "transducer": ""}
+            limits = {"physical_min": -5.0, "physical_max": 5.0, "digital_min": -32768, "digital_max": 32767}
+            writer.setSignalHeader(number, header | limits | {"prefilter": ""})
+        writer.writeSamples([np.ascontiguousarray(row * 0.005) for row in STEPS])
+    return path, [path], {}
+
+
+@seed("dicom")
+def write_dicom(folder: Path, name: str):
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    def coded(code, scheme, meaning):
+        item = Dataset()
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, scheme, meaning
+        return item
+
+    channels = []
+    for number, lead in ((1, "I"), (2, "II"), (3, "V1")):
+        channel = Dataset()
+        channel.ChannelSourceSequence = [coded(f"2:{number}", "MDC", f"Lead {lead}")]
+        channel.ChannelSensitivity, channel.ChannelBaseline = "5", "0"
+        channel.ChannelSensitivityUnitsSequence = [coded("uV", "UCUM", "microvolt")]
+        channels.append(channel)
+    group = Dataset()
+    group.WaveformOriginality, group.NumberOfWaveformChannels, group.NumberOfWaveformSamples = "ORIGINAL", 3, 60
+    group.SamplingFrequency, group.WaveformBitsAllocated, group.WaveformSampleInterpretation = "250", 16, "SS"
+    group.ChannelDefinitionSequence, group.MultiplexGroupLabel = channels, "RHYTHM"
+    group.WaveformData = STEPS.T.tobytes()
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.9.1.1"
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    data.PatientID, data.PatientAge, data.WaveformSequence = "p1", "060Y", [group]
+    data.save_as(folder / "r.dcm", enforce_file_format=True)
+    return folder / "r.dcm", [folder / "r.dcm"], {}
+
+
+@seed("aecg")
+def write_aecg(folder: Path, name: str):
+    time = '<code code="TIME_RELATIVE"/><value><head value="0" unit="s"/><increment value="0.004" unit="s"/></value>'
+    sequences = [time] + [
+        f'<code code="MDC_ECG_LEAD_{lead}"/><value><origin value="0" unit="uV"/><scale value="5" unit="uV"/>'
+        f"<digits>{' '.join(map(str, row))}</digits></value>"
+        for lead, row in zip(LEADS, STEPS.tolist(), strict=True)
+    ]
+    body = "".join(f"<component><sequence>{text}</sequence></component>" for text in sequences)
+    (folder / "r.xml").write_text(
+        '<?xml version="1.0"?><AnnotatedECG xmlns="urn:hl7-org:v3"><component><series><code code="RHYTHM"/><component>'
+        f"<sequenceSet>{body}</sequenceSet></component></series></component></AnnotatedECG>"
+    )
+    return folder / "r.xml", [folder / "r.xml"], {}
+
+
+@seed("muse")
+def write_muse(folder: Path, name: str):
+    leads = "".join(
+        f"<LeadData><LeadID>{lead}</LeadID><LeadSampleCountTotal>60</LeadSampleCountTotal><LeadSampleSize>2"
+        "</LeadSampleSize><LeadAmplitudeUnitsPerBit>4.88</LeadAmplitudeUnitsPerBit><LeadAmplitudeUnits>MICROVOLTS"
+        f"</LeadAmplitudeUnits><WaveFormData>{b64encode(row.tobytes()).decode()}</WaveFormData></LeadData>"
+        for lead, row in zip(LEADS, STEPS, strict=True)
+    )
+    (folder / "r.xml").write_text(
+        "<RestingECG><PatientDemographics><PatientID>p1</PatientID><PatientAge>60</PatientAge><AgeUnits>YEARS"
+        "</AgeUnits></PatientDemographics><Waveform><WaveformType>Rhythm</WaveformType><SampleBase>250</SampleBase>"
+        f"<SampleExponent>0</SampleExponent>{leads}</Waveform></RestingECG>"
+    )
+    return folder / "r.xml", [folder / "r.xml"], {}
+
+
+@seed("philips", "philips xli")
+def write_philips(folder: Path, name: str):
+    if name == "philips":
+        content, compression = STEPS.tobytes(), "Uncompressed"
+    else:  # every byte as the code of itself, first the high bytes of a lead, then the low ones
+        blocks = []
+        for row in STEPS.astype("<u2"):
+            codes = np.concatenate([row >> 8, row & 255]).astype(">u2").view(np.uint8).reshape(-1, 2)
+            block = np.packbits(np.unpackbits(codes, axis=1)[:, 6:].ravel()).tobytes()
+            blocks.append(struct.pack("<ihh", len(block), 1, 0) + block)
+        content, compression = b"".join(blocks), "XLI"
+    (folder / "r.xml").write_text(
+        "<restingecgdata><documentinfo><documentversion>1.04</documentversion></documentinfo><dataacquisition>"
+        "<signalcharacteristics><samplingrate>250</samplingrate><resolution>5</resolution><bitspersample>16"
+        "</bitspersample></signalcharacteristics></dataacquisition><waveforms><parsedwaveforms durationperchannel="
+        f'"240" numberofleads="3" leadlabels="I II V1" dataencoding="Base64" compression="{compression}">'
+        f"{b64encode(content).decode()}</parsedwaveforms></waveforms></restingecgdata>"
+    )
+    return folder / "r.xml", [folder / "r.xml"], {}
+
+
+# --- mutations
+
+NUMBERS = (b"0", b"-1", b"1", b"99999999999999999999", b"4294967295", b"2147483648", b"nan", b"1e400", b"-1e-320", b"")
+WORDS = (
+    b"../../etc/passwd",
+    b"/etc/passwd",
+    b"C:\\secret",
+    b"~/secret",
+    b"~",
+    b".",
+    b"a\0b",
+    b"\xff\xfe",
+    b"I",
+    b"r/9",
+)
+XML = (b'<!DOCTYPE x [<!ENTITY a "aaaa">]>', b"&a;", b"<a>" * 100, b'<!DOCTYPE x SYSTEM "file:///etc/passwd">', b"]]>")
+PRINTABLE, DIGITS = np.arange(32, 127, dtype=np.uint8), np.arange(48, 58, dtype=np.uint8)
+KINDS = (0, 0, 0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7, 7, 8)  # flips, numbers and names are the likeliest
+INTEGERS = tuple(
+    value.to_bytes(size, order)
+    for size in (2, 4, 8)
+    for order in ("little", "big")
+    for value in (0, 2 ** (8 * size) - 1, 2 ** (8 * size - 1), 2 ** (8 * size - 1) - 1, 65, 2 ** (8 * size - 4))
+)
+
+
+def mutate(content: bytes, random: np.random.Generator) -> bytes:
+    """One to three changes; half of them near the start, where headers are."""
+    data = bytearray(content)
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
+        end = max(1, len(data) if random.random() < 0.5 else min(len(data), 400))
+        at, kind = int(random.integers(end)), random.choice(KINDS)
+        if kind == 0:
+            for position in random.integers(end, size=random.integers(1, 9)):
+                usual = DIGITS if data[position : position + 1].isdigit() else PRINTABLE
+                data[position : position + 1] = random.choice(usual, size=1).tobytes() if at % 3 else random.bytes(1)
+        elif kind == 1:
+            del data[at:]
+        elif kind == 2:
+            data[at:at] = random.bytes(int(random.integers(1, 20)))
+        elif kind == 3:
+            del data[at : at + int(random.integers(1, 40))]
+        elif kind == 4:
+            data[at:at] = data[at : at + int(random.integers(1, 200))]
+        elif kind == 5:
+            value = INTEGERS[random.integers(len(INTEGERS))]
+            data[at : at + len(value)] = value
+        elif kind == 6:
+            replace_token(data, rb"-?\d+(\.\d+)?", NUMBERS, random)
+        elif kind == 7:
+            replace_token(data, rb"[A-Za-z_.]{2,}", WORDS, random)
+        else:
+            data[at:at] = XML[random.integers(len(XML))]
+    return bytes(data)
+
+
+def replace_token(data: bytearray, pattern: bytes, values: tuple[bytes, ...], random: np.random.Generator):
+    found = list(re.finditer(pattern, bytes(data[:1500])))
+    if found:
+        match = found[random.integers(len(found))]
+        data[match.start() : match.end()] = values[random.integers(len(values))]
+
+
+# --- reading them, in a child
+
+
+def read_damaged(name: str, folder: Path, numbers: range, progress: mmap.mmap) -> list[str]:
+    """What was neither a recording nor a `ValueError`, in sentences; `progress` always holds the number at work."""
+    path, files, arguments = SEEDS[name](folder, name)
+    originals = {file: file.read_bytes() for file in files}
+    usual = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    findings, refused = [], 0
+    for number in numbers:
+        progress[:8] = struct.pack("<q", number)
+        random = np.random.default_rng([zlib.crc32(name.encode()), number])
+        file = files[random.integers(len(files))]
+        file.unlink()  # a new file each time: libraries keep what they know of an open one
+        file.write_bytes(mutate(originals[file], random))
+        signal.setitimer(signal.ITIMER_REAL, SECONDS_EACH)
+        try:
+            read_seed(name, path, arguments)
+        except ValueError as error:
+            refused += 1
+            if asked_for_memory(error):
+                findings.append(f"{name} {number}: asked for too much memory\n{traceback.format_exc()}")
+        except BaseException:
+            findings.append(f"{name} {number}:\n{traceback.format_exc()}")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        file.unlink()
+        file.write_bytes(originals[file])
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if largest > usual + MEGABYTES * 1024:
+            findings.append(f"{name} {number}: took {(largest - usual) // 1024} MB")
+            usual = largest
+        if len(findings) >= MAX_FINDINGS:
+            break
+    progress[8:16] = struct.pack("<q", struct.unpack("<q", progress[8:16])[0] + refused)
+    return findings
+
+
+def read_seed(name: str, path: Path, arguments: dict):
+    if name == "wfdb annotations":
+        assert len(read_annotations(path).samples) >= 0
+    elif name == "matlab struct":
+        assert isinstance(read_struct(path, "ECG"), dict)
+    else:
+        record = read_recording(path, **arguments)
+        assert isinstance(record, EcgRecord) and record.signal.shape[0] == len(record.leads)
+        assert record.num_missing_samples >= 0
+
+
+def asked_for_memory(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def fuzz(name: str, count: int, folder: Path) -> tuple[list[str], int]:
+    """Findings, and how many of `count` mutations were refused."""
+    findings, start, progress = [], 0, mmap.mmap(-1, 16)
+    while start < count and len(findings) < MAX_FINDINGS:
+        report = folder / f"findings-{start}"
+        work = folder / f"work-{start}"
+        work.mkdir()
+        child = os.fork()
+        if child == 0:
+            run_child(name, work, range(start, count), progress, report)
+        _, status = os.waitpid(child, 0)
+        findings += [text for text in report.read_text().split("\0") if text] if report.is_file() else []
+        if status == 0:
+            break
+        number = struct.unpack("<q", progress[:8])[0]
+        how = f"signal {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else f"status {status}"
+        findings.append(f"{name} {number}: the process ended by {how} (SIGALRM: a hang)")
+        start = number + 1
+    return findings, struct.unpack("<q", progress[8:16])[0]
+
+
+def run_child(name: str, folder: Path, numbers: range, progress: mmap.mmap, report: Path):
+    """Never returns."""
+    status = 1
+    try:
+        faulthandler.disable()  # the parent reports
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1), os.dup2(quiet, 2)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + 3 * MEGABYTES * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        report.write_text("\0".join(read_damaged(name, folder, numbers, progress)))
+        status = 0
+    except BaseException:
+        report.write_text(traceback.format_exc())
+    finally:
+        os._exit(status)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_undamaged_files_are_read(name, tmp_path):
+    path, _, arguments = SEEDS[name](tmp_path, name)
+    read_seed(name, path, arguments)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_damaged_files_give_a_recording_or_a_value_error(name, tmp_path):
+    findings, refused = fuzz(name, 80, tmp_path)
+    assert not findings, "\n\n".join(findings)
+    assert refused >= 10  # the mutations do damage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEEDS)
+def test_many_damaged_files_give_a_recording_or_a_value_error(name, tmp_path):
+    findings, _ = fuzz(name, int(os.environ.get("ECG_TRANSFORMERS_FUZZ", "1500")), tmp_path)
+    assert not findings, "\n\n".join(findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("wfdb 24", b"r 3 250 60", b"r 3 250 4294967295"),
+        ("wfdb 24", b"r.dat 24", b"r.dat 24x999"),
+        ("wfdb segments", b"\nr 60", b"\nr 4294967295"),
+        ("wfdb segments", b"250 120", b"250 4294967295"),
+        ("npy", b"(3, 60)", b"(3, 6000000000)"),
+        ("edf", b"2       ", b"99999999"),
+        ("philips xli", b'durationperchannel="240"', b'durationperchannel="99999999999"'),
+        ("philips", b"<samplingrate>250", b"<samplingrate>1e300"),
+        ("muse", b"<SampleExponent>0", b"<SampleExponent>9"),
+    ],
+)
+def test_a_size_field_does_not_decide_how_much_memory_is_asked_for(name, old, new, tmp_path, monkeypatch):
+    path, files, _ = SEEDS[name](tmp_path, name)
+    assert any(old in file.read_bytes() for file in files)
+    monkeypatch.setitem(globals(), "mutate", lambda content, random: content.replace(old, new))
+    findings, refused = fuzz(name, 8, tmp_path)
+    assert not findings, "\n\n".join(findings)
+    assert refused
+
+
+@pytest.mark.parametrize("how", ["os._exit(3)", "os.kill(os.getpid(), 11)", "bytearray(2**40)", "1 // 0"])
+def test_crashes_and_demands_for_memory_are_seen(how, tmp_path, monkeypatch):
+    def misbehave(path, **arguments):
+        try:
+            exec(how)
+        except MemoryError as error:
+            raise ValueError("damaged") from error
+
+    monkeypatch.setitem(globals(), "read_recording", misbehave)
+    findings, _ = fuzz("csv", 3, tmp_path)
+    assert len(findings) == 3

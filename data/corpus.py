@@ -41,6 +41,8 @@ class Corpus:
         index (`Callable`): `(data_dir, options) -> list[IndexEntry]`; reads tables, never signals.
         read (`Callable`): `(entry, options) -> EcgRecord`; raises `ValueError` for a record that cannot be read.
         label_names (`Callable`, *optional*): `(options) -> tuple[str, ...]`, all classes of the chosen task in order.
+        folder_label_names (`Callable`, *optional*):
+            `(data_dir, options) -> tuple[str, ...]`, the same for a corpus whose folder says which classes it has.
         extra_features (`Callable`, *optional*): `() -> dict` of the `datasets` features of further columns.
         stored_rows (`Callable`, *optional*):
             `(split, options) -> pyarrow.Table` of stored rows, for a corpus that the package carries; it has no folder
@@ -60,6 +62,7 @@ class Corpus:
     index: Callable[[Path, Mapping[str, Any]], list[IndexEntry]] | None = None
     read: Callable[[IndexEntry, Mapping[str, Any]], EcgRecord] | None = None
     label_names: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
+    folder_label_names: Callable[[Path, Mapping[str, Any]], tuple[str, ...]] | None = None
     extra_features: Callable[[], dict[str, Any]] | None = None
     stored_rows: Callable[[str, Mapping[str, Any]], Any] | None = None
     locate: Callable[[Path, Mapping[str, Any]], tuple[Path, dict[str, Any]]] | None = None
@@ -83,6 +86,12 @@ class Corpus:
                     f"Unknown {name}={complete[name]!r} for corpus {self.name!r}. Choose from {list(admitted)}."
                 )
         return complete
+
+    def classes(self, data_dir: Path, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """All classes in order, of the folder where the corpus leaves it to that; empty if none are declared."""
+        if self.folder_label_names is not None:
+            return tuple(self.folder_label_names(data_dir, options))
+        return tuple(self.label_names(options)) if self.label_names is not None else ()
 
     def where_to_get(self) -> str:
         return f"Get {self.description} from {self.homepage} (licence: {self.licence})."

@@ -93,7 +93,7 @@ def read_declaration(data_dir: str | os.PathLike, options: Mapping[str, Any] | N
     declared = {}
     file = path if path.suffix == ".json" else folder / DECLARATION_NAME
     if file.is_file():
-        declared = _read_json(file)
+        declared = read_json_object(file)
         if path.suffix == ".json":
             folder = (path.parent / declared.pop("folder", ".")).resolve()
         elif "folder" in declared:
@@ -123,7 +123,7 @@ def read_declaration(data_dir: str | os.PathLike, options: Mapping[str, Any] | N
     return NpyDump(folder=folder, **declared)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json_object(file: Path) -> dict[str, Any]:
     try:
         declared = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -206,14 +206,14 @@ def _entry(path: str, line: Mapping[str, str], number: int, options: Mapping[str
     record_id = line[options["record_id"]].strip()
     if not record_id:
         raise ValueError("it has no record id")
-    fold = None if options["fold"] is None else _whole_number(line[options["fold"]])
+    fold = None if options["fold"] is None else whole_number(line[options["fold"]])
     labels = []
     for name in options["labels"]:
         if float(line[name]) not in (0.0, 1.0):
             raise ValueError(f"expected 0 or 1 in the column {name!r}, got {line[name]!r}")
         labels += [name] if float(line[name]) else []
     columns = {
-        "patient_id": None if options["patient_id"] is None else _plain_id(line[options["patient_id"]]),
+        "patient_id": None if options["patient_id"] is None else plain_id(line[options["patient_id"]]),
         "labels": labels,
         "fold": fold,
         "extra": {"array_row": row},
@@ -221,13 +221,13 @@ def _entry(path: str, line: Mapping[str, str], number: int, options: Mapping[str
     return IndexEntry(path, record_id, "train" if fold is None else split_of_fold(fold), columns), row
 
 
-def _whole_number(text: str) -> int:
+def whole_number(text: str) -> int:
     if float(text) != int(float(text)):
         raise ValueError(f"expected a whole number, got {text!r}")
     return int(float(text))
 
 
-def _plain_id(text: str) -> str | None:
+def plain_id(text: str) -> str | None:
     """An id as it was before a table of floats made `"18792.0"` of it; `None` where it is empty."""
     text = text.strip()
     return (text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text) or None
@@ -280,6 +280,7 @@ NPY_DUMP = Corpus(
     splits=("train", "validation", "test"),
     index=_index,
     read=_read,
+    folder_label_names=lambda data_dir, options: options["labels"],
     extra_features=npy_features,
     locate=_locate,
 )

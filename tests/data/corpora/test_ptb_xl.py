@@ -9,7 +9,8 @@ from ecg_transformers.data.corpora.ptb_xl import PTB_XL, ptb_xl_label_names, ptb
 
 @pytest.mark.parametrize(
     ("task", "count"),
-    [("all", 71), ("diagnostic", 44), ("subdiagnostic", 23), ("superdiagnostic", 5), ("form", 19), ("rhythm", 12)],
+    [("all", 71), ("diagnostic", 44), ("subdiagnostic", 23), ("superdiagnostic", 5), ("form", 19), ("rhythm", 12)]
+    + [("superdiagnostic_single", 5)],
 )
 def test_label_sets_have_the_published_sizes(task, count):
     names = ptb_xl_label_names(task)
@@ -51,6 +52,30 @@ def test_row_carries_what_the_table_says(ptb_xl_folder, tmp_path):
 def test_task_chooses_the_labels(ptb_xl_folder, tmp_path):
     dataset = load_ecg("ptb-xl", ptb_xl_folder, split="validation", task="rhythm", cache_dir=tmp_path / "cache")
     assert dataset[0]["labels"] == ["SR"]
+
+
+def test_single_label_task_keeps_the_records_of_exactly_one_superclass(ptb_xl_folder, tmp_path, caplog):
+    table = ptb_xl_folder / "ptbxl_database.csv"
+    rows = list(csv.reader(table.open()))
+    codes = rows[0].index("scp_codes")
+    rows[1][codes], rows[2][codes] = "{'IMI': 100.0, 'LVH': 50.0}", "{'SR': 0.0}"
+    csv.writer(table.open("w")).writerows(rows)
+    several = load_ecg("ptb-xl", ptb_xl_folder, split="all", cache_dir=tmp_path / "cache")
+    with caplog.at_level(logging.INFO):
+        single = load_ecg(
+            "ptb-xl", ptb_xl_folder, split="all", task="superdiagnostic_single", cache_dir=tmp_path / "cache"
+        )
+    expected = {row["record_id"]: row["labels"] for row in several if len(row["labels"]) == 1}
+    assert {row["record_id"]: row["labels"] for row in single} == expected and len(expected) < 4
+    assert f"{len(expected)} of 5 records belong to exactly one superclass" in caplog.text
+    assert "partial copy of PTB-XL: it lists 5 records" in caplog.text
+
+
+def test_single_label_task_leaves_records_out_of_the_carried_sample():
+    several, single = (load_ecg("ptb-xl-sample", task=task) for task in ("superdiagnostic", "superdiagnostic_single"))
+    expected = [row["record_id"] for row in several.select_columns(["record_id", "labels"]) if len(row["labels"]) == 1]
+    assert single.select_columns(["record_id"])["record_id"][:] == expected
+    assert 0 < len(expected) < len(several)
 
 
 def test_sampling_rate_chooses_the_files(shared_data, tmp_path):

@@ -15,9 +15,10 @@ from transformers import AutoModel
 from ecg_transformers.data import label_names, load_ecg
 from ecg_transformers.modeling.masking import keyed_generator
 
+from .ecg_paper import plot_ecg_paper
 from .evaluate import summarize, write_json
 from .model_card import render_model_card
-from .plots import plot_auroc_bars, plot_ecg_paper, plot_training_curve
+from .plots import plot_auroc_bars, plot_training_curve
 from .pretrain import build_trainer, read_config, train_and_save
 from .probes import compare_with_random
 from .report import DataSource, Report, ReportFigure, installed_versions, write_report

@@ -1,0 +1,141 @@
+"""What one recording holds and what is odd about it, before anyone trains on it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..modeling.leads import FRANK_LEADS, STANDARD_LEADS
+from ..modeling.recording_input import DIMENSIONLESS
+from .lead_check import LimbMisfit, check_einthoven, check_limb_swap, duplicate_leads, leads_of_equal_range
+from .records import EcgRecord, dequantise, millivolts_per
+from .signal_quality import LIMITS, LeadQuality, measure_leads, suspect_unit
+
+EXAMINED_SECONDS = 600.0
+"""What is looked at of a longer recording, from its start: a day at 250 Hz would fill the memory."""
+
+MEANINGS = {
+    "unit": "amplitudes that suggest another unit",
+    "limb_swap": "limb electrodes that look interchanged",
+    "einthoven": "limb leads that do not fit I and II",
+    "duplicate_leads": "leads with the same samples",
+    "equal_ranges": "leads that all span the same range",
+    "unknown_leads": "channels that are no known lead",
+} | {name: limit.meaning for name, limit in LIMITS.items()}
+"""What the names of problems mean, for counts of recordings."""
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """What a recording holds.
+
+    Args:
+        record_id (`str`): Its name.
+        leads (`tuple[str, ...]`): Names of its rows, known leads in their standard spelling.
+        unknown_leads (`tuple[str, ...]`): Those that are no known lead.
+        sampling_rate (`float`): In Hz.
+        unit (`str`): As stored: a voltage, of which the measures are in mV, or `"dimensionless"`.
+        num_samples (`int`): Of each lead.
+        examined_seconds (`float`): How much of it was looked at.
+        quality (`tuple[LeadQuality, ...]`): Measures of every lead.
+        problems (`dict`): Name of a problem (a key of `MEANINGS`) → sentence with the evidence.
+        not_judged (`tuple[str, ...]`): What could not be looked at, with the reason.
+    """
+
+    record_id: str
+    leads: tuple[str, ...]
+    unknown_leads: tuple[str, ...]
+    sampling_rate: float
+    unit: str
+    num_samples: int
+    examined_seconds: float
+    quality: tuple[LeadQuality, ...]
+    problems: dict[str, str]
+    not_judged: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        return self.num_samples / self.sampling_rate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON; what could not be measured is `None`."""
+        content = asdict(self) | {"seconds": self.seconds}
+        content["quality"] = [
+            {name: None if value != value else value for name, value in asdict(lead).items()} for lead in self.quality
+        ]
+        return content
+
+
+def examine_recording(record: EcgRecord) -> RecordingReport:
+    """Looks at a recording. Nothing is changed and nothing is decided: every problem is a suspicion with its evidence.
+
+    At most the first ten minutes are looked at.
+    """
+    num_samples = record.signal.shape[1]
+    signal = examined_signal(record, EXAMINED_SECONDS)
+    leads, rate = tuple(record.leads), record.sampling_rate
+    is_voltage = record.unit != DIMENSIONLESS
+    quality = measure_leads(signal, leads, rate, is_voltage)
+    unknown = tuple(lead for lead in leads if lead not in STANDARD_LEADS + FRANK_LEADS)
+    problems = dict(_lead_problems(quality))
+    if unknown:
+        problems["unknown_leads"] = f"{', '.join(unknown)}: no lead that is known; models will not read it"
+    if is_voltage and (unit := suspect_unit(signal, record.unit)):
+        problems["unit"] = unit[0].upper() + unit[1:]
+    swap = check_limb_swap(signal, leads, rate)
+    if swap is not None and swap.suspected:
+        electrodes = {"LA/RA": "left and right arm", "RA/LL": "right arm and left leg"}[swap.suspected]
+        problems["limb_swap"] = f"The electrodes of {electrodes} ({swap.suspected}) look interchanged: {swap.evidence}"
+    if broken := check_einthoven(signal, leads):
+        problems["einthoven"] = _limb_sentence(broken)
+    if pairs := duplicate_leads(signal, leads):
+        problems["duplicate_leads"] = "; ".join(f"{first} and {second} are the same" for first, second in pairs)
+    if leads_of_equal_range(signal):
+        problems["equal_ranges"] = "All leads span the same range: each was probably scaled by itself"
+    not_judged = []
+    if swap is None:
+        not_judged.append("limb electrodes (needs I, II and V1-V6 without gaps, not flat, 2 s, 80 Hz)")
+    for name, label in (("hum_50hz_mv", "50 Hz hum"), ("hum_60hz_mv", "60 Hz hum"), ("noise_mv", "noise")):
+        if all(np.isnan(vars(lead)[name]) for lead in quality):
+            not_judged.append(label)
+    return RecordingReport(
+        record.record_id,
+        leads,
+        unknown,
+        rate,
+        record.unit,
+        num_samples,
+        signal.shape[1] / rate,
+        tuple(quality),
+        problems,
+        tuple(not_judged),
+    )
+
+
+def examined_signal(record: EcgRecord, seconds: float) -> np.ndarray:
+    """The first seconds of a recording as float32 `(num_leads, num_samples)`, in mV or dimensionless."""
+    scale = np.float32(1.0 if record.unit == DIMENSIONLESS else millivolts_per(record.unit))
+    signal = record.signal[:, : max(1, round(seconds * record.sampling_rate))]
+    return signal * scale if record.gain is None else dequantise(signal, record.gain * scale)
+
+
+def _lead_problems(quality: Sequence[LeadQuality]):
+    """Pairs of a measure and a sentence on the leads beyond its limit, with the worst value."""
+    for name, limit in LIMITS.items():
+        values = {lead.lead: vars(lead)[name] for lead in quality if name in lead.problems}
+        if values:
+            worst = max(values.values()) if limit.least is None else min(values.values())
+            size = f"{worst:.3g} {limit.unit}" if len(values) == 1 else f"{worst:.3g} {limit.unit} at worst"
+            yield name, f"{limit.meaning[0].upper()}{limit.meaning[1:]}: {', '.join(values)} ({size}; good: {limit})"
+
+
+def _limb_sentence(broken: Mapping[str, LimbMisfit]) -> str:
+    parts = [
+        f"{lead} is what I and II give for {misfit.looks_like}" for lead, misfit in broken.items() if misfit.looks_like
+    ]
+    rest = [lead for lead, misfit in broken.items() if not misfit.looks_like]
+    if rest:
+        largest = max(broken[lead].difference for lead in rest)
+        parts.append(f"{', '.join(rest)} differ from what I and II give (root mean square up to {largest:.2g})")
+    return f"Limb leads do not fit together: {'; '.join(parts)}"

@@ -1,0 +1,234 @@
+"""`ecg-transformers info`: what a file or a folder holds and what is odd about it, before anyone trains on it."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ecg_transformers.data.corpora import CORPORA
+from ecg_transformers.data.formats.file_format import find_format
+from ecg_transformers.data.loading import find_corpus, locate
+from ecg_transformers.data.recording_file import read_recordings
+from ecg_transformers.data.recording_report import (
+    EXAMINED_SECONDS,
+    RecordingReport,
+    examine_recording,
+    examined_signal,
+)
+from ecg_transformers.data.records import EcgRecord
+from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.recording_input import DIMENSIONLESS
+
+from .corpus_options import parse_options
+from .ecg_paper import plot_recording, save_figure
+from .info_text import file_text, folder_text
+
+logger = logging.getLogger("ecg_transformers")
+
+DECLARED = ("leads", "sampling_rate", "unit", "axes", "step")
+READ_ERRORS = (ValueError, OSError, MemoryError, OverflowError)
+
+
+def run(args: argparse.Namespace):
+    """The command."""
+    path = Path(args.path).expanduser()
+    declared = {name: vars(args)[name] for name in DECLARED if vars(args)[name] is not None}
+    if args.array is not None:
+        declared["dataset"] = args.array
+    is_folder = path.is_dir() or args.dataset is not None
+    if args.plot is not None and is_folder:
+        raise ValueError("--plot draws one recording: give the path of a file.")
+    if args.dataset is not None and declared:
+        raise ValueError(f"{sorted(declared)} are for files. Give those of a corpus by --options KEY=VALUE ...")
+    if args.dataset is None and args.options:
+        raise ValueError(f"{args.options} are options of a corpus: name it by --dataset.")
+    if args.dataset is not None:
+        content = describe_corpus(args.dataset, path, parse_options(args.options), args.max_records)
+    elif is_folder:
+        content = describe_folder(path, declared, args.max_records)
+    else:
+        content, record = describe_file(path, declared)
+        if args.plot is not None:
+            logger.info("Wrote %s", save_recording_plot(record, args.plot))
+    if args.json is not None:
+        Path(args.json).write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    sys.stdout.write(folder_text(content) if is_folder else file_text(content))
+
+
+def describe_file(path: str | os.PathLike, declared: Mapping[str, Any]) -> tuple[dict[str, Any], EcgRecord]:
+    """What a file holds, in plain types, and its (first) recording.
+
+    Args:
+        declared (`dict`): What the file does not say itself, as [`read_recordings`] takes it.
+
+    Raises:
+        ValueError: if it cannot be read; says why and what to do.
+    """
+    path = Path(path)
+    records = list(islice(read_recordings(path, **declared), 2))
+    report = examine_recording(records[0])
+    content = {
+        "path": str(path),
+        "format": find_format(str(path)),
+        "holds_more_recordings": len(records) > 1,
+        **report.to_dict(),
+        "default_feature_extractor": _what_the_extractor_does(records[0]),
+    }
+    return content, records[0]
+
+
+def describe_folder(path: Path, declared: Mapping[str, Any], max_records: int) -> dict[str, Any]:
+    """What the recordings in and below a folder hold, by a sample of its files spread evenly over their names.
+
+    Args:
+        declared (`dict`): What the files do not say themselves, as [`read_recordings`] takes it.
+        max_records (`int`): How many recordings are looked at.
+
+    Raises:
+        ValueError: if the folder holds no file.
+    """
+    names, num_parts = _list_files(path)
+    if not names:
+        raise ValueError(f"{path} holds no files.")
+    summary = _Summary()
+    for name in spread(names, max_records):
+        try:
+            file_format = find_format(str(path / name))
+        except ValueError:
+            summary.num_other += 1
+            continue
+        summary.formats[file_format] += 1
+        try:
+            for record in islice(read_recordings(path / name, **declared), max_records - len(summary.reports)):
+                summary.add(name, examine_recording(record))
+        except READ_ERRORS as error:
+            reason = str(error) or type(error).__name__
+            summary.unreadable[name] = reason.replace(str(path / name), "it")
+    endings = Counter(Path(name).suffix.lower() or "(no ending)" for name in names)
+    return {
+        "path": str(path),
+        "num_files": len(names) + num_parts,
+        "num_candidates": len(names),
+        "endings": dict(endings.most_common()),
+        **summary.to_dict(),
+    }
+
+
+def describe_corpus(name: str, path: Path, options: Mapping[str, Any], max_records: int) -> dict[str, Any]:
+    """What `load_ecg(name, path, **options)` would serve, by a sample of records spread evenly over its index.
+
+    Raises:
+        ValueError: for an unknown corpus, one without a folder, or one whose index cannot be read.
+    """
+    corpus = find_corpus(name) if name in CORPORA else None
+    if corpus is None or corpus.index is None:
+        known = sorted(known for known, corpus in CORPORA.items() if corpus.index is not None)
+        raise ValueError(f"{name!r} is no corpus with a folder of recordings. Choose from {known}.")
+    folder, options = locate(corpus, path, corpus.complete_options(options))
+    entries = corpus.index(folder, options)
+    summary = _Summary()
+    for entry in spread(entries, max_records):
+        try:
+            summary.add(entry.record_id, examine_recording(corpus.read(entry, options)))
+        except READ_ERRORS as error:
+            summary.unreadable[entry.record_id] = str(error) or type(error).__name__
+    patients = {entry.columns.get("patient_id") for entry in entries} - {None}
+    labels = Counter(label for entry in entries for label in entry.columns.get("labels") or ())
+    return {
+        "path": str(folder),
+        "dataset": name,
+        "num_candidates": len(entries),
+        "splits": dict(Counter(entry.split for entry in entries)),
+        "num_patients": len(patients) or None,
+        "labels": dict(labels.most_common()),
+        **summary.to_dict(),
+    }
+
+
+def save_recording_plot(record: EcgRecord, path: str | os.PathLike) -> Path:
+    """Draws the first ten seconds on ECG paper, to a PNG, SVG or PDF.
+
+    Raises:
+        ValueError: for values that are no voltage, or a file that cannot be written.
+    """
+    if record.unit == DIMENSIONLESS:
+        raise ValueError("ECG paper has 10 mm for each mV, and these values are no voltage: leave out --plot.")
+    rate, num_samples = record.sampling_rate, record.signal.shape[1]
+    title = f"{record.record_id}   {rate:g} Hz, {num_samples / rate:.4g} s"
+    if num_samples > 10 * rate:
+        title += ", the first 10 s"
+    return save_figure(plot_recording(examined_signal(record, 10.0), record.leads, rate, title), path)
+
+
+def spread(items: Sequence, count: int) -> list:
+    """At most `count` of the items, at even distances, the first among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[len(items) * number // count] for number in range(count)]
+
+
+@dataclass
+class _Summary:
+    """Counts over the recordings that were looked at."""
+
+    reports: list[RecordingReport] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    formats: Counter = field(default_factory=Counter)
+    num_other: int = 0
+
+    def add(self, name: str, report: RecordingReport):
+        self.reports.append(report)
+        for problem in report.problems:
+            self.problems.setdefault(problem, []).append(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "num_examined": len(self.reports),
+            "num_unreadable": len(self.unreadable),
+            "num_other": self.num_other,
+            "formats": dict(self.formats.most_common()),
+            "leads": _counts(", ".join(report.leads) for report in self.reports),
+            "sampling_rates": _counts(f"{report.sampling_rate:g}" for report in self.reports),
+            "units": _counts(report.unit for report in self.reports),
+            "seconds": _counts(f"{report.seconds:.4g}" for report in self.reports),
+            "problems": dict(sorted(self.problems.items(), key=lambda item: -len(item[1]))),
+            "unreadable": self.unreadable,
+        }
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def _list_files(folder: Path) -> tuple[list[str], int]:
+    """Names, relative to the folder and sorted, of the files that may be recordings; and how many files are parts of a
+    WFDB record whose header is among them."""
+    names, num_parts = [], 0
+    for directory, subfolders, files in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        files = [name for name in files if not name.startswith(".")]
+        headers = {name.removesuffix(".hea") for name in files if name.endswith(".hea")}
+        for name in files:
+            if not name.endswith(".hea") and os.path.splitext(name)[0] in headers:
+                num_parts += 1
+            else:
+                names.append(Path(directory, name).relative_to(folder).as_posix())
+    return sorted(names), num_parts
+
+
+def _what_the_extractor_does(record: EcgRecord) -> list[str]:
+    """Sentences on what the default feature extractor makes of a recording, or why it refuses it."""
+    length = max(1, round(EXAMINED_SECONDS * record.sampling_rate))
+    record = replace(record, signal=record.signal[:, :length])
+    try:
+        return EcgFeatureExtractor()([record], return_report=True)["report"][0]
+    except ValueError as error:
+        return [f"Refuses it: {error}"]

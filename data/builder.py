@@ -15,6 +15,7 @@ from .bad_records import REPORT_NAME, BadRecord, BadRecordError, append_report, 
 from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry
 from .features import ECG_STORAGE
+from .records import EcgRecord
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
         for shard in shards:
             bad = []
             for entry in shard:
-                record = self._read(entry, bad)
+                record = read_or_report(self.corpus, entry, self.config.options, self.config.on_bad_record, bad)
                 if record is not None:
                     yield entry.record_id, record.to_row()
             if bad and report_path is not None:
@@ -140,20 +141,24 @@ class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
             if bad and log:
                 logger.warning("%s: %s", self.corpus.name, summarise(bad))
 
-    def _read(self, entry: IndexEntry, bad: list[BadRecord]):
-        record, kept = None, False
-        try:
-            record = self.corpus.read(entry, self.config.options)
-            num_missing = record.num_missing_samples
-            if not num_missing:
-                return record
-            reason, kept = f"{num_missing} of {record.signal.size} samples are missing", True
-        except (ValueError, OSError, MemoryError, OverflowError) as error:
-            reason = str(error) or type(error).__name__
-        if self.config.on_bad_record == "raise":
-            raise BadRecordError(f"Record {entry.record_id}: {reason} (on_bad_record='report' goes on without it.)")
-        bad.append(BadRecord(entry.record_id, reason, kept))
-        return record
+
+def read_or_report(
+    corpus: Corpus, entry: IndexEntry, options: Mapping[str, Any], on_bad_record: str, bad: list[BadRecord]
+) -> EcgRecord | None:
+    """Reads one record; what is wrong with it is added to `bad`, or raised under `on_bad_record="raise"`."""
+    record, kept = None, False
+    try:
+        record = corpus.read(entry, options)
+        num_missing = record.num_missing_samples
+        if not num_missing:
+            return record
+        reason, kept = f"{num_missing} of {record.signal.size} samples are missing", True
+    except (ValueError, OSError, MemoryError, OverflowError) as error:
+        reason = str(error) or type(error).__name__
+    if on_bad_record == "raise":
+        raise BadRecordError(f"Record {entry.record_id}: {reason} (on_bad_record='report' goes on without it.)")
+    bad.append(BadRecord(entry.record_id, reason, kept))
+    return record
 
 
 def num_shards_of(num_records: int) -> int:

@@ -14,6 +14,8 @@ from .builder import EcgDatasetBuilder, corpus_info, num_shards_of
 from .corpora import CORPORA
 from .corpus import Corpus
 from .features import Ecg
+from .prepared import PREPARED, load_prepared, prepared_label_names
+from .remote_wfdb import stream_wfdb
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +39,16 @@ def load_ecg(
 
     Args:
         name (`str`):
-            `"ptb-xl"`, `"ptb-xl-sample"` (carried by the package), `"wfdb"` (any folder of WFDB records) or `"npy"`
-            (an array of recordings and a table beside it, see `corpora/npy_dump.py`).
-        data_dir (`str`): Folder of the corpus; of `"npy"` also its declaration or array. Not for carried corpora.
-        split (`str`): `"train"`, `"validation"`, `"test"` or `"all"`; `"train"` only where a corpus defines no folds.
+            A published corpus (`docs/corpora.md` lists them: `"ptb-xl"`, `"mimic-iv-ecg"`, `"code-15"`, `"cinc2021"`,
+            ...); `"ptb-xl-sample"`, which the package carries; `"wfdb"` (any folder of WFDB records), `"npy"` (an
+            array of recordings and a table beside it), `"ecgfolder"` (recordings of any format and a table of them)
+            or `"prepared"` (what `ecg-transformers prepare` wrote).
+        data_dir (`str`):
+            Folder of the corpus; of `"npy"` also its declaration or array; of `"prepared"`, and of streams of
+            `"wfdb"`, also a URL that fsspec knows (`"hf://..."`, `"s3://..."`, `"https://..."`). Not for carried
+            corpora.
+        split (`str`):
+            `"train"`, `"validation"`, `"test"` or `"all"`; where a corpus has no folds, all records are `"train"`.
         streaming (`bool`): Read the files as they are asked for, instead of converting them once to Arrow.
         decode (`bool`): `False` leaves `ecg` as stored (int16 bytes and gains), the fast path of the collators.
         on_bad_record (`str`):
@@ -50,8 +58,9 @@ def load_ecg(
         report_path (`str`, *optional*): File to which bad records are written, one JSON line each.
         num_proc (`int`, *optional*): Processes that convert.
         cache_dir (`str`, *optional*): Where the Arrow files go; defaults to the cache of `datasets`.
-        options: Those of the corpus: `task` and `sampling_rate=100 | 500` of PTB-XL, `rename_leads` of `"wfdb"`, all
-            that an array does not say of itself for `"npy"`.
+        options: Those of the corpus, such as `task` (the set of labels), `sampling_rate=100 | 500` of PTB-XL, what
+            files do not say of themselves for `"npy"` and `"ecgfolder"`, `verify=True` of `"prepared"`, which compares
+            the checksums of its files first.
 
     Returns:
         rows `{"record_id", "patient_id", "ecg": {"signal": float32 (num_leads, num_samples), "leads",
@@ -70,24 +79,31 @@ def load_ecg(
     (12, 1000)
     ```
     """
-    corpus = _find_corpus(name)
+    if on_bad_record not in ("report", "raise"):
+        raise ValueError(f"Unknown on_bad_record={on_bad_record!r}. Choose 'report' or 'raise'.")
+    if name == PREPARED:
+        dataset = load_prepared(data_dir, split, streaming, on_bad_record, report_path, num_proc, cache_dir, options)
+        return dataset.cast_column("ecg", Ecg()) if decode else dataset
+    corpus = find_corpus(name)
     unknown = sorted(set(options) - set(corpus.options))
     if unknown:
         choices = sorted((*corpus.options, *LOADING_OPTIONS))
         raise ValueError(f"Unknown options {unknown} for corpus {name!r}. Choose from {choices}.")
     options = corpus.complete_options(options)
-    splits = (*corpus.splits, "all") if len(corpus.splits) > 1 else corpus.splits
+    splits = (*corpus.splits, "all")
     if split not in splits:
         raise ValueError(f"Unknown split {split!r} of corpus {name!r}. Choose from {list(splits)}.")
-    if on_bad_record not in ("report", "raise"):
-        raise ValueError(f"Unknown on_bad_record={on_bad_record!r}. Choose 'report' or 'raise'.")
 
     if corpus.stored_rows is not None:
         if data_dir is not None:
             raise ValueError(f"Corpus {name!r} is carried by the package: leave out data_dir={str(data_dir)!r}.")
         dataset = _load_stored(corpus, split, streaming, options)
+    elif name == "wfdb" and data_dir is not None and "://" in os.fspath(data_dir):
+        if not streaming:
+            raise ValueError(f"Load {data_dir} with streaming=True, or download it and give the folder.")
+        dataset = stream_wfdb(os.fspath(data_dir), options, on_bad_record, report_path)
     else:
-        folder, options = _locate(corpus, data_dir, options)
+        folder, options = locate(corpus, data_dir, options)
         builder = EcgDatasetBuilder(
             cache_dir=os.fspath(cache_dir) if cache_dir is not None else None,
             dataset_name=name.replace("-", "_"),
@@ -105,8 +121,11 @@ def load_ecg(
     return dataset.cast_column("ecg", Ecg()) if decode else dataset
 
 
-def label_names(name: str, **options) -> tuple[str, ...]:
+def label_names(name: str, data_dir: str | os.PathLike | None = None, **options) -> tuple[str, ...]:
     """All classes of a corpus's task, in the order that a classifier's outputs should have.
+
+    `data_dir` is the folder (or URL) of a corpus that says itself which classes it has: `"prepared"`, `"ecgfolder"`,
+    `"npy"`.
 
     ```python
     >>> label_names("ptb-xl", task="superdiagnostic")
@@ -117,20 +136,26 @@ def label_names(name: str, **options) -> tuple[str, ...]:
     Raises:
         ValueError: for an unknown corpus or task, or a corpus that declares no classes.
     """
-    corpus = _find_corpus(name)
+    if name == PREPARED:
+        return prepared_label_names(data_dir)
+    corpus = find_corpus(name)
     options = corpus.complete_options(options)
-    if corpus.label_names is None:
+    folder = None
+    if corpus.folder_label_names is not None:
+        folder, options = locate(corpus, data_dir, options)
+    classes = corpus.classes(folder, options)
+    if not classes:
         raise ValueError(f"Corpus {name!r} declares no classes. Collect them from the `labels` of its rows.")
-    return corpus.label_names(options)
+    return classes
 
 
-def _find_corpus(name: str) -> Corpus:
+def find_corpus(name: str) -> Corpus:
     if name not in CORPORA:
-        raise ValueError(f"Unknown corpus {name!r}. Choose from {sorted(CORPORA)}.")
+        raise ValueError(f"Unknown corpus {name!r}. Choose from {sorted([*CORPORA, PREPARED])}.")
     return CORPORA[name]
 
 
-def _locate(corpus: Corpus, data_dir: str | os.PathLike | None, options: dict[str, Any]) -> tuple[Path, dict]:
+def locate(corpus: Corpus, data_dir: str | os.PathLike | None, options: dict[str, Any]) -> tuple[Path, dict]:
     """The folder of a corpus and its options, with those that the folder itself declares."""
     if data_dir is None:
         raise ValueError(f"Corpus {corpus.name!r} needs data_dir, the folder that holds it. {corpus.where_to_get()}")

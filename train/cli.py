@@ -19,10 +19,11 @@ COMMANDS = {
     "evaluate": ("ecg_transformers.train.evaluate", "probe a checkpoint beside a randomly initialised encoder"),
     "compare": ("ecg_transformers.train.compare", "pretraining methods on equal terms: one table, one picture"),
     "embed": ("ecg_transformers.train.embed", "write the features of recordings to Parquet or npz"),
+    "prepare": ("ecg_transformers.train.prepare", "convert a corpus once to Parquet shards that stream from anywhere"),
+    "info": ("ecg_transformers.train.info", "what a file or folder holds and what is odd about it"),
     "convert": ("ecg_transformers.hub.convert", "turn an authors' checkpoint into one that from_pretrained loads"),
 }
 
-DATASETS = ("ptb-xl", "ptb-xl-sample", "wfdb", "npy")
 PROBE_DATASETS = ("ptb-xl", "ptb-xl-sample")
 COMPARED_DATASETS = ("ptb-xl", "ptb-xl-sample", "npy")
 FREE_FLAGS = ("pretrain", "compare")
@@ -56,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
         "evaluate": _evaluate_arguments,
         "compare": _compare_arguments,
         "embed": _embed_arguments,
+        "prepare": _prepare_arguments,
+        "info": _info_arguments,
         "convert": _convert_arguments,
     }
     for name, (_, summary) in COMMANDS.items():
@@ -76,16 +79,22 @@ def _output_argument(parser: argparse.ArgumentParser, default: str | None = None
     )
 
 
-def _data_arguments(parser: argparse.ArgumentParser, datasets: tuple[str, ...], default: str | None = None):
+def _corpus_arguments(parser: argparse.ArgumentParser, default: str | None = None):
     parser.add_argument(
         "--dataset",
-        choices=datasets,
+        metavar="NAME",
         default=default,
         required=default is None,
-        help="ptb-xl-sample is carried by the package"
-        + ("; wfdb is any folder" if "wfdb" in datasets else "")
-        + ("; npy an array with a declaration" if "npy" in datasets else ""),
+        help="corpus, as in load_ecg: ptb-xl, mimic-iv-ecg, wfdb, ecgfolder, prepared, ...",
     )
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the corpus (prepared: or its URL)")
+    parser.add_argument(
+        "--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus: sampling_rate=500"
+    )
+
+
+def _labelled_corpus_arguments(parser: argparse.ArgumentParser, datasets: tuple[str, ...]):
+    parser.add_argument("--dataset", choices=datasets, default="ptb-xl-sample", help="ptb-xl-sample is carried along")
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the corpus (npy: or its declaration)")
     parser.add_argument(
         "--record_sampling_rate", type=int, metavar="HZ", help="which files of a corpus that has several"
@@ -100,7 +109,7 @@ def _quickstart_arguments(parser: argparse.ArgumentParser):
 
 def _pretrain_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--config", required=True, metavar="NAME|FILE", help="preset or YAML file of flat keys")
-    _data_arguments(parser, DATASETS, "ptb-xl-sample")
+    _corpus_arguments(parser, "ptb-xl-sample")
     parser.add_argument("--split", default="train", help="split to learn from (default: train, folds 1-8)")
     parser.add_argument("--streaming", action="store_true", help="read records as they come, without a cache")
     parser.add_argument("--model", metavar="DIR|ID", help="checkpoint to go on from instead of fresh weights")
@@ -114,7 +123,7 @@ def _pretrain_arguments(parser: argparse.ArgumentParser):
 def _evaluate_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
     parser.add_argument("--protocol", choices=("linear",), default="linear", help="how features are judged")
-    _data_arguments(parser, PROBE_DATASETS, "ptb-xl-sample")
+    _labelled_corpus_arguments(parser, PROBE_DATASETS)
     parser.add_argument("--task", default="superdiagnostic", help="label set of PTB-XL (default: superdiagnostic)")
     parser.add_argument("--batch_size", type=_positive, default=64)
     parser.add_argument("--seed", type=int, default=0, help="seed of the random encoder and the bootstrap")
@@ -125,7 +134,7 @@ def _compare_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--methods", required=True, metavar="M[:SETTING=VALUE],...", help="presets or YAML files")
     parser.add_argument("--seeds", default="0", metavar="N,...", help="of weights, order, masks (0)")
     parser.add_argument("--records_seen", type=_positive, required=True, metavar="N", help="budget: steps x batch")
-    _data_arguments(parser, COMPARED_DATASETS, "ptb-xl-sample")
+    _labelled_corpus_arguments(parser, COMPARED_DATASETS)
     parser.add_argument("--task", help="label set of PTB-XL (default: superdiagnostic)")
     parser.add_argument("--extra", action="append", metavar="NAME:DIR[:HZ]", help="corpus that adds to pretraining")
     parser.add_argument("--splits", metavar="CSV", help="table of ecg_id, patient_id, strat_fold")
@@ -142,11 +151,39 @@ def _compare_arguments(parser: argparse.ArgumentParser):
 
 def _embed_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
-    _data_arguments(parser, DATASETS)
-    parser.add_argument("--split", help="split to embed (default: all that there is)")
+    _corpus_arguments(parser)
+    parser.add_argument("--split", default="all", help="split to embed (default: all that there is)")
     parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
     parser.add_argument("--batch_size", type=_positive, default=64)
     _output_argument(parser)
+
+
+def _prepare_arguments(parser: argparse.ArgumentParser):
+    _corpus_arguments(parser)
+    parser.add_argument("--split", default="all", help="split to convert (default: all)")
+    parser.add_argument("--num_proc", type=_positive, default=1, metavar="N", help="processes (1)")
+    parser.add_argument("--shard_index", type=int, metavar="I", help="this is task I, from 0, ...")
+    parser.add_argument("--num_shards", type=_positive, metavar="N", help="... of N; then run once without both")
+    parser.add_argument("--engine", choices=("processes", "dask"), default="processes", help="what runs the work")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
+    parser.add_argument("--on_bad_record", choices=("report", "raise"), default="report", help="go on, or stop")
+    _output_argument(parser)
+
+
+def _info_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("path", metavar="PATH", help="a recording, or a folder of recordings")
+    parser.add_argument("--leads", nargs="+", metavar="LEAD", help="for files that do not say it, in their order")
+    parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="the same")
+    parser.add_argument("--unit", metavar="mV|uV|V|dimensionless", help="the same")
+    parser.add_argument("--axes", metavar="lead,sample|sample,lead", help="the same, of arrays")
+    parser.add_argument("--step", type=float, metavar="X", help="the same: unit per step of whole numbers")
+    parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz or MATLAB file")
+    parser.add_argument("--dataset", metavar="NAME", help="look at the folder as load_ecg(NAME) does: ecgfolder, ...")
+    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus")
+    parser.add_argument("--max_records", type=_positive, default=200, metavar="N", help="of a folder (200)")
+    parser.add_argument("--json", metavar="FILE", help="also write everything here")
+    parser.add_argument("--plot", metavar="FILE", help="draw 10 s on ECG paper: .png, .svg or .pdf")
+    parser.set_defaults(output_dir=None)
 
 
 def _convert_arguments(parser: argparse.ArgumentParser):
@@ -205,7 +242,8 @@ def main(argv: list[str] | None = None) -> int:
     # this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        _make_output_folder(args.output_dir)
+        if args.output_dir is not None:
+            _make_output_folder(args.output_dir)
         importlib.import_module(COMMANDS[args.command][0]).run(args)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")

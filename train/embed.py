@@ -8,6 +8,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 from ecg_transformers.data import load_ecg
 
+from .corpus_options import parse_options
 from .probes import embed
 
 logger = logging.getLogger("ecg_transformers")
@@ -17,9 +18,7 @@ def run(args: argparse.Namespace):
     """The command."""
     model = AutoModel.from_pretrained(args.model)
     feature_extractor = AutoFeatureExtractor.from_pretrained(args.model)
-    options = {} if args.record_sampling_rate is None else {"sampling_rate": args.record_sampling_rate}
-    split = args.split or ("train" if args.dataset == "wfdb" else "all")
-    dataset = load_ecg(args.dataset, data_dir=args.data_dir, split=split, **options)
+    dataset = load_ecg(args.dataset, data_dir=args.data_dir, split=args.split, **parse_options(args.options))
     table = embed(model, feature_extractor, dataset, args.batch_size)
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)

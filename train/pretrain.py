@@ -28,6 +28,7 @@ from ecg_transformers.data import EcgPretrainingCollator, load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor
 
 from .arguments import SslTrainingArguments
+from .corpus_options import parse_options
 from .online_probe import follow_with_probe
 from .pretraining_page import data_source, method_figures, write_card_and_page
 from .trainer import EcgSslTrainer
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace):
         return
     settings |= parse_flags(args.rest)
     settings["output_dir"] = args.output_dir
-    options = {} if args.record_sampling_rate is None else {"sampling_rate": args.record_sampling_rate}
+    options = parse_options(args.options)
     dataset = load_ecg(
         args.dataset, data_dir=args.data_dir, split=args.split, streaming=args.streaming, decode=False, **options
     )

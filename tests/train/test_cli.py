@@ -44,7 +44,8 @@ def test_help_of_pretrain_says_that_training_flags_are_accepted(capsys):
     assert "transformers.TrainingArguments" in capsys.readouterr().out
 
 
-def test_every_flag_is_listed_on_demand(capsys):
+def test_every_flag_is_listed_on_demand(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(["pretrain", "--config", "quickstart", "--output_dir", "unused", "--help_all"]) == 0
     listed = capsys.readouterr().out
     assert all(flag in listed for flag in ("--learning_rate", "--ema_start", "--mask_ratio", "--normalization"))
@@ -94,7 +95,8 @@ def test_a_misspelt_setting_is_refused_with_a_suggestion(tmp_path):
         (["convert", "--source", "kim", "--checkpoint", "nosuch.pth", "--output_dir", "x"], "There is no file"),
     ],
 )
-def test_a_failure_is_one_sentence_and_a_status(arguments, message, capsys):
+def test_a_failure_is_one_sentence_and_a_status(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error

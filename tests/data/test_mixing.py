@@ -40,7 +40,10 @@ EVERY_ID = sorted([*(f"a{number:02d}" for number in range(29)), *(f"b{number:02d
 
 @pytest.mark.parametrize(
     ("world_size", "num_workers", "epoch"),
-    [(1, 0, 0), (2, 0, 0), (3, 0, 0), (5, 0, 0), (1, 2, 0), (2, 2, 0), (3, 2, 0), (5, 2, 1), (3, 0, 1)],
+    [
+        *((1, 0, 0), (2, 0, 0), (3, 0, 0), (5, 0, 0), (2, 2, 0), (3, 0, 1)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 2, 0), (3, 2, 0), (5, 2, 1))),
+    ],
 )
 def test_ranks_and_workers_read_every_record_of_a_mixture_once(folders, world_size, num_workers, epoch):
     seen = []

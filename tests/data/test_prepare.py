@@ -95,6 +95,7 @@ def test_card_has_licence_citation_and_columns(ptb_xl_folder, tmp_path):
     assert all(f"| `{name}` |" in card for name in ("record_id", "ecg", "scp_codes"))
 
 
+@pytest.mark.slow  # processes import everything again
 def test_bytes_do_not_depend_on_processes_or_where_the_corpus_lies(records, tmp_path):
     prepare_corpus("wfdb", records, tmp_path / "one")
     moved = records.rename(tmp_path / "moved")

@@ -159,7 +159,8 @@ def test_relative_folder_is_found_by_workers(few_shards, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("world_size", "num_workers"), [(1, 0), (2, 0), (3, 0), (5, 0), (1, 2), (2, 2), (3, 2), (5, 2)]
+    ("world_size", "num_workers"),
+    [(1, 0), (2, 0), (3, 0), (5, 0), (2, 2), *(pytest.param(size, 2, marks=pytest.mark.slow) for size in (1, 3, 5))],
 )
 def test_ranks_and_workers_read_every_record_once(prepared, world_size, num_workers):
     seen = []

@@ -13,7 +13,7 @@ SHAPES = [
     (2, 8, 24, 2, 12),  # a student's visible grid
     (2, 1, 50, 2, 8),  # one lead
     (1, 3, 20, 2, 8),
-    (1, 12, 250, 2, 8),
+    pytest.param((1, 12, 250, 2, 8), marks=pytest.mark.slow),
     (2, 8, 1, 2, 8),  # one moment
 ]
 

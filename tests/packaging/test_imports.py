@@ -12,8 +12,17 @@ PACKAGES = ("modeling", "data", "train", "hub")
 HEAVY = ("datasets", "wfdb", "scipy", "pandas", "sklearn", "h5py")
 
 
+def absolute(path, name):
+    """The name of a module that the file at `path` imports, relative imports resolved."""
+    level = len(name) - len(name.lstrip("."))
+    if not level:
+        return name
+    parents = path.relative_to(REPOSITORY).parts[:-level]
+    return ".".join(("ecg_transformers", *parents, name.lstrip(".")))
+
+
 def imports(path):
-    """Absolute names of what a file imports; relative imports as `.sibling` or `..package`."""
+    """Names of what a file imports; relative imports as `.sibling` or `..package`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -39,10 +48,16 @@ def test_dependencies_point_one_way(package):
     later = PACKAGES[PACKAGES.index(package) + 1 :]
     for path in sources(package):
         for name in imports(path):
-            absolute = name.replace("..", "ecg_transformers.", 1) if name.startswith("..") else name
-            parts = absolute.split(".")
+            parts = absolute(path, name).split(".")
             if parts[0] == "ecg_transformers" and len(parts) > 1:
                 assert parts[1] not in later, f"{path.relative_to(REPOSITORY)} imports {name}"
+
+
+def test_formats_know_no_corpora():
+    for path in sources("data/formats"):
+        for name in imports(path):
+            outside = absolute(path, name).removeprefix("ecg_transformers.data.")
+            assert not outside.startswith(("corpora", "builder", "loading", "corpus")), f"{path.name} imports {name}"
 
 
 def test_importing_the_models_loads_nothing_heavy_beyond_transformers():

@@ -90,6 +90,7 @@ def rows_by_kind(comparison):
     return {(row["method"].split(":")[-1], row["row"], row["labelled_fraction"]): row for row in comparison["rows"]}
 
 
+@pytest.mark.slow
 def test_every_number_of_the_table_follows_from_the_predictions_by_scikit_learn_alone(compared):
     folder, _, comparison = compared
     predictions = pq.read_table(folder / "predictions.parquet").to_pandas()
@@ -114,6 +115,7 @@ def test_every_number_of_the_table_follows_from_the_predictions_by_scikit_learn_
     assert predictions.groupby(["method", "row", "labelled_fraction", "C", "seed"], dropna=False).size().nunique() == 1
 
 
+@pytest.mark.slow
 def test_methods_of_one_encoder_share_its_random_row_and_its_training_from_scratch(compared):
     rows = rows_by_kind(compared[2])
     keys = [key for key in rows if key[1] == "supervised"]
@@ -123,6 +125,7 @@ def test_methods_of_one_encoder_share_its_random_row_and_its_training_from_scrat
     assert len(list((compared[0] / "runs").iterdir())) == 2 + 2
 
 
+@pytest.mark.slow
 def test_the_budget_is_kept_and_known_labels_are_counted(compared):
     rows = rows_by_kind(compared[2])
     for (_, kind, fraction), row in rows.items():
@@ -135,6 +138,7 @@ def test_the_budget_is_kept_and_known_labels_are_counted(compared):
     assert curve[-1]["test"] == pytest.approx(pretrained["macro_auroc"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_runs_nothing(compared, monkeypatch):
     folder, command, before = compared
     monkeypatch.setattr(RunFolder, "_pretrain", None)
@@ -144,6 +148,7 @@ def test_the_same_command_again_runs_nothing(compared, monkeypatch):
     assert again["rows"] == before["rows"] and again["differences"] == before["differences"]
 
 
+@pytest.mark.slow
 def test_table_and_page_hold_every_row_and_say_how_to_repeat_them(compared):
     folder, command, comparison = compared
     table, page = ((folder / f"comparison.{ending}").read_text() for ending in ("md", "html"))

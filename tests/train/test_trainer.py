@@ -41,7 +41,7 @@ def assert_same_weights(first, second, tolerance=0.0):
     [
         {},
         {"gradient_accumulation_steps": 2, "drop_path_rate": 0.2},
-        {"bf16": True},
+        pytest.param({"bf16": True}, marks=pytest.mark.slow),
         {"num_samples": 500, "patch_size": 50, "long_records": "all", "random_windows": True},
         pytest.param({"dataloader_num_workers": 2}, marks=pytest.mark.slow),
         pytest.param(

@@ -4,6 +4,7 @@ from .bad_records import BadRecord, BadRecordError, bad_records, read_report
 from .collators import EcgDataCollator, EcgPretrainingCollator, sample_id
 from .features import ECG_STORAGE, Ecg
 from .formats.wfdb_header import read_header
+from .formats.wfdb_index import WfdbIndex
 from .formats.wfdb_reader import read_record
 from .loading import label_names, load_ecg
 from .mixing import mix_ecg, mixed_label_names
@@ -20,6 +21,7 @@ __all__ = [
     "EcgPretrainingCollator",
     "EcgRecord",
     "INVALID_SAMPLE",
+    "WfdbIndex",
     "bad_records",
     "label_names",
     "load_ecg",

@@ -19,7 +19,7 @@ from .records import EcgRecord
 
 logger = logging.getLogger(__name__)
 
-STORAGE_VERSION = 1
+STORAGE_VERSION = 2
 """Raised whenever the readers or the stored columns change, so that older caches are not served."""
 
 # Highly composite, so that 1, 2, 3, 4, 6, 8, 12 ... ranks x workers get equal numbers of shards.
@@ -56,15 +56,20 @@ def corpus_info(corpus: Corpus) -> datasets.DatasetInfo:
 
 
 def folder_fingerprint(folder: str | os.PathLike) -> str:
-    """Hash of the paths, sizes and times of all files in a folder; a changed folder hashes otherwise."""
+    """Hash of the paths, sizes and times of all files in and below a folder, links followed; a changed folder hashes
+    otherwise."""
     digest = hashlib.blake2b(digest_size=16)
-    pending = [os.fspath(folder)]
+    pending, known = [os.fspath(folder)], set()
     while pending:
         directory = pending.pop()
+        status = os.stat(directory)
+        if (status.st_dev, status.st_ino) in known:  # behind a link, which may lead in a circle
+            continue
+        known.add((status.st_dev, status.st_ino))
         with os.scandir(directory) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir():
                 pending.append(entry.path)
                 continue
             try:

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from .builder import EcgDatasetBuilder, corpus_info, num_shards_of
 from .corpora import CORPORA
 from .corpus import Corpus
 from .features import Ecg
-from .prepared import PREPARED, load_prepared, prepared_label_names
+from .prepared import MANIFEST_NAME, PREPARED, load_prepared, prepared_label_names
 from .remote_wfdb import stream_wfdb
 
 logger = logging.getLogger(__name__)
@@ -151,7 +152,10 @@ def label_names(name: str, data_dir: str | os.PathLike | None = None, **options)
 
 def find_corpus(name: str) -> Corpus:
     if name not in CORPORA:
-        raise ValueError(f"Unknown corpus {name!r}. Choose from {sorted([*CORPORA, PREPARED])}.")
+        names = sorted([*CORPORA, PREPARED])
+        close = get_close_matches(str(name).lower().replace("_", "-"), names, n=1, cutoff=0.7)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Unknown corpus {name!r}.{hint} Choose from {names}.")
     return CORPORA[name]
 
 
@@ -164,6 +168,9 @@ def locate(corpus: Corpus, data_dir: str | os.PathLike | None, options: dict[str
         folder, options = corpus.locate(folder, options)
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}. {corpus.where_to_get()}")
+    if (folder / MANIFEST_NAME).is_file():
+        call = f'load_ecg("prepared", {str(folder)!r})'
+        raise ValueError(f"{folder} holds a corpus that was prepared. Load it by {call}.")
     return folder.resolve(), options
 
 

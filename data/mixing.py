@@ -102,6 +102,8 @@ def _probabilities(weights: Sequence[float] | None, num_datasets: int) -> list[f
 def _check_columns(mixed: Sequence[datasets.Dataset | datasets.IterableDataset]):
     known = {}
     for number, dataset in enumerate(mixed):
+        if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
+            raise ValueError(f"Dataset {number} of the mixture is {dataset!r}: load it first, by load_ecg.")
         absent = [name for name in REQUIRED_COLUMNS if name not in (dataset.features or ())]
         if absent:
             raise ValueError(

@@ -221,13 +221,13 @@ def _write(jobs: Sequence[ShardJob], num_proc: int, engine: str, scheduler: str 
 
 
 def write_shard(job: ShardJob) -> WrittenShard:
-    """Writes one shard, unless it is there and whole.
+    """Writes one shard, unless it is there and whole, and what could not be read then cannot be read now either.
 
     Raises:
         BadRecordError: under `on_bad_record="raise"`.
     """
     there = _read_shard(job)
-    if there is not None and not (there.bad_records and job.on_bad_record == "raise"):
+    if there is not None and not (there.bad_records and job.on_bad_record == "raise") and not _is_mended(job, there):
         return there
     temporary = Path(job.folder, f".{job.name}.{uuid.uuid4().hex}{TEMPORARY_ENDING}")
     try:
@@ -243,6 +243,13 @@ def write_shard(job: ShardJob) -> WrittenShard:
     if written is None:
         raise ValueError(f"{job.path} cannot be read back as it was written. Check the disk and run again.")
     return written
+
+
+def _is_mended(job: ShardJob, there: WrittenShard) -> bool:
+    """Whether a record that the shard lacks can be read by now, as after a damaged file was fetched again."""
+    lacking = {record.record_id for record in there.bad_records if not record.kept}
+    chosen = [entry for entry in job.entries if entry.record_id in lacking]
+    return any(read_or_report(job.corpus, entry, job.options, "report", []) is not None for entry in chosen)
 
 
 def _write_rows(job: ShardJob, file: io.BufferedWriter):

@@ -104,10 +104,16 @@ class Manifest:
             }
             if unknown := sorted(set(known["splits"]) - set(SPLITS)):  # they become names of files
                 raise ValueError(f"it has the splits {unknown}")
+            # what comes with the data goes to the cache and to models as it is
+            texts = [known[name] for name in ("corpus", "description", "homepage", "licence", "citation", "plan")]
+            if not all(isinstance(text, str) for text in (*texts, *(known["label_names"] or ()))):
+                raise ValueError(f"expected texts, got {texts} and {known['label_names']}")
+            if not isinstance(known["label_names"], list | None):
+                raise ValueError(f"expected a list of label_names, got {known['label_names']!r}")
             if not any(known["splits"].values()):
                 raise ValueError("it lists no shard")
             return cls(**known)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{where} is no manifest of a prepared corpus of version {FORMAT_VERSION} "
                 f"({type(error).__name__}: {error}). A later version of this package may have written it."
@@ -150,8 +156,10 @@ def _open_location(location: str | os.PathLike) -> tuple[fsspec.AbstractFileSyst
 def _why_no_manifest(file_system, folder: str, location) -> str:
     try:
         names = [os.path.basename(path) for path in file_system.ls(folder, detail=False)]
-    except (OSError, NotImplementedError):
-        return f"There is no prepared corpus at {location}: it has no {MANIFEST_NAME}."
+    except FileNotFoundError:
+        return f"There is no folder {location}. Give the --output_dir of `ecg-transformers prepare`, or its URL."
+    except (OSError, NotImplementedError):  # a server that lists nothing
+        return f"There is no prepared corpus at {location}: no {MANIFEST_NAME} could be read there. Check the URL."
     if any(name.endswith((".parquet", ".part")) for name in names):
         return f"The prepared corpus at {location} is unfinished: it has no {MANIFEST_NAME}. {CURE}"
     return (
@@ -174,7 +182,7 @@ def read_tables(url: str, num_records: int) -> Iterator[pa.Table]:
     Raises:
         ValueError: if it is missing, damaged, or holds another number of records than the manifest states.
     """
-    found = 0
+    found, unreadable = 0, (OSError, pa.ArrowInvalid)  # bound here: at exit, Python empties modules before generators
     try:
         with _open_shard(url) as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
@@ -182,7 +190,7 @@ def read_tables(url: str, num_records: int) -> Iterator[pa.Table]:
                 table = parquet.read_row_group(number, use_threads=False)
                 found += len(table)
                 yield table
-    except (OSError, pa.ArrowInvalid) as error:
+    except unreadable as error:
         raise ValueError(f"Cannot read shard {url}: {type(error).__name__}: {error}. {CURE}") from error
     if found != num_records:
         raise ValueError(f"Expected {num_records} records in shard {url}, got {found}. {CURE}")

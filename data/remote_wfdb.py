@@ -4,6 +4,7 @@ The folder lists its records in a file `RECORDS`, one name a line, as the databa
 with `/` is a folder with a `RECORDS` of its own.
 """
 
+import logging
 import os
 import posixpath
 import tempfile
@@ -15,13 +16,15 @@ from typing import Any
 import datasets
 from fsspec.core import url_to_fs
 
-from .bad_records import append_report
+from .bad_records import append_report, summarise
 from .builder import corpus_features, read_or_report, shards_of
 from .corpora.wfdb_folder import WFDB_FOLDER
 from .corpus import IndexEntry
 from .formats.wfdb_header import WfdbHeader, parse_header
 from .records import EcgRecord
 from .safe_paths import inside
+
+logger = logging.getLogger(__name__)
 
 LISTING = "RECORDS"
 # What a server sends must not decide how much is asked for.
@@ -98,6 +101,8 @@ def _rows(
                 yield record.to_row()
         if bad and report_path is not None:
             append_report(report_path, bad)
+        if bad:
+            logger.warning("%s: %s", url, summarise(bad))
 
 
 def _read(url: str, entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:

@@ -19,7 +19,7 @@ from ..formats.wfdb_reader import read_record
 from ..records import EcgRecord
 from .cinc_snomed import SNOMED_TASKS, snomed_label_names, snomed_labels
 from .splits import split_by_hash
-from .tables import warn_if_partial
+from .tables import walk, warn_if_partial
 
 CHALLENGE_HOMEPAGE = "https://physionet.org/content/challenge-2021"
 CHALLENGE_CITATION = (
@@ -101,8 +101,7 @@ def find_records(data_dir: Path, belongs: Callable[[str], bool], ending: str = "
         ValueError: if two files have the same record id.
     """
     found = {}
-    for folder, subfolders, files in os.walk(data_dir):
-        subfolders.sort()
+    for folder, files in walk(data_dir):
         for name in files:
             record_id = name.removesuffix(ending)
             if record_id == name or not belongs(record_id):

@@ -25,7 +25,7 @@ from ..records import EcgRecord
 from .cinc_snomed import SNOMED_TASKS, snomed_label_names, snomed_labels
 from .cinc_source import CincSource, cinc_corpus, find_records, one_form, read_with_codes
 from .splits import split_by_hash
-from .tables import SEXES, warn_if_partial
+from .tables import SEXES, walk, warn_if_partial
 
 CPSC2018_SOURCE = CincSource("cpsc2018", "CPSC2018", "A", 4, count=6877)
 
@@ -79,7 +79,7 @@ def _index(data_dir: Path, options: Mapping[str, Any]) -> list[IndexEntry]:
 def _read_references(data_dir: Path) -> dict[str, list[str]]:
     """Record id → SNOMED CT codes, from every `REFERENCE.csv` in and below a folder."""
     known, codes = {}, tuple(_CODES.values())
-    for folder, _, files in os.walk(data_dir):
+    for folder, files in walk(data_dir):
         for name in files:
             if name.upper() != "REFERENCE.CSV":
                 continue

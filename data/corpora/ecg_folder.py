@@ -40,7 +40,16 @@ from ..corpus import SPLITS, Corpus, IndexEntry
 from ..recording_file import read_recording
 from ..records import EcgRecord
 from ..safe_paths import inside
-from .npy_dump import plain_id, read_json_object, whole_number
+from .declarations import (
+    check_kinds,
+    is_mapping_of_texts,
+    is_number,
+    is_text,
+    is_text_or_texts,
+    is_texts,
+    read_json_object,
+)
+from .npy_dump import plain_id, whole_number
 from .ptb_xl import split_of_fold
 from .splits import split_by_hash
 
@@ -56,6 +65,9 @@ OPTIONS = (
     *(f"{name}_column" for name in FILE_FACTS),
     *READER_OPTIONS,
 )
+_KINDS = dict.fromkeys(OPTIONS, is_text)
+_KINDS |= {"labels": is_text_or_texts, "leads": is_texts, "rename_leads": is_mapping_of_texts}
+_KINDS |= {"sampling_rate": is_number, "step": is_number}
 _SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation", "dev": "validation"}
 _SEXES = {"male": "male", "m": "male", "female": "female", "f": "female", "": None}
 _LIKELY_SEPARATORS = (";", "|")
@@ -76,12 +88,13 @@ def _locate(data_dir: Path, options: Mapping[str, Any]) -> tuple[Path, dict[str,
         if unknown:
             raise ValueError(f"{folder / DECLARATION_NAME} has unknown keys {unknown}. Its keys: {sorted(OPTIONS)}.")
     declared = dict.fromkeys(OPTIONS) | declared | given
-    if declared["table"] is None:
-        declared["table"] = _only_table(folder)
     if isinstance(declared["leads"], str):
         raise ValueError(
             f"Expected leads as a list of names, got {declared['leads']!r}. The name of a column goes to leads_column."
         )
+    check_kinds(declared, _KINDS, folder)
+    if declared["table"] is None:
+        declared["table"] = _only_table(folder)
     return folder, declared
 
 
@@ -176,7 +189,7 @@ class _Layout:
             if text and name == "leads":
                 facts[name] = [lead for lead in re.split(r"[\s,;]+", text) if lead]
             elif text:
-                facts[name] = float(text) if name in ("sampling_rate", "step") else text
+                facts[name] = _number(text, column) if name in ("sampling_rate", "step") else text
         return {name: value for name, value in facts.items() if value is not None}
 
     def read_split(self, line: Mapping[str, str], key: str) -> tuple[str, int | None]:
@@ -202,7 +215,7 @@ def _index(data_dir: Path, options: Mapping[str, Any]) -> list[IndexEntry]:
         try:
             entry = _entry(data_dir, line, layout)
         except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(f"{table}, line {number + 2}, cannot be read: {error}.") from error
+            raise ValueError(f"{table}, line {number + 2}, cannot be read: {str(error).removesuffix('.')}.") from error
         for name in (("record", entry.record_id), ("file", entry.path)):
             if name in known:
                 raise ValueError(f"{table}, line {number + 2}: the {name[0]} {name[1]!r} comes twice.")
@@ -221,6 +234,8 @@ def _index(data_dir: Path, options: Mapping[str, Any]) -> list[IndexEntry]:
             "of one person may lie on both sides of a split, and results then look better than they are.",
             *(table, without, len(entries)),
         )
+    if not (layout.labels or layout.label_columns or options["labels"] == ""):
+        logger.warning("%s has no column `labels`, so no recording has one. It has %s.", table, list(columns))
     return entries
 
 
@@ -239,12 +254,19 @@ def _entry(folder: Path, line: Mapping[str, str], layout: _Layout) -> IndexEntry
         "patient_id": patient,
         "labels": layout.read_labels(line),
         "fold": fold,
-        "age": float(age) if age else None,
+        "age": _number(age, layout.columns["age"]) if age else None,
         "sex": _SEXES[sex.lower()],
         "extra": {"path": name},
         "declared": layout.read_facts(line),
     }
     return IndexEntry(path, record_id, split, columns)
+
+
+def _number(text: str, column: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"expected a number in the column {column!r}, got {text!r}") from None
 
 
 def _read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:
@@ -261,6 +283,8 @@ def _label_names(data_dir: Path, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns of labels in the order in which they are declared, or all names in the column, sorted."""
     table, columns, lines = _read_table(data_dir, options)
     layout = _Layout(table, columns, options)
+    if not (layout.labels or layout.label_columns or options["labels"] == ""):
+        raise ValueError(f"{table} has no column `labels`: say by labels=... which it is. It has {list(columns)}.")
     return layout.label_columns or tuple(sorted({label for line in lines for label in layout.read_labels(line)}))
 
 

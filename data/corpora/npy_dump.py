@@ -6,7 +6,6 @@ array is mapped into memory, not read; pickled objects are refused.
 """
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -19,6 +18,7 @@ import numpy as np
 from ..corpus import Corpus, IndexEntry
 from ..records import EcgRecord, known_lead_names, stored_unit
 from ..safe_paths import inside
+from .declarations import check_kinds, is_mapping, is_number, is_text, is_texts, read_json_object
 from .ptb_xl import split_of_fold
 
 DECLARATION_NAME = "dump.json"
@@ -71,6 +71,9 @@ class NpyDump:
 
 OPTIONS = tuple(item.name for item in fields(NpyDump) if item.name not in ("folder", "processing"))
 REQUIRED = ("array", "table", "leads", "sampling_rate", "unit", "axes", "record_id")
+_KINDS = dict.fromkeys(OPTIONS, is_text)
+_KINDS |= {"leads": is_texts, "labels": is_texts, "sampling_rate": is_number, "step": is_number}
+_KINDS |= {"processing": is_mapping}
 
 
 def read_declaration(data_dir: str | os.PathLike, options: Mapping[str, Any] | None = None) -> NpyDump:
@@ -93,7 +96,8 @@ def read_declaration(data_dir: str | os.PathLike, options: Mapping[str, Any] | N
     declared = {}
     file = path if path.suffix == ".json" else folder / DECLARATION_NAME
     if file.is_file():
-        declared = read_json_object(file)
+        declared = {name: value for name, value in read_json_object(file).items() if value is not None}
+        check_kinds(declared, {"folder": is_text}, file)
         if path.suffix == ".json":
             folder = (path.parent / declared.pop("folder", ".")).resolve()
         elif "folder" in declared:
@@ -112,25 +116,13 @@ def read_declaration(data_dir: str | os.PathLike, options: Mapping[str, Any] | N
             + (f"{absent} are missing and never guessed. " if absent else "")
             + f"Give them as options or in {DECLARATION_NAME}; the keys are {sorted(known)}."
         )
-    for name in ("leads", "labels"):
-        if name in declared:
-            if isinstance(declared[name], str) or not isinstance(declared[name], Sequence):
-                raise ValueError(f"Expected {name} of the dump in {folder} as a list, got {declared[name]!r}.")
-            declared[name] = tuple(declared[name])
+    check_kinds(declared, _KINDS, folder)
+    for name in {"leads", "labels"} & set(declared):
+        declared[name] = tuple(declared[name])
     if declared["axes"] not in AXES:
         raise ValueError(f"Expected axes of the dump in {folder} as one of {list(AXES)}, got {declared['axes']!r}.")
     stored_unit(declared["unit"])
     return NpyDump(folder=folder, **declared)
-
-
-def read_json_object(file: Path) -> dict[str, Any]:
-    try:
-        declared = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON: {error}.") from error
-    if not isinstance(declared, dict):
-        raise ValueError(f"Expected {file} to hold an object of keys and values, got {type(declared).__name__}.")
-    return declared
 
 
 def _locate(data_dir: Path, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:

@@ -90,11 +90,27 @@ def file_names(folder: Path, ending: str) -> set[str]:
         return {entry.name.removesuffix(ending) for entry in found if entry.name.endswith(ending)}
 
 
+def walk(folder: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
+    """`(folder, names of its files)` of a folder and all below it, in order; those behind links come last, and each
+    once, so that links in a circle end."""
+    pending, known = [os.fspath(folder)], set()
+    while pending:
+        for directory, subfolders, names in os.walk(pending.pop(0)):
+            real = os.path.realpath(directory)
+            if real in known:
+                subfolders.clear()
+                continue
+            known.add(real)
+            subfolders.sort()
+            paths = [os.path.join(directory, name) for name in subfolders]
+            pending += [path for path in paths if os.path.islink(path)]
+            yield directory, sorted(names)
+
+
 def header_paths(folder: Path) -> Iterator[Path]:
     """Paths without `.hea` of all WFDB headers in and below a folder, in order."""
-    for directory, subfolders, names in os.walk(folder):
-        subfolders.sort()
-        for name in sorted(names):
+    for directory, names in walk(folder):
+        for name in names:
             if name.endswith(".hea"):
                 yield Path(directory, name.removesuffix(".hea"))
 

@@ -1,27 +1,41 @@
 """Any folder of WFDB records, with the header comments that the challenges and databases of PhysioNet use."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..corpus import Corpus, IndexEntry
 from ..formats.wfdb_comments import parse_comments
+from ..formats.wfdb_header import read_header
 from ..formats.wfdb_reader import read_record
 from ..records import EcgRecord
+from .tables import walk
+
+_HEAD_BYTES = 1024  # enough to see whether a header has segments
 
 
 def _index(data_dir: Path, options: Mapping[str, Any]) -> list[IndexEntry]:
+    """All records but those that are segments of another one, whose samples would come twice."""
     entries = []
-    for folder, subfolders, files in os.walk(data_dir):
-        subfolders.sort()
-        for name in files:
-            if name.endswith(".hea"):
-                path = Path(folder, name.removesuffix(".hea"))
-                entries.append(IndexEntry(str(path), path.relative_to(data_dir).as_posix()))
+    for folder, names in walk(data_dir):
+        records = {name.removesuffix(".hea"): Path(folder, name) for name in names if name.endswith(".hea")}
+        segments = {segment for path in records.values() for segment in _segments(path)}
+        for path in (path.with_suffix("") for name, path in records.items() if name not in segments):
+            entries.append(IndexEntry(str(path), path.relative_to(data_dir).as_posix()))
     if not entries:
         raise ValueError(f"There are no WFDB headers (*.hea) in {data_dir} or below it.")
     return sorted(entries, key=lambda entry: entry.record_id)
+
+
+def _segments(header: Path) -> Sequence[str]:
+    """Names of the segments that a header lists. One that cannot be read is reported when its record is."""
+    try:
+        with open(header, "rb", buffering=0) as file:
+            head = file.read(_HEAD_BYTES)
+        lines = [line.split() for line in head.splitlines() if line.strip() and not line.lstrip().startswith(b"#")]
+        return read_header(header).segment_names if lines and b"/" in lines[0][0] else ()
+    except (OSError, ValueError):
+        return ()
 
 
 def _read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:

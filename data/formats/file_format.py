@@ -34,6 +34,10 @@ def find_format(path: str | os.PathLike) -> str:
     path = os.fspath(path)
     if wfdb_path(path) is not None:
         return "WFDB"
+    if os.path.isdir(path):
+        raise ValueError(
+            f"{path} is a folder. Give one file of it, or look at all by `ecg-transformers info`; load_ecg loads it."
+        )
     if not os.path.isfile(path):
         raise ValueError(f"There is no file {path}.")
     with open(path, "rb") as file:

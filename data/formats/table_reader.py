@@ -110,7 +110,9 @@ def choose_columns(
     absent = [lead for lead in leads if lead not in stored]
     twice = [lead for lead in leads if stored.count(lead) > 1]
     if absent or twice:
-        raise ValueError(f"{path}: the leads {absent or twice} come {'not' if absent else 'twice'} in {list(names)}.")
+        raise ValueError(
+            f"{path}: the leads {absent or twice} {'are not' if absent else 'come twice'} in {list(names)}."
+        )
     return [stored.index(lead) for lead in leads], leads
 
 

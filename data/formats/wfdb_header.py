@@ -44,6 +44,7 @@ class WfdbHeader(NamedTuple):
     signals: list[WfdbSignal]
     segment_names: list[str]
     comments: list[str]
+    num_channels: int
 
 
 def parse_header(text: str) -> WfdbHeader:
@@ -85,11 +86,11 @@ def parse_header(text: str) -> WfdbHeader:
         names = [line.split()[0] for line in lines[1:]]
         if len(names) != num_segments:
             raise ValueError(f"Expected {num_segments} segment lines, got {len(names)}.")
-        return WfdbHeader(num_segments, sampling_rate, num_samples, [], names, comments)
+        return WfdbHeader(num_segments, sampling_rate, num_samples, [], names, comments, num_channels)
     if len(lines) - 1 < num_channels:
         raise ValueError(f"Expected {num_channels} signal lines, got {len(lines) - 1}.")
     signals = [_parse_signal(line) for line in lines[1 : num_channels + 1]]
-    return WfdbHeader(None, sampling_rate, num_samples, signals, [], comments)
+    return WfdbHeader(None, sampling_rate, num_samples, signals, [], comments, num_channels)
 
 
 def _parse_signal(line: str) -> WfdbSignal:

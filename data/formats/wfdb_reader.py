@@ -15,8 +15,11 @@ import numpy as np
 
 from ..records import INVALID_SAMPLE, EcgRecord, known_lead_names, millivolts_per
 from ..safe_paths import inside
-from .limits import LIBRARY_ERRORS
+from .limits import LIBRARY_ERRORS, check_num_values
 from .wfdb_header import WfdbHeader, WfdbSignal, read_header
+
+MAX_GAPS = 100
+"""Values of a record of segments for each byte of its signal files: gaps between segments take no bytes."""
 
 
 def read_record(
@@ -150,15 +153,21 @@ def _verify_checksums(steps: np.ndarray, header: WfdbHeader):
 def _read_with_library(
     path: str, folder: str, header: WfdbHeader, record_id: str, rename_leads: dict[str, str] | None
 ) -> EcgRecord:
-    for name in header.segment_names:
+    num_bytes = 0
+    for name in dict.fromkeys(header.segment_names):
         if name == "~":  # a gap
             continue
         inside(folder, name)
         segment = read_header(os.path.join(folder, name))
         if segment.num_segments is not None:
             raise ValueError(f"Segment {name} consists of segments itself.")
-        _check_files(folder, segment)
-    _check_files(folder, header)
+        num_bytes += _check_files(folder, segment)
+    num_bytes += _check_files(folder, header)
+    if header.num_segments is not None:
+        shape = (header.num_channels, header.num_samples or 0)
+        check_num_values(path, shape)
+        if shape[0] * shape[1] > MAX_GAPS * num_bytes:
+            raise ValueError(f"{path} declares the shape {shape}, and its segments have {num_bytes} bytes of samples.")
     import wfdb
 
     try:
@@ -176,14 +185,18 @@ def _read_with_library(
     )
 
 
-def _check_files(folder: str, header: WfdbHeader):
-    """Files lie inside the folder and can hold what the header promises: the library allocates by the header."""
+def _check_files(folder: str, header: WfdbHeader) -> int:
+    """The size of the signal files, all of them. They lie inside the folder and can hold what the header promises: the
+    library allocates by the header."""
+    sizes = {}
     for signal in header.signals:
         if signal.file_name == "~":
             continue
         path = inside(folder, signal.file_name)
         if not os.path.isfile(path):
             raise ValueError(f"Cannot read signal file {path}: there is none.")
+        sizes[path] = os.path.getsize(path)
         compressed = signal.storage_format in ("508", "516", "524")
-        if not compressed and (header.num_samples or 0) * signal.samples_per_frame > os.path.getsize(path):
+        if not compressed and (header.num_samples or 0) * signal.samples_per_frame > sizes[path]:
             raise ValueError(f"Signal file {path} is truncated: expected {header.num_samples} samples.")
+    return sum(sizes.values())

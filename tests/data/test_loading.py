@@ -159,3 +159,14 @@ def test_sample_loads_fast_without_wfdb_and_without_a_network():
         "assert 'wfdb' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_that_is_nearly_right_gets_a_suggestion():
+    with pytest.raises(ValueError, match="Unknown corpus 'PTB_XL'. Did you mean 'ptb-xl'"):
+        load_ecg("PTB_XL")
+
+
+def test_a_prepared_folder_is_not_taken_for_the_corpus_itself(ptb_xl_folder):
+    (ptb_xl_folder / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match='was prepared. Load it by load_ecg\\("prepared"'):
+        load_ecg("ptb-xl", ptb_xl_folder)

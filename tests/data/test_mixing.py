@@ -150,6 +150,8 @@ def test_unknown_rule_and_empty_mixture_are_refused(folders):
         mix_ecg(streams(folders), stopping="never")
     with pytest.raises(ValueError, match="at least one dataset"):
         mix_ecg([], stopping="each_once")
+    with pytest.raises(ValueError, match="Dataset 0 of the mixture is 'prepared/mine': load it first"):
+        mix_ecg(["prepared/mine"], stopping="each_once")
 
 
 def test_columns_that_do_not_fit_are_refused_by_name(folders):

@@ -184,6 +184,19 @@ def test_bad_records_are_reported_and_the_report_outlives_an_interruption(record
         load_ecg("prepared", tmp_path / "out", on_bad_record="raise")
 
 
+def test_record_that_is_mended_comes_with_the_next_call(records, write_record, tmp_path):
+    write_record("r05", checksums=[1, 2])
+    prepare_corpus("wfdb", records, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in shard_files(tmp_path / "out")}
+    prepare_corpus("wfdb", records, tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in shard_files(tmp_path / "out")} == before
+    write_record("r05", steps=np.arange(100).reshape(2, 50))
+    manifest = prepare_corpus("wfdb", records, tmp_path / "out")
+    assert manifest.num_bad_records == 0
+    assert sum(shard.num_records for shard in manifest.splits["train"]) == 13
+    assert sum(path.stat().st_mtime_ns != time for path, time in before.items()) == 1
+
+
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_first_bad_record_stops_the_conversion_on_request(records, write_record, tmp_path, num_proc):
     write_record("r05", checksums=[1, 2])

@@ -177,6 +177,8 @@ def test_unknown_xml_and_missing_files_are_said(tmp_path):
         read_recording(tmp_path / "b.npy", **DECLARED)
     with pytest.raises(ValueError, match="Cannot read header file"):
         read_recording(tmp_path / "c.hea")
+    with pytest.raises(ValueError, match="is a folder. Give one file of it"):
+        read_recording(tmp_path)
 
 
 def test_optional_and_heavy_libraries_are_imported_only_inside_functions():

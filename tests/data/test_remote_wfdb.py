@@ -104,6 +104,12 @@ def test_bad_records_of_a_url_are_reported_by_name(records, tmp_path, fault):
         list(load_ecg("wfdb", url, streaming=True, on_bad_record="raise"))
 
 
+def test_stream_says_what_it_leaves_out(records, caplog):
+    (records / "a" / "r2.dat").unlink()
+    assert len(list(load_ecg("wfdb", in_memory(records), streaming=True))) == 6
+    assert "1 records could not be read and are left out: a/r2 (Cannot read" in caplog.text
+
+
 def test_list_of_records_is_needed_and_cannot_lead_out(records):
     (records / "a" / "RECORDS").write_text("../../r1\n")
     with pytest.raises(ValueError, match="is not inside"):

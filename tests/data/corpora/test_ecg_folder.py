@@ -214,7 +214,7 @@ def test_options_count_before_the_declaration_and_before_columns(mixed, load):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ([{"path": "../outside.npy"}], {}, "line 2.*not inside"),
+        ([{"path": "../outside.npy"}], {}, r"line 2.*not inside.*[^.]\.$"),
         ([{"path": "/etc/passwd"}], {}, "line 2.*not inside"),
         ([{}, {"path": "r0.npy"}], {}, "line 3.*comes twice"),
         ([{"path": ""}], {}, "line 2.*names no file"),
@@ -222,8 +222,12 @@ def test_options_count_before_the_declaration_and_before_columns(mixed, load):
         ([{"split": "trian"}], {}, "expected the split as one of"),
         ([{"fold": "11"}], {}, "expected a fold from 1 to 10"),
         ([{"sex": "1"}], {}, "expected the sex as"),
-        ([{"age": "old"}], {}, "line 2.*old"),
-        ([{"rate": "fast"}], {"sampling_rate": None, "sampling_rate_column": "rate"}, "line 2.*fast"),
+        ([{"age": "old"}], {}, "line 2.*expected a number in the column 'age', got 'old'"),
+        (
+            [{"rate": "fast"}],
+            {"sampling_rate": None, "sampling_rate_column": "rate"},
+            "number in the column 'rate', got 'fast'",
+        ),
         ([], {"labels": ["MI"]}, r"no columns \['MI'\] of labels"),
         ([{"MI": "yes"}], {"labels": ["MI"]}, "expected 0 or 1"),
         ([], {"patient_id": "subject"}, "no column 'subject', declared as patient_id"),
@@ -296,3 +300,13 @@ def test_every_option_is_explained_in_the_docstring():
 
     assert set(ECG_FOLDER.options) == set(OPTIONS)
     assert all(f"`{name}`" in ecg_folder.__doc__ for name in OPTIONS)
+
+
+def test_a_table_without_labels_is_said_to_have_none(plain, load, caplog):
+    folder, declared = plain(*[{"labels": "", "lables": "MI"}] * 4)
+    table = folder / "records.csv"
+    table.write_text(table.read_text().replace("labels", "unused", 1))
+    load(folder, **declared)
+    assert "has no column `labels`" in caplog.text and "lables" in caplog.text
+    with pytest.raises(ValueError, match="say by labels=... which it is"):
+        label_names("ecgfolder", data_dir=folder, **declared)

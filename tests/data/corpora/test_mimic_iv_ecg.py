@@ -1,4 +1,5 @@
 import logging
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -94,3 +95,16 @@ def test_table_cannot_name_a_record_outside_the_folder(published):
 
 def test_licence_asks_to_be_verified():
     assert "verify" in MIMIC_IV_ECG.licence
+
+
+def test_recordings_of_a_patient_lie_in_one_split(tmp_path):
+    lines, splits = ["subject_id,study_id,path"], defaultdict(set)
+    for study in range(60):
+        lines.append(f"{study % 12},{study},r{study}")
+        (tmp_path / f"r{study}.hea").touch()
+    (tmp_path / "record_list.csv").write_text("\n".join(lines) + "\n")
+    for entry in MIMIC_IV_ECG.index(tmp_path, {}):
+        splits[entry.columns["patient_id"]].add(entry.split)
+    assert len(splits) == 12
+    assert all(len(found) == 1 for found in splits.values())
+    assert len(set().union(*splits.values())) > 1

@@ -146,3 +146,25 @@ def test_folder_without_a_readable_record_is_refused_with_reasons(write_record, 
     for _ in range(2):
         with pytest.raises(ValueError, match="No record of .* lost .Cannot read signal file"):
             load(tmp_path / "records", tmp_path)
+
+
+def test_segments_of_a_record_do_not_come_a_second_time(write_record, tmp_path):
+    write_record("part1", steps=np.ones((2, 50)))
+    write_record("part2", steps=np.full((2, 50), 2))
+    write_record("other/part1")
+    whole = write_record("whole").with_suffix(".hea")
+    whole.write_text("# a comment\nwhole/2 2 100 100\npart1 50\npart2 50\n")
+    dataset = load(tmp_path / "records", tmp_path)
+    assert dataset["record_id"][:] == ["other/part1", "whole"]
+    assert dataset[1]["ecg"]["signal"].shape == (2, 100)
+
+
+def test_linked_folders_are_read_once_and_looked_at_for_changes(write_record, tmp_path):
+    write_record("here", steps=np.ones((2, 10)))
+    write_record("there", folder="elsewhere", steps=np.ones((2, 10)))
+    (tmp_path / "records" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "records", target_is_directory=True)
+    assert load(tmp_path / "records", tmp_path)["record_id"][:] == ["here", "link/there"]
+    write_record("there", folder="elsewhere", steps=np.full((2, 10), 2))
+    dataset = load(tmp_path / "records", tmp_path)
+    np.testing.assert_allclose(dataset[1]["ecg"]["signal"], 0.002, rtol=1e-6)

@@ -57,7 +57,7 @@ def test_columns_that_are_no_leads_are_not_taken_for_one(read):
 def test_wanted_leads_come_in_the_order_asked_for(read):
     declared = ArrayDeclaration(leads=["V1", "I"], sampling_rate=500, unit="mV")
     assert read("I,II,v1\n1,2,3\n", declared).signal.tolist() == [[3], [1]]
-    with pytest.raises(ValueError, match=r"leads \['V1'\] come not in"):
+    with pytest.raises(ValueError, match=r"leads \['V1'\] are not in"):
         read("I,II\n1,2\n", declared)
 
 

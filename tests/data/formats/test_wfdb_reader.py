@@ -289,3 +289,11 @@ def test_a_header_does_not_decide_how_much_memory_is_asked_for(text):
 
     with pytest.raises(ValueError, match="Expected"):
         parse_header(text)
+
+
+@pytest.mark.parametrize("num_samples", [200_000, 10**9, 10**15])
+def test_segments_cannot_ask_for_more_memory_than_their_files_stand_for(write_record, num_samples):
+    path = write_record("part").with_name("whole")
+    path.with_suffix(".hea").write_text(f"whole/2 2 100 {num_samples}\npart 50\n~ {num_samples - 50}\n")
+    with pytest.raises(ValueError, match="declares the shape"):
+        read_record(path)

@@ -57,6 +57,16 @@ class _EcgCollator:
             kept = [kept[number] for number in features["window_record"].tolist()]
         return {name: features[name] for name in MODEL_INPUTS if name in features}, kept
 
+    def _layout(self, ecg: Mapping[str, Any]) -> tuple[tuple[str, ...], float, int, str]:
+        signal, num_leads = ecg["signal"], max(len(ecg["leads"]), 1)
+        num_samples = len(signal) / 2 / num_leads if isinstance(signal, bytes) else np.shape(signal)[-1]
+        return tuple(ecg["leads"]), ecg["sampling_rate"], num_samples, ecg["unit"]
+
+    def _steps(self, ecg: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(ecg["signal"], bytes):
+            return stored_steps(ecg), np.asarray(ecg["gain"], dtype=np.float32)
+        return quantise(ecg["signal"])
+
     def _check_not_empty(self, kept: Sequence, rows: Sequence[Mapping[str, Any]]):
         if not kept:
             reasons = [f"{row['record_id']} ({self.bad_records[row['record_id']]})" for row in rows[:5]]
@@ -71,11 +81,14 @@ class EcgDataCollator(_EcgCollator):
 
     `labels` are multi-hot floats `(batch, len(label2id))` if `label2id` is given. Otherwise rows with a number in a
     column `label` give `(batch,)`, integers for classes and floats for regression, and other rows give no `labels`.
-    Where the feature extractor cuts a record into several windows, its labels are repeated for each.
+    Where the feature extractor cuts a record into several windows, its labels are repeated for each. Rows with a
+    `window_start`, in samples at the model's rate, give the one window there instead.
 
     Args:
         feature_extractor ([`EcgFeatureExtractor`]): The input contract of the model.
         label2id (`dict[str, int]`, *optional*): Position of every class, as in `model.config.label2id`.
+        return_sample_id (`bool`, *optional*, defaults to `False`):
+            Whether to add `sample_id`, the same number for all windows of a record; see [`sample_id`].
 
     Raises:
         ValueError: for a label that `label2id` lacks, or if no record of the batch can become input.
@@ -91,17 +104,68 @@ class EcgDataCollator(_EcgCollator):
     ```
     """
 
-    def __init__(self, feature_extractor: EcgFeatureExtractor, label2id: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        feature_extractor: EcgFeatureExtractor,
+        label2id: Mapping[str, int] | None = None,
+        return_sample_id: bool = False,
+    ):
         super().__init__(feature_extractor)
         self.label2id = dict(label2id) if label2id is not None else None
+        self.return_sample_id = return_sample_id
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        batch, kept = self._extract(rows)
+        has_windows = rows[0].get("window_start") is not None
+        batch, kept = self._extract_windows(rows) if has_windows else self._extract(rows)
+        if self.return_sample_id:
+            batch["sample_id"] = torch.tensor([sample_id(row["record_id"]) for row in kept])
         if self.label2id is not None:
             batch["labels"] = self._multi_hot(kept)
         elif kept[0].get("label") is not None:
             batch["labels"] = torch.tensor([row["label"] for row in kept])
         return batch
+
+    def _extract_windows(
+        self, rows: Sequence[Mapping[str, Any]]
+    ) -> tuple[dict[str, torch.Tensor], list[Mapping[str, Any]]]:
+        """As `_extract`, one window of each row, in order."""
+        layouts: dict[tuple, list[int]] = {}
+        for number, row in enumerate(rows):
+            layouts.setdefault(self._layout(row["ecg"]), []).append(number)
+        found: dict[int, dict[str, torch.Tensor]] = {}
+        for numbers in layouts.values():
+            try:
+                windows = self._windows([rows[number] for number in numbers])
+                found |= {number: {k: v[i] for k, v in windows.items()} for i, number in enumerate(numbers)}
+            except ValueError:  # find the culprits one by one
+                for number in numbers:
+                    try:
+                        found[number] = {k: v[0] for k, v in self._windows([rows[number]]).items()}
+                    except ValueError as error:
+                        self._report(rows[number], error)
+        order = sorted(found)
+        self._check_not_empty(order, rows)
+        batch = {name: torch.stack([found[number][name] for number in order]) for name in found[order[0]]}
+        return batch, [rows[number] for number in order]
+
+    def _windows(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """The window of each row of one layout."""
+        extractor = self.feature_extractor
+        leads, sampling_rate, num_samples, unit = self._layout(rows[0]["ecg"])
+        extractor.check_unit(unit)
+        steps, gains = zip(*(self._steps(row["ecg"]) for row in rows), strict=True)
+        starts = None
+        if extractor.resampled_length(int(num_samples), sampling_rate) > extractor.num_samples:
+            starts = torch.tensor([row["window_start"] for row in rows])
+        input_values, lead_mask = extractor.process_batch(
+            torch.from_numpy(np.stack(steps)),
+            torch.from_numpy(np.stack(gains)),
+            leads=known_lead_names(leads),
+            sampling_rate=sampling_rate,
+            window_starts=starts,
+        )
+        windows = {"input_values": input_values, "lead_mask": lead_mask}
+        return {name: value for name, value in windows.items() if value is not None}
 
     def _multi_hot(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
         labels = torch.zeros(len(rows), len(self.label2id))
@@ -141,11 +205,6 @@ class EcgPretrainingCollator(_EcgCollator):
             batch["sample_id"] = torch.tensor([sample_id(row["record_id"]) for row in kept])
         return batch
 
-    def _layout(self, ecg: Mapping[str, Any]) -> tuple[tuple[str, ...], float, int, str]:
-        signal, num_leads = ecg["signal"], max(len(ecg["leads"]), 1)
-        num_samples = len(signal) / 2 / num_leads if isinstance(signal, bytes) else np.shape(signal)[-1]
-        return tuple(ecg["leads"]), ecg["sampling_rate"], num_samples, ecg["unit"]
-
     def _stack(self, rows: Sequence[Mapping[str, Any]], layout: tuple) -> dict[str, torch.Tensor | float] | None:
         """The batch of rows of one layout, or `None` if the feature extractor has to bring them to one."""
         extractor = self.feature_extractor
@@ -179,8 +238,3 @@ class EcgPretrainingCollator(_EcgCollator):
             "sample_id": torch.tensor([sample_id(row["record_id"]) for row in kept]),
             "sampling_rate": float(sampling_rate),
         }
-
-    def _steps(self, ecg: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(ecg["signal"], bytes):
-            return stored_steps(ecg), np.asarray(ecg["gain"], dtype=np.float32)
-        return quantise(ecg["signal"])

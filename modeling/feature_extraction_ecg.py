@@ -397,7 +397,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             if check_amplitude:
                 _warn_of_implausible_amplitude(values)
             if window_starts is None:
-                starts = self._window_starts(length)
+                starts = self.window_starts(length)
                 values = torch.stack([values[..., start : start + self.num_samples] for start in starts], dim=1)
                 values = values.flatten(0, 1)  # (batch * windows, leads, samples)
                 present = None if present is None else present.repeat_interleave(len(starts), dim=0)
@@ -537,7 +537,8 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             )
         return self.num_samples
 
-    def _window_starts(self, length: int) -> list[int]:
+    def window_starts(self, length: int) -> list[int]:
+        """Where `long_records` cuts the windows of a record of `length` samples at the model's rate."""
         last = max(0, length - self.num_samples)
         if self.long_records == "all":
             starts = list(range(0, last + 1, self.window_stride_samples or self.num_samples))
@@ -556,7 +557,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         derived = [lead for lead, weights in zip(self.leads, plan.weights, strict=True) if len(weights) > 1]
         num_samples = recording.signal.shape[1]
         length = self.resampled_length(num_samples, recording.sampling_rate)
-        num_windows = len(self._window_starts(length))
+        num_windows = len(self.window_starts(length))
         report = []
         if recording.unit != self.unit:
             report.append(f"Converted from {recording.unit} to {self.unit}.")

@@ -16,6 +16,7 @@ logger = logging.getLogger("ecg_transformers")
 COMMANDS = {
     "quickstart": ("ecg_transformers.train.quickstart", "pretrain, probe and report on carried recordings in minutes"),
     "pretrain": ("ecg_transformers.train.pretrain", "self-supervised pretraining on a corpus or a folder"),
+    "finetune": ("ecg_transformers.train.finetune", "train a pretrained encoder on labels and test it once"),
     "evaluate": ("ecg_transformers.train.evaluate", "probe a checkpoint beside a randomly initialised encoder"),
     "compare": ("ecg_transformers.train.compare", "pretraining methods on equal terms: one table, one picture"),
     "embed": ("ecg_transformers.train.embed", "write the features of recordings to Parquet or npz"),
@@ -26,7 +27,7 @@ COMMANDS = {
 
 PROBE_DATASETS = ("ptb-xl", "ptb-xl-sample")
 COMPARED_DATASETS = ("ptb-xl", "ptb-xl-sample", "npy")
-FREE_FLAGS = ("pretrain", "compare")
+FREE_FLAGS = ("pretrain", "finetune", "compare")
 
 TRAINING_FLAGS = (
     "Every flag of transformers.TrainingArguments (--learning_rate, --max_steps, --bf16, ...), every field of the "
@@ -41,6 +42,8 @@ COMPARISON_FLAGS = (
     "the same command in several processes shares the work."
 )
 
+EPILOGS = {"pretrain": TRAINING_FLAGS, "finetune": TRAINING_FLAGS, "compare": COMPARISON_FLAGS}
+
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their own arguments."""
@@ -54,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_arguments = {
         "quickstart": _quickstart_arguments,
         "pretrain": _pretrain_arguments,
+        "finetune": _finetune_arguments,
         "evaluate": _evaluate_arguments,
         "compare": _compare_arguments,
         "embed": _embed_arguments,
@@ -62,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
         "convert": _convert_arguments,
     }
     for name, (_, summary) in COMMANDS.items():
-        epilog = TRAINING_FLAGS if name == "pretrain" else COMPARISON_FLAGS if name == "compare" else None
+        epilog = (
+            TRAINING_FLAGS if name in ("pretrain", "finetune") else COMPARISON_FLAGS if name == "compare" else None
+        )
         command = commands.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=epilog, allow_abbrev=False
         )
@@ -115,6 +121,25 @@ def _pretrain_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", metavar="DIR|ID", help="checkpoint to go on from instead of fresh weights")
     parser.add_argument(
         "--online_probe_steps", type=_positive, metavar="N", help="log a linear probe of the features every N steps"
+    )
+    _output_argument(parser)
+    parser.add_argument("--help_all", action="store_true", help="list every flag")
+
+
+def _finetune_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--model", required=True, metavar="DIR|ID", help="pretrained checkpoint to start from")
+    parser.add_argument("--config", default="finetune", metavar="NAME|FILE", help="preset or YAML file (finetune)")
+    _corpus_arguments(parser, "ptb-xl-sample")
+    parser.add_argument(
+        "--problem_type",
+        choices=("multi_label_classification", "single_label_classification"),
+        help="any number of labels a record, or exactly one (default: what the data declares)",
+    )
+    parser.add_argument(
+        "--unlabelled",
+        choices=("drop", "keep"),
+        default="drop",
+        help="records without a label of the task: left out, as for PTB-XL, or negative for every label",
     )
     _output_argument(parser)
     parser.add_argument("--help_all", action="store_true", help="list every flag")

@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForPreTraining,
     HfArgumentParser,
     PreTrainedConfig,
+    Trainer,
     set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME
@@ -77,11 +78,11 @@ def run(args: argparse.Namespace):
         logger.info("Wrote the checkpoint, its card and %s", page)
 
 
-def read_config(name: str) -> dict:
-    """Flat keys and values of a preset or of a YAML file."""
+def read_config(name: str, package: str = PRESETS) -> dict:
+    """Flat keys and values of a preset (a YAML file in `package`) or of a YAML file."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        presets = {file.name.removesuffix(".yaml"): file for file in resources.files(PRESETS).iterdir()}
+        presets = {file.name.removesuffix(".yaml"): file for file in resources.files(package).iterdir()}
         presets = {preset: file for preset, file in presets.items() if file.name.endswith(".yaml")}
         if name not in presets:
             raise ValueError(f"Unknown preset {name!r}. Expected one of {sorted(presets)} or a .yaml file.")
@@ -134,8 +135,17 @@ def split_settings(settings: dict) -> tuple[str, dict, dict, dict]:
         raise ValueError(
             f"Expected the configuration to name a model_type of {list(MODEL_TYPES)}, got {model_type!r}."
         )
+    return model_type, *sort_settings(settings, model_type, SslTrainingArguments)
+
+
+def sort_settings(settings: dict, model_type: str, arguments_class: type) -> tuple[dict, dict, dict]:
+    """Settings for the model, for the feature extractor (some for both) and for the training.
+
+    Raises:
+        ValueError: for a setting that none of them has; names those that are spelt alike.
+    """
     model_fields, extractor_fields = model_field_names(model_type), extractor_field_names()
-    training_fields = {field.name for field in dataclasses.fields(SslTrainingArguments)}
+    training_fields = {field.name for field in dataclasses.fields(arguments_class)}
     known = model_fields | extractor_fields | training_fields
     for key in settings:
         if key not in known:
@@ -147,7 +157,7 @@ def split_settings(settings: dict) -> tuple[str, dict, dict, dict]:
         if isinstance(group.get("leads"), str):
             group["leads"] = [group["leads"]]
     training = {key: value for key, value in settings.items() if key in training_fields}
-    return model_type, model, extractor, training
+    return model, extractor, training
 
 
 def model_field_names(model_type: str) -> set[str]:
@@ -162,7 +172,7 @@ def extractor_field_names() -> set[str]:
     return {p.name for p in parameters if p.name != "self" and p.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
-def training_arguments(settings: dict) -> SslTrainingArguments:
+def training_arguments(settings: dict, arguments_class: type = SslTrainingArguments) -> SslTrainingArguments:
     """The training arguments of flat settings, converted by the types of their fields."""
     tokens = []
     for key, value in settings.items():
@@ -172,7 +182,7 @@ def training_arguments(settings: dict) -> SslTrainingArguments:
             value = "no"
         values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
         tokens += [f"--{key}", *(str(item) for item in values)]
-    parser = HfArgumentParser(SslTrainingArguments, exit_on_error=False)
+    parser = HfArgumentParser(arguments_class, exit_on_error=False)
     try:
         return parser.parse_args_into_dataclasses(args=tokens)[0]
     except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
@@ -207,7 +217,7 @@ def build_trainer(settings: dict, dataset, eval_dataset=None, checkpoint: str | 
     )
 
 
-def train_and_save(trainer: EcgSslTrainer):
+def train_and_save(trainer: Trainer):
     """Trains, goes on from `resume_from_checkpoint` if asked (a folder, or `True` for the last one), and saves."""
     resume = trainer.args.resume_from_checkpoint
     if resume is not None and str(resume).lower() in ("true", "last"):
@@ -241,8 +251,11 @@ def last_complete_checkpoint(output_dir: str) -> str:
 
 def list_flags(settings: dict) -> str:
     """Every flag of `pretrain`, with the help of `transformers`."""
-    model_type = settings["model_type"]
-    training_help = HfArgumentParser(SslTrainingArguments, prog="ecg-transformers pretrain").format_help()
+    return describe_flags(settings["model_type"], SslTrainingArguments, "pretrain")
+
+
+def describe_flags(model_type: str, arguments_class: type, command: str) -> str:
+    training_help = HfArgumentParser(arguments_class, prog=f"ecg-transformers {command}").format_help()
     model_flags = "\n".join(f"  --{name}" for name in sorted(model_field_names(model_type)))
     extractor_flags = "\n".join(f"  --{name}" for name in sorted(extractor_field_names()))
     return (

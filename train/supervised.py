@@ -136,22 +136,50 @@ def predict(
     dataset: Dataset,
     label_names: Sequence[str],
     batch_size: int = 64,
+    left_out: dict[str, str] | None = None,
 ) -> Predictions:
-    """Probabilities of every record; logits of several windows are averaged. A record that cannot become input is an
-    error, because its absence would make two models be judged on different records."""
+    """Probabilities of every record, by the softmax for `problem_type="single_label_classification"` and else by the
+    sigmoid; logits of several windows are averaged first.
+
+    A record that cannot become input is an error, because its absence would make two models be judged on different
+    records; unless there is a dictionary `left_out`, which then gets its id and the reason.
+    """
     scores, rows = [], []
+    single_label = model.config.problem_type == "single_label_classification"
     was_training = model.training
     model.eval()
     for start in range(0, len(dataset), batch_size):
         batch_rows = [dataset[number] for number in range(start, min(start + batch_size, len(dataset)))]
-        inputs = feature_extractor([row["ecg"] for row in batch_rows])
+        try:
+            inputs = feature_extractor([row["ecg"] for row in batch_rows])
+        except ValueError:
+            if left_out is None:
+                raise
+            batch_rows = readable(batch_rows, feature_extractor, left_out)
+            if not batch_rows:
+                continue
+            inputs = feature_extractor([row["ecg"] for row in batch_rows])
         tensors = {name: inputs[name].to(model.device) for name in ("input_values", "lead_mask") if name in inputs}
         logits = model(**tensors).logits.float().cpu()
         if "window_record" in inputs:
             logits = average_windows(logits, inputs["window_record"])
-        scores.append(logits.sigmoid().numpy())
+        scores.append((logits.softmax(dim=-1) if single_label else logits.sigmoid()).numpy())
         rows += [(row["record_id"], row["patient_id"], row["labels"]) for row in batch_rows]
     model.train(was_training)
+    if not rows:
+        raise ValueError(f"No record can become input: {dict(list((left_out or {}).items())[:3])}.")
     record_ids, patient_ids, labels = zip(*rows, strict=True)
     truth = np.array([[name in of_record for name in label_names] for of_record in labels], dtype=np.int8)
     return Predictions(np.concatenate(scores).astype(float), truth, list(record_ids), list(patient_ids))
+
+
+def readable(rows: list[dict], feature_extractor: EcgFeatureExtractor, left_out: dict[str, str]) -> list[dict]:
+    """The rows that can become input; the others go into `left_out`, with the reason."""
+    try:
+        feature_extractor([row["ecg"] for row in rows])
+    except ValueError as error:
+        if len(rows) == 1:
+            left_out[rows[0]["record_id"]] = str(error)
+            return []
+        return [row for single in rows for row in readable([single], feature_extractor, left_out)]
+    return rows

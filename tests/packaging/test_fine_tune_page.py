@@ -1,0 +1,25 @@
+"""Every Python snippet of docs/fine_tune.md runs, in order, and the page names what there is."""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+from ecg_transformers.train.finetune import FINETUNE_PRESETS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "fine_tune.md").read_text(encoding="utf-8")
+
+
+def test_the_snippets_of_the_page_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(snippets) == 3
+    names = {}
+    for snippet in snippets:
+        exec(compile(snippet, "fine_tune.md", "exec"), names)
+    assert names["low"] <= names["metrics"]["test"]["macro_auroc"] <= names["high"]
+    assert names["scores"].shape == (5,) and len(names["inputs"]["input_values"]) == 2
+
+
+def test_the_page_names_every_preset():
+    presets = {file.name.removesuffix(".yaml") for file in resources.files(FINETUNE_PRESETS).iterdir()}
+    assert presets == set(re.findall(r"^\| `(\w*(?:finetune|linear)\w*)` \|", PAGE, flags=re.MULTILINE))

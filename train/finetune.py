@@ -1,0 +1,276 @@
+"""`ecg-transformers finetune`: a pretrained encoder and labelled recordings become a classifier, tested once.
+
+The stock [`~transformers.Trainer`] trains; what is ours is data, metric, optimiser groups and the loss of weighted
+classes. The weights with the best macro AUROC on the validation split are kept, and the test split is looked at once,
+with them. Our encoders have no dropout (stochastic depth, `drop_path_rate`, is there) and no augmentation of labelled
+recordings: where a published recipe uses them, this one is not the same.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForSequenceClassification,
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from ecg_transformers.data import EcgDataCollator
+from ecg_transformers.modeling import EcgFeatureExtractor
+
+from .corpus_options import parse_options
+from .evaluate import write_json
+from .finetune_data import SINGLE_LABEL, LabelledSplits, WindowRows, class_weights, load_labelled_splits, task_name
+from .finetuned_card import render_finetuned_card
+from .finetuned_results import ValidationMetrics, WeightedLoss, judge, multi_hot, write_predictions
+from .layer_decay import layer_decay_groups
+from .metrics import excluded_labels
+from .pretrain import describe_flags, parse_flags, read_config, sort_settings, train_and_save, training_arguments
+from .pretraining_page import data_source
+from .report import format_interval, format_score, installed_versions
+from .supervised import predict
+
+logger = logging.getLogger("ecg_transformers")
+
+FINETUNE_PRESETS = "ecg_transformers.train.finetune_configs"
+CLASS_WEIGHTS = ("none", "balanced")
+
+
+@dataclass
+class FineTuningArguments(TrainingArguments):
+    r"""
+    [`~transformers.TrainingArguments`] with defaults that select on the validation split. New are:
+
+    Args:
+        layer_decay (`float`, *optional*, defaults to 1.0): See [`layer_decay_groups`]; 1 trains all layers alike.
+        class_weights (`str`, *optional*, defaults to `"none"`):
+            `"balanced"` weights the loss by the counts of the training split, see [`class_weights`].
+        early_stopping_patience (`int`, *optional*):
+            Looks at the validation split without a better macro AUROC after which the training stops.
+        freeze_encoder (`bool`, *optional*, defaults to `False`): Train the head alone, without stochastic depth.
+        random_windows (`bool`, *optional*):
+            Cut a random window from records that are longer than the model's input. By default where the feature
+            extractor takes all windows of a record (`long_records="all"`).
+    """
+
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to look at the validation split."})
+    save_strategy: str = field(default="best", metadata={"help": "When to save; the best weights are always kept."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
+    layer_decay: float = field(default=1.0, metadata={"help": "Factor of the learning rate from a layer to the next."})
+    class_weights: str = field(default="none", metadata={"help": 'Weights of the loss: "none" or "balanced".'})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Looks at the validation split without gain after which to stop."}
+    )
+    freeze_encoder: bool = field(default=False, metadata={"help": "Train the head alone."})
+    random_windows: bool | None = field(
+        default=None, metadata={"help": "Cut a random window from longer records in training."}
+    )
+
+    def __post_init__(self):
+        self.remove_unused_columns = False  # the collator reads them
+        self.logging_nan_inf_filter = False
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
+        self.label_names = ["labels", "sample_id"]
+        if self.eval_strategy == "no" or self.save_strategy == "no":
+            raise ValueError(
+                "Fine-tuning keeps the weights that do best on the validation split: eval_strategy and save_strategy "
+                "cannot be 'no'. Choose 'epoch' or 'steps', and 'best' to save."
+            )
+        if self.dataloader_drop_last:
+            raise ValueError(
+                "dataloader_drop_last would drop the last batch of the validation split too (the Trainer uses it for "
+                "both): leave it out."
+            )
+        self.load_best_model_at_end, self.metric_for_best_model, self.greater_is_better = True, "macro_auroc", True
+        super().__post_init__()
+        if self.class_weights not in CLASS_WEIGHTS:
+            raise ValueError(f"Expected class_weights to be one of {list(CLASS_WEIGHTS)}, got {self.class_weights!r}.")
+
+
+def run(args: argparse.Namespace):
+    """The command."""
+    settings = read_config(args.config, FINETUNE_PRESETS)
+    if args.help_all:
+        sys.stdout.write(
+            describe_flags(AutoConfig.from_pretrained(args.model).model_type, FineTuningArguments, "finetune")
+        )
+        return
+    settings |= parse_flags(args.rest) | {"output_dir": args.output_dir}
+    options = parse_options(args.options)
+    splits = load_labelled_splits(args.dataset, args.data_dir, options, args.problem_type, args.unlabelled)
+    source = data_source(splits.train, args.dataset)
+    logger.info("%s, decided by %s", splits.problem_type, "--problem_type" if args.problem_type else "the data")
+    trainer = build_finetuning(args.model, splits, settings)
+    started = time.monotonic()
+    train_and_save(trainer)
+    if not trainer.is_world_process_zero():
+        return
+    metrics = finish(trainer, splits)
+    metrics = {
+        "task": task_name(args.dataset, options),
+        "problem_type": splits.problem_type,
+        "protocol": "linear head on a frozen encoder" if trainer.args.freeze_encoder else "finetuned",
+        "model": args.model,
+        "config": args.config,
+        "seconds": round(time.monotonic() - started, 1),
+        **metrics,
+        "command": shlex.join(["ecg-transformers", *args.argv]),
+        "versions": installed_versions(),
+    }
+    folder = Path(args.output_dir)
+    write_json(metrics, folder / "metrics.json")
+    render_finetuned_card(
+        trainer.model.config, trainer.processing_class, folder.name, Path(args.model).name, source, metrics, splits
+    ).save(folder / "README.md")
+    for split in ("validation", "test"):
+        found = metrics[split]
+        interval = format_interval(found["macro_auroc_ci95"])
+        logger.info("%10s  macro AUROC %s  95 %% %s", split, format_score(found["macro_auroc"]), interval)
+        for label, reason in found["excluded"].items():
+            logger.info("%10s  not judged: %s (%s)", split, label, reason)
+    logger.info("Wrote the classifier, README.md, metrics.json and predictions.parquet to %s", folder)
+
+
+def build_finetuning(checkpoint: str, splits: LabelledSplits, settings: Mapping) -> Trainer:
+    """Model, data and Trainer of a fine-tuning.
+
+    Args:
+        checkpoint (`str`): Folder or id of a model of this library, with its feature extractor.
+        splits (`LabelledSplits`): See [`load_labelled_splits`].
+        settings (`Mapping`): Flat keys: of the model and the feature extractor, where they are to differ from the
+            checkpoint's, and of [`FineTuningArguments`].
+
+    Returns:
+        [`~transformers.Trainer`]: the stock one; `trainer.processing_class` is the feature extractor.
+    """
+    stored = AutoConfig.from_pretrained(checkpoint)
+    model_settings, extractor_settings, training = sort_settings(
+        dict(settings), stored.model_type, FineTuningArguments
+    )
+    args = training_arguments(training, FineTuningArguments)
+    if args.freeze_encoder:
+        model_settings["drop_path_rate"] = 0.0
+    set_seed(args.seed)
+    model = load_classifier(checkpoint, splits.label_names, splits.problem_type, model_settings)
+    if args.freeze_encoder:
+        model.ecg_vit.requires_grad_(False)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+    feature_extractor = EcgFeatureExtractor(**(feature_extractor.to_dict() | extractor_settings))
+    for split, rows in splits.items():
+        _check_labels(split, rows["labels"][:], splits.label_names)
+    train = splits.train
+    all_windows = feature_extractor.long_records == "all"
+    if args.random_windows or (args.random_windows is None and all_windows):
+        train = WindowRows(train, feature_extractor, random=True)
+    elif all_windows:
+        train = WindowRows(train, feature_extractor, random=False)
+    label2id = None if splits.problem_type == SINGLE_LABEL else model.config.label2id
+    loss = None
+    if args.class_weights == "balanced":
+        loss = WeightedLoss(class_weights(splits.train, splits.label_names, splits.problem_type), splits.problem_type)
+    optimizer_class, optimizer_options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    groups = layer_decay_groups(model, args.learning_rate, args.weight_decay, args.layer_decay)
+    callbacks = []
+    if args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+    return Trainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=WindowRows(splits.validation, feature_extractor, random=False),
+        data_collator=EcgDataCollator(feature_extractor, label2id=label2id, return_sample_id=True),
+        processing_class=feature_extractor,
+        compute_metrics=ValidationMetrics(splits.label_names, splits.problem_type),
+        compute_loss_func=loss,
+        optimizers=(optimizer_class(groups, **optimizer_options), None),
+        callbacks=callbacks,
+    )
+
+
+def load_classifier(
+    checkpoint: str, label_names: Sequence[str], problem_type: str, settings: Mapping
+) -> PreTrainedModel:
+    """The encoder of a checkpoint with a head of these classes: a new one, unless the checkpoint has it already."""
+    stored = AutoConfig.from_pretrained(checkpoint)
+    id2label = dict(enumerate(label_names))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint,
+        dtype=torch.float32,
+        num_labels=len(label_names),
+        id2label=id2label,
+        label2id={name: number for number, name in id2label.items()},
+        problem_type=problem_type,
+        ignore_mismatched_sizes=True,  # the head of another task
+        **settings,
+    )
+    is_classifier = any("ForSequenceClassification" in name for name in stored.architectures or ())
+    if is_classifier and stored.id2label != id2label:
+        logger.info("The head of %s is of other classes; it begins anew.", checkpoint)
+        nn.init.normal_(model.classifier.weight, std=model.config.initializer_range)
+        if model.classifier.bias is not None:
+            nn.init.zeros_(model.classifier.bias)
+    return model
+
+
+def _check_labels(split: str, labels: Sequence[Sequence[str]], names: Sequence[str]):
+    """Says which classes a split cannot judge (or teach), before hours of training, and stops if it is all of them."""
+    table = multi_hot(labels, names)
+    excluded = excluded_labels(table, names)
+    if len(excluded) == len(names):
+        raise ValueError(f"The split {split!r} can judge no class: {excluded}. Give it records with and without them.")
+    for name, reason in excluded.items():
+        logger.warning("%s: class %s has %s", split, name, reason)
+
+
+def finish(trainer: Trainer, splits: LabelledSplits) -> dict:
+    """Scores of the selected weights on validation and, for the first time, test; writes `predictions.parquet`."""
+    names, args, state = splits.label_names, trainer.args, trainer.state
+    unlearnt = {
+        name: f"no positive in training: {reason}"
+        for name, reason in excluded_labels(multi_hot(splits.train["labels"][:], names), names).items()
+    }
+    found, left_out, facts = {}, {}, {}
+    for split in ("validation", "test"):
+        left_out[split] = {}
+        rows = vars(splits)[split]
+        found[split] = predict(
+            trainer.model, trainer.processing_class, rows, names, args.eval_batch_size, left_out[split]
+        )
+        facts[split] = judge(found[split], names, splits.problem_type, unlearnt, seed=args.seed)
+    write_predictions(found, names, Path(args.output_dir) / "predictions.parquet")
+    for split, reasons in left_out.items():
+        for record_id, reason in reasons.items():
+            logger.warning("%s: record %s cannot become input and is not judged: %s", split, record_id, reason)
+    return {
+        "label_names": list(names),
+        **facts,
+        "training": {
+            "num_train_records": len(splits.train),
+            "unlabelled_records": dict(splits.unlabelled),
+            "unlabelled_left_out": splits.left_out,
+            "not_judged_records": left_out,
+            "steps": state.global_step,
+            "epochs": state.epoch,
+            "best_step": state.best_global_step,
+            "batch": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "learning_rate": args.learning_rate,
+            "weight_decay": args.weight_decay,
+            "layer_decay": args.layer_decay,
+            "class_weights": args.class_weights,
+            "frozen_encoder": args.freeze_encoder,
+            "seed": args.seed,
+        },
+    }

@@ -1,0 +1,223 @@
+"""Labelled recordings for fine-tuning: which kind of task they make, who is left out, which windows are cut."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from ecg_transformers.data import label_names, load_ecg
+from ecg_transformers.data.corpora.ptb_xl import SINGLE_LABEL_TASK
+from ecg_transformers.data.loading import find_corpus, locate
+from ecg_transformers.modeling import EcgFeatureExtractor
+
+logger = logging.getLogger("ecg_transformers")
+
+MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
+SPLITS = ("train", "validation", "test")
+# Corpora whose every record has exactly one class; the others list any number of labels.
+SINGLE_LABEL_CORPORA = ("brugada-huca", "cinc2017")
+UNDECLARED_CORPORA = ("prepared", "wfdb")
+NAMED = 5  # of the records that are left out
+
+
+@dataclass(frozen=True)
+class LabelledSplits:
+    """What a classifier is trained, selected and tested on.
+
+    Args:
+        train, validation, test (`Dataset`):
+            Stored rows of [`load_ecg`]; for a single-label task with a column `label`, the number of the class.
+        label_names (`tuple[str, ...]`): The classes, in the order of the outputs.
+        problem_type (`str`): `"multi_label_classification"` or `"single_label_classification"`.
+        unlabelled (`dict[str, int]`): Records without any label of the task, of each split.
+        left_out (`bool`): Whether these were left out; else they count as negative for every label.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    label_names: tuple[str, ...]
+    problem_type: str
+    unlabelled: Mapping[str, int]
+    left_out: bool
+
+    def items(self) -> Iterator[tuple[str, Dataset]]:
+        return ((split, vars(self)[split]) for split in SPLITS)
+
+
+def load_labelled_splits(
+    name: str,
+    data_dir: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    problem_type: str | None = None,
+    unlabelled: str = "drop",
+) -> LabelledSplits:
+    """The three splits of a corpus of [`load_ecg`].
+
+    Args:
+        name (`str`), data_dir (`str`, *optional*), options (`Mapping`, *optional*): As in [`load_ecg`].
+        problem_type (`str`, *optional*): By default what the data declares, see [`declared_problem_type`].
+        unlabelled (`str`, *optional*, defaults to `"drop"`):
+            Records without any label of the task: `"drop"`, as the benchmark of PTB-XL does, or `"keep"`, which makes
+            them negative for every label.
+
+    Raises:
+        ValueError: for data that declares no kind of task, a split without records or with patients of another, or
+            records of a single-label task that have several labels.
+    """
+    options = dict(options or {})
+    if problem_type is None:
+        problem_type = declared_problem_type(name, data_dir, options)
+    if unlabelled == "keep" and problem_type == SINGLE_LABEL:
+        raise ValueError(
+            "A single-label task has no class for records without a label: unlabelled='keep' is for multi-label tasks."
+        )
+    names = label_names(name, data_dir=data_dir, **options)
+    if problem_type == SINGLE_LABEL and len(names) < 2:
+        raise ValueError(
+            f"A single-label task needs two classes, the data has {list(names)}. To tell records with the label from "
+            "those without: --problem_type multi_label_classification --unlabelled keep."
+        )
+    splits, without = {}, {}
+    for split in SPLITS:
+        rows = load_ecg(name, data_dir=data_dir, split=split, decode=False, **options)
+        labels = rows["labels"][:]
+        labelled = [number for number, of_record in enumerate(labels) if of_record]
+        without[split] = len(labels) - len(labelled)
+        if without[split]:
+            ids = [row for row, of_record in zip(rows["record_id"], labels, strict=True) if not of_record]
+            what = "left out" if unlabelled == "drop" else "kept, as negative for every label"
+            more = ", ..." if len(ids) > NAMED else ""
+            counts = f"{len(ids)} of {len(labels)}"
+            logger.info(
+                "%s: %s records have no label of the task and are %s: %s%s",
+                *(split, counts, what, ", ".join(ids[:NAMED]), more),
+            )
+        rows = rows.select(labelled) if unlabelled == "drop" and without[split] else rows
+        if not len(rows):
+            raise ValueError(
+                f"The split {split!r} of {name!r} has no labelled record. Fine-tuning learns on 'train', selects on "
+                "'validation' and tests on 'test': all three are needed."
+            )
+        splits[split] = _numbered(rows, names) if problem_type == SINGLE_LABEL else rows
+    _check_patients(splits)
+    return LabelledSplits(
+        **splits,
+        label_names=tuple(names),
+        problem_type=problem_type,
+        unlabelled=without,
+        left_out=unlabelled == "drop",
+    )
+
+
+def declared_problem_type(name: str, data_dir: str | None, options: Mapping[str, Any]) -> str:
+    """What a corpus says of its labels: any number a record (multi-label), or exactly one (single-label).
+
+    A folder of `ecgfolder` says it by how its labels are declared: one column without `label_separator` holds one name
+    a recording; a separator, or a list of columns of 0 and 1, any number.
+
+    Raises:
+        ValueError: where nothing declares it; the cure is to say it.
+    """
+    if name in UNDECLARED_CORPORA:
+        raise ValueError(
+            f"{name!r} does not declare whether a record has exactly one label or any number. Say it: --problem_type "
+            f"{MULTI_LABEL} or {SINGLE_LABEL}."
+        )
+    corpus = find_corpus(name)
+    if name == "ecgfolder":
+        _, declared = locate(corpus, data_dir, corpus.complete_options(options))
+        one_name = isinstance(declared["labels"] or "", str) and declared["label_separator"] is None
+        return SINGLE_LABEL if one_name else MULTI_LABEL
+    is_single = name in SINGLE_LABEL_CORPORA or options.get("task") == SINGLE_LABEL_TASK
+    return SINGLE_LABEL if is_single else MULTI_LABEL
+
+
+def task_name(name: str, options: Mapping[str, Any]) -> str:
+    """The corpus and, where it has several sets of labels, which of them, for what is read later."""
+    defaults = {} if name == "prepared" else find_corpus(name).complete_options(options)
+    task = options.get("task", defaults.get("task"))
+    return name if task is None else f"{name} {task}"
+
+
+def _numbered(rows: Dataset, names: Sequence[str]) -> Dataset:
+    """Rows with the number of their class in a column `label`."""
+    labels = rows["labels"][:]
+    for record_id, of_record in zip(rows["record_id"], labels, strict=True):
+        if len(of_record) != 1:
+            raise ValueError(
+                f"Record {record_id} has the labels {of_record}, expected exactly one: the task is single-label. Give "
+                f"--problem_type {MULTI_LABEL}, or data of one label a record."
+            )
+    return rows.add_column("label", [names.index(of_record[0]) for of_record in labels])
+
+
+def _check_patients(splits: Mapping[str, Dataset]):
+    """No patient in two splits, whatever the corpus promises."""
+    seen: dict[str, str] = {}
+    for split, rows in splits.items():
+        for patient in {patient for patient in rows["patient_id"] if patient is not None}:
+            if seen.setdefault(patient, split) != split:
+                raise ValueError(
+                    f"Patient {patient!r} has records in the splits {seen[patient]!r} and {split!r}: a test would be "
+                    "on people that the model knows. Give all records of a patient one split."
+                )
+
+
+def class_weights(train: Dataset, names: Sequence[str], problem_type: str) -> torch.Tensor:
+    """Weights `(num_labels,)` that balance the classes of the training split, and of no other.
+
+    Multi-label: negatives by positives of each label, for its positives (`pos_weight` of binary cross-entropy). Single
+    label: the mean count of a class by that of the class. A class that does not occur in training gets 1.
+    """
+    counts = Counter(label for labels in train["labels"] for label in labels)
+    positives = np.array([counts[name] for name in names], dtype=float)
+    total = len(train) - positives if problem_type == MULTI_LABEL else positives.sum() / max((positives > 0).sum(), 1)
+    weights = np.where(positives > 0, total / np.maximum(positives, 1), 1.0)
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+class WindowRows(torch.utils.data.Dataset):
+    """Rows with a `window_start`, for [`EcgDataCollator`]: one row a record in training, at a place drawn anew each
+    time; one row a window of the feature extractor in evaluation.
+
+    One row a window, because the stock Trainer counts rows: a collator that made several windows of a row would lose
+    those of the last batch in `Trainer.evaluate`.
+
+    Args:
+        rows (`Dataset`): Stored rows of [`load_ecg`].
+        feature_extractor ([`EcgFeatureExtractor`]): What cuts the windows.
+        random (`bool`): Whether to draw, from torch's generator, hence by the seed of the Trainer.
+    """
+
+    def __init__(self, rows: Dataset, feature_extractor: EcgFeatureExtractor, random: bool):
+        self.rows, self.feature_extractor, self.random = rows, feature_extractor, random
+        self.windows: list[tuple[int, int]] = []
+        if not random:
+            for number, row in enumerate(rows):
+                starts = feature_extractor.window_starts(self._length(row["ecg"]))
+                self.windows += [(number, start) for start in starts]
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.random else len(self.windows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        if not self.random:
+            number, start = self.windows[number]
+            return self.rows[number] | {"window_start": start}
+        row = self.rows[number]
+        last = max(0, self._length(row["ecg"]) - self.feature_extractor.num_samples)
+        return row | {"window_start": int(torch.randint(last + 1, ()))}
+
+    def _length(self, ecg: Mapping[str, Any]) -> int:
+        """Samples at the model's rate; 0 for a record that the collator will refuse."""
+        num_samples = len(ecg["signal"]) // 2 // max(len(ecg["leads"]), 1)
+        try:
+            return self.feature_extractor.resampled_length(num_samples, ecg["sampling_rate"])
+        except (ValueError, ZeroDivisionError):
+            return 0

@@ -8,6 +8,7 @@ import logging
 import os
 import posixpath
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 LISTING = "RECORDS"
 # What a server sends must not decide how much is asked for.
-MAX_TEXT_BYTES, MAX_SIGNAL_BYTES, MAX_DEPTH = 64 << 20, 1 << 30, 5
+MAX_TEXT_BYTES, MAX_SIGNAL_BYTES, MAX_DEPTH, MAX_LISTINGS = 64 << 20, 1 << 30, 5, 100_000
+PAUSES_SECONDS = (1.0, 4.0, 16.0)
+"""Waited before a file is asked for again that the server failed to give."""
 
 
 def stream_wfdb(
@@ -38,9 +41,10 @@ def stream_wfdb(
 
     Raises:
         ValueError: if there is no list of records, or it names what is not inside the folder.
+        RuntimeError: while it is read, if the server keeps failing: a fault of the server is no fault of a record.
     """
     url = url.rstrip("/")
-    entries = [IndexEntry(name, name) for name in sorted(set(_list_records(url, 0)))]
+    entries = [IndexEntry(name, name) for name in sorted(set(_list_records(url)))]
     if not entries:
         raise ValueError(f"{url}/{LISTING} lists no records.")
     return datasets.IterableDataset.from_generator(
@@ -56,30 +60,58 @@ def stream_wfdb(
     )
 
 
-def _list_records(folder: str, depth: int) -> list[str]:
+def _list_records(url: str) -> list[str]:
     """Names of the records of a folder and those below it, relative to it."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"Expected at most {MAX_DEPTH} folders in one another, got {folder}.")
-    try:
-        text = _fetch(f"{folder}/{LISTING}", MAX_TEXT_BYTES).decode("utf-8", errors="replace")
-    except OSError as error:
-        raise ValueError(
-            f"Cannot read {folder}/{LISTING} ({type(error).__name__}: {error}). A stream needs this list of records, "
-            "one name a line without its ending."
-        ) from error
-    names = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        name = inside("", line.rstrip("/"))
-        names += (
-            [f"{name}/{n}" for n in _list_records(f"{folder}/{name}", depth + 1)] if line.endswith("/") else [name]
-        )
+    names, pending, num_listings, num_bytes = [], [""], 0, 0
+    while pending:
+        folder = pending.pop()
+        listing = posixpath.join(url, folder, LISTING)
+        num_listings += 1
+        if folder.count("/") > MAX_DEPTH or num_listings > MAX_LISTINGS or num_bytes > MAX_TEXT_BYTES:
+            raise ValueError(
+                f"Expected at most {MAX_LISTINGS} lists of {MAX_TEXT_BYTES} bytes together, {MAX_DEPTH} folders deep; "
+                f"{listing} is beyond that."
+            )
+        try:
+            content = _fetch(listing, MAX_TEXT_BYTES)
+        except OSError as error:
+            raise ValueError(
+                f"Cannot read {listing} ({type(error).__name__}: {error}). A stream needs this list of records, one "
+                "name a line without its ending."
+            ) from error
+        num_bytes += len(content)
+        for line in filter(None, map(str.strip, content.decode("utf-8", errors="replace").splitlines())):
+            name = folder + inside("", line.rstrip("/"))
+            if line.endswith("/"):
+                pending.append(f"{name}/")
+            else:
+                names.append(name)
     return names
 
 
 def _fetch(url: str, max_bytes: int) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: if the server says that there is none.
+        RuntimeError: if the server fails, also when it is asked again.
+    """
     file_system, path = url_to_fs(url)
-    with file_system.open(path, "rb") as file:
-        content = file.read(max_bytes + 1)
+    for pause in (*PAUSES_SECONDS, None):
+        try:
+            with file_system.open(path, "rb") as file:
+                content = file.read(max_bytes + 1)
+            break
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each file system has errors of its own: aiohttp's are no OSErrors
+            fault = error
+        if pause is None:
+            raise RuntimeError(
+                f"{url} could not be fetched in {len(PAUSES_SECONDS) + 1} tries ({type(fault).__name__}: {fault}). "
+                "The stream stops, so that no record is lost; go on from its state_dict."
+            ) from fault
+        time.sleep(pause)
     if len(content) > max_bytes:
         raise ValueError(f"Expected at most {max_bytes} bytes at {url}.")
     return content

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from datasets.distributed import split_dataset_by_node
 
-from ecg_transformers.data import load_ecg
+from ecg_transformers.data import load_ecg, remote_wfdb
 from ecg_transformers.data.bad_records import BadRecordError, read_report
 
 
@@ -53,6 +53,46 @@ def test_records_stream_from_a_server(records):
         server.server_close()
     assert [row["record_id"] for row in rows] == ["a/r0", "a/r2", "a/r4", "a/r6", "b/r1", "b/r3", "b/r5"]
     assert rows[0]["ecg"]["signal"].shape == (2, 50)
+
+
+class FailingHandler(Handler):
+    """Answers 500 so many times before it gives the signals of r2."""
+
+    faults: int
+
+    def do_GET(self):
+        if self.path.endswith("a/r2.dat") and type(self).faults > 0:
+            type(self).faults -= 1
+            return self.send_error(500)
+        return super().do_GET()
+
+
+@pytest.mark.parametrize("faults", [2, 1000])
+def test_a_fault_of_the_server_is_no_fault_of_a_record(records, faults, monkeypatch):
+    monkeypatch.setattr(remote_wfdb, "PAUSES_SECONDS", (0, 0, 0))
+    handler = type("FailsSometimes", (FailingHandler,), {"faults": faults})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(records)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        stream = load_ecg("wfdb", f"http://127.0.0.1:{server.server_port}/", streaming=True)
+        if faults == 2:
+            assert len(list(stream)) == 7
+        else:
+            with pytest.raises(RuntimeError, match="a/r2.dat could not be fetched in 4 tries"):
+                list(stream)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_server_cannot_list_without_end(records, monkeypatch):
+    monkeypatch.setattr(remote_wfdb, "MAX_LISTINGS", 20)
+    (records / "RECORDS").write_text("".join(f"f{number}/\n" for number in range(40)))
+    for number in range(40):
+        (records / f"f{number}").mkdir()
+        (records / f"f{number}" / "RECORDS").write_text("r\n")
+    with pytest.raises(ValueError, match="Expected at most 20 lists"):
+        load_ecg("wfdb", in_memory(records), streaming=True)
 
 
 def test_multi_segment_records_are_fetched_whole(records):

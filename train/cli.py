@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": ("ecg_transformers.train.compare", "pretraining methods on equal terms: one table, one picture"),
     "embed": ("ecg_transformers.train.embed", "write the features of recordings to Parquet or npz"),
     "prepare": ("ecg_transformers.train.prepare", "convert a corpus once to Parquet shards that stream from anywhere"),
+    "push": ("ecg_transformers.hub.push", "publish a prepared corpus as a dataset on the Hub"),
     "info": ("ecg_transformers.train.info", "what a file or folder holds and what is odd about it"),
     "convert": ("ecg_transformers.hub.convert", "turn an authors' checkpoint into one that from_pretrained loads"),
 }
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         "compare": _compare_arguments,
         "embed": _embed_arguments,
         "prepare": _prepare_arguments,
+        "push": _push_arguments,
         "info": _info_arguments,
         "convert": _convert_arguments,
     }
@@ -195,6 +197,15 @@ def _prepare_arguments(parser: argparse.ArgumentParser):
     _output_argument(parser)
 
 
+def _push_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--folder", required=True, metavar="DIR", help="what `prepare` wrote")
+    parser.add_argument("--repo_id", required=True, metavar="OWNER/NAME", help="dataset repository, created if new")
+    parser.add_argument("--private", action="store_true", help="make the new repository private")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch, created if new (default: the main one)")
+    parser.add_argument("--licence", metavar="NAME", help="of the recordings, where the corpus does not state it")
+    parser.set_defaults(output_dir=None)
+
+
 def _info_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("path", metavar="PATH", help="a recording, or a folder of recordings")
     parser.add_argument("--leads", nargs="+", metavar="LEAD", help="for files that do not say it, in their order")
@@ -260,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
     if rest and args.command not in FREE_FLAGS:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    for noisy in ("httpx", "httpcore", "datasets", "filelock", "matplotlib"):
+    for noisy in ("httpx", "httpx2", "httpcore", "datasets", "filelock", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     args.rest, args.argv = rest, list(sys.argv[1:] if argv is None else argv)
     # Threads that spin while they wait cost 10 times the run time as soon as anything else uses a core; libgomp reads

@@ -1,0 +1,290 @@
+"""A prepared corpus goes to the Hub and comes back, by the real client and a server on 127.0.0.1."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from ecg_transformers.data import load_ecg, prepare_corpus
+from ecg_transformers.data.prepared import read_manifest
+from ecg_transformers.hub.push import push_prepared
+from ecg_transformers.train.cli import main
+
+RECORDS = Path(__file__).parents[1] / "fixtures" / "wfdb" / "ptb-xl"
+REPO = "owner/ptb-xl"
+TOKEN = {"token": "hf_owner"}
+
+
+@pytest.fixture(scope="session")
+def prepared_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    prepare_corpus("ptb-xl", RECORDS, folder / "ptb-xl", sampling_rate=100)
+    prepare_corpus("wfdb", RECORDS, folder / "wfdb")
+    return folder
+
+
+@pytest.fixture
+def prepared(prepared_once, tmp_path):
+    """Five recordings in four shards of three splits."""
+    return Path(shutil.copytree(prepared_once / "ptb-xl", tmp_path / "ptb-xl"))
+
+
+@pytest.fixture
+def own_records(prepared_once, tmp_path):
+    """A corpus whose licence is for its owner to state."""
+    return Path(shutil.copytree(prepared_once / "wfdb", tmp_path / "wfdb"))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def without_attributes(files):
+    return {path: content for path, content in files.items() if path != ".gitattributes"}
+
+
+def puts(hub):
+    return [request.path for request in hub.requests if request.method == "PUT"]
+
+
+def commits(hub, repo_id=REPO):
+    return list(hub.repos["datasets", repo_id].messages.values())
+
+
+def refusal(folder, repo_id=REPO, **settings):
+    with pytest.raises(ValueError) as caught:
+        push_prepared(folder, repo_id, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_push_makes_a_repository_of_the_same_files_in_one_commit(hub, prepared):
+    assert push_prepared(prepared, REPO, **TOKEN) == "hf://datasets/owner/ptb-xl"
+    assert without_attributes(hub.files("datasets", REPO)) == contents(prepared)
+    assert len(commits(hub)) == 2 and "ptb-xl, prepared" in commits(hub)[1]
+    assert not hub.repos["datasets", REPO].private
+
+
+def test_files_that_are_not_of_the_corpus_are_left_at_home(hub, prepared):
+    before = contents(prepared)
+    (prepared / "notes.txt").write_text("mine")
+    (prepared / ".train.parquet.part").write_text("left by a run that was killed")
+    push_prepared(prepared, REPO, **TOKEN)
+    assert without_attributes(hub.files("datasets", REPO)) == before
+
+
+def test_the_second_push_sends_nothing(hub, prepared):
+    push_prepared(prepared, REPO, **TOKEN)
+    hub.requests.clear()
+    push_prepared(prepared, REPO, **TOKEN)
+    assert hub.requests and not hub.uploads() and len(commits(hub)) == 2
+
+
+def test_only_what_changed_is_sent(hub, prepared):
+    push_prepared(prepared, REPO, **TOKEN)
+    (prepared / "README.md").write_text((prepared / "README.md").read_text() + "\nRead the paper first.\n")
+    hub.requests.clear()
+    push_prepared(prepared, REPO, **TOKEN)
+    assert not puts(hub) and without_attributes(hub.files("datasets", REPO)) == contents(prepared)
+
+
+def test_an_interrupted_push_shows_nothing_and_goes_on_where_it_stopped(hub, prepared, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits longer before each retry
+    hub.uploads_before_drop = 2
+    assert "Run the same command again" in refusal(prepared, **TOKEN)
+    assert not without_attributes(hub.files("datasets", REPO))
+    hub.uploads_before_drop = None
+    hub.requests.clear()
+    push_prepared(prepared, REPO, **TOKEN)
+    assert len(puts(hub)) == 2 and without_attributes(hub.files("datasets", REPO)) == contents(prepared)
+
+
+def test_a_connection_that_breaks_for_a_moment_is_tried_again(hub, prepared, monkeypatch):
+    hub.uploads_before_drop = 2
+    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(hub, "uploads_before_drop", None))
+    push_prepared(prepared, REPO, **TOKEN)
+    assert without_attributes(hub.files("datasets", REPO)) == contents(prepared)
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        ("hf_wrong", "does not accept the token"),
+        (None, "does not accept the token, or there is none"),
+        ("hf_reader", "needs write permission for 'owner'"),
+        ("hf_stranger", "needs write permission for 'owner'"),
+    ],
+)
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_token_that_may_not_write_is_one_sentence(hub, prepared, token, says, exists):
+    if exists:
+        hub.create("datasets", REPO)
+    assert says in refusal(prepared, token=token)
+    assert not hub.uploads()
+
+
+def test_a_private_repository_of_others_is_not_to_be_written(hub, prepared):
+    hub.create("datasets", REPO, private=True)
+    assert "needs write permission" in refusal(prepared, token="hf_stranger")
+
+
+def test_offline_mode_is_named(prepared, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in refusal(prepared, **TOKEN)
+
+
+def test_a_licence_that_nobody_stated_stops_the_push_before_anything_is_asked(hub, own_records):
+    assert "'that of the recordings'" in refusal(own_records, **TOKEN)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("licence", ["", " ", "unknown", "verify on its page", "yours", "other"])
+def test_these_are_no_licences(hub, own_records, licence):
+    assert "not settled" in refusal(own_records, licence=licence, **TOKEN)
+
+
+@pytest.mark.parametrize("licence", ["CC BY 4.0", "cc-by-4.0"])
+def test_the_licence_that_is_stated_goes_into_card_and_manifest_there_not_here(hub, own_records, licence):
+    before = contents(own_records)
+    push_prepared(own_records, "owner/mine", licence=licence, **TOKEN)
+    there = hub.files("datasets", "owner/mine")
+    card = there["README.md"].decode()
+    assert "license: cc-by-4.0" in card and "Licence of the recordings: CC BY 4.0." in card
+    assert json.loads(there["manifest.json"])["licence"] == "CC BY 4.0"
+    assert contents(own_records) == before
+
+
+def test_a_damaged_shard_is_not_published(hub, prepared):
+    shard = next(prepared.glob("train-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\0")
+    assert "is damaged" in refusal(prepared, **TOKEN)
+    assert not hub.requests
+
+
+def test_an_unfinished_folder_is_not_published(hub, prepared):
+    (prepared / "manifest.json").unlink()
+    assert "unfinished" in refusal(prepared, **TOKEN)
+    assert not hub.requests
+
+
+def test_another_conversion_is_not_written_over(hub, prepared, own_records):
+    push_prepared(prepared, REPO, **TOKEN)
+    assert "another conversion (corpus 'ptb-xl'" in refusal(own_records, licence="CC BY 4.0", **TOKEN)
+    assert without_attributes(hub.files("datasets", REPO)) == contents(prepared)
+
+
+def test_a_repository_with_other_files_is_left_as_it_is(hub, prepared):
+    repo = hub.create("datasets", REPO)
+    hub.commit(repo, "main", {"table.csv": hub.store(b"a,b\n")}, "mine")
+    for revision in (None, "new"):
+        assert "other files (table.csv" in refusal(prepared, revision=revision, **TOKEN)
+    assert hub.files("datasets", REPO) == {"table.csv": b"a,b\n"} and set(repo.branches) == {"main"}
+
+
+def test_private_is_private(hub, prepared):
+    push_prepared(prepared, REPO, private=True, **TOKEN)
+    assert hub.repos["datasets", REPO].private
+
+
+def test_a_public_repository_does_not_get_what_should_be_private(hub, prepared):
+    hub.create("datasets", REPO)
+    assert "is public" in refusal(prepared, private=True, **TOKEN)
+    assert not hub.uploads()
+
+
+def test_a_commit_of_someone_else_in_the_meantime_is_kept(hub, prepared, monkeypatch):
+    upload = HfApi.preupload_lfs_files
+
+    def interfere(self, *args, **settings):
+        hub.commit(hub.repos["datasets", REPO], "main", {"README.md": hub.store(b"theirs")}, "theirs")
+        return upload(self, *args, **settings)
+
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", interfere)
+    assert "Someone else has committed" in refusal(prepared, **TOKEN)
+    assert hub.files("datasets", REPO) == {"README.md": b"theirs"}
+
+
+def test_a_branch_is_made_and_main_stays(hub, prepared):
+    for _ in range(2):
+        location = push_prepared(prepared, REPO, revision="first/try", **TOKEN)
+    assert location == "hf://datasets/owner/ptb-xl@first%2Ftry"
+    assert not without_attributes(hub.files("datasets", REPO))
+    assert without_attributes(hub.files("datasets", REPO, "first/try")) == contents(prepared)
+    assert read_manifest(location) == read_manifest(prepared)
+
+
+def rows_of(dataset):
+    return [
+        {**row, "ecg": {**row["ecg"], "gain": list(row["ecg"]["gain"]), "leads": list(row["ecg"]["leads"])}}
+        for row in dataset
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_the_stream_from_the_hub_has_the_records_of_the_folder(hub, prepared, split):
+    location = push_prepared(prepared, REPO, **TOKEN)
+    streams = [
+        load_ecg("prepared", at, split=split, streaming=True, decode=False, verify=True) for at in (location, prepared)
+    ]
+    there, here = map(rows_of, streams)
+    assert here and there == here
+
+
+PLAIN = """
+import datasets, json, sys
+rows = []
+for split in ("train", "validation", "test"):
+    for row in datasets.load_dataset(sys.argv[1], split=split, streaming=True):
+        rows.append([split, row["record_id"], row["labels"], row["ecg"]["signal"].hex(), row["ecg"]["leads"]])
+assert not any(name.startswith("ecg_transformers") for name in sys.modules)
+print(json.dumps(rows))
+"""
+
+
+def test_datasets_alone_streams_the_same_records_by_the_card(hub, prepared, tmp_path):
+    push_prepared(prepared, REPO, **TOKEN)
+    environment = os.environ | hub.client_environment(tmp_path / "home") | {"USE_TORCH": "0"}
+    command = [sys.executable, "-c", PLAIN, REPO]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert child.returncode == 0, child.stderr[-2000:]
+    expected = [
+        [split, row["record_id"], row["labels"], row["ecg"]["signal"].hex(), row["ecg"]["leads"]]
+        for split in ("train", "validation", "test")
+        for row in load_ecg("prepared", prepared, split=split, streaming=True, decode=False)
+    ]
+    assert json.loads(child.stdout) == expected and len(expected) == 5
+
+
+def test_the_command_pushes_and_says_how_to_load(hub, prepared, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    assert main(["push", "--folder", str(prepared), "--repo_id", REPO, "--private"]) == 0
+    said = capsys.readouterr().err
+    assert 'load_ecg("prepared", "hf://datasets/owner/ptb-xl"' in said and 'load_dataset("owner/ptb-xl"' in said
+    assert hub.repos["datasets", REPO].private
+
+
+def test_the_command_says_one_sentence_where_the_token_is_wrong(hub, prepared, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert main(["push", "--folder", str(prepared), "--repo_id", REPO]) == 1
+    said = capsys.readouterr().err
+    assert "ecg-transformers push: " in said and "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_command_and_stream_work_in_processes_of_their_own(hub, prepared, tmp_path):
+    environment = os.environ | hub.client_environment(tmp_path / "home", "hf_owner")
+    push = ["-m", "ecg_transformers.train.cli", "push", "--folder", str(prepared), "--repo_id", REPO, "--private"]
+    count = (
+        "from ecg_transformers.data import load_ecg; "
+        f"print(len(list(load_ecg('prepared', 'hf://datasets/{REPO}', streaming=True))))"
+    )
+    for command in (push, ["-c", count]):
+        child = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+        assert child.returncode == 0, child.stderr[-2000:]
+    assert child.stdout.strip() == "3"

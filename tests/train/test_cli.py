@@ -140,9 +140,9 @@ def test_a_run_that_takes_no_step_saves_nothing(tiny_yaml, tmp_path, capsys):
     assert not (folder / "model.safetensors").exists()
 
 
-def test_debug_shows_the_traceback():
+def test_debug_shows_the_traceback(tmp_path):
     with pytest.raises(ValueError, match="nosuch"):
-        main(["pretrain", "--config", "nosuch", "--output_dir", "x", "--debug"])
+        main(["pretrain", "--config", "nosuch", "--output_dir", str(tmp_path), "--debug"])
 
 
 def test_a_pretrained_folder_goes_through_evaluate_and_embed(tiny_yaml, tmp_path):

@@ -197,7 +197,7 @@ def test_record_that_is_mended_comes_with_the_next_call(records, write_record, t
     assert sum(path.stat().st_mtime_ns != time for path, time in before.items()) == 1
 
 
-@pytest.mark.parametrize("num_proc", [1, 2])
+@pytest.mark.parametrize("num_proc", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_first_bad_record_stops_the_conversion_on_request(records, write_record, tmp_path, num_proc):
     write_record("r05", checksums=[1, 2])
     with pytest.raises(BadRecordError, match="Record r05: Checksum"):

@@ -300,6 +300,7 @@ def test_prepared_again_elsewhere_the_cache_serves_the_new_content(few_shards, w
     assert len(load_ecg("prepared", few_shards, cache_dir=tmp_path / "cache")) == 6
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_program_may_end_in_the_middle_of_a_stream_without_complaint(prepared):
     code = (
         "from ecg_transformers.data import load_ecg\n"

@@ -61,13 +61,12 @@ def test_formats_know_no_corpora():
 
 
 def test_importing_the_models_loads_nothing_heavy_beyond_transformers():
-    list_heavy = f"print([m for m in {HEAVY!r} if m in sys.modules])"
-    base = "import sys; from transformers import PreTrainedModel, AutoModel, AutoFeatureExtractor; "
-    loaded = [
-        subprocess.run([sys.executable, "-c", code + list_heavy], capture_output=True, text=True, check=True).stdout
-        for code in (base, base + "import ecg_transformers.modeling; ")
-    ]
-    assert loaded[0] == loaded[1]
+    list_heavy = f"print([m for m in {HEAVY!r} if m in sys.modules]); "
+    code = "import sys; from transformers import PreTrainedModel, AutoModel, AutoFeatureExtractor; "
+    code += list_heavy + "import ecg_transformers.modeling; " + list_heavy
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = ran.stdout.splitlines()
+    assert before == after
 
 
 def test_no_file_is_longer_than_one_can_read():

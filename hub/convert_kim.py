@@ -5,7 +5,6 @@ model (prefixes `encoder.`, `target_encoder.`, `predictor.`) converts too. The f
 order q, k, v, each head by head, as ours, so the split is exact.
 """
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +17,8 @@ from ecg_transformers.modeling import (
     EcgViTModel,
 )
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS
+
+from .checkpoint_keys import check_fits, count_blocks
 
 PUBLISHED_NUM_ATTENTION_HEADS = 16
 PUBLISHED_PREDICTOR_NUM_ATTENTION_HEADS = 12
@@ -102,19 +103,7 @@ def convert_kim_checkpoint(
 def load_kim_state_dict(model: EcgViTModel | EcgJepaForPreTraining, state: dict[str, torch.Tensor]) -> None:
     """Copies Kim's tensors into `model`; every key of the file and of the model has to be accounted for."""
     expected = kim_state_dict(model)
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unexpected:
-        raise ValueError(
-            f"The checkpoint does not fit the model. Missing keys: {missing or 'none'}. "
-            f"Unexpected keys: {unexpected or 'none'}."
-        )
-    shapes = {
-        key: (tuple(expected[key].shape), tuple(state[key].shape))
-        for key in expected
-        if expected[key].shape != state[key].shape
-    }
-    if shapes:
-        raise ValueError(f"The checkpoint does not fit the model. Shapes expected and found: {shapes}.")
+    check_fits(expected, state)
     for key in (key for key in expected if key.endswith("pos_embed")):
         difference = (expected[key] - state[key]).abs().max().item()
         if not difference <= POSITION_TOLERANCE:
@@ -174,8 +163,3 @@ def _stack_keys(num_layers, our_prefix, kim_prefix, kim_blocks, outer) -> list[t
 def kim_feature_extractor(config: EcgViTConfig) -> EcgFeatureExtractor:
     """The input of the published pretraining: raw millivolts, no filter."""
     return EcgFeatureExtractor(leads=config.leads, sampling_rate=config.sampling_rate, num_samples=config.num_samples)
-
-
-def count_blocks(state: dict, prefix: str) -> int:
-    """Number of different integers that follow `prefix` in the keys."""
-    return len({match.group(1) for key in state if (match := re.match(re.escape(prefix) + r"(\d+)\.", key))})

@@ -14,6 +14,7 @@ theirs too. Position tables are in no file.
 """
 
 import re
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,8 +29,13 @@ from ecg_transformers.modeling.configuration_lejepa import LeJepaConfig
 from ecg_transformers.modeling.leads import STANDARD_LEADS, canonical_leads
 from ecg_transformers.modeling.modeling_lejepa import LeJepaForPreTraining
 
-from .convert_kim import count_blocks
-from .convert_weimann import RENAMES, SINGLE_LABEL_TASK, SUPERCLASSES
+from .checkpoint_keys import (
+    count_blocks,
+    fixed_statistics_extractor,
+    fused_state_dict,
+    load_fused_state_dict,
+)
+from .convert_weimann import CLIP, PUBLISHED_EVALUATION, RENAMES, SINGLE_LABEL_TASK, SUPERCLASSES
 
 # Standard deviation of each lead in millivolts, by which the authors divide; the means of MIMIC-IV-ECG are taken as 0.
 # In the order of their files, of which MIMIC's has aVF before aVL.
@@ -41,7 +47,6 @@ STATISTICS_MV = {
     "mimic-iv-ecg": (MIMIC_LEADS, (0.0,) * 12, MIMIC_STDS_MV),
     "ptb-xl": (STANDARD_LEADS, PTB_XL_MEANS_MV, PTB_XL_STDS_MV),
 }
-CLIP = 5.0
 
 # What the published settings say where a file's `config` does not.
 PUBLISHED = {
@@ -57,7 +62,6 @@ PUBLISHED = {
     "amplitude_scale": (0.8, 1.2),
     "noise_std": 0.05,
 }
-PUBLISHED_EVALUATION = {"crop_duration": 2.5, "crop_stride": 1.25, "use_register": True}
 ATTENTIVE_POOLER_HEADS = 6  # written into the authors' code
 
 PROJECTOR_NAMES = {"fc1": "net.0", "norm1": "net.1", "fc2": "net.3", "norm2": "net.4", "fc3": "net.6"}
@@ -181,39 +185,12 @@ def _check_leads(config: EcgViTConfig, state: dict):
 
 def load_lejepa_state_dict(model: Model, state: dict[str, torch.Tensor]) -> None:
     """Copies LeJEPA-ECG's tensors into `model`; every key of the file and of the model has to be accounted for."""
-    expected = lejepa_state_dict(model)
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unexpected:
-        raise ValueError(
-            f"The checkpoint does not fit the model. Missing keys: {missing or 'none'}. "
-            f"Unexpected keys: {unexpected or 'none'}."
-        )
-    shapes = {
-        key: (tuple(expected[key].shape), tuple(state[key].shape))
-        for key in expected
-        if expected[key].shape != state[key].shape
-    }
-    if shapes:
-        raise ValueError(f"The checkpoint does not fit the model. Shapes expected and found: {shapes}.")
-    ours = {}
-    for our_key, tensor in model.state_dict().items():
-        part, num_parts = _part_of(our_key)
-        theirs = state[_their_key(model, our_key)]
-        ours[our_key] = (theirs.chunk(num_parts)[part] if num_parts > 1 else theirs).reshape(tensor.shape)
-    model.load_state_dict(ours, strict=True)
+    load_fused_state_dict(model, state, partial(_their_key, model))
 
 
 def lejepa_state_dict(model: Model) -> dict[str, torch.Tensor]:
     """The way back: our weights under the authors' names, q, k and v fused, patch weights as those of a Conv1d."""
-    parts = {}
-    for our_key, tensor in model.state_dict().items():
-        parts.setdefault(_their_key(model, our_key), {})[_part_of(our_key)[0]] = tensor
-    state = {}
-    for key, tensors in parts.items():
-        state[key] = torch.cat([tensors[part] for part in sorted(tensors)]) if len(tensors) > 1 else tensors[0]
-    projection = state["encoder.patch_embed.proj.weight"]
-    state["encoder.patch_embed.proj.weight"] = projection.unflatten(1, (len(model.config.position_leads), -1))
-    return state
+    return fused_state_dict(model, partial(_their_key, model))
 
 
 def _their_key(model: Model, key: str) -> str:
@@ -228,15 +205,6 @@ def _their_key(model: Model, key: str) -> str:
     for pattern, replacement in RENAMES:
         key = re.sub(pattern, replacement, key)
     return key
-
-
-def _part_of(key: str) -> tuple[int, int]:
-    """Which of how many parts of their tensor ours is: q, k and v are one matrix, k and v of the pooler another."""
-    if match := re.search(r"\.attention\.([qkv])_proj\.", key):
-        return "qkv".index(match[1]), 3
-    if match := re.search(r"attentive_pooler\.([kv])_proj\.", key):
-        return "kv".index(match[1]), 2
-    return 0, 1
 
 
 def lejepa_feature_extractor(model: Model, checkpoint: dict, dataset: str | None = None) -> EcgFeatureExtractor:
@@ -262,19 +230,5 @@ def lejepa_feature_extractor(model: Model, checkpoint: dict, dataset: str | None
         order, means, stds = STATISTICS_MV[dataset]
         columns = [order.index(lead) for lead in config.leads]
         means, stds = ([values[column] for column in columns] for values in (means, stds))
-    windows = {}
-    if isinstance(model, EcgViTForSequenceClassification):
-        evaluation = PUBLISHED_EVALUATION | checkpoint.get("eval_config", {})
-        stride = round(evaluation["crop_stride"] * config.sampling_rate)
-        windows = {"long_records": "all", "window_stride_samples": stride}
-    return EcgFeatureExtractor(
-        leads=config.leads,
-        sampling_rate=config.sampling_rate,
-        num_samples=config.num_samples,
-        normalization="fixed",
-        lead_means=means,
-        lead_stds=stds,
-        clip=CLIP,
-        nan_policy="interpolate",
-        **windows,
-    )
+    evaluation = PUBLISHED_EVALUATION | checkpoint.get("eval_config", {})
+    return fixed_statistics_extractor(model, means, stds, CLIP, evaluation["crop_stride"])

@@ -32,7 +32,7 @@ from ecg_transformers.modeling.modeling_st_mem import (
     StMemModel,
 )
 
-from .convert_kim import count_blocks
+from .checkpoint_keys import check_fits, count_blocks
 
 PUBLISHED_SAMPLING_RATE = 250
 HEAD_DIM = 64  # of every published model, whatever its width
@@ -163,21 +163,8 @@ def _configuration(state, prefix: str, method: str, leads: tuple[str, ...]) -> d
 def load_st_mem_state_dict(model: MaskedAutoencoderPreTrainedModel, state: dict[str, torch.Tensor]) -> None:
     """Copies the authors' tensors into `model`; every key of the file and of the model has to be accounted for."""
     expected = st_mem_state_dict(model)
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     # A copy of the whole model without the alias loses nothing.
-    missing = [key for key in missing if not _is_alias(model, key)]
-    if missing or unexpected:
-        raise ValueError(
-            f"The checkpoint does not fit the model. Missing keys: {missing or 'none'}. "
-            f"Unexpected keys: {unexpected or 'none'}."
-        )
-    shapes = {
-        key: (tuple(expected[key].shape), tuple(tensor.shape))
-        for key, tensor in state.items()
-        if expected[key].shape != tensor.shape
-    }
-    if shapes:
-        raise ValueError(f"The checkpoint does not fit the model. Shapes expected and found: {shapes}.")
+    check_fits({key: tensor for key, tensor in expected.items() if key in state or not _is_alias(model, key)}, state)
     for key, tensor in state.items():
         if _is_alias(model, key) and not torch.equal(tensor, state["encoder." + key]):
             raise ValueError(f"The two copies of the patch embedding, {key!r} and 'encoder.{key}', differ.")

@@ -13,6 +13,7 @@ without `strict`, such files lose it without a word. Here the tensors decide. Po
 """
 
 import re
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,7 +29,12 @@ from ecg_transformers.modeling import (
 )
 from ecg_transformers.modeling.leads import STANDARD_LEADS, canonical_leads
 
-from .convert_kim import count_blocks
+from .checkpoint_keys import (
+    count_blocks,
+    fixed_statistics_extractor,
+    fused_state_dict,
+    load_fused_state_dict,
+)
 
 NUMPY_GLOBALS = [
     np.ndarray,
@@ -240,36 +246,12 @@ def _published_heads(by_width: dict[int, int], width: int, field: str) -> int:
 
 def load_weimann_state_dict(model: Model, state: dict[str, torch.Tensor]) -> None:
     """Copies Weimann's tensors into `model`; every key of the file and of the model has to be accounted for."""
-    expected = weimann_state_dict(model)
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unexpected:
-        raise ValueError(
-            f"The checkpoint does not fit the model. Missing keys: {missing or 'none'}. "
-            f"Unexpected keys: {unexpected or 'none'}."
-        )
-    shapes = {
-        key: (tuple(expected[key].shape), tuple(state[key].shape))
-        for key in expected
-        if expected[key].shape != state[key].shape
-    }
-    if shapes:
-        raise ValueError(f"The checkpoint does not fit the model. Shapes expected and found: {shapes}.")
-    ours = {}
-    for our_key, tensor in model.state_dict().items():
-        part, num_parts = _part_of(our_key)
-        ours[our_key] = state[_their_key(model, our_key)].chunk(num_parts)[part].reshape(tensor.shape)
-    model.load_state_dict(ours, strict=True)
+    load_fused_state_dict(model, state, partial(_their_key, model))
 
 
 def weimann_state_dict(model: Model) -> dict[str, torch.Tensor]:
     """The way back: our weights under Weimann's names, q, k and v fused, patch weights as those of a Conv1d."""
-    parts = {}
-    for our_key, tensor in model.state_dict().items():
-        parts.setdefault(_their_key(model, our_key), {})[_part_of(our_key)[0]] = tensor
-    state = {key: torch.cat([tensors[part] for part in sorted(tensors)]) for key, tensors in parts.items()}
-    for key in (key for key in state if key.endswith("patch_embed.proj.weight")):
-        state[key] = state[key].unflatten(1, (len(model.config.position_leads), -1))
-    return state
+    return fused_state_dict(model, partial(_their_key, model))
 
 
 def _their_key(model: Model, key: str) -> str:
@@ -290,15 +272,6 @@ def _their_key(model: Model, key: str) -> str:
     for pattern, replacement in RENAMES:
         key = re.sub(pattern, replacement, key)
     return key
-
-
-def _part_of(key: str) -> tuple[int, int]:
-    """Which of how many parts of their tensor ours is: q, k and v are one matrix, k and v of the pooler another."""
-    if match := re.search(r"\.attention\.([qkv])_proj\.", key):
-        return "qkv".index(match[1]), 3
-    if match := re.search(r"attentive_pooler\.([kv])_proj\.", key):
-        return "kv".index(match[1]), 2
-    return 0, 1
 
 
 def weimann_feature_extractor(model: Model, checkpoint: dict, dataset: str | None = None) -> EcgFeatureExtractor:
@@ -328,19 +301,5 @@ def weimann_feature_extractor(model: Model, checkpoint: dict, dataset: str | Non
             raise ValueError(f"No statistics are known of {dataset!r}. Expected one of {sorted(STATISTICS_MV)}.")
         columns = [STANDARD_LEADS.index(lead) for lead in config.leads]
         means, stds = ([values[column] for column in columns] for values in STATISTICS_MV[dataset])
-    windows = {}
-    if isinstance(model, EcgViTForSequenceClassification):
-        evaluation = PUBLISHED_EVALUATION | checkpoint.get("eval_config", {})
-        stride = round(evaluation["crop_stride"] * config.sampling_rate)
-        windows = {"long_records": "all", "window_stride_samples": stride}
-    return EcgFeatureExtractor(
-        leads=config.leads,
-        sampling_rate=config.sampling_rate,
-        num_samples=config.num_samples,
-        normalization="fixed",
-        lead_means=means,
-        lead_stds=stds,
-        clip=CLIP,
-        nan_policy="interpolate",
-        **windows,
-    )
+    evaluation = PUBLISHED_EVALUATION | checkpoint.get("eval_config", {})
+    return fixed_statistics_extractor(model, means, stds, CLIP, evaluation["crop_stride"])

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -176,4 +177,4 @@ def shards_of(entries: Sequence[IndexEntry]) -> list[tuple[IndexEntry, ...]]:
     """Divides entries, in order, into parts of nearly equal length."""
     num_shards = num_shards_of(len(entries))
     bounds = [len(entries) * number // num_shards for number in range(num_shards + 1)] if num_shards else []
-    return [tuple(entries[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [tuple(entries[start:stop]) for start, stop in pairwise(bounds)]

@@ -248,8 +248,14 @@ def predictions_table(rows: Sequence[Row], test: TestSet) -> pa.Table:
         variants = [("fixed" if row.selected else None, row.scores), ("fold 9", row.selected)]
         for variant, by_seed in variants:
             for seed, array in by_seed.items():
-                facts = (row.method, row.kind, row.labelled_fraction, variant, seed)
-                for name, value in zip(columns, facts, strict=False):
+                facts = {
+                    "method": row.method,
+                    "row": row.kind,
+                    "labelled_fraction": row.labelled_fraction,
+                    "C": variant,
+                    "seed": seed,
+                }
+                for name, value in facts.items():
                     columns[name] += [value] * len(array)
                 columns["record_id"] += test.record_ids
                 columns["patient_id"] += test.patient_ids

@@ -21,11 +21,12 @@ import numpy as np
 from ...modeling.leads import STANDARD_LEADS
 from ..corpus import IndexEntry
 from ..formats.matlab5_struct import read_struct
+from ..formats.wfdb_comments import SEXES
 from ..records import EcgRecord
 from .cinc_snomed import SNOMED_TASKS, snomed_label_names, snomed_labels
 from .cinc_source import CincSource, cinc_corpus, find_records, one_form, read_with_codes
 from .splits import split_by_hash
-from .tables import SEXES, walk, warn_if_partial
+from .tables import walk, warn_if_partial
 
 CPSC2018_SOURCE = CincSource("cpsc2018", "CPSC2018", "A", 4, count=6877)
 

@@ -37,6 +37,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..corpus import SPLITS, Corpus, IndexEntry
+from ..formats.wfdb_comments import SEXES
 from ..recording_file import read_recording
 from ..records import EcgRecord
 from ..safe_paths import inside
@@ -69,7 +70,7 @@ _KINDS = dict.fromkeys(OPTIONS, is_text)
 _KINDS |= {"labels": is_text_or_texts, "leads": is_texts, "rename_leads": is_mapping_of_texts}
 _KINDS |= {"sampling_rate": is_number, "step": is_number}
 _SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation", "dev": "validation"}
-_SEXES = {"male": "male", "m": "male", "female": "female", "f": "female", "": None}
+_SEXES = SEXES | {"": None}
 _LIKELY_SEPARATORS = (";", "|")
 
 

@@ -18,9 +18,10 @@ from typing import Any
 from ...modeling.leads import STANDARD_LEADS
 from ..corpus import Corpus, IndexEntry
 from ..formats.wfdb_annotations import WfdbAnnotations, read_annotations
+from ..formats.wfdb_comments import SEXES
 from ..formats.wfdb_reader import read_record
 from ..records import EcgRecord
-from .tables import SEXES, file_names, fill_in, index_rows, warn_if_partial
+from .tables import file_names, fill_in, index_rows, warn_if_partial
 
 EXPECTED_COUNT = 200
 RHYTHMS = (

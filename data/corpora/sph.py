@@ -17,10 +17,11 @@ from ...modeling.leads import STANDARD_LEADS
 from ..corpus import Corpus, IndexEntry
 from ..formats.hdf5_file import open_dataset
 from ..formats.limits import LIBRARY_ERRORS
+from ..formats.wfdb_comments import SEXES
 from ..records import EcgRecord
 from ..safe_paths import inside
 from .splits import split_by_hash
-from .tables import SEXES, file_names, fill_in, index_rows, number, warn_if_partial
+from .tables import file_names, fill_in, index_rows, number, warn_if_partial
 
 EXPECTED_COUNT = 25_770
 SAMPLING_RATE = 500.0

@@ -12,7 +12,6 @@ from ..records import EcgRecord
 logger = logging.getLogger(__name__)
 
 ROW_ERRORS = (KeyError, ValueError, SyntaxError, TypeError, AttributeError, OverflowError, IndexError)
-SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 _TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None, "nan": None}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 _COMMENT = re.compile(r"<?([^:>]+)>?\s*:\s*(.*)$")
 _MIT_BIH_COMMENT = re.compile(r"(\d+)\s+([MF])\b")  # "69 M 1085 1629 x1"
-_SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
 
 def parse_comments(comments: Sequence[str]) -> dict[str, Any]:
@@ -27,8 +27,8 @@ def parse_comments(comments: Sequence[str]) -> dict[str, Any]:
         fields.setdefault("sex", mit_bih[2])
     if re.fullmatch(r"\d+(\.\d+)?", fields.get("age", "")):
         known["age"] = float(fields["age"])
-    if fields.get("sex", "").lower() in _SEXES:
-        known["sex"] = _SEXES[fields["sex"].lower()]
+    if fields.get("sex", "").lower() in SEXES:
+        known["sex"] = SEXES[fields["sex"].lower()]
     if fields.get("patient id"):
         known["patient_id"] = fields["patient id"]
     codes = [code.strip() for code in fields.get("dx", "").split(",")]

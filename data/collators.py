@@ -80,7 +80,8 @@ class EcgDataCollator(_EcgCollator):
     """Turns rows into `{input_values, labels[, lead_mask]}`, for supervised training, evaluation and embedding.
 
     `labels` are multi-hot floats `(batch, len(label2id))` if `label2id` is given. Otherwise rows with a number in a
-    column `label` give `(batch,)`, integers for classes and floats for regression, and other rows give no `labels`.
+    column `label` give `(batch,)`, integers for classes and floats for regression; rows with a list of floats in a
+    column `targets` give `(batch, num_targets)`; and other rows give no `labels`.
     Where the feature extractor cuts a record into several windows, its labels are repeated for each. Rows with a
     `window_start`, in samples at the model's rate, give the one window there instead.
 
@@ -123,6 +124,8 @@ class EcgDataCollator(_EcgCollator):
             batch["labels"] = self._multi_hot(kept)
         elif kept[0].get("label") is not None:
             batch["labels"] = torch.tensor([row["label"] for row in kept])
+        elif kept[0].get("targets") is not None:
+            batch["labels"] = torch.tensor([row["targets"] for row in kept], dtype=torch.float32)
         return batch
 
     def _extract_windows(

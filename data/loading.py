@@ -178,7 +178,12 @@ def _load_stored(corpus: Corpus, split: str, streaming: bool, options: dict[str,
     info = corpus_info(corpus)
     table = corpus.stored_rows(split, options).cast(info.features.arrow_schema)
     dataset = datasets.Dataset(datasets.table.InMemoryTable(table), info=info, split=datasets.NamedSplit(split))
-    return dataset.to_iterable_dataset(num_shards=num_shards_of(len(dataset))) if streaming else dataset
+    if not streaming:
+        return dataset
+    stream = dataset.to_iterable_dataset(num_shards=num_shards_of(len(dataset)))
+    for name in ("description", "citation", "homepage", "license"):  # which `datasets` leaves behind
+        setattr(stream.info, name, getattr(info, name))
+    return stream
 
 
 def _prepare(builder: EcgDatasetBuilder, num_proc: int | None):

@@ -6,114 +6,197 @@ from transformers import (
     AutoModel,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_ecg_fm import EcgFmConfig
+from .configuration_ecg_founder import EcgFounderConfig
 from .configuration_ecg_jepa import EcgJepaConfig
 from .configuration_ecg_vit import EcgViTConfig
+from .configuration_hubert_ecg import HubertEcgConfig
 from .configuration_lejepa import LeJepaConfig
 from .configuration_sigreg_jepa import SigRegJepaConfig
 from .configuration_st_mem import MlaeConfig, MtaeConfig, StMemConfig
 from .configuration_vqvae import EcgVqVaeConfig
 from .cropa import cross_pattern_attention
 from .feature_extraction_ecg import EcgFeatureExtractor
+from .modeling_ecg_fm import EcgFmForSequenceClassification, EcgFmModel
+from .modeling_ecg_founder import EcgFounderForSequenceClassification, EcgFounderModel
 from .modeling_ecg_jepa import (
     EcgJepaForEmbedding,
     EcgJepaForPreTraining,
     EcgJepaForSequenceClassification,
+    EcgJepaForTokenClassification,
     EcgJepaModel,
 )
-from .modeling_ecg_vit import EcgViTForEmbedding, EcgViTForSequenceClassification, EcgViTModel
-from .modeling_lejepa import LeJepaForEmbedding, LeJepaForPreTraining, LeJepaForSequenceClassification, LeJepaModel
+from .modeling_ecg_vit import (
+    EcgViTForEmbedding,
+    EcgViTForSequenceClassification,
+    EcgViTForTokenClassification,
+    EcgViTModel,
+)
+from .modeling_hubert_ecg import HubertEcgForSequenceClassification, HubertEcgModel
+from .modeling_lejepa import (
+    LeJepaForEmbedding,
+    LeJepaForPreTraining,
+    LeJepaForSequenceClassification,
+    LeJepaForTokenClassification,
+    LeJepaModel,
+)
 from .modeling_sigreg_jepa import (
     SigRegJepaForEmbedding,
     SigRegJepaForPreTraining,
     SigRegJepaForSequenceClassification,
+    SigRegJepaForTokenClassification,
     SigRegJepaModel,
 )
 from .modeling_st_mem import (
     MlaeForEmbedding,
     MlaeForPreTraining,
     MlaeForSequenceClassification,
+    MlaeForTokenClassification,
     MlaeModel,
     MtaeForEmbedding,
     MtaeForPreTraining,
     MtaeForSequenceClassification,
+    MtaeForTokenClassification,
     MtaeModel,
     StMemForEmbedding,
     StMemForPreTraining,
     StMemForSequenceClassification,
+    StMemForTokenClassification,
     StMemModel,
 )
 from .modeling_vqvae import (
     EcgVqVaeForEmbedding,
     EcgVqVaeForPreTraining,
     EcgVqVaeForSequenceClassification,
+    EcgVqVaeForTokenClassification,
     EcgVqVaeModel,
     EcgVqVaeTokenizer,
 )
+from .pipeline_ecg import EcgClassificationPipeline, EcgFeatureExtractionPipeline
 
 AutoConfig.register("ecg_vit", EcgViTConfig)
 AutoModel.register(EcgViTConfig, EcgViTModel)
 AutoModelForSequenceClassification.register(EcgViTConfig, EcgViTForSequenceClassification)
+AutoModelForTokenClassification.register(EcgViTConfig, EcgViTForTokenClassification)
 AutoFeatureExtractor.register(EcgViTConfig, EcgFeatureExtractor)
 
 METHODS = (
-    (EcgJepaConfig, EcgJepaModel, EcgJepaForPreTraining, EcgJepaForSequenceClassification),
-    (EcgVqVaeConfig, EcgVqVaeModel, EcgVqVaeForPreTraining, EcgVqVaeForSequenceClassification),
-    (LeJepaConfig, LeJepaModel, LeJepaForPreTraining, LeJepaForSequenceClassification),
-    (MlaeConfig, MlaeModel, MlaeForPreTraining, MlaeForSequenceClassification),
-    (MtaeConfig, MtaeModel, MtaeForPreTraining, MtaeForSequenceClassification),
-    (SigRegJepaConfig, SigRegJepaModel, SigRegJepaForPreTraining, SigRegJepaForSequenceClassification),
-    (StMemConfig, StMemModel, StMemForPreTraining, StMemForSequenceClassification),
+    (
+        EcgJepaConfig,
+        EcgJepaModel,
+        EcgJepaForPreTraining,
+        EcgJepaForSequenceClassification,
+        EcgJepaForTokenClassification,
+    ),
+    (
+        EcgVqVaeConfig,
+        EcgVqVaeModel,
+        EcgVqVaeForPreTraining,
+        EcgVqVaeForSequenceClassification,
+        EcgVqVaeForTokenClassification,
+    ),
+    (LeJepaConfig, LeJepaModel, LeJepaForPreTraining, LeJepaForSequenceClassification, LeJepaForTokenClassification),
+    (MlaeConfig, MlaeModel, MlaeForPreTraining, MlaeForSequenceClassification, MlaeForTokenClassification),
+    (MtaeConfig, MtaeModel, MtaeForPreTraining, MtaeForSequenceClassification, MtaeForTokenClassification),
+    (
+        SigRegJepaConfig,
+        SigRegJepaModel,
+        SigRegJepaForPreTraining,
+        SigRegJepaForSequenceClassification,
+        SigRegJepaForTokenClassification,
+    ),
+    (StMemConfig, StMemModel, StMemForPreTraining, StMemForSequenceClassification, StMemForTokenClassification),
 )
-for config, encoder, pretraining_model, classifier in METHODS:
+for config, encoder, pretraining_model, classifier, token_classifier in METHODS:
     AutoConfig.register(config.model_type, config)
     AutoModel.register(config, encoder)
     AutoModelForPreTraining.register(config, pretraining_model)
     AutoModelForSequenceClassification.register(config, classifier)
+    AutoModelForTokenClassification.register(config, token_classifier)
     AutoFeatureExtractor.register(config, EcgFeatureExtractor)
 
+PUBLISHED_ENCODERS = (
+    (EcgFmConfig, EcgFmModel, EcgFmForSequenceClassification),
+    (EcgFounderConfig, EcgFounderModel, EcgFounderForSequenceClassification),
+    (HubertEcgConfig, HubertEcgModel, HubertEcgForSequenceClassification),
+)
+for config, encoder, classifier in PUBLISHED_ENCODERS:
+    AutoConfig.register(config.model_type, config)
+    AutoModel.register(config, encoder)
+    AutoModelForSequenceClassification.register(config, classifier)
+    AutoFeatureExtractor.register(config, EcgFeatureExtractor)
+
+PIPELINE_REGISTRY.register_pipeline(
+    "ecg-classification", EcgClassificationPipeline, pt_model=AutoModelForSequenceClassification, type="multimodal"
+)
+PIPELINE_REGISTRY.register_pipeline(
+    "ecg-feature-extraction", EcgFeatureExtractionPipeline, pt_model=AutoModel, type="multimodal"
+)
+
 __all__ = [
+    "EcgClassificationPipeline",
+    "EcgFeatureExtractionPipeline",
     "EcgFeatureExtractor",
+    "EcgFmConfig",
+    "EcgFmForSequenceClassification",
+    "EcgFmModel",
+    "EcgFounderConfig",
+    "EcgFounderForSequenceClassification",
+    "EcgFounderModel",
     "EcgJepaConfig",
     "EcgJepaForEmbedding",
     "EcgJepaForPreTraining",
     "EcgJepaForSequenceClassification",
+    "EcgJepaForTokenClassification",
     "EcgJepaModel",
     "EcgViTConfig",
     "EcgViTForEmbedding",
     "EcgViTForSequenceClassification",
+    "EcgViTForTokenClassification",
     "EcgViTModel",
     "EcgVqVaeConfig",
     "EcgVqVaeForEmbedding",
     "EcgVqVaeForPreTraining",
     "EcgVqVaeForSequenceClassification",
+    "EcgVqVaeForTokenClassification",
     "EcgVqVaeModel",
     "EcgVqVaeTokenizer",
+    "HubertEcgConfig",
+    "HubertEcgForSequenceClassification",
+    "HubertEcgModel",
     "LeJepaConfig",
     "LeJepaForEmbedding",
     "LeJepaForPreTraining",
     "LeJepaForSequenceClassification",
+    "LeJepaForTokenClassification",
     "LeJepaModel",
     "MlaeConfig",
     "MlaeForEmbedding",
     "MlaeForPreTraining",
     "MlaeForSequenceClassification",
+    "MlaeForTokenClassification",
     "MlaeModel",
     "MtaeConfig",
     "MtaeForEmbedding",
     "MtaeForPreTraining",
     "MtaeForSequenceClassification",
+    "MtaeForTokenClassification",
     "MtaeModel",
     "SigRegJepaConfig",
     "SigRegJepaForEmbedding",
     "SigRegJepaForPreTraining",
     "SigRegJepaForSequenceClassification",
+    "SigRegJepaForTokenClassification",
     "SigRegJepaModel",
     "StMemConfig",
     "StMemForEmbedding",
     "StMemForPreTraining",
     "StMemForSequenceClassification",
+    "StMemForTokenClassification",
     "StMemModel",
     "cross_pattern_attention",
 ]

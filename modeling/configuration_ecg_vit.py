@@ -1,9 +1,13 @@
 """Configuration of the ECG vision transformer, the one encoder of every method in this library."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
+from .remote_code import IS_REMOTE_CODE, custom_pipelines
 
 CHOICES = {
     "patching": ("per_lead", "all_leads"),
@@ -68,6 +72,11 @@ class EcgViTConfig(PreTrainedConfig):
             Widths of the projection (linear, ReLU, linear) of [`EcgViTForEmbedding`]; by default there is none.
         triplet_mining (`str`, *optional*, defaults to `"batch_hard"`), triplet_margin (`float`, defaults to 1.0):
             Triplets of its loss, `"batch_hard"`, `"semi_hard"` or `"random"`, and by how much they are to differ.
+        calibration (`dict`, *optional*):
+            What a validation split taught about the scores of a classifier, for `pipeline("ecg-classification")`:
+            `labels`, the class names that it is for; `temperature`, by which logits are divided; and, of several
+            labels a record, `thresholds`, label → least score after the temperature that counts as positive.
+            `finetune` writes it.
     """
 
     model_type = "ecg_vit"
@@ -105,6 +114,7 @@ class EcgViTConfig(PreTrainedConfig):
     embedding_hidden_size: int = 64
     triplet_mining: str = "batch_hard"
     triplet_margin: float | int = 1.0
+    calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
         self.leads = canonical_leads(self.leads)
@@ -139,9 +149,20 @@ class EcgViTConfig(PreTrainedConfig):
             raise ValueError("This pooling reads the first register: set num_registers to 1 or more.")
         if self.patching == "all_leads" and (self.extra_channels or self.lead_separators):
             raise ValueError("extra_channels and lead_separators need patching='per_lead': they belong to rows.")
+        if self.calibration is not None:
+            _check_calibration(self.calibration)
+        if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust
+            kwargs.pop("custom_pipelines", None)
         if self.lead_separators and (self.num_registers or self.extra_channels or self.attention_pattern != "full"):
             raise ValueError("lead_separators need attention_pattern='full', no registers and no extra_channels.")
         super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Adds to a configuration whose code is saved beside it where the pipelines are."""
+        output = super().to_dict()
+        if "auto_map" in output:
+            output["custom_pipelines"] = custom_pipelines()
+        return output
 
     @property
     def pooled_size(self) -> int:
@@ -157,6 +178,18 @@ class EcgViTConfig(PreTrainedConfig):
     def num_position_rows(self) -> int:
         """Rows of the position table: the leads it knows and the extra channels, or one with `"all_leads"`."""
         return len(self.position_leads) + self.extra_channels if self.patching == "per_lead" else 1
+
+
+def _check_calibration(calibration: Mapping[str, Any]):
+    temperature, thresholds = calibration.get("temperature"), calibration.get("thresholds") or {}
+    unknown = sorted(set(calibration) - {"labels", "temperature", "thresholds"})
+    strangers = sorted(set(thresholds) - set(calibration.get("labels", ())))
+    is_positive = isinstance(temperature, int | float) and temperature > 0
+    if not is_positive or unknown or strangers or not calibration.get("labels"):
+        raise ValueError(
+            "Expected calibration with labels, a temperature above 0 and thresholds of these labels, got "
+            f"{dict(calibration)}."
+        )
 
 
 __all__ = ["EcgViTConfig"]

@@ -24,7 +24,14 @@ from .recording_input import (
     recorded_leads,
     scale_of,
 )
-from .signal_processing import butterworth_sos, filter_zero_phase, interpolate_gaps, resample
+from .signal_processing import (
+    butterworth_sos,
+    filter_zero_phase,
+    interpolate_gaps,
+    notch_sos,
+    resample,
+    running_median,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -45,7 +52,7 @@ _FOREIGN_SETTINGS = ("feature_size", "padding_value", "padding_side", "return_at
 
 _CHOICES = {
     "missing_leads": ("raise", "mask"),
-    "normalization": (None, "record", "lead", "fixed"),
+    "normalization": (None, "record", "lead", "lead_range", "fixed"),
     "long_records": ("first", "center", "all"),
     "short_records": ("raise", "zero_pad"),
     "nan_policy": ("raise", "interpolate"),
@@ -87,9 +94,18 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         filter_windows (`bool`, *optional*, defaults to `False`):
             Parity with ST-MEM, whose filters run over each window instead of the whole recording: the window then
             holds their transients, which at 0.67 Hz reach a second and more into it.
+        notch_hz (`float`, *optional*):
+            Mains frequency that a zero-phase notch of quality 30 takes out before the other filters (ECGFounder: 50).
+        median_baseline_seconds (`float`, *optional*):
+            Width of the running median of each lead of the whole recording that is subtracted after the filters
+            (ECGFounder: 0.4). It takes part of the slow waves too, and takes time: 0.1 s and more for 10 s.
         normalization (`str`, *optional*):
             `None`: none (Kim). `"record"`: one mean and one standard deviation over leads and time (ST-MEM). `"lead"`:
-            one of each for every lead. `"fixed"`: `lead_means` and `lead_stds` (Weimann). Flat signals become zeros.
+            one of each for every lead. `"lead_range"`: every lead from -1 at its smallest value to 1 at its largest
+            (HuBERT-ECG). `"fixed"`: `lead_means` and `lead_stds` (Weimann). Flat signals become zeros.
+        normalize_recordings (`bool`, *optional*, defaults to `False`):
+            Parity with ECG-FM and HuBERT-ECG, which normalise the whole recording and cut it then; a window alone has
+            other means, deviations and ranges.
         lead_means, lead_stds (`Sequence[float]`, *optional*):
             Constants of `"fixed"`, in `unit`, in the order of `leads`.
         clip (`float`, *optional*):
@@ -157,6 +173,9 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         nan_policy: str = "raise",
         electrode_placement: str = "standard",
         beat_channels: bool | Sequence[str] = False,
+        normalize_recordings: bool = False,
+        notch_hz: float | None = None,
+        median_baseline_seconds: float | None = None,
         **kwargs,
     ):
         unknown = sorted(set(kwargs) - {*_FOREIGN_SETTINGS, "feature_extractor_type", "auto_map"})
@@ -189,6 +208,9 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             beat_channels = BEAT_CHANNELS if beat_channels else ()
         check_channel_names(beat_channels)
         self.beat_channels = tuple(beat_channels)
+        self.normalize_recordings = normalize_recordings
+        self.notch_hz = notch_hz
+        self.median_baseline_seconds = median_baseline_seconds
         self._check_settings()
 
     def _check_settings(self) -> None:
@@ -211,6 +233,16 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"num_samples ({self.num_samples}) and window_stride_samples ({self.window_stride_samples}) are "
                 "counts of samples, at least 1."
+            )
+        if self.normalize_recordings and (self.normalization is None or self.filter_windows or self.beat_channels):
+            raise ValueError(
+                "normalize_recordings needs a normalization, and neither filter_windows nor beat_channels, which come "
+                f"before it; got {self.normalization!r}, {self.filter_windows} and {list(self.beat_channels)}."
+            )
+        if self.median_baseline_seconds is not None and (self.median_baseline_seconds <= 0 or self.filter_windows):
+            raise ValueError(
+                "median_baseline_seconds is a width above 0 s, without filter_windows; got "
+                f"{self.median_baseline_seconds} and {self.filter_windows}."
             )
         is_fixed = self.normalization == "fixed"
         for name in ("lead_means", "lead_stds"):
@@ -396,6 +428,10 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             values, present = self._arrange_leads(values, present, plan)
             if check_amplitude:
                 _warn_of_implausible_amplitude(values)
+            if self.median_baseline_seconds is not None:  # not linear: of the derived leads themselves
+                values = values - running_median(values, self._median_taps)
+            if self.normalize_recordings:
+                values = self._normalize(values / scale_of(self.unit), present)
             if window_starts is None:
                 starts = self.window_starts(length)
                 values = torch.stack([values[..., start : start + self.num_samples] for start in starts], dim=1)
@@ -407,10 +443,11 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 values = values.gather(-1, index[:, None].expand(-1, values.shape[1], -1))
             if self.filter_windows:
                 values = self._filter(values)
-            beats = self._beat_channels(values, present)
-            if self.unit != "mV":
-                values = values / scale_of(self.unit)
-            values = torch.cat((self._normalize(values, present), *beats), dim=1)
+            if not self.normalize_recordings:
+                beats = self._beat_channels(values, present)
+                if self.unit != "mV":
+                    values = values / scale_of(self.unit)
+                values = torch.cat((self._normalize(values, present), *beats), dim=1)
         if length < self.num_samples:
             values = torch.nn.functional.pad(values, (0, self.num_samples - length))
         if self.missing_leads == "mask" and present is None:
@@ -500,6 +537,10 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         if self.normalization == "fixed":
             means, stds = (values.new_tensor(constants)[:, None] for constants in (self.lead_means, self.lead_stds))
             values = (values - means) / stds
+        elif self.normalization == "lead_range":
+            lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+            flat = highest - lowest < _FLAT_STD_MV / scale_of(self.unit)
+            values = (2 * (values - lowest) / (highest - lowest).masked_fill(flat, 1.0) - 1).masked_fill(flat, 0.0)
         elif self.normalization is not None:
             dims = (-2, -1) if self.normalization == "record" else (-1,)
             weight = values.new_ones(()) if present is None else present[..., None].to(values.dtype)
@@ -518,11 +559,17 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         return values
 
     def _filters(self) -> list[np.ndarray]:
-        return [
+        notch = [] if self.notch_hz is None else [notch_sos(float(self.notch_hz), float(self.sampling_rate))]
+        return notch + [
             butterworth_sos(self.filter_order, float(cutoff), float(self.sampling_rate), kind)
             for kind, cutoff in (("highpass", self.highpass_hz), ("lowpass", self.lowpass_hz))
             if cutoff is not None
         ]
+
+    @property
+    def _median_taps(self) -> int:
+        """The odd number of samples around each whose median is the baseline."""
+        return int(self.median_baseline_seconds * self.sampling_rate) // 2 * 2 + 1
 
     def resampled_length(self, num_samples: int, sampling_rate: float) -> int:
         """Length of a record at the model's rate, before windows are cut or padding is added."""
@@ -594,9 +641,13 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 f"Resampled {num_samples} samples at {recording.sampling_rate:g} Hz to {length} at "
                 f"{length / num_samples * recording.sampling_rate:g} Hz."
             )
+        if self.notch_hz is not None:
+            report.append(f"Took out {self.notch_hz:g} Hz with a notch.")
         for kind, cutoff in (("High", self.highpass_hz), ("Low", self.lowpass_hz)):
             if cutoff is not None:
                 report.append(f"{kind}-passed at {cutoff:g} Hz, zero phase, order {self.filter_order}.")
+        if self.median_baseline_seconds is not None:
+            report.append(f"Subtracted the running median of {self.median_baseline_seconds:g} s.")
         if num_windows > 1:
             report.append(f"Cut {length} samples into {num_windows} windows of {self.num_samples}.")
         elif length > self.num_samples and self.long_records != "all":

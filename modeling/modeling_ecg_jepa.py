@@ -20,11 +20,12 @@ of a step do not move between its micro-batches. A mask that would make their la
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .collectives import gather_rows, sum_over_ranks, world_size
@@ -36,6 +37,7 @@ from .modeling_ecg_vit import (
     EcgViTBranchOutput,
     EcgViTForEmbedding,
     EcgViTForSequenceClassification,
+    EcgViTForTokenClassification,
     EcgViTLayer,
     EcgViTModel,
     EcgViTPreTrainedModel,
@@ -80,6 +82,7 @@ class EcgJepaPreTrainedModel(EcgViTPreTrainedModel):
         "AutoModel": "modeling_ecg_jepa.EcgJepaModel",
         "AutoModelForPreTraining": "modeling_ecg_jepa.EcgJepaForPreTraining",
         "AutoModelForSequenceClassification": "modeling_ecg_jepa.EcgJepaForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_ecg_jepa.EcgJepaForTokenClassification",
     }
 
     def has_weight_decay(self, name: str, parameter: nn.Parameter) -> bool:
@@ -149,6 +152,13 @@ class EcgJepaModel(EcgJepaPreTrainedModel, EcgViTModel):
 
 class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel, EcgViTForSequenceClassification):
     """[`EcgViTForSequenceClassification`] for ECG-JEPA checkpoints."""
+
+    encoder_class = EcgJepaModel
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+
+class EcgJepaForTokenClassification(EcgJepaPreTrainedModel, EcgViTForTokenClassification):
+    """[`EcgViTForTokenClassification`] for ECG-JEPA checkpoints."""
 
     encoder_class = EcgJepaModel
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
@@ -318,7 +328,7 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> EcgJepaForPreTrainingOutput:
         r"""
         input_values, leads, lead_mask: see [`EcgViTModel`].
@@ -460,5 +470,6 @@ __all__ = [
     "EcgJepaForPreTraining",
     "EcgJepaModel",
     "EcgJepaForSequenceClassification",
+    "EcgJepaForTokenClassification",
     "EcgJepaPreTrainedModel",
 ]

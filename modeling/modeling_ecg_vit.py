@@ -10,6 +10,7 @@ after `num_registers` free tokens. What differs from an image ViT:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -19,15 +20,16 @@ from transformers.activations import ACT2FN
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .collectives import gather_rows
 from .configuration_ecg_vit import EcgViTConfig
 from .cropa import cross_pattern_attention, cross_pattern_attention_with_weights, token_cross_mask
+from .leads import lead_indices
 from .masking import DrawKeys
 from .metric_learning import EmbeddingProjection, mined_triplet_loss
 from .patch_embedding import EcgViTEmbeddings, TokenGrid, mean_of_patches, position_table
@@ -163,6 +165,7 @@ class EcgViTPreTrainedModel(PreTrainedModel):
         "AutoConfig": "configuration_ecg_vit.EcgViTConfig",
         "AutoModel": "modeling_ecg_vit.EcgViTModel",
         "AutoModelForSequenceClassification": "modeling_ecg_vit.EcgViTForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_ecg_vit.EcgViTForTokenClassification",
     }
     _no_split_modules = ["EcgViTEmbeddings", "EcgViTLayer"]
     _supports_sdpa = True
@@ -248,7 +251,7 @@ class EcgViTModel(EcgViTPreTrainedModel):
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         r"""
         input_values (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`):
@@ -286,7 +289,7 @@ class EcgViTModel(EcgViTPreTrainedModel):
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, TokenGrid]:
         """All tokens after the last layer and before the final norm, `(batch, num_prefix + tokens, hidden_size)`, with
         registers or separators first, and where they lie. Arguments as in `forward`."""
@@ -378,7 +381,7 @@ class EcgViTForSequenceClassification(EcgViTPreTrainedModel):
         labels: torch.Tensor | None = None,
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutput:
         r"""
         input_values, leads, lead_mask: see [`EcgViTModel`].
@@ -405,6 +408,70 @@ class EcgViTForSequenceClassification(EcgViTPreTrainedModel):
         present = present.repeat_interleave(self.config.num_columns, dim=1)
         present = nn.functional.pad(present, (self.config.num_registers, 0), value=True)
         return self.attentive_pooler(outputs.last_hidden_state, present | ~present.any(dim=1, keepdim=True))
+
+
+class EcgViTForTokenClassification(EcgViTPreTrainedModel):
+    """The encoder with a head that names every sample of every lead, as in the delineation of P, QRS and T.
+
+    One linear map of each token gives the logits of the samples that the token stands for: `patch_size` of its lead
+    with `patching="per_lead"`, `patch_size` of every lead of `config.position_leads` with `"all_leads"`. Between
+    neighbouring tokens nothing is smoothed: what a sample is told of its surroundings comes through attention alone.
+    """
+
+    encoder_class = EcgViTModel
+
+    def __init__(self, config: EcgViTConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.ecg_vit = self.encoder_class(config)
+        leads_of_token = 1 if config.patching == "per_lead" else len(config.position_leads)
+        self.token_classifier = nn.Linear(config.hidden_size, leads_of_token * config.patch_size * config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        leads: Sequence[str] | None = None,
+        lead_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> TokenClassifierOutput:
+        r"""
+        input_values, leads, lead_mask: see [`EcgViTModel`].
+        labels (`torch.LongTensor` of shape `(batch_size, num_leads, num_samples)`, *optional*):
+            Class of every sample, 0 to `config.num_labels - 1`; below 0 where nobody said (-1 or -100), which the
+            cross-entropy leaves out, as it does absent leads.
+
+        Returns `logits` `(batch_size, num_leads, num_samples, num_labels)`, for the leads in the order in which they
+        came (extra channels have none). Those of absent leads mean nothing.
+        """
+        outputs = self.ecg_vit(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
+        tokens = outputs.last_hidden_state[:, self.config.num_registers :]
+        logits = self._logits_of_samples(tokens, self.config.leads if leads is None else leads)
+        loss = None
+        if labels is not None:
+            if labels.shape != logits.shape[:3]:
+                raise ValueError(f"Expected labels of shape {tuple(logits.shape[:3])}, got {tuple(labels.shape)}.")
+            known = labels >= 0 if lead_mask is None else (labels >= 0) & lead_mask[..., None]
+            losses = nn.functional.cross_entropy(
+                logits.float().flatten(0, 2), labels.masked_fill(~known, -100).flatten(), reduction="sum"
+            )
+            loss = losses / known.sum().clamp(min=1)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    def _logits_of_samples(self, tokens: torch.Tensor, leads: Sequence[str]) -> torch.Tensor:
+        """`(batch, rows * columns, hidden_size)` → `(batch, num_leads, num_samples, num_labels)`."""
+        config = self.config
+        samples = (config.patch_size, config.num_labels)
+        if config.patching == "per_lead":
+            logits = self.token_classifier(tokens[:, : len(leads) * config.num_columns])
+            return logits.unflatten(-1, samples).unflatten(1, (len(leads), -1)).flatten(2, 3)
+        logits = self.token_classifier(tokens).unflatten(-1, (len(config.position_leads), *samples))
+        logits = logits.movedim(2, 1).flatten(2, 3)  # (batch, position_leads, num_samples, num_labels)
+        return logits[:, lead_indices(leads, config.position_leads)]
 
 
 @dataclass
@@ -446,7 +513,7 @@ class EcgViTForEmbedding(EcgViTPreTrainedModel):
         labels: torch.Tensor | None = None,
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> EcgViTEmbeddingOutput:
         r"""
         input_values, leads, lead_mask: see [`EcgViTModel`].
@@ -465,4 +532,10 @@ class EcgViTForEmbedding(EcgViTPreTrainedModel):
         return EcgViTEmbeddingOutput(loss, embeddings, outputs.hidden_states, outputs.attentions)
 
 
-__all__ = ["EcgViTForEmbedding", "EcgViTForSequenceClassification", "EcgViTModel", "EcgViTPreTrainedModel"]
+__all__ = [
+    "EcgViTForEmbedding",
+    "EcgViTForSequenceClassification",
+    "EcgViTForTokenClassification",
+    "EcgViTModel",
+    "EcgViTPreTrainedModel",
+]

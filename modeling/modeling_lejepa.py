@@ -18,10 +18,11 @@ the projector from torch's defaults, as theirs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import nn
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .augmentation import ViewSettings, make_views
@@ -31,6 +32,7 @@ from .masking import DrawKeys
 from .modeling_ecg_vit import (
     EcgViTForEmbedding,
     EcgViTForSequenceClassification,
+    EcgViTForTokenClassification,
     EcgViTModel,
     EcgViTPreTrainedModel,
 )
@@ -72,6 +74,7 @@ class LeJepaPreTrainedModel(EcgViTPreTrainedModel):
         "AutoModel": "modeling_lejepa.LeJepaModel",
         "AutoModelForPreTraining": "modeling_lejepa.LeJepaForPreTraining",
         "AutoModelForSequenceClassification": "modeling_lejepa.LeJepaForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_lejepa.LeJepaForTokenClassification",
     }
 
     @torch.no_grad()
@@ -92,6 +95,12 @@ class LeJepaModel(LeJepaPreTrainedModel, EcgViTModel):
 
 class LeJepaForSequenceClassification(LeJepaPreTrainedModel, EcgViTForSequenceClassification):
     """[`EcgViTForSequenceClassification`] for LeJEPA checkpoints."""
+
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+
+class LeJepaForTokenClassification(LeJepaPreTrainedModel, EcgViTForTokenClassification):
+    """[`EcgViTForTokenClassification`] for LeJEPA checkpoints."""
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
@@ -145,7 +154,7 @@ class LeJepaForPreTraining(LeJepaPreTrainedModel):
         lead_mask: torch.Tensor | None = None,
         views: torch.Tensor | None = None,
         directions: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LeJepaForPreTrainingOutput:
         r"""
         input_values, leads, lead_mask: see [`EcgViTModel`].
@@ -210,6 +219,7 @@ __all__ = [
     "LeJepaForEmbedding",
     "LeJepaForPreTraining",
     "LeJepaForSequenceClassification",
+    "LeJepaForTokenClassification",
     "LeJepaModel",
     "LeJepaPreTrainedModel",
 ]

@@ -14,17 +14,23 @@ statistic on pooled features without projector, and of its variance hinge, there
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import nn
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .collectives import sum_over_ranks, world_size
 from .configuration_sigreg_jepa import SigRegJepaConfig
 from .masking import DrawKeys, sample_multi_block_mask, sample_random_mask, sample_segment_masks
 from .modeling_ecg_jepa import PREDICTION_LOSSES, EcgJepaPredictor, EcgJepaPreTrainedModel
-from .modeling_ecg_vit import EcgViTForEmbedding, EcgViTForSequenceClassification, EcgViTModel
+from .modeling_ecg_vit import (
+    EcgViTForEmbedding,
+    EcgViTForSequenceClassification,
+    EcgViTForTokenClassification,
+    EcgViTModel,
+)
 from .patch_embedding import split_masked
 from .projector import Projector, init_projector_weights, projection_spread
 from .sigreg import draw_directions, sigreg
@@ -66,6 +72,7 @@ class SigRegJepaPreTrainedModel(EcgJepaPreTrainedModel):
         "AutoModel": "modeling_sigreg_jepa.SigRegJepaModel",
         "AutoModelForPreTraining": "modeling_sigreg_jepa.SigRegJepaForPreTraining",
         "AutoModelForSequenceClassification": "modeling_sigreg_jepa.SigRegJepaForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_sigreg_jepa.SigRegJepaForTokenClassification",
     }
 
     @torch.no_grad()
@@ -90,6 +97,13 @@ class SigRegJepaModel(SigRegJepaPreTrainedModel, EcgViTModel):
 
 class SigRegJepaForSequenceClassification(SigRegJepaPreTrainedModel, EcgViTForSequenceClassification):
     """[`EcgViTForSequenceClassification`] for checkpoints of the masked JEPA with SIGReg."""
+
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    encoder_class = SigRegJepaModel
+
+
+class SigRegJepaForTokenClassification(SigRegJepaPreTrainedModel, EcgViTForTokenClassification):
+    """[`EcgViTForTokenClassification`] for checkpoints of the masked JEPA with SIGReg."""
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
     encoder_class = SigRegJepaModel
@@ -163,7 +177,7 @@ class SigRegJepaForPreTraining(SigRegJepaPreTrainedModel):
         bool_masked_pos: torch.Tensor | None = None,
         directions: torch.Tensor | None = None,
         token_directions: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SigRegJepaForPreTrainingOutput:
         r"""
         input_values, leads, lead_mask: see [`EcgViTModel`].
@@ -262,6 +276,7 @@ __all__ = [
     "SigRegJepaForEmbedding",
     "SigRegJepaForPreTraining",
     "SigRegJepaForSequenceClassification",
+    "SigRegJepaForTokenClassification",
     "SigRegJepaModel",
     "SigRegJepaPreTrainedModel",
 ]

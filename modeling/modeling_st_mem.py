@@ -19,12 +19,14 @@ after the other (theirs: sample by sample), which a converted checkpoint account
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .collectives import sum_over_ranks, world_size
 from .configuration_st_mem import MaskedAutoencoderConfig, MlaeConfig, MtaeConfig, StMemConfig
@@ -34,6 +36,7 @@ from .modeling_ecg_vit import (
     EcgViTAttention,
     EcgViTForEmbedding,
     EcgViTForSequenceClassification,
+    EcgViTForTokenClassification,
     EcgViTLayer,
     EcgViTModel,
     EcgViTPreTrainedModel,
@@ -63,6 +66,8 @@ class MaskedAutoencoderOutput(ModelOutput):
     bool_masked_pos: torch.BoolTensor | None = None
     pooler_output: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class MaskedAutoencoderPreTrainedModel(EcgViTPreTrainedModel):
@@ -154,6 +159,11 @@ class MaskedAutoencoderForPreTraining(MaskedAutoencoderPreTrainedModel):
     encoder_class = EcgViTModel
     # Whether the tokens of a sequence are leads (MLAE) and not moments.
     sequence_of_leads = False
+    # Of the encoder, and not of the decoder.
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(EcgViTLayer, layer_name="ecg_vit"),
+        "attentions": OutputRecorder(EcgViTAttention, index=1, layer_name="ecg_vit"),
+    }
 
     def __init__(self, config: MaskedAutoencoderConfig):
         super().__init__(config)
@@ -227,14 +237,15 @@ class MaskedAutoencoderForPreTraining(MaskedAutoencoderPreTrainedModel):
 
     # --- loss ---------------------------------------------------------------------------------------------------
 
-    @can_return_tuple
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
         input_values: torch.Tensor | None = None,
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedAutoencoderOutput:
         r"""
         input_values, leads, lead_mask: see [`EcgViTModel`]. Absent leads count neither as context nor in the loss.
@@ -388,6 +399,7 @@ def _auto_classes(method: str) -> dict[str, str]:
         "AutoModel": f"modeling_st_mem.{method}Model",
         "AutoModelForPreTraining": f"modeling_st_mem.{method}ForPreTraining",
         "AutoModelForSequenceClassification": f"modeling_st_mem.{method}ForSequenceClassification",
+        "AutoModelForTokenClassification": f"modeling_st_mem.{method}ForTokenClassification",
     }
 
 
@@ -410,6 +422,12 @@ class StMemForPreTraining(StMemPreTrainedModel, MaskedAutoencoderForPreTraining)
 
 class StMemForSequenceClassification(StMemPreTrainedModel, EcgViTForSequenceClassification):
     """[`EcgViTForSequenceClassification`] for ST-MEM checkpoints."""
+
+    encoder_class = StMemModel
+
+
+class StMemForTokenClassification(StMemPreTrainedModel, EcgViTForTokenClassification):
+    """[`EcgViTForTokenClassification`] for ST-MEM checkpoints."""
 
     encoder_class = StMemModel
 
@@ -439,6 +457,12 @@ class MtaeForPreTraining(MtaePreTrainedModel, MaskedAutoencoderForPreTraining):
 
 class MtaeForSequenceClassification(MtaePreTrainedModel, EcgViTForSequenceClassification):
     """[`EcgViTForSequenceClassification`] for MTAE checkpoints."""
+
+    encoder_class = MtaeModel
+
+
+class MtaeForTokenClassification(MtaePreTrainedModel, EcgViTForTokenClassification):
+    """[`EcgViTForTokenClassification`] for MTAE checkpoints."""
 
     encoder_class = MtaeModel
 
@@ -473,6 +497,12 @@ class MlaeForSequenceClassification(MlaePreTrainedModel, EcgViTForSequenceClassi
     encoder_class = MlaeModel
 
 
+class MlaeForTokenClassification(MlaePreTrainedModel, EcgViTForTokenClassification):
+    """[`EcgViTForTokenClassification`] for MLAE checkpoints."""
+
+    encoder_class = MlaeModel
+
+
 class MlaeForEmbedding(MlaePreTrainedModel, EcgViTForEmbedding):
     """[`EcgViTForEmbedding`] for MLAE checkpoints."""
 
@@ -484,16 +514,19 @@ __all__ = [
     "MlaeForEmbedding",
     "MlaeForPreTraining",
     "MlaeForSequenceClassification",
+    "MlaeForTokenClassification",
     "MlaeModel",
     "MlaePreTrainedModel",
     "MtaeForEmbedding",
     "MtaeForPreTraining",
     "MtaeForSequenceClassification",
+    "MtaeForTokenClassification",
     "MtaeModel",
     "MtaePreTrainedModel",
     "StMemForEmbedding",
     "StMemForPreTraining",
     "StMemForSequenceClassification",
+    "StMemForTokenClassification",
     "StMemModel",
     "StMemPreTrainedModel",
 ]

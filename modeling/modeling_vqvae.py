@@ -14,21 +14,24 @@ Where we differ from the authors' code, by default: the codebook stays alive (`c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .collectives import sum_over_ranks, world_size
 from .configuration_vqvae import EcgVqVaeConfig
 from .leads import lead_indices
 from .masking import DrawKeys
 from .modeling_ecg_vit import (
+    EcgViTAttention,
     EcgViTForEmbedding,
     EcgViTForSequenceClassification,
+    EcgViTForTokenClassification,
     EcgViTLayer,
     EcgViTModel,
     EcgViTPreTrainedModel,
@@ -81,6 +84,8 @@ class EcgVqVaeForPreTrainingOutput(ModelOutput):
     code_indices: torch.LongTensor | None = None
     latents: torch.FloatTensor | None = None
     pooler_output: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 # What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
@@ -94,6 +99,7 @@ class EcgVqVaePreTrainedModel(EcgViTPreTrainedModel):
         "AutoModel": "modeling_vqvae.EcgVqVaeModel",
         "AutoModelForPreTraining": "modeling_vqvae.EcgVqVaeForPreTraining",
         "AutoModelForSequenceClassification": "modeling_vqvae.EcgVqVaeForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_vqvae.EcgVqVaeForTokenClassification",
     }
 
     @torch.no_grad()
@@ -149,7 +155,7 @@ class EcgVqVaeModel(EcgVqVaePreTrainedModel, EcgViTModel):
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> EcgVqVaeModelOutput:
         r"""input_values, leads, lead_mask, bool_masked_pos: see [`EcgViTModel`]."""
         hidden_states, grid = self.encode_tokens(input_values, leads, lead_mask, bool_masked_pos, **kwargs)
@@ -164,19 +170,52 @@ class EcgVqVaeModel(EcgVqVaePreTrainedModel, EcgViTModel):
         )
 
 
-class EcgVqVaeForSequenceClassification(EcgVqVaePreTrainedModel, EcgViTForSequenceClassification):
+class EcgVqVaeHead(EcgVqVaePreTrainedModel):
+    """What the heads on a VQ-VAE share: where they read hidden states, the projection to latents has no part in their
+    loss and is frozen, since processes that train together would wait for its gradient."""
+
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+    def __init__(self, config: EcgVqVaeConfig):
+        super().__init__(config)
+        self._freeze_unread_latents()
+
+    def _initialize_missing_keys(self, *args, **kwargs):
+        super()._initialize_missing_keys(*args, **kwargs)
+        self._freeze_unread_latents()  # loading has replaced the parameters by trainable ones
+
+    def _freeze_unread_latents(self):
+        if self.config.features == "hidden" or not self.reads_pooled_features():
+            self.ecg_vit.latent_projection.requires_grad_(False)
+
+    def reads_pooled_features(self) -> bool:
+        """Whether the head reads `pooler_output`, not the hidden states themselves."""
+        return True
+
+
+class EcgVqVaeForSequenceClassification(EcgVqVaeHead, EcgViTForSequenceClassification):
     """[`EcgViTForSequenceClassification`] for VQ-VAE checkpoints; what the head reads is up to
     `config.features`."""
 
     encoder_class = EcgVqVaeModel
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+
+    def reads_pooled_features(self) -> bool:
+        return self.config.classifier_pooling == "pooled"
 
 
-class EcgVqVaeForEmbedding(EcgVqVaePreTrainedModel, EcgViTForEmbedding):
+class EcgVqVaeForTokenClassification(EcgVqVaeHead, EcgViTForTokenClassification):
+    """[`EcgViTForTokenClassification`] for VQ-VAE checkpoints."""
+
+    encoder_class = EcgVqVaeModel
+
+    def reads_pooled_features(self) -> bool:
+        return False
+
+
+class EcgVqVaeForEmbedding(EcgVqVaeHead, EcgViTForEmbedding):
     """[`EcgViTForEmbedding`] for VQ-VAE checkpoints."""
 
     encoder_class = EcgVqVaeModel
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class EcgVqVaeDecoder(nn.Module):
@@ -213,6 +252,12 @@ class EcgVqVaeForPreTraining(EcgVqVaePreTrainedModel):
     """Encoder, codebook and decoder with the loss of the VQ-VAE. Nothing is drawn at random in a forward pass but the
     codes that are restarted, keyed by how often the codebook has learnt."""
 
+    # Of the encoder, and not of the decoder.
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(EcgViTLayer, layer_name="ecg_vit"),
+        "attentions": OutputRecorder(EcgViTAttention, index=1, layer_name="ecg_vit"),
+    }
+
     def __init__(self, config: EcgVqVaeConfig):
         super().__init__(config)
         self.ecg_vit = EcgVqVaeModel(config)
@@ -232,13 +277,14 @@ class EcgVqVaeForPreTraining(EcgVqVaePreTrainedModel):
         codes = self.ecg_vit.quantizer.codebook[code_indices].to(self.dtype)
         return self.decoder(codes)[:, lead_indices(self.config.leads, self.config.position_leads)]
 
-    @can_return_tuple
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
         input_values: torch.Tensor | None = None,
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> EcgVqVaeForPreTrainingOutput:
         r"""input_values, leads, lead_mask: see [`EcgViTModel`]. In training the codebook learns from this batch."""
         hidden_states, grid = self.ecg_vit.encode_tokens(input_values, leads, lead_mask, **kwargs)
@@ -335,6 +381,7 @@ __all__ = [
     "EcgVqVaeForEmbedding",
     "EcgVqVaeForPreTraining",
     "EcgVqVaeForSequenceClassification",
+    "EcgVqVaeForTokenClassification",
     "EcgVqVaeModel",
     "EcgVqVaePreTrainedModel",
     "EcgVqVaeTokenizer",

@@ -123,6 +123,49 @@ def butterworth_sos(
     return sections
 
 
+@lru_cache(maxsize=16)
+def notch_sos(notch_hz: float, sampling_rate: float, quality: float = 30.0) -> np.ndarray:
+    """Designs a notch, equal to `scipy.signal.iirnotch` as one second-order section.
+
+    Args:
+        notch_hz (`float`): frequency that is removed, in Hz.
+        sampling_rate (`float`): in Hz.
+        quality (`float`, *optional*, defaults to 30): `notch_hz` over the width of the notch at -3 dB.
+
+    Returns:
+        float64 `numpy.ndarray` of shape `(1, 6)`, read-only.
+
+    Raises:
+        ValueError: for a frequency outside 0 Hz to half the sampling rate.
+    """
+    if not 0 < notch_hz < sampling_rate / 2:
+        raise ValueError(f"A notch needs a frequency between 0 and {sampling_rate / 2} Hz, got {notch_hz}.")
+    angle = 2 * np.pi * notch_hz / sampling_rate
+    gain = 1 / (1 + np.tan(angle / quality / 2))
+    cosine = np.cos(angle)
+    sections = np.array([[gain, -2 * gain * cosine, gain, 1.0, -2 * gain * cosine, 2 * gain - 1]])
+    sections.setflags(write=False)  # the array is cached
+    return sections
+
+
+def running_median(signal: torch.Tensor, num_taps: int) -> torch.Tensor:
+    """Median of the `num_taps` samples around each, equal to `scipy.signal.medfilt`: zeros lie beyond both ends.
+
+    Args:
+        signal (`torch.Tensor` of shape `(..., num_samples)`): any floating dtype and unit, finite.
+        num_taps (`int`): odd.
+
+    Raises:
+        ValueError: for an even number of taps.
+    """
+    if num_taps < 1 or num_taps % 2 == 0:
+        raise ValueError(f"A running median needs an odd number of taps, got {num_taps}.")
+    rows = torch.nn.functional.pad(signal.reshape(-1, signal.shape[-1]), (num_taps // 2, num_taps // 2))
+    # Row by row: the windows of one lead of 10 s at 500 Hz take 4 MB.
+    medians = [row.unfold(0, num_taps, 1).median(dim=-1).values for row in rows]
+    return torch.stack(medians).reshape(signal.shape)
+
+
 def filter_zero_phase(signal: torch.Tensor, sos: np.ndarray) -> torch.Tensor:
     """Filters forwards and backwards, equal to `scipy.signal.sosfiltfilt` with its odd extension at both ends.
 

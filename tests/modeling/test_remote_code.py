@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import (
     AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
 )
 folder, again = sys.argv[1:]
 torch.set_num_threads(1)
@@ -23,13 +24,15 @@ extractor = AutoFeatureExtractor.from_pretrained(folder, **kwargs)
 encoder = AutoModel.from_pretrained(folder, **kwargs)
 pretraining = AutoModelForPreTraining.from_pretrained(folder, **kwargs)
 classifier = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, **kwargs)
-for loaded in (config, extractor, encoder, pretraining, classifier):
+delineator = AutoModelForTokenClassification.from_pretrained(folder, num_labels=4, **kwargs)
+for loaded in (config, extractor, encoder, pretraining, classifier, delineator):
     assert type(loaded).__module__.startswith("transformers_modules."), type(loaded).__module__
 signal = np.sin(np.arange(3000).reshape(3, 1000) / 20)
 inputs = extractor(signal, sampling_rate=100, leads=["II", "I", "V1"], unit="mV")
 print("feature", encoder(**inputs).pooler_output.sum().item())
 print("loss", pretraining.eval()(**inputs).loss.item())
 print("logits", tuple(classifier(**inputs).logits.shape))
+print("sample_logits", tuple(delineator(**inputs).logits.shape))
 classifier.save_pretrained(again)  # what was loaded as remote code ships its code too
 AutoModelForSequenceClassification.from_pretrained(again, **kwargs)
 """
@@ -68,6 +71,7 @@ def test_one_folder_serves_every_auto_class_without_this_package(folder, tmp_pat
     assert float(printed["feature"]) == pytest.approx(model.ecg_vit(signal).pooler_output.sum().item(), abs=1e-4)
     assert float(printed["loss"]) == pytest.approx(model(signal).loss.item(), abs=1e-5)
     assert printed["logits"] == "(1, 3)"
+    assert printed["sample_logits"] == "(1, 3, 1000, 4)"
 
 
 def test_the_configuration_names_every_auto_class(folder):
@@ -77,6 +81,7 @@ def test_the_configuration_names_every_auto_class(folder):
         "AutoModel": "modeling_ecg_jepa.EcgJepaModel",
         "AutoModelForPreTraining": "modeling_ecg_jepa.EcgJepaForPreTraining",
         "AutoModelForSequenceClassification": "modeling_ecg_jepa.EcgJepaForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_ecg_jepa.EcgJepaForTokenClassification",
     }
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
     assert preprocessor["auto_map"] == {"AutoFeatureExtractor": "feature_extraction_ecg.EcgFeatureExtractor"}

@@ -1,0 +1,328 @@
+"""`pipeline("ecg-classification")` and `pipeline("ecg-feature-extraction")`: recordings in, scores or features out.
+
+A recording is anything that says what it holds; nothing is guessed. Of a recording longer than the model's input all
+windows count: their logits (or features) are averaged. One that is too short is an error, unless the model's feature
+extractor pads. The pipelines are registered when `ecg_transformers.modeling` is imported, and ship with every saved
+model: `pipeline("ecg-classification", model=ID, trust_remote_code=True)` needs `transformers` alone.
+"""
+
+import copy
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from transformers import Pipeline
+from transformers.utils import logging
+
+from .feature_extraction_ecg import average_windows
+from .recording_input import DeclaredRecording
+
+logger = logging.get_logger(__name__)
+
+MULTI_LABEL, SINGLE_LABEL, REGRESSION = "multi_label_classification", "single_label_classification", "regression"
+FUNCTIONS = {MULTI_LABEL: "sigmoid", SINGLE_LABEL: "softmax", REGRESSION: "none"}
+ARRAY_KEYS = ("array", "sampling_rate", "leads", "unit", "gain", "offset", "electrode_placement")
+LONG_RECORDS = ("all", "first", "center")
+WINDOWS_PER_PASS = 64
+"""A day of ECG is thousands of windows, which would not fit into memory at once."""
+
+Windows = dict[str, Any]  # what the model reads of some recordings, and `num_windows` of each
+
+
+class EcgPipeline(Pipeline):
+    """What both pipelines share: reading, windows, batches. A subclass says what the model gives for a window."""
+
+    _load_feature_extractor = True
+    _load_tokenizer = False
+    _load_processor = False
+    _load_image_processor = False
+    _load_video_processor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.feature_extractor is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the feature extractor that belongs to the model: pass feature_extractor="
+                "EcgFeatureExtractor.from_pretrained(...)."
+            )
+
+    def __call__(self, inputs: Any, **kwargs) -> Any:
+        r"""
+        Args:
+            inputs:
+                A recording: `{"array": (num_leads, num_samples), "sampling_rate": Hz, "leads": [...], "unit": "mV"}`
+                (and `gain`, `offset`, `electrode_placement`, as in [`EcgFeatureExtractor`]); a row of `load_ecg`, or
+                its column `ecg`; an `EcgRecord`; or, where `ecg-transformers` is installed, the path of a file. Or
+                several: a list, a `datasets.Dataset`, a `KeyDataset`, a generator.
+            batch_size (`int`, *optional*, defaults to 1), num_workers (`int`, *optional*, defaults to 0):
+                Recordings that go through the model together; processes that read them.
+            long_records (`str`, *optional*, defaults to `"all"`):
+                Of recordings longer than the model's input: `"all"` windows, or the `"first"` or `"center"` one.
+
+        Returns:
+            The output for a recording; of a list a list; of a dataset or generator an iterator, which reads as it
+            goes.
+
+        Raises:
+            ValueError: for a recording that does not say what it holds, is too short, or lacks what the model reads;
+                in a list, its number (from 0) is named.
+        """
+        if isinstance(inputs, Mapping) and isinstance(inputs.get("ecg"), list):  # a slice of a dataset
+            inputs = [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
+        if isinstance(inputs, list | tuple):
+            inputs = list(inputs)
+            if not inputs:
+                return []
+        elif not _is_recording(inputs) and not isinstance(inputs, Dataset) and isinstance(inputs, Iterable):
+            inputs = _Rows(inputs) if isinstance(inputs, Sized) else (item for item in inputs)
+        return super().__call__(inputs, **kwargs)
+
+    def preprocess(self, input_: Any, number: int | None = None, long_records: str = "all") -> Windows:
+        """The windows of one recording; `number` is its place among several."""
+        name = "The recording" if number is None else f"Item {number}"
+        if isinstance(input_, Mapping) and input_.get("record_id") is not None:
+            name += f" ({input_['record_id']})"
+        elif isinstance(input_, str | os.PathLike):
+            name += f" ({os.fspath(input_)})"
+        extractor = copy.copy(self.feature_extractor)
+        extractor.long_records = long_records
+        try:
+            recording, declared = _read(input_)
+            features = extractor(recording, **declared)
+            record_of = features.get("window_record", torch.arange(len(features["input_values"])))
+            if record_of.max() > 0:
+                raise ValueError("An array of several recordings. Pass a list with one dictionary for each.")
+        except (OSError, ValueError) as error:
+            reason = str(error)  # of a batch of one, which the feature extractor calls "Record 0"
+            reason = reason.replace("Record 0", name) if "Record 0" in reason else f"{name}: {reason}"
+            raise ValueError(reason) from error
+        windows = {key: features[key] for key in extractor.model_input_names if key in features}
+        return windows | {"num_windows": [len(features["input_values"])]}
+
+    def _forward(self, input_tensors: Windows, **forward_params) -> list[torch.Tensor]:
+        """What the model gives for the windows of each recording, `(num_windows, ...)`."""
+        counts = input_tensors["num_windows"]
+        windows = {key: value for key, value in input_tensors.items() if key != "num_windows"}
+        outputs = []
+        for start in range(0, sum(counts), WINDOWS_PER_PASS):
+            part = {key: value[start : start + WINDOWS_PER_PASS] for key, value in windows.items()}
+            outputs.append(self.window_outputs(part, **forward_params))
+        return list(torch.cat(outputs).float().split(counts))
+
+    def run_single(self, inputs, preprocess_params, forward_params, postprocess_params) -> Any:
+        outputs = self.forward(self.preprocess(inputs, **preprocess_params), **forward_params)
+        return self.postprocess(outputs[0], **postprocess_params)
+
+    def get_iterator(
+        self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+    ) -> Iterator:
+        if isinstance(inputs, Sized):
+            items = _NumberedItems(inputs, self.preprocess, preprocess_params)
+        else:
+            items, num_workers = _NumberedStream(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
+        for batch in DataLoader(items, batch_size=batch_size, num_workers=num_workers, collate_fn=_concatenate):
+            for output in self.forward(batch, **forward_params):
+                yield self.postprocess(output, **postprocess_params)
+
+    def _sanitize_parameters(self, long_records: str | None = None, **unknown) -> tuple[dict, dict, dict]:
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no setting {sorted(unknown)}.")
+        if long_records is not None and long_records not in LONG_RECORDS:
+            raise ValueError(f"Expected long_records of {list(LONG_RECORDS)}, got {long_records!r}.")
+        return {} if long_records is None else {"long_records": long_records}, {}, {}
+
+
+class EcgClassificationPipeline(EcgPipeline):
+    r"""
+    Scores of the classes of a recording, by `pipeline("ecg-classification", model=...)`.
+
+    **Calibration.** Where `config.calibration` holds a temperature for the model's labels (`finetune` stores that of
+    the validation split), the scores are those after temperature scaling, and with several labels a record each has
+    `above_threshold`, by the threshold that was best on the validation split (`None` for a label without one).
+    Otherwise the scores are what the sigmoid or softmax makes of the logits: they rank, but are no probabilities to
+    be taken at their word.
+
+    Call arguments beside those of [`EcgPipeline`]:
+        top_k (`int`, *optional*): How many labels; all of them by default. Not for a regression.
+        function_to_apply (`str`, *optional*):
+            `"sigmoid"`, `"softmax"` or `"none"` instead of what `config.problem_type` says; then uncalibrated.
+
+    Returns for each recording a list of `{"label": str, "score": float}`, the most probable first. Of a regression
+    the values of the targets, in their order, in the unit that their names state.
+
+    Example:
+
+    ```python
+    >>> from transformers import pipeline
+    >>> import ecg_transformers.modeling
+
+    >>> classify = pipeline("ecg-classification", model="classifier")
+    >>> classify({"array": signal, "sampling_rate": 500, "leads": ["I", "II"], "unit": "mV"}, top_k=1)
+    [{'label': 'NORM', 'score': 0.91, 'above_threshold': True}]
+    ```
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        names = self.model.config.architectures or [type(self.model).__name__]
+        if not any("ForSequenceClassification" in name for name in names):
+            raise ValueError(
+                f"{self.model.name_or_path or 'The model'} was saved as {', '.join(names)} and has no trained "
+                "classifier: its scores would be random. Fine-tune it first (ecg-transformers finetune), or use "
+                'pipeline("ecg-feature-extraction").'
+            )
+
+    def _sanitize_parameters(
+        self, top_k: int | None = None, function_to_apply: str | None = None, **others
+    ) -> tuple[dict, dict, dict]:
+        preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(**others)
+        is_regression = self.model.config.problem_type == REGRESSION
+        if top_k is not None and (is_regression or top_k < 1):
+            raise ValueError(f"Expected top_k of at least 1, and of a classifier, got {top_k}: leave it out for all.")
+        if function_to_apply is not None and function_to_apply not in FUNCTIONS.values():
+            raise ValueError(f"Expected function_to_apply of {sorted(FUNCTIONS.values())}, got {function_to_apply!r}.")
+        given = {"top_k": top_k, "function_to_apply": function_to_apply}
+        postprocess_params |= {key: value for key, value in given.items() if value is not None}
+        return preprocess_params, forward_params, postprocess_params
+
+    def window_outputs(self, windows: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.model(**windows).logits
+
+    def postprocess(
+        self, model_outputs: torch.Tensor, top_k: int | None = None, function_to_apply: str | None = None
+    ) -> list[dict[str, Any]]:
+        config = self.model.config
+        usual = FUNCTIONS.get(config.problem_type)
+        function = function_to_apply or usual
+        if function is None:
+            raise ValueError(
+                "The model's configuration does not say what its labels are. Set config.problem_type to "
+                f"{MULTI_LABEL!r}, {SINGLE_LABEL!r} or {REGRESSION!r}, or pass function_to_apply."
+            )
+        labels = [config.id2label[number] for number in range(config.num_labels)]
+        calibration = self._calibration(labels) if function == usual != "none" else {}
+        logits = average_windows(model_outputs, torch.zeros(len(model_outputs), dtype=torch.long))[0].double()
+        logits = logits / calibration.get("temperature", 1.0)
+        scores = logits.sigmoid() if function == "sigmoid" else logits.softmax(0) if function == "softmax" else logits
+        found = [{"label": label, "score": score} for label, score in zip(labels, scores.tolist(), strict=True)]
+        if thresholds := calibration.get("thresholds"):
+            for row in found:
+                threshold = thresholds.get(row["label"])
+                row["above_threshold"] = None if threshold is None else row["score"] >= threshold
+        if config.problem_type == REGRESSION:
+            return found
+        return sorted(found, key=lambda row: -row["score"])[:top_k]
+
+    def _calibration(self, labels: list[str]) -> Mapping[str, Any]:
+        calibration = self.model.config.calibration
+        if calibration is None:
+            return {}
+        if list(calibration["labels"]) != labels:
+            logger.warning_once(
+                f"The stored calibration is for the labels {list(calibration['labels'])}, the model has {labels}: "
+                "scores are not calibrated."
+            )
+            return {}
+        return calibration
+
+
+class EcgFeatureExtractionPipeline(EcgPipeline):
+    r"""
+    Features of a recording, by `pipeline("ecg-feature-extraction", model=...)`.
+
+    Call arguments beside those of [`EcgPipeline`]:
+        return_tokens (`bool`, *optional*, defaults to `False`): The hidden state of every token instead.
+
+    Returns for each recording a float32 array: `pooler_output` `(hidden_size,)`, averaged over its windows; or with
+    `return_tokens` `last_hidden_state` `(num_windows, num_registers + tokens, hidden_size)`.
+    """
+
+    def _sanitize_parameters(self, return_tokens: bool | None = None, **others) -> tuple[dict, dict, dict]:
+        preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(**others)
+        if return_tokens is not None:
+            forward_params, postprocess_params = ({"return_tokens": return_tokens} for _ in range(2))
+        return preprocess_params, forward_params, postprocess_params
+
+    def window_outputs(self, windows: dict[str, torch.Tensor], return_tokens: bool = False) -> torch.Tensor:
+        outputs = self.model(**windows)
+        return outputs.last_hidden_state if return_tokens else outputs.pooler_output
+
+    def postprocess(self, model_outputs: torch.Tensor, return_tokens: bool = False) -> np.ndarray:
+        return (model_outputs if return_tokens else model_outputs.mean(dim=0)).numpy()
+
+
+class _Rows(Dataset):
+    """Anything with a length and places, such as a `datasets.Dataset`, as what the base class streams."""
+
+    def __init__(self, rows: Any):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.rows[number]
+
+
+class _NumberedItems(Dataset):
+    def __init__(self, items, process, params):
+        self.items, self.process, self.params = items, process, params
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Windows:
+        return self.process(self.items[number], number=number, **self.params)
+
+
+class _NumberedStream(IterableDataset):
+    def __init__(self, items, process, params):
+        self.items, self.process, self.params = items, process, params
+
+    def __iter__(self) -> Iterator[Windows]:
+        for number, item in enumerate(self.items):
+            yield self.process(item, number=number, **self.params)
+
+
+def _concatenate(items: list[Windows]) -> Windows:
+    batch = {key: torch.cat([item[key] for item in items]) for key in items[0] if key != "num_windows"}
+    return batch | {"num_windows": [count for item in items for count in item["num_windows"]]}
+
+
+def _is_recording(inputs: Any) -> bool:
+    return isinstance(inputs, Mapping | str | os.PathLike | np.ndarray | torch.Tensor | DeclaredRecording)
+
+
+def _read(item: Any) -> tuple[Any, dict[str, Any]]:
+    """What the feature extractor takes, and what has to be declared with it."""
+    if isinstance(item, str | os.PathLike):
+        return _read_file(os.fspath(item)), {}
+    if isinstance(item, DeclaredRecording) or (isinstance(item, Mapping) and {"ecg", "signal"} & set(item)):
+        return item, {}
+    if not isinstance(item, Mapping) or "array" not in item:
+        came = f"the keys {sorted(map(str, item))}" if isinstance(item, Mapping) else type(item).__name__
+        raise ValueError(
+            "Expected {'array': ..., 'sampling_rate': Hz, 'leads': [...], 'unit': 'mV'}, a row of load_ecg, an "
+            f"EcgRecord or the path of a file, got {came}."
+        )
+    unknown = sorted(str(key) for key in set(item) - set(ARRAY_KEYS) - {"record_id"})
+    if unknown:
+        raise ValueError(f"Expected the keys {list(ARRAY_KEYS)} beside an array, got {unknown} too.")
+    return item["array"], {key: item[key] for key in ARRAY_KEYS[1:] if key in item}
+
+
+def _read_file(path: str) -> Any:
+    try:
+        from ecg_transformers.data import read_recording
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"Reading files needs the package: pip install ecg-transformers. Or read {path} yourself and pass "
+            "{'array': ..., 'sampling_rate': Hz, 'leads': [...], 'unit': 'mV'}."
+        ) from error
+    return read_recording(path)
+
+
+__all__ = ["EcgClassificationPipeline", "EcgFeatureExtractionPipeline", "EcgPipeline"]

@@ -1,0 +1,316 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import wfdb
+from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from ecg_transformers.data import EcgRecord, load_ecg
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgViTConfig, EcgViTForSequenceClassification
+from ecg_transformers.modeling.feature_extraction_ecg import average_windows
+
+LEADS = ("I", "II", "V1")
+LABELS = ("NORM", "MI", "CD")
+CALIBRATION = {"labels": list(LABELS), "temperature": 2.0, "thresholds": {"NORM": 0.2, "MI": 0.9}}
+
+
+def save_classifier(folder, **settings):
+    torch.manual_seed(0)
+    config = EcgViTConfig(
+        leads=LEADS,
+        sampling_rate=100,
+        num_samples=500,
+        patch_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        id2label=dict(enumerate(LABELS)),
+        label2id={name: number for number, name in enumerate(LABELS)},
+        **{"problem_type": "multi_label_classification"} | settings,
+    )
+    model = EcgViTForSequenceClassification(config).eval()
+    torch.nn.init.normal_(model.classifier.weight)  # scores that differ
+    model.save_pretrained(folder)
+    EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=500).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_classifier(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="module")
+def classify(folder):
+    return pipeline("ecg-classification", model=folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return load_ecg("ptb-xl-sample", split="test").select(range(3))
+
+
+@pytest.fixture
+def long_recording():
+    signal = np.random.default_rng(0).normal(size=(4, 2600))  # 13 s: two windows of 5 s and one from the end
+    return {"array": signal, "sampling_rate": 200, "leads": ["V1", "aVR", "II", "I"], "unit": "mV"}
+
+
+def scores_of(found):
+    return {row["label"]: row["score"] for row in found}
+
+
+def logits_by_hand(folder, recording):
+    extractor = EcgFeatureExtractor.from_pretrained(folder, long_records="all")
+    inputs = extractor(recording["array"], **{key: recording[key] for key in ("sampling_rate", "leads", "unit")})
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model(inputs["input_values"]).logits
+    assert len(logits) == 3
+    return average_windows(logits, inputs["window_record"])[0]
+
+
+def test_scores_are_those_of_extractor_model_and_mean_over_windows(classify, folder, long_recording):
+    found = classify(long_recording)
+    expected = logits_by_hand(folder, long_recording).sigmoid()
+    assert scores_of(found) == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-6)
+    assert [row["score"] for row in found] == sorted((row["score"] for row in found), reverse=True)
+    assert set(found[0]) == {"label", "score"}  # nothing is said of thresholds that there are none of
+
+
+def test_features_are_the_mean_over_windows_and_tokens_are_those_of_each(folder, long_recording):
+    extract = pipeline("ecg-feature-extraction", model=folder, device="cpu")
+    features, tokens = extract(long_recording), extract(long_recording, return_tokens=True)
+    assert features.shape == (16,) and tokens.shape == (3, 30, 16)
+    np.testing.assert_allclose(features, tokens.mean(axis=(0, 1)), atol=1e-6)
+
+
+def test_one_window_where_asked(classify, folder, long_recording):
+    extractor = EcgFeatureExtractor.from_pretrained(folder, long_records="center")
+    fields = {key: long_recording[key] for key in ("sampling_rate", "leads", "unit")}
+    inputs = extractor(long_recording["array"], **fields)
+    with torch.no_grad():
+        expected = classify.model(**inputs).logits[0].sigmoid()
+    found = scores_of(classify(long_recording, long_records="center"))
+    assert found == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-6)
+    assert found != scores_of(classify(long_recording))
+
+
+def test_a_recording_of_more_windows_than_one_pass_takes(classify, long_recording, monkeypatch):
+    expected = scores_of(classify(long_recording))
+    monkeypatch.setattr("ecg_transformers.modeling.pipeline_ecg.WINDOWS_PER_PASS", 2)
+    assert scores_of(classify(long_recording)) == pytest.approx(expected)
+
+
+def test_every_form_of_one_recording_gives_the_same(classify, rows):
+    row = rows[0]
+    ecg = row["ecg"]
+    fields = {key: ecg[key] for key in ("leads", "sampling_rate", "unit")}
+    forms = {
+        "row": row,
+        "stored row": load_ecg("ptb-xl-sample", split="test", decode=False)[0],
+        "column": ecg,
+        "array": {"array": ecg["signal"], **fields},
+        "tensor": {"array": torch.tensor(ecg["signal"]), **fields},
+        "record": EcgRecord(record_id="a", signal=np.asarray(ecg["signal"]), **fields),
+    }
+    expected = scores_of(classify(row))
+    for form, recording in forms.items():
+        assert scores_of(classify(recording)) == pytest.approx(expected, abs=1e-6), form
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_every_form_of_several_recordings_gives_the_same_in_order(classify, rows, long_recording, batch_size):
+    expected = [scores_of(classify(row)) for row in rows]
+    several = {
+        "list": list(rows),
+        "tuple": tuple(rows),
+        "dataset": rows,
+        "slice": rows[:3],
+        "key": KeyDataset(rows, "ecg"),
+        "generator": (row for row in rows),
+        "stream": rows.to_iterable_dataset(),
+    }
+    for form, inputs in several.items():
+        found = [scores_of(result) for result in classify(inputs, batch_size=batch_size)]
+        assert len(found) == 3, form
+        for result, truth in zip(found, expected, strict=True):
+            assert result == pytest.approx(truth, abs=1e-6), form
+    mixed = classify([long_recording, rows[0]], batch_size=2)  # different numbers of windows
+    assert scores_of(mixed[0]) == pytest.approx(scores_of(classify(long_recording)), abs=1e-6)
+    assert scores_of(mixed[1]) == pytest.approx(expected[0], abs=1e-6)
+    assert classify([]) == []
+
+
+def test_a_dataset_is_read_as_the_results_are_taken(classify, rows):
+    results = classify(row if number < 2 else {"array": None} for number, row in enumerate(rows))
+    assert len([next(results), next(results)]) == 2
+    with pytest.raises(ValueError, match="Item 2"):
+        next(results)
+
+
+def test_a_path_is_read_where_the_package_is_installed(classify, rows, tmp_path):
+    ecg = rows[0]["ecg"]
+    wfdb.wrsamp(
+        "r1",
+        fs=ecg["sampling_rate"],
+        units=["mV"] * len(ecg["leads"]),
+        sig_name=list(ecg["leads"]),
+        p_signal=np.asarray(ecg["signal"], dtype=float).T,
+        fmt=["16"] * len(ecg["leads"]),
+        write_dir=str(tmp_path),
+    )
+    for path in (str(tmp_path / "r1.hea"), tmp_path / "r1"):
+        assert scores_of(classify(path)) == pytest.approx(scores_of(classify(rows[0])), abs=1e-3)
+    with pytest.raises(ValueError, match=r"Item 1 \(.*r2.hea\)"):
+        classify([tmp_path / "r1.hea", tmp_path / "r2.hea"])
+
+
+def test_top_k_and_other_functions(classify, folder, long_recording):
+    assert [row["label"] for row in classify(long_recording, top_k=1)] == [classify(long_recording)[0]["label"]]
+    logits = logits_by_hand(folder, long_recording)
+    for name, values in {"none": logits, "softmax": logits.softmax(0)}.items():
+        expected = dict(zip(LABELS, values.tolist(), strict=True))
+        assert scores_of(classify(long_recording, function_to_apply=name)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_calibrated_scores_come_with_their_thresholds(tmp_path, long_recording):
+    folder = save_classifier(tmp_path, calibration=CALIBRATION)
+    calibrated = pipeline("ecg-classification", model=folder, device="cpu")
+    found = calibrated(long_recording)
+    logits = logits_by_hand(folder, long_recording)
+    expected = dict(zip(LABELS, (logits / 2).sigmoid().tolist(), strict=True))
+    assert scores_of(found) == pytest.approx(expected, abs=1e-6)
+    above = {row["label"]: row["above_threshold"] for row in found}
+    assert above == {"NORM": expected["NORM"] >= 0.2, "MI": expected["MI"] >= 0.9, "CD": None}
+    raw = calibrated(long_recording, function_to_apply="none")
+    assert scores_of(raw) == pytest.approx(dict(zip(LABELS, logits.tolist(), strict=True)), abs=1e-5)
+
+
+def test_a_calibration_of_other_labels_is_not_applied(tmp_path, long_recording):
+    folder = save_classifier(tmp_path, calibration=CALIBRATION | {"labels": [*LABELS, "STTC"]})
+    found = pipeline("ecg-classification", model=folder, device="cpu")(long_recording)
+    expected = dict(zip(LABELS, logits_by_hand(folder, long_recording).sigmoid().tolist(), strict=True))
+    assert scores_of(found) == pytest.approx(expected, abs=1e-6)
+    assert "above_threshold" not in found[0]
+
+
+@pytest.mark.parametrize("bad", [{"temperature": 0.0}, {"thresholds": {"AF": 0.5}}, {"labels": []}, {"bias": 1}])
+def test_a_calibration_that_makes_no_sense_is_refused(bad):
+    with pytest.raises(ValueError, match="calibration"):
+        EcgViTConfig(calibration=CALIBRATION | bad)
+
+
+def test_one_label_a_record_uses_the_softmax_and_a_regression_the_values(tmp_path, long_recording):
+    of_one = save_classifier(tmp_path / "one", problem_type="single_label_classification")
+    found = pipeline("ecg-classification", model=of_one, device="cpu")(long_recording)
+    assert sum(row["score"] for row in found) == pytest.approx(1)
+    of_values = save_classifier(tmp_path / "values", problem_type="regression")
+    found = pipeline("ecg-classification", model=of_values, device="cpu")(long_recording)
+    assert [row["label"] for row in found] == list(LABELS)  # the order of the targets
+    values = logits_by_hand(of_values, long_recording).tolist()
+    assert [row["score"] for row in found] == pytest.approx(values, abs=1e-5)
+
+
+def test_a_model_that_does_not_say_what_its_labels_are_is_asked_for_it(tmp_path, long_recording):
+    folder = save_classifier(tmp_path, problem_type=None)
+    with pytest.raises(ValueError, match="problem_type"):
+        pipeline("ecg-classification", model=folder, device="cpu")(long_recording)
+
+
+def test_an_encoder_without_a_classifier_is_refused(tmp_path, folder):
+    model = AutoModelForSequenceClassification.from_pretrained(folder).ecg_vit
+    model.save_pretrained(tmp_path)
+    EcgFeatureExtractor.from_pretrained(folder).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no trained classifier"):
+        pipeline("ecg-classification", model=str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"sampling_rate": None}, "sampling_rate"),
+        ({"unit": None}, "unit"),
+        ({"leads": ["I", "II", "V1", "V2", "V3"]}, "expected"),
+        ({"leads": ["I", "II", "V2", "V3"]}, "lacks"),
+        ({"array": np.zeros((4, 900))}, "lasts 4.5 s"),
+        ({"array": np.zeros((2, 4, 2000))}, "several recordings"),
+        ({"array": np.full((4, 2600), np.nan)}, "NaN"),
+        ({"unt": "mV"}, "unt"),
+    ],
+)
+def test_a_bad_recording_in_a_list_is_named(classify, long_recording, change, sentence):
+    bad = long_recording | {"record_id": "r17"} | change
+    with pytest.raises(ValueError, match=sentence) as caught:
+        classify([long_recording, bad], batch_size=2)
+    assert "Item 1 (r17)" in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 2600)), torch.zeros(4, 2600), {"signals": 1}, 7])
+def test_what_does_not_say_what_it_holds_is_refused(classify, bad):
+    with pytest.raises(ValueError, match="'sampling_rate': Hz"):
+        classify(bad)
+
+
+def test_unknown_settings_are_refused(classify, long_recording):
+    for settings in ({"topk": 1}, {"top_k": 0}, {"function_to_apply": "tanh"}, {"long_records": "last"}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            classify(long_recording, **settings)
+
+
+def test_the_configuration_names_the_pipelines_only_where_their_code_lies(folder):
+    stored = json.loads((Path(folder) / "config.json").read_text())
+    assert stored["custom_pipelines"]["ecg-classification"]["impl"] == "pipeline_ecg.EcgClassificationPipeline"
+    assert "custom_pipelines" not in EcgJepaConfig().to_dict()
+    # Otherwise `pipeline` would ask for trust although the package is installed.
+    assert "custom_pipelines" not in vars(AutoConfig.from_pretrained(folder))
+
+
+WITHOUT_THE_PACKAGE = """
+import json
+import sys
+sys.modules["ecg_transformers"] = None  # importing the package fails, as if it were not installed
+import numpy as np
+import torch
+from transformers import pipeline
+folder, again = sys.argv[1:]
+torch.set_num_threads(1)
+kwargs = {"model": folder, "trust_remote_code": True, "device": "cpu"}
+classify, extract = pipeline("ecg-classification", **kwargs), pipeline("ecg-feature-extraction", **kwargs)
+assert type(classify).__module__.startswith("transformers_modules."), type(classify).__module__
+signal = np.sin(np.arange(3000).reshape(3, 1000) / 20)
+recording = {"array": signal, "sampling_rate": 100, "leads": ["II", "I", "V1"], "unit": "mV"}
+print(json.dumps(classify(recording)))
+print(float(extract([recording, recording], batch_size=2)[1].sum()))
+try:
+    classify("some.hea")
+except ValueError as error:
+    print(error)
+classify.save_pretrained(again)  # what was loaded as remote code ships its code too
+print(json.dumps(pipeline("ecg-classification", model=again, trust_remote_code=True, device="cpu")(recording)))
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_brings_its_pipelines_along_where_the_package_is_not_installed(tmp_path):
+    folder = save_classifier(tmp_path / "model", calibration=CALIBRATION)
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, folder, str(tmp_path / "again")]
+    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    scores, feature_sum, sentence, again = finished.stdout.splitlines()
+    signal = np.sin(np.arange(3000).reshape(3, 1000) / 20)
+    recording = {"array": signal, "sampling_rate": 100, "leads": ["II", "I", "V1"], "unit": "mV"}
+    expected = pipeline("ecg-classification", model=folder, device="cpu")(recording)
+    features = pipeline("ecg-feature-extraction", model=folder, device="cpu")(recording)
+    for found in (json.loads(scores), json.loads(again)):
+        assert scores_of(found) == pytest.approx(scores_of(expected), abs=1e-5)
+        assert [row["above_threshold"] for row in found] == [row["above_threshold"] for row in expected]
+    assert float(feature_sum) == pytest.approx(features.sum(), abs=1e-4)
+    assert "pip install ecg-transformers" in sentence

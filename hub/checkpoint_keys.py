@@ -1,7 +1,7 @@
 """What the converters share: an authors' tensors accounted for one by one, and brought under our names."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -33,6 +33,36 @@ def check_fits(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.T
 def count_blocks(state: Mapping[str, torch.Tensor], prefix: str) -> int:
     """Number of different integers that follow `prefix` in the keys."""
     return len({match.group(1) for key in state if (match := re.match(re.escape(prefix) + r"(\d+)\.", key))})
+
+
+def load_renamed_state_dict(
+    model: PreTrainedModel,
+    state: Mapping[str, torch.Tensor],
+    their_key: Callable[[str], str],
+    left_out: Sequence[str] = (),
+) -> None:
+    """Copies tensors that differ in their names alone; every key of the file and of the model has to be accounted for.
+
+    Args:
+        model ([`PreTrainedModel`]): Ours.
+        state (`dict`): Theirs.
+        their_key (`Callable`): Our name of a tensor -> theirs.
+        left_out (`Sequence[str]`): Regular expressions of keys of theirs that have no place in ours.
+    """
+    kept = {key: tensor for key, tensor in state.items() if not any(re.match(pattern, key) for pattern in left_out)}
+    ours = model.state_dict()
+    check_fits({their_key(key): tensor for key, tensor in ours.items()}, kept)
+    model.load_state_dict({key: kept[their_key(key)] for key in ours}, strict=True)
+
+
+def with_current_weight_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Magnitude and direction of a weight norm under the names that torch gives them since 2.0."""
+    names = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
+    renamed = {}
+    for key, tensor in state.items():
+        stem, dot, last = key.rpartition(".")
+        renamed[stem + names.get(dot + last, dot + last)] = tensor
+    return renamed
 
 
 # --- Weimann and LeJEPA-ECG, whose code is of one family ---------------------------------------------------------

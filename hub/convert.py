@@ -17,7 +17,16 @@ from ecg_transformers.modeling.leads import canonical_leads
 from ecg_transformers.train.model_card import render_model_card
 from ecg_transformers.train.report import DataSource
 
-from . import convert_kim, convert_lejepa, convert_st_mem, convert_weimann
+from . import (
+    convert_ecg_fm,
+    convert_ecg_founder,
+    convert_hubert_ecg,
+    convert_kim,
+    convert_lejepa,
+    convert_st_mem,
+    convert_weimann,
+)
+from .published_card import ECG_FM, ECG_FOUNDER, HUBERT_ECG, PublishedModel, render_published_card
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -32,6 +41,7 @@ class Source:
         data (`DataSource`): What the published weights were trained on, as the authors state it.
         split (`str`): The same for the card.
         safe_globals (`list`): What a file may hold beside tensors.
+        published ([`PublishedModel`], *optional*): For a card of a model that is not of our architecture.
     """
 
     convert: Callable[..., PreTrainedModel]
@@ -39,6 +49,7 @@ class Source:
     data: DataSource
     split: str
     safe_globals: list = field(default_factory=list)
+    published: PublishedModel | None = None
 
 
 UNKNOWN_SPLIT = "as the authors of the file know; it does not say"
@@ -77,8 +88,44 @@ SOURCES = {
         DataSource("The corpora of ST-MEM", None, "Na et al., arXiv 2402.09450. Their weights are CC BY-NC 4.0."),
         UNKNOWN_SPLIT,
     ),
+    "hubert-ecg": Source(
+        convert_hubert_ecg.convert_hubert_ecg_checkpoint,
+        lambda model, checkpoint: convert_hubert_ecg.hubert_ecg_feature_extractor(model.config),
+        DataSource(
+            "9.1 million recordings of four countries",
+            None,
+            "Coppola et al., medRxiv 2024.11.14.24317328; a part of them is not public.",
+        ),
+        UNKNOWN_SPLIT,
+        convert_weimann.NUMPY_GLOBALS,
+        HUBERT_ECG,
+    ),
+    "ecg-fm": Source(
+        convert_ecg_fm.convert_ecg_fm_checkpoint,
+        lambda model, checkpoint: convert_ecg_fm.ecg_fm_feature_extractor(model.config),
+        DataSource(
+            "MIMIC-IV-ECG 1.0 and PhysioNet 2021 1.0.3",
+            None,
+            "As the authors of ECG-FM state: physionet.org/content/mimic-iv-ecg/1.0 and challenge-2021/1.0.3.",
+        ),
+        UNKNOWN_SPLIT,
+        convert_weimann.NUMPY_GLOBALS,
+        ECG_FM,
+    ),
+    "ecg-founder": Source(
+        convert_ecg_founder.convert_ecg_founder_checkpoint,
+        lambda model, checkpoint: convert_ecg_founder.ecg_founder_feature_extractor(model.config),
+        DataSource(
+            "Harvard-Emory ECG Database (HEEDB)",
+            None,
+            "Li et al., arXiv 2410.04133: 10.8 million recordings with 150 labels.",
+        ),
+        UNKNOWN_SPLIT,
+        convert_weimann.NUMPY_GLOBALS,
+        ECG_FOUNDER,
+    ),
 }
-LICENCES = {"st-mem": "cc-by-nc-4.0"}
+LICENCES = {"st-mem": "cc-by-nc-4.0", "hubert-ecg": "cc-by-nc-4.0"}
 
 
 def run(args: argparse.Namespace):
@@ -92,16 +139,13 @@ def run(args: argparse.Namespace):
     model, feature_extractor = convert_file(args.source, args.checkpoint, **given)
     model.save_pretrained(args.output_dir)
     feature_extractor.save_pretrained(args.output_dir)
-    source = SOURCES[args.source]
-    card = render_model_card(
-        config=model.config,
-        feature_extractor=feature_extractor,
-        model_id=Path(args.output_dir).name,
-        data=source.data,
-        split=source.split,
-        training={"Converted from": Path(args.checkpoint).name},
-        license=LICENCES.get(args.source),
-    )
+    source, file = SOURCES[args.source], Path(args.checkpoint).name
+    given = {"model_id": Path(args.output_dir).name, "data": source.data, "license": LICENCES.get(args.source)}
+    if source.published is None:
+        training = {"Converted from": file}
+        card = render_model_card(model.config, feature_extractor, split=source.split, training=training, **given)
+    else:
+        card = render_published_card(source.published, model.config, feature_extractor, file=file, **given)
     card.save(Path(args.output_dir) / "README.md")
     logger.info("Wrote %s and its feature extractor to %s", type(model).__name__, args.output_dir)
 

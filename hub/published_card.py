@@ -1,0 +1,102 @@
+"""The card of an encoder that other authors trained and `convert` brought under this API."""
+
+from dataclasses import dataclass
+
+from huggingface_hub import ModelCard
+from transformers import FeatureExtractionMixin, PreTrainedConfig
+
+from ecg_transformers.train.licences import data_licence_line, licence_section
+from ecg_transformers.train.methods import METHODS, Method
+from ecg_transformers.train.model_card import card_environment, card_metadata, input_contract, loading_snippet
+from ecg_transformers.train.report import DataSource
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """What the authors state of a model.
+
+    Args:
+        method ([`~ecg_transformers.train.methods.Method`]): Its name, how it was trained, and its paper.
+        weights (`str`): Where its weights lie and on which terms, as far as the authors state them.
+        code (`str`): The licence of the authors' code, none of which is here.
+        departures (`str`): Where the feature extractor does not do what the authors did, and what follows.
+    """
+
+    method: Method
+    weights: str
+    code: str
+    departures: str
+
+
+def render_published_card(
+    model: PublishedModel,
+    config: PreTrainedConfig,
+    feature_extractor: FeatureExtractionMixin,
+    model_id: str,
+    data: DataSource,
+    file: str,
+    license: str | None = None,
+) -> ModelCard:
+    """Writes the card.
+
+    Args:
+        model ([`PublishedModel`]): What its authors state.
+        config ([`PreTrainedConfig`]), feature_extractor ([`EcgFeatureExtractor`]): What lies in the folder.
+        model_id (`str`): Name on the Hub, or folder, that the loading snippet uses.
+        data ([`~ecg_transformers.train.report.DataSource`]): The recordings of the training.
+        file (`str`): Name of the authors' file.
+        license (`str`, *optional*): Licence of the weights as a Hub id; `None` says "unknown".
+    """
+    body = (
+        card_environment()
+        .get_template("published_card_template.md.j2")
+        .render(
+            model=model,
+            config=config,
+            model_name=model_id.rstrip("/").rsplit("/", 1)[-1],
+            file=file,
+            data=data,
+            data_licence=data_licence_line(data.licence),
+            contract=input_contract(feature_extractor),
+            snippet=loading_snippet(config, feature_extractor, model_id),
+            licences=licence_section(data.licence, license),
+        )
+    )
+    tags = ["ecg", "electrocardiogram", config.model_type]
+    metadata = card_metadata(model_id, tags, data, license, [], {}, "feature-extraction")
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+
+
+HUBERT_ECG = PublishedModel(
+    method=METHODS["ecg_hubert"],
+    weights="Hub: Edoardo-BS/hubert-ecg-small, -base and -large, CC BY-NC 4.0.",
+    code="CC BY-NC 4.0 (github.com/Edoar-do/HuBERT-ECG)",
+    departures=(
+        "They filter with a FIR of 0.05 to 47 Hz (which keeps 96 % of the slowest waves), and decimate the joined "
+        "leads, so that the filter runs across the seams of two leads. The feature extractor resamples once and has a "
+        "zero-phase low-pass of 40 Hz on each lead. On 20 recordings of PTB-XL the two inputs correlate by 0.996 and "
+        "more: close, not equal."
+    ),
+)
+ECG_FM = PublishedModel(
+    method=METHODS["ecg_fm"],
+    weights="Hub: wanglab/ecg-fm. Their licence is what its page says.",
+    code="MIT (github.com/bowang-lab/ECG-FM, github.com/Jwoo5/fairseq-signals)",
+    departures=(
+        "Recordings of another rate than 500 Hz were resampled linearly, here by Fourier; and what is left after the "
+        "last whole 5 s was dropped, here the last window ends with the recording. 10 s at 500 Hz are equal."
+    ),
+)
+ECG_FOUNDER = PublishedModel(
+    method=METHODS["ecg_founder"],
+    weights=(
+        "Hub: PKUDigitalHealth/ECGFounder. Their licence is what its page says. The labels of the head are the lines "
+        "of `tasks.txt` in the authors' repository."
+    ),
+    code="MIT (github.com/PKUDigitalHealth/ECGFounder)",
+    departures=(
+        "The band-pass is one filter of theirs and two of ours; on 20 recordings of PTB-XL the inputs differ by 0.002 "
+        "deviations on average in the median recording, by 0.03 in the worst. Gaps became zeros and are interpolated "
+        "here. (Their evaluation on PTB-XL, `ptbxl_eval.py`, does not filter at all.)"
+    ),
+)

@@ -43,6 +43,23 @@ class _Strip:
     stop: int
 
 
+@dataclass(frozen=True)
+class EcgPaper:
+    """A drawn paper: its figure, the axes in mm, the stretches of leads, the edges between rows and its size."""
+
+    figure: Figure
+    axes: Axes
+    strips: list[_Strip]
+    edges_mm: np.ndarray
+    width_mm: float
+    height_mm: float  # of the figure, with title and margin
+    below_mm: float  # of the empty margin
+
+    def band_mm(self, strip: _Strip) -> tuple[float, float]:
+        """Bottom and top of the band of a row."""
+        return self.edges_mm[strip.row + 1] + 0.5, self.edges_mm[strip.row] - 0.5
+
+
 def plot_ecg_paper(
     signal_mv: np.ndarray,
     leads: Sequence[str],
@@ -67,35 +84,52 @@ def plot_ecg_paper(
             usual print of twelve leads: four columns of three leads, each a quarter of the time, above lead II whole.
         title (`str`, *optional*): A line above the paper.
     """
-    signal_mv = np.asarray(signal_mv, dtype=float)
-    if signal_mv.ndim != 2 or len(signal_mv) != len(leads):
-        raise ValueError(f"Expected a signal of shape ({len(leads)}, num_samples), got {signal_mv.shape}.")
+    signal_mv = _checked_signal(signal_mv, leads)
     hidden = _hidden_per_lead(hidden, patch_size, signal_mv.shape)
+    paper = draw_paper(signal_mv, leads, sampling_rate, layout, title)
+    if hidden is not None:
+        for strip in paper.strips:
+            _shade_hidden(paper.axes, strip, hidden[strip.channel], patch_size, sampling_rate, paper.band_mm(strip))
+        note = f"shaded: hidden from the encoder ({hidden.mean():.0%} of the patches)"
+        font = {"fontsize": 8, "va": "center", "ha": "right", "color": "#004c78", "bbox": _paper_box()}
+        paper.axes.text(paper.width_mm - 2, 3, note, **font)
+    return paper.figure
+
+
+def draw_paper(
+    signal_mv: np.ndarray,
+    leads: Sequence[str],
+    sampling_rate: float,
+    layout: str = "rows",
+    title: str | None = None,
+    below_mm: float = 0.0,
+) -> EcgPaper:
+    """The paper with its grid, traces, lead names and pulses, for a figure that draws more on it.
+
+    Args:
+        signal_mv, leads, sampling_rate, layout, title: See [`plot_ecg_paper`].
+        below_mm (`float`, *optional*, defaults to 0): Height of an empty margin below the paper.
+    """
+    signal_mv = _checked_signal(signal_mv, leads)
     strips = _lay_out(layout, list(leads), signal_mv.shape[1], sampling_rate)
     baselines, edges, height = _place_rows(strips, signal_mv)
     width = LEFT_MM + signal_mv.shape[1] / sampling_rate * MM_PER_SECOND + RIGHT_MM
     width, height = np.ceil(width / 5) * 5, np.ceil(height / 5) * 5
     top_mm = 8.0 if title else 0.0
-    figure = Figure(figsize=(width / MM_PER_INCH, (height + top_mm) / MM_PER_INCH))
-    axes = figure.add_axes((0, 0, 1, height / (height + top_mm)), xlim=(0, width), ylim=(0, height))
+    whole = below_mm + height + top_mm
+    figure = Figure(figsize=(width / MM_PER_INCH, whole / MM_PER_INCH))
+    axes = figure.add_axes((0, below_mm / whole, 1, height / whole), xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
     _draw_grid(axes, width, height)
     for strip in strips:
-        baseline = baselines[strip.row]
-        if hidden is not None:
-            band = (edges[strip.row + 1] + 0.5, edges[strip.row] - 0.5)
-            _shade_hidden(axes, strip, hidden[strip.channel], patch_size, sampling_rate, band)
-        _draw_strip(axes, strip, signal_mv[strip.channel], baseline, sampling_rate)
+        _draw_strip(axes, strip, signal_mv[strip.channel], baselines[strip.row], sampling_rate)
     for baseline in baselines:
         pulse = np.array([[0, 0], [2, 0], [2, 10], [2 + PULSE_MM, 10], [2 + PULSE_MM, 0], [9, 0]])
         axes.plot(1 + pulse[:, 0], baseline + pulse[:, 1], color="black", linewidth=0.8)
     axes.text(2, 3, "25 mm/s   10 mm/mV", fontsize=8, va="center", bbox=_paper_box())
-    if hidden is not None:
-        note = f"shaded: hidden from the encoder ({hidden.mean():.0%} of the patches)"
-        axes.text(width - 2, 3, note, fontsize=8, va="center", ha="right", color="#004c78", bbox=_paper_box())
     if title:
-        figure.text(2 / width, 1 - 0.5 * top_mm / (height + top_mm), title, fontsize=10, va="center")
-    return figure
+        figure.text(2 / width, 1 - 0.5 * top_mm / whole, title, fontsize=10, va="center")
+    return EcgPaper(figure, axes, strips, edges, width, whole, below_mm)
 
 
 def plot_recording(
@@ -117,10 +151,17 @@ def plot_recording(
     Raises:
         ValueError: if signal and leads do not fit.
     """
-    signal_mv = np.asarray(signal_mv, dtype=float)
-    if signal_mv.ndim != 2 or len(signal_mv) != len(leads) or not signal_mv.shape[1]:
-        raise ValueError(f"Expected a signal of shape ({len(leads)}, num_samples > 0), got {signal_mv.shape}.")
-    shown = signal_mv[:, : max(1, round(seconds * sampling_rate))].copy()
+    signal_mv = _checked_signal(signal_mv, leads)
+    shown, note = fit_to_paper(signal_mv[:, : max(1, round(seconds * sampling_rate))], leads)
+    is_clinical = {lead for column in CLINICAL_COLUMNS for lead in column} == set(leads)
+    return plot_ecg_paper(
+        shown, leads, sampling_rate, layout="clinical" if is_clinical else "rows", title=title + note
+    )
+
+
+def fit_to_paper(signal_mv: np.ndarray, leads: Sequence[str]) -> tuple[np.ndarray, str]:
+    """A copy whose offsets beyond 0.5 mV are taken out and which is cut at 5 mV, and what of that to say, if any."""
+    shown = _checked_signal(signal_mv, leads).copy()
     shown[~np.isfinite(shown)] = np.nan
     moved, cut = [], []
     for row, lead in zip(shown, leads, strict=True):
@@ -130,12 +171,11 @@ def plot_recording(
             moved.append(lead)
         if (np.abs(row) > LARGEST_MV).any():
             cut.append(lead)
-    shown = np.clip(shown, -LARGEST_MV, LARGEST_MV)
+    note = ""
     for what, which in (("moved to zero", moved), (f"cut at {LARGEST_MV:g} mV", cut)):
         if which:
-            title += f"   ({what}: {', '.join(which) if len(which) < len(leads) else 'all leads'})"
-    is_clinical = {lead for column in CLINICAL_COLUMNS for lead in column} == set(leads)
-    return plot_ecg_paper(shown, leads, sampling_rate, layout="clinical" if is_clinical else "rows", title=title)
+            note += f"   ({what}: {', '.join(which) if len(which) < len(leads) else 'all leads'})"
+    return np.clip(shown, -LARGEST_MV, LARGEST_MV), note
 
 
 def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> Path:
@@ -154,6 +194,13 @@ def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> Path
     except OSError as error:
         raise ValueError(f"Cannot write to {str(path)!r}: {error.strerror}. Give another file.") from error
     return path
+
+
+def _checked_signal(signal_mv: np.ndarray, leads: Sequence[str]) -> np.ndarray:
+    signal_mv = np.asarray(signal_mv, dtype=float)
+    if signal_mv.ndim != 2 or len(signal_mv) != len(leads) or not signal_mv.shape[1]:
+        raise ValueError(f"Expected a signal of shape ({len(leads)}, num_samples > 0), got {signal_mv.shape}.")
+    return signal_mv
 
 
 def _hidden_per_lead(hidden, patch_size: int | None, shape: tuple[int, int]) -> np.ndarray | None:

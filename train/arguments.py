@@ -9,9 +9,26 @@ PUBLISHED_SCHEDULES = ("kim", "weimann")
 
 
 @dataclass
-class SslTrainingArguments(TrainingArguments):
+class EcgTrainingArguments(TrainingArguments):
     r"""
-    [`~transformers.TrainingArguments`] with defaults that suit self-supervised pretraining. New are:
+    [`~transformers.TrainingArguments`] with what a push to the Hub has to state. New are:
+
+    Args:
+        data_licence (`str`, *optional*):
+            Licence of the training data, such as `"CC BY 4.0"`, where the corpus does not state it. Without one,
+            `push_to_hub` stops before the training.
+        weights_licence (`str`, *optional*):
+            Licence under which the weights are published, such as `"cc-by-4.0"`; else the card says "unknown".
+    """
+
+    data_licence: str | None = field(default=None, metadata={"help": "Licence of the training data, for the card."})
+    weights_licence: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+
+
+@dataclass
+class SslTrainingArguments(EcgTrainingArguments):
+    r"""
+    [`EcgTrainingArguments`] with defaults that suit self-supervised pretraining. New are:
 
     Args:
         ema_start (`float`, *optional*, defaults to 0.996):

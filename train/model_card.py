@@ -6,12 +6,14 @@ Nothing is invented: a licence that nobody stated is called unknown, and a check
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import FeatureExtractionMixin, PreTrainedConfig
 
+from .licences import data_licence_line, hub_licence, is_settled, licence_section
+from .methods import Method, method_of
+from .model_index import evaluation_results, score_key
 from .report import (
     ENCODERS,
     PROTOCOLS,
@@ -20,117 +22,14 @@ from .report import (
     format_interval,
     format_score,
     installed_versions,
-    protocols_of,
     small_test_caveat,
     verdict,
 )
+from .run_costs import RunCosts
 
-
-@dataclass(frozen=True)
-class Method:
-    """How the weights were made.
-
-    Args:
-        name (`str`): Name of the method.
-        description (`str`): A sentence or two on how it learns.
-        paper (`str`, *optional*): Authors, title and year.
-        url (`str`, *optional*): Where the paper is.
-    """
-
-    name: str
-    description: str
-    paper: str | None = None
-    url: str | None = None
-
-
-METHODS = {
-    "ecg_jepa": Method(
-        name="ECG-JEPA",
-        description=(
-            "A student encoder sees part of a recording; a predictor has to infer, from it, what a slowly moving "
-            "teacher makes of the hidden part. No labels are used and no signal is reconstructed."
-        ),
-        paper=(
-            "Sehun Kim: Learning General Representation of 12-Lead Electrocardiogram with a Joint-Embedding "
-            "Predictive Architecture, 2024"
-        ),
-        url="https://arxiv.org/abs/2410.08559",
-    ),
-    "ecg_jepa segments": Method(
-        name="ECG-JEPA (temporal segments)",
-        description=(
-            "A student encoder sees a few segments of a recording, all leads at once; a predictor has to infer, from "
-            "them, what a slowly moving teacher makes of the hidden time. No labels are used and no signal is "
-            "reconstructed."
-        ),
-        paper=(
-            "Kuba Weimann and Tim O. F. Conrad: Self-Supervised Pre-Training with Joint-Embedding Predictive "
-            "Architecture Boosts ECG Classification Performance, 2024"
-        ),
-        url="https://arxiv.org/abs/2410.13867",
-    ),
-    "lejepa": Method(
-        name="LeJEPA",
-        description=(
-            "Several altered views of a recording have to get the same embedding (invariance), and the embeddings of "
-            "all recordings have to look like a standard normal cloud (SIGReg), which keeps them from collapsing. No "
-            "teacher and no labels."
-        ),
-        paper=(
-            "Randall Balestriero and Yann LeCun: LeJEPA: Provable and Scalable Self-Supervised Learning Without the "
-            "Heuristics, 2025"
-        ),
-        url="https://arxiv.org/abs/2511.08544",
-    ),
-    "sigreg_jepa": Method(
-        name="Masked JEPA with SIGReg",
-        description=(
-            "One encoder sees part of a recording, and a predictor has to infer from it what the same encoder makes "
-            "of the hidden part; SIGReg keeps the features from collapsing. No teacher and no labels."
-        ),
-    ),
-    "st_mem": Method(
-        name="ST-MEM",
-        description=(
-            "Three quarters of the patches of every lead are hidden; a decoder reconstructs them, lead by lead, from "
-            "what the encoder makes of the others."
-        ),
-        paper=(
-            "Yeongyeon Na et al.: Guiding Masked Representation Learning to Capture Spatio-Temporal Relationship of "
-            "Electrocardiogram, 2024"
-        ),
-        url="https://arxiv.org/abs/2402.09450",
-    ),
-    "mtae": Method(
-        name="MTAE, a masked time autoencoder",
-        description="Three quarters of the moments are hidden in all leads, and a decoder reconstructs them.",
-        paper="Yeongyeon Na et al., 2024 (a baseline of ST-MEM)",
-        url="https://arxiv.org/abs/2402.09450",
-    ),
-    "mlae": Method(
-        name="MLAE, a masked lead autoencoder",
-        description="Three quarters of the leads are hidden, and a decoder reconstructs them from the others.",
-        paper="Yeongyeon Na et al., 2024 (a baseline of ST-MEM)",
-        url="https://arxiv.org/abs/2402.09450",
-    ),
-    "vqvae": Method(
-        name="VQ-VAE",
-        description=(
-            "An encoder turns every moment of a recording into one code of a learned codebook, and a decoder "
-            "reconstructs the signal from the codes."
-        ),
-        paper="Aaron van den Oord et al.: Neural Discrete Representation Learning, 2017",
-        url="https://arxiv.org/abs/1711.00937",
-    ),
-    "ecg_vit": Method(name="ECG vision transformer", description="An encoder of electrocardiograms without a head."),
-}
-
-
-def method_of(config: PreTrainedConfig) -> Method:
-    """The method of a model: by its `model_type`, and ECG-JEPA's two by their masks."""
-    if config.model_type == "ecg_jepa" and config.mask_type == "segments":
-        return METHODS["ecg_jepa segments"]
-    return METHODS[config.model_type]
+DATA_LICENCE_KEY = "training_data_license"
+"""In the header of a card, beside `license`, which is that of the weights."""
+NO_RESULTS = "No results were measured for this checkpoint."
 
 
 # Settings of the feature extractor that make the input contract, in the order in which they act.
@@ -140,9 +39,11 @@ INPUT_CONTRACT = {
     "nan_policy": "NaN and infinite samples",
     "sampling_rate": "Sampling rate after resampling (Hz)",
     "resample_to_length": "Whole recording resampled to the length",
+    "notch_hz": "Notch (Hz)",
     "highpass_hz": "High-pass filter (Hz)",
     "lowpass_hz": "Low-pass filter (Hz)",
     "filter_order": "Order of the filters (Butterworth, zero phase)",
+    "median_baseline_seconds": "Running median subtracted (s)",
     "derive_limb_leads": "III, aVR, aVL, aVF derived from I and II where missing",
     "missing_leads": "Other missing leads",
     "num_samples": "Length (samples)",
@@ -150,6 +51,7 @@ INPUT_CONTRACT = {
     "window_stride_samples": "Distance between windows (samples)",
     "short_records": "Shorter recording",
     "normalization": "Normalisation of a window",
+    "normalize_recordings": "Whole recordings normalised, before windows are cut",
     "lead_means": "Means subtracted, by lead",
     "lead_stds": "Deviations divided by, by lead",
     "clip": "Clipped to ±",
@@ -168,6 +70,7 @@ def render_model_card(
     license: str | None = None,
     method: Method | None = None,
     versions: Mapping[str, str] | None = None,
+    costs: RunCosts | None = None,
 ) -> ModelCard:
     """Writes the card of a checkpoint; `card.save("README.md")` puts it beside the weights.
 
@@ -183,80 +86,77 @@ def render_model_card(
         license (`str`, *optional*): Licence of the weights as a Hub id (`"cc-by-4.0"`); `None` says "unknown".
         method ([`Method`], *optional*): By default [`method_of`] the configuration.
         versions (`Mapping[str, str]`, *optional*): Package versions; by default those that are installed.
+        costs ([`RunCosts`], *optional*): Time, hardware and carbon of the training; `None` says "not recorded".
     """
     if comparison is not None and task is None:
         raise ValueError('Expected the task of the results, such as "PTB-XL superdiagnostic, test fold 10", got None.')
     method = method_of(config) if method is None else method
+    body = (
+        card_environment()
+        .get_template("model_card_template.md.j2")
+        .render(
+            config=config,
+            model_name=model_id.rstrip("/").rsplit("/", 1)[-1],
+            method=method,
+            data=data,
+            split=split,
+            training=training,
+            comparison=comparison,
+            task=task,
+            data_licence=data_licence_line(data.licence),
+            licences=licence_section(data.licence, license),
+            costs=costs,
+            contract=input_contract(feature_extractor),
+            snippet=loading_snippet(config, feature_extractor, model_id),
+            versions=installed_versions() if versions is None else versions,
+        )
+    )
+    results = [] if comparison is None else evaluation_results(comparison, data.dataset_id, task)
+    tags = ["ecg", "electrocardiogram", "self-supervised-learning", config.model_type]
+    metadata = card_metadata(
+        model_id, tags, data, license, results, {} if costs is None else costs.metadata(), "feature-extraction"
+    )
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+
+
+def card_environment() -> Environment:
+    """Where the templates of cards are rendered: as Markdown, with nothing left undefined."""
     environment = Environment(
         loader=PackageLoader("ecg_transformers.train", "."),
-        autoescape=False,  # Markdown
+        autoescape=False,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"score": format_score, "interval": format_interval, "cell": _cell}
-    protocols = [] if comparison is None else protocols_of(comparison)
-    body = environment.get_template("model_card_template.md.j2").render(
-        config=config,
-        model_name=model_id.rstrip("/").rsplit("/", 1)[-1],
-        method=method,
-        data=data,
-        split=split,
-        training=training,
-        comparison=comparison,
-        task=task,
-        license=license,
-        protocols={name: PROTOCOLS[name] for name in protocols},
-        encoders=ENCODERS,
-        verdicts={name: verdict(comparison, name) for name in protocols},
-        caveats={name: small_test_caveat(comparison["pretrained"][name]) for name in protocols},
-        contract=input_contract(feature_extractor),
-        snippet=loading_snippet(config, feature_extractor, model_id),
-        versions=installed_versions() if versions is None else versions,
-    )
-    metadata = card_metadata(config, model_id, data, comparison, task, license)
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+    environment.filters |= {"score_key": score_key, "verdict": verdict, "caveat": small_test_caveat}
+    environment.globals |= {"protocols": PROTOCOLS, "encoders": ENCODERS, "no_results": NO_RESULTS}
+    return environment
 
 
 def card_metadata(
-    config: PreTrainedConfig,
     model_id: str,
+    tags: list[str],
     data: DataSource,
-    comparison: Mapping | None,
-    task: str | None,
     license: str | None,
+    results: list[EvalResult],
+    more: Mapping,
+    pipeline_tag: str | None = None,
 ) -> ModelCardData:
     """The YAML header. Results become a model-index, with protocol, interval and random encoder beside each score."""
-    results = []
-    for protocol in [] if comparison is None else protocols_of(comparison):
-        pretrained, random_encoder = comparison["pretrained"][protocol], comparison["random_encoder"][protocol]
-        results.append(
-            EvalResult(
-                task_type="ecg-classification",
-                task_name="Multi-label classification of electrocardiograms",
-                dataset_type=data.dataset_id or "unknown",
-                dataset_name=task,
-                metric_type="roc_auc",
-                metric_name=f"Macro AUROC ({protocol} protocol)",
-                metric_value=round(pretrained["macro_auroc"], 4),
-                metric_args={
-                    "protocol": protocol,
-                    "ci95": [round(bound, 4) for bound in pretrained["macro_auroc_ci95"]],
-                    "random_encoder": round(random_encoder["macro_auroc"], 4),
-                    "num_test_records": pretrained["num_test_records"],
-                },
-            )
-        )
-    licence = {"license": license} if license is not None else {"license": "other", "license_name": "unknown"}
+    data_licence = {DATA_LICENCE_KEY: data.licence} if is_settled(data.licence) else {}
+    kinds = {result.metric_type for result in results}
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="feature-extraction",
-        tags=["ecg", "electrocardiogram", "self-supervised-learning", config.model_type],
+        pipeline_tag=pipeline_tag,
+        tags=tags,
         datasets=None if data.dataset_id is None else [data.dataset_id],
-        metrics=["roc_auc"] if results else None,
+        metrics=sorted(kinds) or None,
         model_name=model_id.rstrip("/").rsplit("/", 1)[-1] if results else None,
         eval_results=results or None,
-        **licence,
+        **hub_licence(license),
+        **data_licence,
+        **more,
     )
 
 

@@ -30,8 +30,11 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 
 from .arguments import SslTrainingArguments
 from .corpus_options import parse_options
+from .data_source import data_source
 from .online_probe import follow_with_probe
-from .pretraining_page import data_source, method_figures, write_card_and_page
+from .pretraining_page import method_figures, write_card_and_page
+from .report import DataSource
+from .shared_folder import ARGUMENTS_NAME, shared_arguments
 from .trainer import EcgSslTrainer
 
 logger = logging.get_logger(__name__)
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace):
     )
     if args.streaming:  # a folder comes sorted by path; the stock Trainer shuffles no stream
         dataset = dataset.shuffle(seed=int(settings.get("seed", 42)), buffer_size=SHUFFLE_BUFFER_RECORDS)
-    trainer = build_trainer(settings, dataset, checkpoint=args.model)
+    trainer = build_trainer(settings, dataset, checkpoint=args.model, data=data_source(dataset, args.dataset))
     if args.online_probe_steps is not None:
         labelled = {
             split: load_ecg(args.dataset, data_dir=args.data_dir, split=split, **options)
@@ -69,13 +72,15 @@ def run(args: argparse.Namespace):
     if trainer.is_world_process_zero():
         page = write_card_and_page(
             trainer,
-            data_source(dataset, args.dataset),
+            trainer.recordings(),
             f"split {args.split!r}, without labels",
             time.monotonic() - started,
             shlex.join(["ecg-transformers", *args.argv]),
             method_figures(trainer, dataset),
         )
         logger.info("Wrote the checkpoint, its card and %s", page)
+        if trainer.args.push_to_hub:
+            trainer.publish()
 
 
 def read_config(name: str, package: str = PRESETS) -> dict:
@@ -189,13 +194,16 @@ def training_arguments(settings: dict, arguments_class: type = SslTrainingArgume
         raise ValueError(str(error)) from error
 
 
-def build_trainer(settings: dict, dataset, eval_dataset=None, checkpoint: str | None = None) -> EcgSslTrainer:
+def build_trainer(
+    settings: dict, dataset, eval_dataset=None, checkpoint: str | None = None, data: DataSource | None = None
+) -> EcgSslTrainer:
     """Model, feature extractor and Trainer of a run.
 
     Args:
         settings (`dict`): Flat keys of the model, the feature extractor and [`SslTrainingArguments`].
         dataset, eval_dataset: Rows of [`load_ecg`], best with `decode=False`.
         checkpoint (`str`, *optional*): A model to go on from; its own configuration and feature extractor count.
+        data (`DataSource`, *optional*): Where the recordings come from; by default what `dataset` declares.
     """
     model_type, model_settings, extractor_settings, training_settings = split_settings(settings)
     args = training_arguments(training_settings)
@@ -214,6 +222,7 @@ def build_trainer(settings: dict, dataset, eval_dataset=None, checkpoint: str | 
         eval_dataset=eval_dataset,
         data_collator=EcgPretrainingCollator(feature_extractor),
         processing_class=feature_extractor,
+        data=data,
     )
 
 
@@ -229,8 +238,10 @@ def train_and_save(trainer: Trainer):
             f"Nothing was learnt: the run ended at step {trainer.state.global_step} without taking one. Either no "
             "record of the dataset can be read, or max_steps or num_train_epochs ask for no step beyond this one."
         )
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # a push of the whole comes when card and scores are there
     trainer.save_state()
+    if trainer.is_world_process_zero():
+        (Path(trainer.args.output_dir) / ARGUMENTS_NAME).write_bytes(shared_arguments(trainer.args))
 
 
 def last_complete_checkpoint(output_dir: str) -> str:

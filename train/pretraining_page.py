@@ -4,27 +4,16 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from ecg_transformers.modeling import EcgJepaForPreTraining
 from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTraining
 
-from .model_card import method_of, render_model_card
+from .methods import method_of
 from .online_probe import PROBE_PREFIX
 from .plots import plot_training_curve
+from .pretraining_card import pretraining_card, training_facts
 from .reconstructions import reconstruction_figures
 from .report import DataSource, Report, ReportFigure, write_report
+from .run_costs import run_costs
 from .trainer import EcgSslTrainer
-
-
-def data_source(dataset, name: str) -> DataSource:
-    """Where the recordings of a dataset of [`load_ecg`] come from, as its corpus declares it."""
-    info = dataset.info
-    return DataSource(
-        name=info.description or name,
-        licence=info.license or None,
-        citation=info.citation or "No citation is known.",
-        url=info.homepage or None,
-        dataset_id=name,
-    )
 
 
 def method_figures(trainer: EcgSslTrainer, dataset: Iterable[dict], num_records: int = 2) -> list[ReportFigure]:
@@ -58,26 +47,10 @@ def write_card_and_page(
     """
     args, state, config = trainer.args, trainer.state, trainer.model.config
     folder = Path(args.output_dir)
-    facts = {
-        "Training (steps)": state.global_step,
-        "Batch (recordings)": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        "Parameters of the encoder": sum(parameter.numel() for parameter in trainer.model.ecg_vit.parameters()),
-        "Training (s)": round(seconds),
-        "Learning rate": args.learning_rate,
-        "Weight decay": args.weight_decay,
-        "Seed": args.seed,
-    }
-    if isinstance(trainer.model, EcgJepaForPreTraining):
-        facts["Momentum of the teacher"] = f"{args.ema_start} to {args.ema_end}"
-    card = render_model_card(
-        config=config,
-        feature_extractor=trainer.processing_class,
-        model_id=folder.name,  # no path of this machine in what may be shared
-        data=data,
-        split=split,
-        training=facts,
-    )
-    card.save(folder / "README.md")
+    facts = training_facts(trainer)
+    # no path of this machine in what may be shared
+    trainer.card = pretraining_card(trainer, folder.name, data, split, run_costs(seconds, args))
+    trainer.card.save(folder / "README.md")
     curves = ReportFigure.draw(
         plot_training_curve(state.log_history),
         "Training",
@@ -87,7 +60,7 @@ def write_card_and_page(
     page = Report(
         title=f"{method_of(config).name}: pretraining",
         summary=method_of(config).description,
-        facts=facts | last_parts(state.log_history),
+        facts=facts | {"Training (s)": round(seconds)} | last_parts(state.log_history),
         figures=[curves, *figures],
         data=data,
         reproduce=command,

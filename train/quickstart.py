@@ -16,12 +16,12 @@ from ecg_transformers.data import label_names, load_ecg
 from ecg_transformers.modeling.masking import keyed_generator
 
 from .ecg_paper import plot_ecg_paper
-from .evaluate import summarize, write_json
 from .model_card import render_model_card
 from .plots import plot_auroc_bars, plot_training_curve
 from .pretrain import build_trainer, read_config, train_and_save
 from .probes import compare_with_random
-from .report import DataSource, Report, ReportFigure, installed_versions, write_report
+from .report import DataSource, Report, ReportFigure, installed_versions, summarize, write_json, write_report
+from .run_costs import run_costs
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -128,6 +128,7 @@ def write_card(trainer, folder: Path, comparison: dict, facts: dict, num_records
         comparison=comparison,
         task=TASK,
         license="cc-by-4.0",
+        costs=run_costs(facts["Pretraining (s)"], args),
     )
     card.save(folder / "README.md")
 

@@ -1,25 +1,28 @@
 """The `Trainer` of self-supervised runs: the stock one, told what belongs to a batch and what to a step."""
 
 import torch
+from huggingface_hub import ModelCard
 from torch import nn
-from transformers import Trainer
 from transformers.utils import ModelOutput
 
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 
 from .callbacks import CodebookMonitor, CollapseMonitor, TeacherCallback, WeightDecayCallback
+from .pretraining_card import pretraining_card
+from .pushing_trainer import PushingTrainer
 from .schedules import kim_learning_rate, weimann_learning_rate
 
 LEARNING_RATES = {"kim": kim_learning_rate, "weimann": weimann_learning_rate}
 
 
-class EcgSslTrainer(Trainer):
+class EcgSslTrainer(PushingTrainer):
     """Runs any `ForPreTraining` model of this library.
 
     What it adds to [`~transformers.Trainer`]: int16 batches become float32 input on the device; what a method shares
     over a batch is drawn from a generator keyed by (seed, optimiser step), hence equal on all ranks, in all
     micro-batches of a step and after a resume, and what belongs to a record from one keyed by (seed, epoch, record);
-    the teacher follows; the parts of a loss are logged; collapse and NaN losses stop the run.
+    the teacher follows; the parts of a loss are logged; collapse and NaN losses stop the run; a push holds the
+    card, and no pickle ([`PushingTrainer`]).
     Accumulation equals one large batch for losses that are means over records (Kim's, with all leads present); what
     an objective takes from the batch as a whole (position statistics, variance and covariance, the number of present
     leads) is taken from a micro-batch. `processing_class` is the [`EcgFeatureExtractor`], saved with every
@@ -143,3 +146,6 @@ class EcgSslTrainer(Trainer):
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def draft_card(self, model_id: str) -> ModelCard:
+        return pretraining_card(self, model_id, self.recordings(), "without labels")

@@ -79,6 +79,8 @@ class LoopbackHub:
         url (`str`): The endpoint.
         requests (`list[Request]`): All that was asked, in order.
         uploads_before_drop (`int`, *optional*): So many LFS uploads are taken; then connections break on the way.
+        break_commits (`bool`): Whether commits are answered by an error of the server.
+        reserved (`set[tuple[str, str]]`): Kind and name of repositories that nobody sees and nobody can create.
     """
 
     def __init__(self, folder: Path, accounts: dict[str, tuple[str, str]]):
@@ -87,6 +89,8 @@ class LoopbackHub:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.requests: list[Request] = []
         self.uploads_before_drop: int | None = None
+        self.break_commits = False
+        self.reserved: set[tuple[str, str]] = set()
         self.lock = threading.RLock()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -145,6 +149,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer waits 40 ms between its head and its body
 
     def log_message(self, *_):
         pass
@@ -247,6 +252,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if (kind, repo_id) in self.hub.repos:
             error = {"error": f"You already created this {kind[:-1]} repo"}
             return self._send_json(address | error, HTTPStatus.CONFLICT)
+        if (kind, repo_id) in self.hub.reserved:
+            raise Refusal(HTTPStatus.CONFLICT, "This name is taken")
         private = asked.get("private", asked.get("visibility") == "private")  # older clients say `private`
         self.hub.create(kind, repo_id, bool(private))
         self._send_json(address | {"name": repo_id})
@@ -336,6 +343,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def commit(self, kind: str, repo_id: str, revision: str):
         repo = self._repo(kind, repo_id, write=True)
+        if self.hub.break_commits:
+            raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The disk is full")
         if revision not in repo.branches:
             raise Refusal(HTTPStatus.NOT_FOUND, f"Invalid rev id: {revision}", "RevisionNotFound")
         head, tree = repo.branches[revision], dict(repo.trees[repo.branches[revision]])

@@ -1,10 +1,14 @@
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from transformers import TrainingArguments
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgJepaModel
+from ecg_transformers.train.finetuned_card import render_finetuned_card
+from ecg_transformers.train.licences import hub_licence
 from ecg_transformers.train.model_card import Method, loading_snippet, render_model_card
 from ecg_transformers.train.report import DataSource
+from ecg_transformers.train.run_costs import RunCosts, run_costs
 
 LEADS = ("I", "II", "V1")
 TASK = "PTB-XL superdiagnostic, test fold 10"
@@ -86,7 +90,9 @@ def test_score_in_the_model_index_carries_protocol_interval_and_random_encoder(c
         "protocol": "linear",
         "ci95": [0.762, 0.852],
         "random_encoder": 0.611,
+        "num_train_records": 398,
         "num_test_records": 47,
+        "num_test_patients": 45,
     }
 
 
@@ -172,3 +178,62 @@ def test_loading_snippet_runs_as_it_stands(config, feature_extractor, tmp_path):
     names = {}
     exec(snippet, names)
     assert names["features"].shape == (1, 16)
+
+
+def test_all_three_licences_are_stated_and_that_of_the_data_is_in_the_header(config, feature_extractor):
+    card = make_card(config, feature_extractor, license="apache-2.0")
+    assert card.data["training_data_license"] == "CC BY 4.0" and card.data.license == "apache-2.0"
+    for line in ("* Code beside the weights: Apache-2.0.", "* Weights: `apache-2.0`.", "* Training data: CC BY 4.0."):
+        assert line in card.text
+    unsettled = make_card(config, feature_extractor, data=DataSource("Mine", "verify on its page", "unpublished"))
+    assert "training_data_license" not in unsettled.data.to_dict() and "* Training data: **unknown**" in unsettled.text
+
+
+@pytest.mark.parametrize(
+    ("licence", "fields"),
+    [
+        ("CC BY-NC 4.0", {"license": "cc-by-nc-4.0"}),
+        ("MIT", {"license": "mit"}),
+        ("Ours 1.0", {"license": "other", "license_name": "Ours 1.0"}),
+        ("unknown", {"license": "other", "license_name": "unknown"}),
+    ],
+)
+def test_licences_become_identifiers_of_the_hub(licence, fields):
+    assert hub_licence(licence) == fields
+
+
+def test_results_of_a_regression_are_told_in_its_own_score(config, feature_extractor):
+    def of(error):
+        found = {"macro_zmae": error, "macro_zmae_ci95": [error - 0.1, error + 0.1], "num_test_records": 47}
+        return {"linear": found | {"per_target": {"age (years)": {"mae": 10.0}}, "num_test_patients": 45}}
+
+    comparison = {"random_encoder": of(0.9), "pretrained": of(0.7), "difference": {}}
+    card = make_card(config, feature_extractor, comparison=comparison, task="age")
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value, result.metric_args["random_encoder"]) == ("mae", 0.7, 0.9)
+    assert "| Random encoder | 0.900 (0.800 to 1.000) |\n| Pretrained encoder | 0.700" in card.text
+
+
+def test_time_hardware_and_carbon_are_what_was_measured_or_said_not_to_be(config, feature_extractor, tmp_path):
+    assert "Time and hardware: not recorded." in make_card(config, feature_extractor).text
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    costs = run_costs(61.4, args)
+    card = make_card(config, feature_extractor, costs=costs)
+    assert "61 s on" in card.text and "CPU" in card.text and "carbon were not measured" in card.text
+    (tmp_path / "emissions.csv").write_text("timestamp,emissions,energy_consumed\nx,0.5,1\ny,0.0123,0.05\n")
+    card = make_card(config, feature_extractor, costs=run_costs(61.4, args))
+    assert "0.05 kWh and 0.0123 kg of CO2" in card.text
+    assert ModelCard(str(card)).data["co2_eq_emissions"]["emissions"] == 12.3
+    (tmp_path / "emissions.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="not what codecarbon writes"):
+        run_costs(1.0, args)
+    assert RunCosts(1.0, "CPU").metadata() == {}
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "single_label_classification", "regression"])
+def test_the_card_of_a_fine_tuning_that_goes_on_says_so(config, feature_extractor, problem_type):
+    tuned = EcgJepaConfig(**(config.to_dict() | {"id2label": {0: "A", 1: "B"}, "problem_type": problem_type}))
+    card = render_finetuned_card(tuned, feature_extractor, "tuned", "start", PTB_XL)
+    assert "The training goes on; nothing has been tested." in card.text and card.data.eval_results is None
+    assert "A, B." in card.text and ("not in the unit of the target" in card.text) == (problem_type == "regression")
+    assert card.data["training_data_license"] == "CC BY 4.0" and "arxiv.org/abs/2410.08559" in card.text

@@ -1,7 +1,8 @@
 import pytest
 
 from ecg_transformers.train.cli import main
-from ecg_transformers.train.pretraining_page import data_source, last_parts
+from ecg_transformers.train.data_source import data_source
+from ecg_transformers.train.pretraining_page import last_parts
 
 TINY = (
     "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --head_dim 8 --intermediate_size 32 "

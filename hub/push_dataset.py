@@ -1,0 +1,136 @@
+"""A folder that `prepare` wrote becomes a dataset repository of the Hub, in one commit."""
+
+import dataclasses
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+import datasets
+import pyarrow.parquet as pq
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from ecg_transformers.data.bad_records import REPORT_NAME
+from ecg_transformers.data.dataset_card import dataset_card
+from ecg_transformers.data.prepared import MANIFEST_NAME, Manifest, read_manifest, shard_url, verify_shards
+from ecg_transformers.train.hub_client import Repository, is_there, open_repository, plain_errors, send
+from ecg_transformers.train.licences import is_settled, licence_name
+
+logger = logging.getLogger("ecg_transformers")
+
+CARD_NAME = "README.md"
+
+
+def push_prepared(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    licence: str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Uploads a prepared corpus to a dataset repository of the Hub; files that are there already are not sent again.
+
+    Args:
+        folder (`str`): What `ecg-transformers prepare` wrote, finished. Nothing in it is changed.
+        repo_id (`str`): `"OWNER/NAME"`. Created if it does not exist.
+        private (`bool`, *optional*): Whether a new repository is private; by default what the owner has set.
+        revision (`str`, *optional*): Branch, created if it does not exist; by default the main one.
+        licence (`str`, *optional*):
+            Licence of the recordings, such as `"CC BY 4.0"` or `"cc-by-4.0"`. Needed where the corpus states none that
+            holds for every copy; otherwise the stated one. With it, the card is written anew.
+        token (`str`, *optional*): By default `HF_TOKEN`, or the one that `hf auth login` stored.
+        endpoint (`str`, *optional*): Another Hub than that of `HF_ENDPOINT`.
+
+    Returns:
+        the URL by which `load_ecg("prepared", ...)` finds it: `"hf://datasets/OWNER/NAME"`, with `@REVISION` if given.
+
+    Raises:
+        ValueError: for a folder that is unfinished or damaged, an unsettled licence, a repository that holds anything
+            else or is public where `private` was asked, and for what the Hub refuses.
+    """
+    if "/" not in repo_id:
+        raise ValueError(f"Expected repo_id as OWNER/NAME, got {repo_id!r}.")
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}. Give the --output_dir of `ecg-transformers prepare`.")
+    manifest = read_manifest(folder)
+    stated = _settle_licence(manifest, licence)
+    verify_shards(folder, manifest, tuple(manifest.splits))
+    texts = _texts(folder, manifest, stated)
+    api = HfApi(endpoint=endpoint, token=token)
+    with plain_errors(repo_id, api.endpoint, "dataset"):
+        repository = open_repository(api, repo_id, "dataset", revision, private)
+        _check_same_corpus(api, repository, manifest)
+        _send(api, repository, folder, manifest, texts)
+    return f"hf://datasets/{repo_id}" + (f"@{quote(revision, safe='')}" if revision else "")
+
+
+def _settle_licence(manifest: Manifest, licence: str | None) -> Manifest:
+    """The manifest with the licence under which it goes out."""
+    chosen = licence_name(manifest.licence if licence is None else licence)
+    if not is_settled(chosen):
+        raise ValueError(
+            f"The licence of the recordings is not settled: corpus {manifest.corpus!r} has {chosen!r}. Look it up at "
+            f"{manifest.homepage or 'their source'}, and if it allows you to publish them, state it: "
+            '--licence "CC BY 4.0".'
+        )
+    return dataclasses.replace(manifest, licence=chosen)
+
+
+def _texts(folder: str | os.PathLike, manifest: Manifest, stated: Manifest) -> dict[str, bytes]:
+    """The files beside the shards; where the licence was stated now, manifest and card say it too."""
+    try:
+        texts = {name: Path(folder, name).read_bytes() for name in (REPORT_NAME, CARD_NAME, MANIFEST_NAME)}
+    except OSError as error:
+        raise ValueError(f"Cannot read {error.filename}: {error.strerror}. Run the same `prepare` again.") from error
+    if stated.licence != manifest.licence:
+        first = next(shard for shards in manifest.splits.values() for shard in shards)
+        features = datasets.Features.from_arrow_schema(pq.read_schema(shard_url(folder, first)))
+        texts[CARD_NAME] = dataset_card(stated, features).encode()
+        texts[MANIFEST_NAME] = stated.to_json().encode()
+    return texts
+
+
+def _send(api: HfApi, repository: Repository, folder: str | os.PathLike, manifest: Manifest, texts: dict[str, bytes]):
+    """Uploads what the repository lacks, then commits it at once."""
+    there = repository.files
+    shards = [shard for of_split in manifest.splits.values() for shard in of_split]
+    lacking = [shard for shard in shards if not is_there(there.get(shard.file), shard.sha256)]
+    additions = [CommitOperationAdd(shard.file, shard_url(folder, shard)) for shard in lacking]
+    changed = [
+        CommitOperationAdd(name, content)
+        for name, content in texts.items()
+        if not is_there(there.get(name), hashlib.sha256(content).hexdigest(), content)
+    ]
+    logger.info("%s: %d of %d shards are there.", repository.repo_id, len(shards) - len(lacking), len(shards))
+    message = f"{manifest.corpus}, prepared by ecg-transformers {manifest.package_version}"
+    send(api, repository, additions, changed, message)
+
+
+def _check_same_corpus(api: HfApi, repository: Repository, manifest: Manifest):
+    """Only a new repository, or one of the same conversion, is written to."""
+    repo_id = repository.repo_id
+    if MANIFEST_NAME not in repository.files:
+        others = sorted(set(repository.files) - {".gitattributes", CARD_NAME})
+        if others:
+            raise ValueError(
+                f"{repo_id} holds other files ({', '.join(others[:3])}) and is left as it is. Give another --repo_id."
+            )
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        path = api.hf_hub_download(
+            *(repo_id, MANIFEST_NAME), repo_type="dataset", revision=repository.commit, local_dir=temporary
+        )
+        known = Manifest.from_json(
+            Path(path).read_text(encoding="utf-8", errors="replace"), f"{repo_id}/{MANIFEST_NAME}"
+        )
+    if known.plan != manifest.plan:
+        raise ValueError(
+            f"{repo_id} holds another conversion (corpus {known.corpus!r}, options {known.options}) and is left as it "
+            "is. Give another --repo_id, or delete that repository first."
+        )

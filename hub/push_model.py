@@ -1,0 +1,95 @@
+"""A checkpoint becomes a model repository of the Hub, in one commit."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from huggingface_hub import HfApi
+
+from ecg_transformers.train.hub_client import plain_errors
+from ecg_transformers.train.model_upload import open_model_repository, upload_model
+from ecg_transformers.train.published_card import published_card
+from ecg_transformers.train.shared_folder import is_evaluation, read_shared_folder
+
+logger = logging.getLogger("ecg_transformers")
+
+
+def push_model(
+    folder: str | os.PathLike,
+    repo_id: str,
+    private: bool | None = None,
+    revision: str | None = None,
+    licence: str | None = None,
+    token: str | None = None,
+    commit_message: str | None = None,
+    *,
+    weights_licence: str | None = None,
+    results: Mapping[str, Any] | str | os.PathLike | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Uploads a checkpoint to a model repository of the Hub: weights (safetensors), configuration, feature extractor,
+    code for `trust_remote_code`, card, scores, training arguments and a picture.
+
+    Nothing is pickled, and files that are there already are not sent again.
+
+    Args:
+        folder (`str`):
+            What `pretrain`, `finetune`, `quickstart`, `convert` or `Trainer.save_model` wrote, with its card. Nothing
+            in it is changed.
+        repo_id (`str`): `"OWNER/NAME"`. Created if it does not exist.
+        private (`bool`, *optional*): Whether a new repository is private; by default what the owner has set.
+        revision (`str`, *optional*): Branch, created if it does not exist; by default the main one.
+        licence (`str`, *optional*):
+            Licence of the training data, such as `"CC BY 4.0"` or `"cc-by-4.0"`; needed where the card does not state
+            it. Written into the card that goes out.
+        token (`str`, *optional*): By default `HF_TOKEN`, or the one that `hf auth login` stored.
+        commit_message (`str`, *optional*): By default a sentence with the class of the model.
+        weights_licence (`str`, *optional*):
+            Licence of the weights, such as `"cc-by-4.0"`; by default what the card states, which may be "unknown".
+        results (`str` or `Mapping`, *optional*):
+            `metrics.json` of `ecg-transformers evaluate`, or what is in it: goes into the card and its model-index. By
+            default what lies in the folder.
+        endpoint (`str`, *optional*): Another Hub than that of `HF_ENDPOINT`.
+
+    Returns:
+        `str`: the address of the repository, with `/tree/REVISION` if given.
+
+    Raises:
+        ValueError: for a folder that lacks something, a licence that is not settled, a repository that holds anything
+            else or is public where `private` was asked, and for what the Hub refuses.
+    """
+    if "/" not in repo_id:
+        raise ValueError(f"Expected repo_id as OWNER/NAME, got {repo_id!r}.")
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}. Give the --output_dir of `pretrain` or `finetune`.")
+    if isinstance(results, (str, os.PathLike)):
+        results = _read_results(Path(results).expanduser())
+    shared = read_shared_folder(folder, results)
+    card = published_card(shared.card, repo_id, licence, weights_licence)  # refused before anything is asked
+    if card.data.get("license_name") == "unknown":
+        logger.warning("The card says that the licence of the weights is unknown; --weights_licence NAME states it.")
+    if shared.left_out:
+        logger.info("Stay at home: %s", ", ".join(shared.left_out))
+    name = (shared.config.get("architectures") or [shared.config["model_type"]])[0]
+    api = HfApi(endpoint=endpoint, token=token)
+    with plain_errors(repo_id, api.endpoint, "model"):
+        repository = open_model_repository(api, repo_id, shared.config, revision, private)
+        upload_model(api, repository, shared, commit_message or f"Upload {name}", licence, weights_licence)
+    return f"{api.endpoint}/{repo_id}" + (f"/tree/{quote(revision, safe='')}" if revision else "")
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}). Give metrics.json of `evaluate`.") from error
+    if not is_evaluation(found):
+        raise ValueError(
+            f"{path} holds no scores of a pretrained beside a random encoder. Give metrics.json of `evaluate`."
+        )
+    return found

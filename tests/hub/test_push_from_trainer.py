@@ -1,0 +1,213 @@
+"""`push_to_hub=True`: what a run pushes while it trains and when it is done, by the real client and a loopback Hub."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import HfApi, ModelCard
+
+from ecg_transformers.data import load_ecg
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train import pushing_trainer
+from ecg_transformers.train.cli import main
+from ecg_transformers.train.finetune import build_finetuning
+from ecg_transformers.train.finetune_data import load_labelled_splits
+from ecg_transformers.train.pretrain import build_trainer, train_and_save
+from ecg_transformers.train.report import DataSource
+
+REPO = "owner/run"
+INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 400}
+SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+RUN = {"model_type": "ecg_jepa", "patch_size": 100, "mask_type": "random", "mask_ratio": [0.4, 0.6], **INPUT, **SIZE}
+RUN |= {f"predictor_{name}": value for name, value in SIZE.items()}
+RUN |= {"per_device_train_batch_size": 4, "max_steps": 4, "logging_steps": 1, "save_strategy": "steps"}
+RUN |= {"save_steps": 2, "disable_tqdm": True, "use_cpu": True, "push_to_hub": True, "hub_model_id": REPO}
+PICKLES = (".bin", ".pt", ".pth", ".pkl")
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    return load_ecg("ptb-xl-sample", split="train", decode=False).select(range(8))
+
+
+@pytest.fixture
+def make_trainer(tmp_path, recordings, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    torch.set_num_threads(1)
+
+    def make(data=None, **settings):
+        return build_trainer(RUN | {"output_dir": str(tmp_path / "run")} | settings, recordings, data=data)
+
+    return make
+
+
+def files_of(hub, repo_id=REPO, revision="main"):
+    files = hub.files("models", repo_id, revision)
+    return {path: content for path, content in files.items() if path != ".gitattributes"}
+
+
+def messages(hub, repo_id=REPO):
+    return list(hub.repos["models", repo_id].messages.values())
+
+
+def test_every_save_is_pushed_beside_the_training_and_has_arrived_when_it_ends(hub, make_trainer, tmp_path):
+    settings = {"max_steps": 2, "save_steps": 1, "save_total_limit": 1}
+    make_trainer(hub_strategy="every_save", hub_always_push=True, **settings).train()
+    assert messages(hub)[1:] == ["Training in progress, step 1", "Training in progress, step 2"]
+    there = files_of(hub)
+    assert there["model.safetensors"] == (tmp_path / "run" / "checkpoint-2" / "model.safetensors").read_bytes()
+    assert {"config.json", "preprocessor_config.json", "modeling_ecg_jepa.py", "training_args.json"} <= set(there)
+    assert not [name for name in there if name.endswith(PICKLES) or "/" in name]
+    card = ModelCard(there["README.md"].decode())
+    assert card.data["training_data_license"] == "CC BY 4.0" and "ECG-JEPA" in card.text
+    assert not list((tmp_path / "run").glob(".push-*"))
+
+
+@pytest.mark.slow
+def test_the_final_push_has_the_card_of_this_package_and_arguments_without_token(hub, make_trainer):
+    trainer = make_trainer(hub_strategy="end", hub_token="hf_owner", weights_licence="cc-by-4.0", learning_rate=2e-3)
+    trainer.train()
+    assert messages(hub) == ["initial commit"]
+    trainer.push_to_hub(tags="tiny", language="en")
+    there = files_of(hub)
+    card = ModelCard(there["README.md"].decode())
+    assert card.data.license == "cc-by-4.0" and "tiny" in card.data.tags and card.data.language == "en"
+    assert "generated_from_trainer" not in card.data.tags and "not a medical device" in card.text
+    arguments = json.loads(there["training_args.json"])
+    assert arguments["learning_rate"] == 2e-3 and "hub_token" not in arguments and "output_dir" not in arguments
+    assert not [name for name in there if name.endswith(PICKLES)]
+
+
+@pytest.mark.slow
+def test_private_and_branch_are_those_of_the_arguments(hub, make_trainer):
+    trainer = make_trainer(hub_private_repo=True, hub_revision="try", hub_strategy="end", max_steps=1)
+    trainer.train()
+    trainer.push_to_hub()
+    assert hub.repos["models", REPO].private
+    assert not files_of(hub) and "config.json" in files_of(hub, revision="try")
+
+
+def test_without_a_name_the_folder_of_the_run_and_the_owner_of_the_token_make_one(hub, make_trainer):
+    assert make_trainer(hub_model_id=None).hub_model_id == "owner/run"
+
+
+@pytest.mark.parametrize("licence", [None, "that of the recordings"])
+def test_an_unsettled_licence_stops_before_the_training(hub, make_trainer, licence):
+    data = DataSource("My hospital", licence, "unpublished")
+    with pytest.raises(ValueError, match="--data_licence .* Nothing has been trained"):
+        make_trainer(data)
+    assert not hub.requests
+    assert make_trainer(data, data_licence="CC BY 4.0").recordings().licence == "CC BY 4.0"
+
+
+@pytest.mark.parametrize(("token", "says"), [("hf_wrong", "does not accept"), ("hf_reader", "write permission")])
+def test_a_token_that_may_not_write_stops_before_the_training(hub, make_trainer, token, says):
+    with pytest.raises(ValueError, match=says):
+        make_trainer(hub_token=token)
+
+
+def test_a_repository_of_another_model_stops_before_the_training(hub, make_trainer):
+    repo = hub.create("models", REPO)
+    hub.commit(repo, "main", {"config.json": hub.store(b'{"model_type": "bert"}')}, "theirs")
+    with pytest.raises(ValueError, match="holds another model"):
+        make_trainer()
+
+
+@pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
+def test_pickled_states_are_not_published(hub, make_trainer, strategy):
+    with pytest.raises(ValueError, match="pickled optimiser states"):
+        make_trainer(hub_strategy=strategy)
+
+
+@pytest.mark.slow
+def test_a_push_that_fails_meanwhile_is_logged_and_the_last_one_sends_all(hub, make_trainer, caplog):
+    trainer = make_trainer(hub_always_push=True)
+    hub.break_commits = True
+    trainer.train()
+    assert trainer.state.global_step == 4 and not files_of(hub)
+    assert caplog.text.count("A push during training failed") == 2
+    with pytest.raises(ValueError, match="The run is saved: `ecg-transformers push --folder"):
+        trainer.push_to_hub()
+    hub.break_commits = False
+    trainer.push_to_hub()
+    assert messages(hub) == ["initial commit", "End of training"] and "model.safetensors" in files_of(hub)
+
+
+@pytest.mark.slow
+def test_a_save_while_a_push_is_under_way_is_left_to_the_next(hub, make_trainer, monkeypatch):
+    go_on, upload = threading.Event(), pushing_trainer.upload_model
+
+    def wait(*args, **settings):
+        go_on.wait(30)
+        return upload(*args, **settings)
+
+    monkeypatch.setattr(pushing_trainer, "upload_model", wait)
+    trainer = make_trainer(save_steps=1)
+    finish = trainer._finish_current_push
+    monkeypatch.setattr(trainer, "_finish_current_push", lambda: (go_on.set(), finish()))
+    trainer.train()
+    assert messages(hub)[1:] == ["Training in progress, step 1"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder") / "start"
+    EcgViTModel(EcgViTConfig(patch_size=100, **SIZE, **INPUT)).save_pretrained(folder)
+    EcgFeatureExtractor(**INPUT, missing_leads="mask").save_pretrained(folder)
+    return str(folder)
+
+
+FINETUNING = {"per_device_train_batch_size": 64, "max_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
+FINETUNING |= {"logging_steps": 1, "disable_tqdm": True, "use_cpu": True, "push_to_hub": True, "hub_model_id": REPO}
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_pushes_its_best_weights_and_a_card_of_a_classifier(hub, encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    splits = load_labelled_splits("ptb-xl-sample")
+    settings = FINETUNING | {"output_dir": str(tmp_path / "run"), "hub_always_push": True}
+    trainer = build_finetuning(encoder, splits, settings)
+    train_and_save(trainer)
+    card = ModelCard(files_of(hub)["README.md"].decode())
+    assert "The training goes on; nothing has been tested." in card.text
+    assert "A classifier of electrocardiograms" in card.text and "`start`" in card.text
+    trainer.push_to_hub()
+    there = files_of(hub)
+    assert there["model.safetensors"] == (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert {"preprocessor_config.json", "modeling_ecg_vit.py"} <= set(there)
+    assert not [name for name in there if name.endswith((*PICKLES, ".parquet"))]
+
+
+@pytest.mark.slow
+def test_the_commands_push_card_and_scores_when_they_are_done(hub, encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    flags = [word for key, value in FINETUNING.items() for word in (f"--{key}", str(value))]
+    run = str(tmp_path / "run")
+    assert main(["finetune", "--model", encoder, "--output_dir", run, *flags, "--weights_licence", "mit"]) == 0
+    there = files_of(hub)
+    card = ModelCard(there["README.md"].decode())
+    assert card.data.license == "mit" and card.data["training_data_license"] == "CC BY 4.0"
+    (result,) = card.data.eval_results
+    assert result.metric_type == "roc_auc" and "| test |" in card.text and messages(hub)[-1] == "End of training"
+    assert {"metrics.json", "preview.png", "training_args.json"} <= set(there) and "predictions.parquet" not in there
+    assert str(tmp_path) not in b"".join(there[name] for name in there if name.endswith((".json", ".md"))).decode()
+
+
+@pytest.mark.slow
+def test_a_pretraining_in_a_process_of_its_own_ends_when_all_is_pushed(hub, tmp_path):
+    environment = os.environ | hub.client_environment(tmp_path / "home", "hf_owner")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RUN))
+    command = ["pretrain", "--config", str(tmp_path / "tiny.yaml"), "--output_dir", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "ecg_transformers.train.cli", *command]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr[-3000:]
+    assert messages(hub)[1:] and messages(hub)[-1] == "End of training"
+    there = files_of(hub)
+    assert "s on " in there["README.md"].decode() and {"preview.png", "training_args.json"} <= set(there)
+    assert there["model.safetensors"] == (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert HfApi(endpoint=hub.url, token="hf_owner").model_info(REPO).id == REPO

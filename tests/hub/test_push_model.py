@@ -1,0 +1,441 @@
+"""A checkpoint goes to the Hub and comes back, by the real client and a server on 127.0.0.1."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard, snapshot_download
+from safetensors.torch import load_file
+
+from ecg_transformers.hub.push_model import push_model
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel
+from ecg_transformers.train.cli import main
+from ecg_transformers.train.model_card import render_model_card
+from ecg_transformers.train.report import DataSource
+from ecg_transformers.train.run_costs import RunCosts
+
+REPO = "owner/ecg-jepa-tiny"
+TOKEN = {"token": "hf_owner"}
+LEADS = ("I", "II", "V1")
+PTB_XL = DataSource("PTB-XL", "CC BY 4.0", "Wagner et al., 2020", "https://physionet.org/content/ptb-xl/", "ptb-xl")
+CODE = {"modeling_ecg_jepa.py", "configuration_ecg_jepa.py", "feature_extraction_ecg.py", "leads.py", "cropa.py"}
+
+
+def tiny_config(**changes):
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    size |= {f"predictor_{name}": value for name, value in size.items()}
+    return EcgJepaConfig(leads=LEADS, sampling_rate=100, num_samples=400, patch_size=50, **(size | changes))
+
+
+def write_checkpoint(folder, model_class=EcgJepaForPreTraining, data=PTB_XL, **card):
+    torch.manual_seed(0)
+    model_class(tiny_config()).save_pretrained(folder)
+    extractor = EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=400)
+    extractor.save_pretrained(folder)
+    render_model_card(
+        tiny_config(), extractor, "encoder", data, "folds 1-8", {"Steps": 3}, costs=RunCosts(12.0, "CPU"), **card
+    ).save(folder / "README.md")
+
+
+def comparison():
+    def of(score):
+        found = {"macro_auroc": score, "macro_auroc_ci95": [score - 0.1, score + 0.1], "per_class": {"MI": score}}
+        found |= {"per_class_ci95": {"MI": [score - 0.1, score + 0.1]}, "excluded": {}}
+        found |= {"macro_auprc": 0.5, "per_class_auprc": {"MI": 0.5}, "num_train_records": 398, "details": {"C": 0.01}}
+        return {"linear": found | {"num_test_records": 47, "num_test_patients": 45}}
+
+    difference = {"linear": {"macro_auroc": 0.2, "ci95": [0.1, 0.3], "p_value": 0.002}}
+    both = {"random_encoder": of(0.6), "pretrained": of(0.8), "difference": difference}
+    facts = {"problem_type": "multi_label_classification", "label_names": ["MI"], "versions": {}, "model": "/me/run"}
+    facts |= {"splits": {"train": "folds 1-8", "test": "fold 10"}, "task": "ptb-xl superdiagnostic"}
+    return facts | both | {"command": "ecg-transformers evaluate --model=/me/run --data_dir /home/me/data"}
+
+
+@pytest.fixture(scope="session")
+def checkpoint_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    write_checkpoint(folder / "encoder")
+    return folder / "encoder"
+
+
+@pytest.fixture
+def checkpoint(checkpoint_once, tmp_path):
+    return Path(shutil.copytree(checkpoint_once, tmp_path / "encoder"))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def files_of(hub, repo_id=REPO, revision="main"):
+    files = hub.files("models", repo_id, revision)
+    return {path: content for path, content in files.items() if path != ".gitattributes"}
+
+
+def puts(hub):
+    return [request.path for request in hub.requests if request.method == "PUT"]
+
+
+def commits(hub, repo_id=REPO):
+    return list(hub.repos["models", repo_id].messages.values())
+
+
+def refusal(folder, repo_id=REPO, **settings):
+    before = contents(folder) if folder.is_dir() else None
+    with pytest.raises(ValueError) as caught:
+        push_model(folder, repo_id, **settings)
+    assert "\n" not in str(caught.value)
+    assert before is None or contents(folder) == before
+    return str(caught.value)
+
+
+# --- what goes up -------------------------------------------------------------------------------------------------
+
+
+def test_a_push_is_one_commit_of_weights_contract_code_and_card(hub, checkpoint):
+    before = contents(checkpoint)
+    assert push_model(checkpoint, REPO, **TOKEN) == f"{hub.url}/{REPO}"
+    there = files_of(hub)
+    assert commits(hub) == ["initial commit", "Upload EcgJepaForPreTraining"]
+    assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", *CODE} <= set(there)
+    assert all(there[name] == content for name, content in before.items() if name in there and name != "README.md")
+    assert contents(checkpoint) == before and not hub.repos["models", REPO].private
+
+
+def test_pickles_patients_and_pages_stay_at_home(hub, checkpoint, caplog):
+    for name in ("training_args.bin", "optimizer.pt", "rng_state.pth", "predictions.parquet", "training.html"):
+        (checkpoint / name).write_bytes(b"mine")
+    (checkpoint / "checkpoint-5").mkdir()
+    with caplog.at_level("INFO", "ecg_transformers"):
+        push_model(checkpoint, REPO, **TOKEN)
+    assert not {name for name in files_of(hub) if name.endswith((".bin", ".pt", ".pth", ".parquet", ".html"))}
+    assert "Stay at home: optimizer.pt, predictions.parquet, rng_state.pth" in caplog.text
+
+
+def test_the_card_gets_the_address_and_all_three_licences(hub, checkpoint):
+    push_model(checkpoint, REPO, weights_licence="cc-by-4.0", **TOKEN)
+    card = ModelCard(files_of(hub)["README.md"].decode())
+    assert card.data.license == "cc-by-4.0" and card.data["training_data_license"] == "CC BY 4.0"
+    assert card.data.datasets == ["ptb-xl"] and card.data.pipeline_tag == "feature-extraction"
+    assert card.text.lstrip().startswith("# ecg-jepa-tiny\n") and f'model_id = "{REPO}"' in card.text
+    assert (
+        "* Code beside the weights: Apache-2.0.\n* Weights: `cc-by-4.0`.\n* Training data: CC BY 4.0.\n" in card.text
+    )
+    assert card.text.count("## Licences") == 1 and "12 s on CPU. Energy and carbon were not measured." in card.text
+
+
+def test_scores_beside_the_weights_go_into_card_model_index_and_picture_without_paths(hub, checkpoint):
+    (checkpoint / "metrics.json").write_text(json.dumps(comparison()))
+    push_model(checkpoint, REPO, **TOKEN)
+    there = files_of(hub)
+    card = ModelCard(there["README.md"].decode())
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value, card.data.model_name) == ("roc_auc", 0.8, "ecg-jepa-tiny")
+    assert result.metric_args["random_encoder"] == 0.6 and result.metric_args["ci95"] == [0.7, 0.9]
+    assert "| Random encoder | 0.600 (0.500 to 0.700)" in card.text and "see the evaluation below" in card.text
+    assert (
+        "No results" not in card.text
+        and "evaluate --model=run --data_dir data" in card.text
+        and "/home" not in card.text
+    )
+    assert there["preview.png"].startswith(b"\x89PNG") and "](preview.png)" in card.text
+    assert json.loads(there["metrics.json"])["model"] == "run" and b"/home" not in there["metrics.json"]
+
+
+@pytest.mark.slow
+def test_results_of_an_evaluation_elsewhere_can_be_named(hub, checkpoint, tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(comparison()))
+    push_model(checkpoint, REPO, results=path, **TOKEN)
+    assert "metrics.json" in files_of(hub) and b"Random encoder" in files_of(hub)["README.md"]
+    path.write_text("{}")
+    assert "Give metrics.json of `evaluate`" in refusal(checkpoint, results=path, **TOKEN)
+
+
+def test_training_arguments_go_without_folders_and_tokens(hub, checkpoint):
+    arguments = {"learning_rate": 1e-3, "output_dir": "/home/me/run", "hub_token": "secret", "optim": "adamw_torch"}
+    (checkpoint / "training_args.json").write_text(json.dumps(arguments))
+    push_model(checkpoint, REPO, **TOKEN)
+    assert json.loads(files_of(hub)["training_args.json"]) == {"learning_rate": 1e-3, "optim": "adamw_torch"}
+
+
+def test_what_a_person_wrote_into_the_card_stays(hub, checkpoint):
+    text = "---\nlicense: mit\ntraining_data_license: CC0\nfoo: bar\n---\n\n# Mine\n\nRead the paper \\1 first.\n"
+    (checkpoint / "README.md").write_text(text)
+    push_model(checkpoint, REPO, **TOKEN)
+    card = ModelCard(files_of(hub)["README.md"].decode())
+    assert "# Mine\n\nRead the paper \\1 first.\n" in card.text and card.data["foo"] == "bar"
+    assert card.data.license == "mit" and "* Training data: CC0." in card.text
+
+
+# --- what is refused, before anything is asked --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stated", [None, "that of the recordings", "ODbL 1.0 or another: verify on its page"])
+def test_an_unsettled_licence_of_the_data_stops_the_push_before_anything_is_asked(hub, tmp_path, stated):
+    write_checkpoint(tmp_path / "mine", EcgJepaModel, DataSource("My hospital", stated, "unpublished"))
+    said = refusal(tmp_path / "mine", **TOKEN)
+    assert "licence of the training data is not settled" in said and '--licence "CC BY 4.0"' in said
+    assert "not settled" in refusal(tmp_path / "mine", licence="unknown", **TOKEN)
+    assert not hub.requests
+    push_model(tmp_path / "mine", REPO, licence="cc-by-4.0", **TOKEN)
+    card = ModelCard(files_of(hub)["README.md"].decode())
+    assert card.data["training_data_license"] == "CC BY 4.0" and "Licence of the data: CC BY 4.0." in card.text
+    assert "* Weights: **unknown**" in card.text and card.data.license_name == "unknown"
+
+
+def spoil_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickle_weights(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def drop_auto_map(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["auto_map"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folder: (folder / "README.md").unlink(), "has no README.md, the card"),
+        (lambda folder: (folder / "README.md").write_text("---\n- a\n---\n"), "header of README.md cannot be read"),
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), "feature_extractor.save_pretrained"),
+        (lambda folder: (folder / "leads.py").unlink(), "lacks leads.py"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON"),
+        (drop_auto_map, "names no code (auto_map). Load the model"),
+        (spoil_weights, "damaged or was not written to its end"),
+        (pickle_weights, "only pytorch_model.bin, which could run code"),
+        (shutil.rmtree, "There is no folder"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_not_published(hub, checkpoint, spoil, says):
+    spoil(checkpoint)
+    assert says in refusal(checkpoint, **TOKEN)
+    assert not hub.requests
+
+
+def test_the_repository_needs_an_owner(checkpoint):
+    assert "OWNER/NAME" in refusal(checkpoint, "tiny", **TOKEN)
+
+
+# --- the Hub says no, or breaks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        ("hf_wrong", "does not accept the token"),
+        (None, "does not accept the token, or there is none"),
+        ("hf_reader", "needs write permission for 'owner'"),
+        ("hf_stranger", "needs write permission for 'owner'"),
+    ],
+)
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_token_that_may_not_write_is_one_sentence(hub, checkpoint, token, says, exists):
+    if exists:
+        hub.create("models", REPO)
+    assert says in refusal(checkpoint, token=token)
+    assert not hub.uploads()
+
+
+def test_a_name_that_is_taken_by_what_the_token_does_not_see_is_one_sentence(hub, checkpoint):
+    hub.reserved.add(("models", REPO))
+    assert f"The name {REPO} is taken" in refusal(checkpoint, **TOKEN)
+
+
+def test_a_dataset_of_the_same_name_is_another_repository(hub, checkpoint):
+    hub.create("datasets", REPO)
+    push_model(checkpoint, REPO, **TOKEN)
+    assert set(hub.files("datasets", REPO)) == {".gitattributes"} and "config.json" in files_of(hub)
+
+
+def test_a_repository_that_vanishes_meanwhile_is_one_sentence(hub, checkpoint, monkeypatch):
+    def vanish(self, *args, **settings):
+        del hub.repos["models", REPO]
+        return upload(self, *args, **settings)
+
+    upload = HfApi.preupload_lfs_files
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", vanish)
+    assert f"knows no model {REPO}" in refusal(checkpoint, **TOKEN)
+
+
+@pytest.mark.slow
+def test_another_model_is_not_written_over(hub, checkpoint, tmp_path):
+    push_model(checkpoint, REPO, **TOKEN)
+    before = files_of(hub)
+    write_checkpoint(tmp_path / "other", EcgJepaModel)
+    said = refusal(tmp_path / "other", **TOKEN)
+    assert "holds another model (ecg_jepa, EcgJepaForPreTraining; this one is ecg_jepa, EcgJepaModel)" in said
+    assert files_of(hub) == before
+
+
+def test_a_repository_with_other_files_is_left_as_it_is(hub, checkpoint):
+    repo = hub.create("models", REPO)
+    hub.commit(repo, "main", {"table.csv": hub.store(b"a,b\n")}, "mine")
+    assert "other files (table.csv" in refusal(checkpoint, **TOKEN)
+    assert files_of(hub) == {"table.csv": b"a,b\n"}
+
+
+@pytest.mark.slow
+def test_private_is_private_and_a_public_repository_does_not_get_what_should_be(hub, checkpoint):
+    push_model(checkpoint, REPO, private=True, **TOKEN)
+    assert hub.repos["models", REPO].private
+    hub.create("models", "owner/public")
+    assert "is public" in refusal(checkpoint, "owner/public", private=True, **TOKEN)
+
+
+def test_an_interrupted_push_shows_nothing_and_goes_on_where_it_stopped(hub, checkpoint, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits longer before each retry
+    hub.uploads_before_drop = 0
+    said = refusal(checkpoint, **TOKEN)
+    assert "The connection to" in said and "Run the same command again" in said
+    assert not files_of(hub)
+    hub.uploads_before_drop = None
+    push_model(checkpoint, REPO, **TOKEN)
+    there = files_of(hub)
+    assert len(commits(hub)) == 2 and there["model.safetensors"] == (checkpoint / "model.safetensors").read_bytes()
+
+
+def test_weights_that_arrived_before_the_break_are_not_sent_again(hub, checkpoint, monkeypatch):
+    hub.break_commits = True
+    assert "Nothing of owner/ecg-jepa-tiny was changed" in refusal(checkpoint, **TOKEN)
+    assert len(puts(hub)) == 1 and not files_of(hub)
+    hub.break_commits = False
+    hub.requests.clear()
+    push_model(checkpoint, REPO, **TOKEN)
+    assert not puts(hub) and "model.safetensors" in files_of(hub) and len(commits(hub)) == 2
+
+
+def test_the_second_push_sends_nothing_and_a_third_what_changed(hub, checkpoint):
+    push_model(checkpoint, REPO, **TOKEN)
+    hub.requests.clear()
+    push_model(checkpoint, REPO, **TOKEN)
+    assert hub.requests and not hub.uploads()
+    (checkpoint / "README.md").write_text((checkpoint / "README.md").read_text() + "\nRead the paper first.\n")
+    push_model(checkpoint, REPO, commit_message="A hint", **TOKEN)
+    assert not puts(hub) and commits(hub)[-1] == "A hint" and b"Read the paper" in files_of(hub)["README.md"]
+
+
+@pytest.mark.slow
+def test_weights_in_parts_replace_weights_in_one_file(hub, checkpoint):
+    push_model(checkpoint, REPO, **TOKEN)
+    model = EcgJepaForPreTraining.from_pretrained(checkpoint)
+    (checkpoint / "model.safetensors").unlink()
+    model.save_pretrained(checkpoint, max_shard_size="10KB")
+    push_model(checkpoint, REPO, **TOKEN)
+    there = files_of(hub)
+    assert "model.safetensors" not in there and "model.safetensors.index.json" in there
+    assert {name for name in there if name.startswith("model-")} == {path.name for path in checkpoint.glob("model-*")}
+
+
+def test_a_commit_of_someone_else_in_the_meantime_is_kept(hub, checkpoint, monkeypatch):
+    upload = HfApi.preupload_lfs_files
+
+    def interfere(self, *args, **settings):
+        hub.commit(hub.repos["models", REPO], "main", {"README.md": hub.store(b"theirs")}, "theirs")
+        return upload(self, *args, **settings)
+
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", interfere)
+    assert "Someone else has committed" in refusal(checkpoint, **TOKEN)
+    assert files_of(hub) == {"README.md": b"theirs"}
+
+
+@pytest.mark.slow
+def test_a_branch_is_made_and_main_stays(hub, checkpoint):
+    for _ in range(2):
+        assert push_model(checkpoint, REPO, revision="first/try", **TOKEN) == f"{hub.url}/{REPO}/tree/first%2Ftry"
+    assert not files_of(hub) and "config.json" in files_of(hub, revision="first/try")
+    assert EcgJepaForPreTraining.from_pretrained(REPO, revision="first/try", token="hf_owner").config.hidden_size == 16
+
+
+# --- what comes back ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_snapshot_holds_what_was_pushed(hub, checkpoint, tmp_path):
+    push_model(checkpoint, REPO, private=True, **TOKEN)
+    folder = Path(snapshot_download(REPO, cache_dir=tmp_path / "cache", **TOKEN))
+    assert contents(folder) == hub.files("models", REPO)
+    there, here = (load_file(path / "model.safetensors") for path in (folder, checkpoint))
+    assert there.keys() == here.keys() and all(torch.equal(there[name], here[name]) for name in here)
+
+
+LOAD = """
+import sys
+sys.modules["ecg_transformers"] = None  # importing the package fails, as if it were not installed
+import json
+import torch
+from huggingface_hub import ModelCard
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification
+repo = sys.argv[1]
+torch.set_num_threads(1)
+encoder = AutoModel.from_pretrained(repo, trust_remote_code=True).eval()
+extractor = AutoFeatureExtractor.from_pretrained(repo, trust_remote_code=True)
+classifier = AutoModelForSequenceClassification.from_pretrained(repo, num_labels=3, trust_remote_code=True)
+assert all(type(x).__module__.startswith("transformers_modules.") for x in (encoder, extractor, classifier))
+snippet = ModelCard.load(repo).text.split("```python\\n")[1].split("```")[0]
+names = {}
+exec(snippet, names)
+signal = torch.sin(torch.arange(1200, dtype=torch.float64).reshape(3, 400) / 20).numpy()
+inputs = extractor(signal, sampling_rate=100, leads=["I", "II", "V1"], unit="mV", return_tensors="pt")
+with torch.inference_mode():
+    print(json.dumps([encoder(**inputs).pooler_output[0].tolist(), list(names["features"].shape)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_without_this_package_loads_everything_from_the_hub(hub, checkpoint, tmp_path):
+    push_model(checkpoint, REPO, private=True, **TOKEN)
+    environment = os.environ | hub.client_environment(tmp_path / "home", "hf_owner")
+    command = [sys.executable, "-c", LOAD, REPO]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert child.returncode == 0, child.stderr[-3000:]
+    features, shape = json.loads(child.stdout)
+    signal = torch.sin(torch.arange(1200, dtype=torch.float64).reshape(1, 3, 400) / 20).float()
+    with torch.inference_mode():
+        expected = EcgJepaModel.from_pretrained(checkpoint).eval()(signal).pooler_output[0]
+    assert torch.allclose(torch.tensor(features), expected, atol=1e-5) and shape == [1, 16]
+
+
+@pytest.mark.slow
+def test_a_model_in_memory_pushes_by_itself_without_feature_extractor_and_card_of_ours(hub, checkpoint):
+    model = EcgJepaForPreTraining.from_pretrained(checkpoint)
+    model.push_to_hub(REPO, **TOKEN)
+    there = files_of(hub)
+    assert {"model.safetensors", "config.json", "modeling_ecg_jepa.py"} <= set(there)
+    assert "preprocessor_config.json" not in there and b"Licence" not in there["README.md"]
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_knows_a_model_and_says_how_to_load_it(hub, checkpoint, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    flags = ["--private", "--revision", "v1", "--weights_licence", "apache-2.0"]
+    assert main(["push", "--folder", str(checkpoint), "--repo_id", REPO, *flags]) == 0
+    said = capsys.readouterr().err
+    assert f"AutoModel.from_pretrained(\"{REPO}\", revision='v1', trust_remote_code=True)" in said
+    assert hub.repos["models", REPO].private and b"license: apache-2.0" in files_of(hub, revision="v1")["README.md"]
+
+
+def test_the_command_says_what_a_folder_would_have_to_be(hub, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["push", "--folder", str(tmp_path), "--repo_id", REPO]) == 1
+    assert "is neither a model (config.json and model.safetensors" in capsys.readouterr().err
+
+
+def test_flags_of_models_are_refused_for_a_corpus(hub, tmp_path, capsys):
+    (tmp_path / "manifest.json").write_text("{}")
+    assert main(["push", "--folder", str(tmp_path), "--repo_id", REPO, "--weights_licence", "mit"]) == 1
+    assert "--weights_licence are for models" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Every Python snippet of docs/share.md runs, in order, against a Hub on 127.0.0.1; commands and files are real."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train import hub_client, model_upload
+from ecg_transformers.train.cli import build_parser
+from ecg_transformers.train.model_card import render_model_card
+from ecg_transformers.train.pretrain import parse_flags, read_config, split_settings
+from ecg_transformers.train.report import DataSource
+
+from ..hub.conftest import hub as hub  # the fixture
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "share.md").read_text(encoding="utf-8").replace("OWNER/", "owner/")
+RECORDS = REPOSITORY / "tests" / "fixtures" / "wfdb" / "ptb-xl"
+INPUT = {"leads": ("I", "II", "V2"), "sampling_rate": 100, "num_samples": 400}
+
+
+@pytest.mark.slow
+def test_the_snippets_of_the_page_run(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    (tmp_path / "records").symlink_to(RECORDS)
+    config = EcgViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, patch_size=100, **INPUT)
+    EcgViTModel(config).save_pretrained("encoder")
+    extractor = EcgFeatureExtractor(**INPUT)
+    extractor.save_pretrained("encoder")
+    render_model_card(config, extractor, "encoder", DataSource("PTB-XL", "CC BY 4.0", "Wagner"), "all", {}).save(
+        "encoder/README.md"
+    )
+    torch.set_num_threads(1)
+    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(snippets) == 5
+    names = {}
+    for snippet in snippets:
+        exec(compile(snippet, "share.md", "exec"), names)
+    assert {repo_id for _, repo_id in hub.repos} == {"owner/encoder", "owner/run", "owner/recordings"}
+    assert hub.repos["models", "owner/encoder"].private and hub.repos["datasets", "owner/recordings"].private
+    messages = list(hub.repos["models", "owner/run"].messages.values())
+    assert "Training in progress, step 1" in messages and messages[-1] == "End of training"
+    assert names["encoder"].config.hidden_size == 16 and names["row"]["ecg"]["sampling_rate"] == 100
+
+
+def test_the_commands_of_the_page_have_the_flags_that_there_are():
+    commands = re.findall(r"^ecg-transformers ((?:.*\\\n)*.*)", PAGE, flags=re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command.replace("\\\n", " "))
+        args, rest = build_parser().parse_known_args(words)
+        if args.command == "pretrain":
+            split_settings(read_config(args.config) | parse_flags(rest))
+        else:
+            assert not rest
+
+
+def test_the_page_says_what_the_errors_say():
+    said = Path(hub_client.__file__).read_text(encoding="utf-8") + Path(model_upload.__file__).read_text(
+        encoding="utf-8"
+    )
+    said = re.sub(r'"\n\s+f?"', "", said)
+    rows = re.findall(r"^\| ([^|]*) \|", PAGE.split("| it says |")[1], flags=re.MULTILINE)
+    phrases = [phrase for row in rows for phrase in re.split(r" / | \.\.\. ", row) if "--" not in phrase]
+    assert len(phrases) == 9
+    for phrase in phrases:
+        assert phrase.replace("owner/", "OWNER/") in said, phrase

@@ -1,0 +1,100 @@
+"""A checkpoint becomes a commit of a model repository: the part that `push` and the Trainer share."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from transformers.utils import CONFIG_NAME
+
+from .hub_client import Repository, is_there, open_repository, send
+from .published_card import published_card
+from .shared_folder import CARD_NAME, PREVIEW_NAME, SharedFolder
+
+logger = logging.getLogger("ecg_transformers")
+
+
+def open_model_repository(
+    api: HfApi, repo_id: str, config: Mapping[str, Any], revision: str | None = None, private: bool | None = None
+) -> Repository:
+    """A new model repository, or one that holds an earlier version of the same model.
+
+    Args:
+        config (`Mapping`): Configuration of the model that is to go there.
+
+    Raises:
+        ValueError: for a repository that holds anything else, or is public where `private` was asked.
+    """
+    repository = open_repository(api, repo_id, "model", revision, private)
+    if CONFIG_NAME not in repository.files:
+        others = sorted(set(repository.files) - {".gitattributes", CARD_NAME})
+        if others:
+            raise ValueError(
+                f"{repo_id} holds other files ({', '.join(others[:3])}) and is left as it is. Give another --repo_id."
+            )
+        return repository
+    with tempfile.TemporaryDirectory() as temporary:
+        path = api.hf_hub_download(repo_id, CONFIG_NAME, revision=repository.commit, local_dir=temporary)
+        try:
+            known = json.loads(Path(path).read_text(encoding="utf-8", errors="replace"))
+        except ValueError:
+            known = {}
+    told = [(kind.get("model_type"), *(kind.get("architectures") or ())) for kind in (known, config)]
+    if told[0] != told[1]:
+        raise ValueError(
+            f"{repo_id} holds another model ({', '.join(map(str, told[0]))}; this one is {', '.join(told[1])}) and is "
+            "left as it is. Give another --repo_id, or delete that repository first."
+        )
+    return repository
+
+
+def upload_model(
+    api: HfApi,
+    repository: Repository,
+    folder: SharedFolder,
+    message: str,
+    licence: str | None = None,
+    weights_licence: str | None = None,
+) -> CommitInfo | None:
+    """Sends what the repository lacks in one commit; weights that the new version no longer has are removed with it.
+
+    Args:
+        folder ([`SharedFolder`]): What is to be there.
+        message (`str`): Of the commit.
+        licence, weights_licence (`str`, *optional*): See [`published_card`].
+
+    Returns:
+        `CommitInfo`: `None` if all was there.
+    """
+    picture = PREVIEW_NAME if PREVIEW_NAME in folder.texts else None
+    card = published_card(folder.card, repository.repo_id, licence, weights_licence, folder.results, picture)
+    texts = folder.texts | {CARD_NAME: str(card).encode()}
+    large = [CommitOperationAdd(name, str(path)) for name, path in folder.weights.items()]
+    small = [CommitOperationAdd(name, content) for name, content in texts.items()]
+    lacking = [
+        [
+            operation
+            for operation in operations
+            if not is_there(
+                repository.files.get(operation.path_in_repo),
+                operation.upload_info.sha256.hex(),
+                texts.get(operation.path_in_repo),
+            )
+        ]
+        for operations in (large, small)
+    ]
+    stale = [
+        name for name in repository.files if _is_weight(name) and name not in folder.weights.keys() | texts.keys()
+    ]
+    logger.info(
+        "%s: %d of %d files of weights are there.", repository.repo_id, len(large) - len(lacking[0]), len(large)
+    )
+    return send(api, repository, *lacking, message, stale)
+
+
+def _is_weight(name: str) -> bool:
+    """Files that `from_pretrained` would read instead of, or among, the new ones."""
+    return "/" not in name and name.startswith("model") and name.endswith((".safetensors", ".safetensors.index.json"))

@@ -1,0 +1,98 @@
+"""The card of a model as it goes to the Hub: with its address, all licences stated, results and a picture."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from .evaluation.card_section import card_section, eval_results, replace_section
+from .licences import data_licence_line, hub_licence, is_settled, licence_name, licence_section
+from .model_card import DATA_LICENCE_KEY, NO_RESULTS
+from .shared_folder import is_evaluation, public_evaluation
+
+RESULTS_BELOW = "Measured after the training: see the evaluation below."
+SNIPPET_ADDRESS = re.compile(r'^model_id = "(.*)"$', re.MULTILINE)
+DATA_LICENCE = re.compile(r"^Licence of the data: .*$", re.MULTILINE)
+LICENCES = re.compile(r"^## Licences\n\n(?:\* .*\n?)+(?:\nUnknown: whoever .*\n?)?", re.MULTILINE)
+FIRST_PARAGRAPH = re.compile(r"^# .*\n+(?:[^\n#].*\n)+", re.MULTILINE)
+
+
+def published_card(
+    text: str,
+    repo_id: str,
+    data_licence: str | None = None,
+    weights_licence: str | None = None,
+    results: Mapping[str, Any] | None = None,
+    preview: str | None = None,
+) -> ModelCard:
+    """Prepares a card for the Hub; what a person wrote into it stays.
+
+    Args:
+        text (`str`): The card of the checkpoint, `README.md`.
+        repo_id (`str`): Where it goes; loading snippet, title and model-index are given this name.
+        data_licence (`str`, *optional*): Licence of the training data; by default what the card's header states.
+        weights_licence (`str`, *optional*): Licence of the weights; by default the same.
+        results (`Mapping`, *optional*):
+            What `evaluate` wrote: goes into the text and the model-index. What `quickstart` and `finetune` wrote is in
+            their card already.
+        preview (`str`, *optional*): File name of a picture to show below the first paragraph.
+
+    Raises:
+        ValueError: for a header that cannot be read, and while the licence of the training data is not settled.
+    """
+    try:
+        card = ModelCard(text)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"The header of README.md cannot be read: {reason}. Correct it by hand.") from error
+    body, header = card.text.lstrip("\n"), card.data.to_dict()
+    stated = header.get(DATA_LICENCE_KEY) if data_licence is None else licence_name(data_licence)
+    if not is_settled(stated):
+        says = "states none" if data_licence is None else f"was given as {data_licence!r}, which is none"
+        raise ValueError(
+            f"The licence of the training data is not settled: {'the card' if data_licence is None else 'it'} {says}. "
+            "Look it up where the recordings come from, and if it allows you to publish weights that were trained on "
+            'them, state it: --licence "CC BY 4.0".'
+        )
+    if weights_licence is not None and not is_settled(weights_licence):
+        raise ValueError(f"{weights_licence!r} is no licence of weights. Name one, such as cc-by-4.0 or apache-2.0.")
+    if weights_licence is None:
+        weights_licence = header.get("license_name") if header.get("license") == "other" else header.get("license")
+    header = {name: value for name, value in header.items() if name not in ("license", "license_name")}
+    header |= hub_licence(weights_licence) | {DATA_LICENCE_KEY: stated}
+    header.setdefault("library_name", "transformers")
+
+    body = _addressed(body, repo_id)
+    body = DATA_LICENCE.sub(lambda _: data_licence_line(stated), body)
+    section = licence_section(stated, weights_licence)
+    if LICENCES.search(body):
+        body = LICENCES.sub(lambda _: section, body)
+    else:
+        body = f"{body.rstrip()}\n\n{section}"
+    if results is not None and is_evaluation(results):
+        results = public_evaluation(results)
+        body = replace_section(body.replace(NO_RESULTS, RESULTS_BELOW, 1), card_section(results))
+        found = eval_results(results)
+        places = {(result.dataset_name, result.metric_name) for result in found}
+        known = card.data.eval_results or []
+        found += [result for result in known if (result.dataset_name, result.metric_name) not in places]
+        header.pop("model-index", None)
+        metrics = sorted({result.metric_type for result in found})
+        header |= {"eval_results": found, "metrics": metrics, "model_name": repo_id}
+    data = ModelCardData(**header)
+    if data.eval_results:
+        data.model_name = repo_id.split("/")[-1]
+    if preview is not None and f"({preview})" not in body:
+        body = FIRST_PARAGRAPH.sub(lambda match: f"{match[0]}\n![What this run found]({preview})\n", body, count=1)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.rstrip()}\n")
+
+
+def _addressed(body: str, repo_id: str) -> str:
+    """The loading snippet names the repository instead of a folder, and so does a title that was the folder's name."""
+    found = SNIPPET_ADDRESS.search(body)
+    if found is None:
+        return body
+    old, new = found[1].rstrip("/").rsplit("/", 1)[-1], repo_id.split("/")[-1]
+    body = SNIPPET_ADDRESS.sub(lambda _: f'model_id = "{repo_id}"', body)
+    return re.sub(rf"^# {re.escape(old)}$", lambda _: f"# {new}", body, count=1, flags=re.MULTILINE)

@@ -1,0 +1,213 @@
+"""What of a checkpoint's folder goes to the Hub: nothing that is unpickled, nothing of this machine, no patients.
+
+A list of what is allowed, not of what is forbidden: weights (safetensors), configuration, feature extractor, the code
+that both name, card, scores, training arguments and one picture. Optimiser states, pickles, pages of the run and
+`predictions.parquet`, which names records and patients, stay at home.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import TrainingArguments
+from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from .plots import figure_to_bytes, plot_auroc_bars, plot_training_curve
+
+CARD_NAME = "README.md"
+ARGUMENTS_NAME = "training_args.json"
+PREVIEW_NAME = "preview.png"
+RESULTS_NAMES = ("metrics.json", "report.json")
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+# Names of records, and what only means something on the machine of the run.
+PRIVATE_KEYS = {"command", "not_judged_records", "output_dir", "logging_dir", "run_name", "resume_from_checkpoint"}
+PRIVATE_KEYS |= {
+    "record_ids",
+    "patient_ids",
+    "hub_token",
+    "push_to_hub_token",
+    "deepspeed",
+    "fsdp_config",
+    "local_rank",
+}
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """A checkpoint that can be published.
+
+    Args:
+        config (`dict`): Its configuration.
+        weights (`dict[str, Path]`): Its weights, by name.
+        texts (`dict[str, bytes]`): Everything else but the card, by name.
+        card (`str`): The card as it lies there.
+        results (`dict`, *optional*): Scores that lie beside the weights.
+        left_out (`list[str]`): Names of the files that stay at home.
+    """
+
+    config: dict[str, Any]
+    weights: dict[str, Path]
+    texts: dict[str, bytes]
+    card: str
+    results: dict[str, Any] | None
+    left_out: list[str]
+
+
+def is_model_folder(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a configuration and weights, in whatever form."""
+    names = set(os.listdir(folder))
+    weights = {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "pytorch_model.bin"}
+    return CONFIG_NAME in names and bool(names & weights)
+
+
+def read_shared_folder(
+    folder: str | os.PathLike, results: Mapping[str, Any] | None = None, card: str | None = None
+) -> SharedFolder:
+    """Collects what goes out.
+
+    Args:
+        folder (`str`): What `pretrain`, `finetune`, `quickstart`, `convert` or `Trainer.save_model` wrote.
+        results (`Mapping`, *optional*): Scores to use instead of those in the folder.
+        card (`str`, *optional*): Card to use instead of the one in the folder.
+
+    Raises:
+        ValueError: for a folder that lacks something, or whose weights are damaged or pickled.
+    """
+    folder = Path(folder)
+    config = _read_json(folder / CONFIG_NAME)
+    weights = _weights(folder)
+    if not (folder / FEATURE_EXTRACTOR_NAME).is_file():
+        raise ValueError(
+            f"{folder} has no {FEATURE_EXTRACTOR_NAME}, without which nobody knows what to feed the model. Save the "
+            f"feature extractor of the training beside it: feature_extractor.save_pretrained({str(folder)!r})."
+        )
+    if card is None and not (folder / CARD_NAME).is_file():
+        raise ValueError(
+            f"{folder} has no {CARD_NAME}, the card. `pretrain`, `finetune`, `quickstart` and `convert` write it into "
+            "their --output_dir when they end (push that, not a checkpoint in it); for other weights, "
+            "ecg_transformers.train.model_card.render_model_card does."
+        )
+    names = [CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *(n for n in (SAFE_WEIGHTS_INDEX_NAME,) if len(weights) > 1)]
+    texts = {name: (folder / name).read_bytes() for name in names}
+    texts |= _source_files(folder, config, _read_json(folder / FEATURE_EXTRACTOR_NAME))
+    found = None
+    for name in (name for name in RESULTS_NAMES if (folder / name).is_file()):
+        found = _read_json(folder / name)
+        texts[name] = _to_json(without_private(found))
+    if results is not None:
+        found = dict(results)
+        texts[RESULTS_NAMES[0]] = _to_json(without_private(found))
+    if (folder / ARGUMENTS_NAME).is_file():
+        texts[ARGUMENTS_NAME] = _to_json(without_private(_read_json(folder / ARGUMENTS_NAME)))
+    if (picture := preview(folder, found)) is not None:
+        texts[PREVIEW_NAME] = picture
+    sent = {*weights, *texts, CARD_NAME}
+    left_out = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in sent)
+    card = (folder / CARD_NAME).read_text(encoding="utf-8") if card is None else card
+    return SharedFolder(config, weights, texts, card, found, left_out)
+
+
+def _weights(folder: Path) -> dict[str, Path]:
+    if (folder / SAFE_WEIGHTS_NAME).is_file():
+        names = [SAFE_WEIGHTS_NAME]
+    elif (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
+        names = sorted(set(_read_json(folder / SAFE_WEIGHTS_INDEX_NAME)["weight_map"].values()))
+    else:
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+        why = f"only {', '.join(pickled)}, which could run code when it is read" if pickled else "none"
+        raise ValueError(
+            f"Expected weights as {SAFE_WEIGHTS_NAME} in {folder}, found {why}. Load the model and save it again with "
+            "save_pretrained."
+        )
+    for name in names:
+        try:
+            with safe_open(folder / name, framework="pt") as file:
+                file.keys()
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{folder / name} is damaged or was not written to its end ({error}). Save the model again."
+            ) from error
+    return {name: folder / name for name in names}
+
+
+def _source_files(folder: Path, *configurations: Mapping[str, Any]) -> dict[str, bytes]:
+    """The modules that Auto classes and pipelines need, and what these import: all in the folder itself."""
+    references = [
+        reference for configuration in configurations for reference in configuration.get("auto_map", {}).values()
+    ]
+    for configuration in configurations:
+        references += [pipeline["impl"] for pipeline in configuration.get("custom_pipelines", {}).values()]
+    cure = "Load the model and the feature extractor with this package and save them again with save_pretrained."
+    if not all(configuration.get("auto_map") for configuration in configurations):
+        raise ValueError(f"{CONFIG_NAME} or {FEATURE_EXTRACTOR_NAME} of {folder} names no code (auto_map). {cure}")
+    if elsewhere := sorted(reference for reference in references if "--" in reference):
+        raise ValueError(f"The code of {folder} lies in another repository ({elsewhere[0]}). {cure}")
+    modules = {folder / f"{reference.split('.')[0]}.py" for reference in references}
+    try:
+        files = modules | {Path(file) for module in modules for file in get_relative_import_files(module)}
+        return {file.name: file.read_bytes() for file in sorted(files)}
+    except FileNotFoundError as error:
+        name = Path(error.filename).name
+        raise ValueError(f"{folder} lacks {name}, which the model needs to load elsewhere. {cure}") from error
+
+
+def preview(folder: Path, results: Mapping[str, Any] | None) -> bytes | None:
+    """A picture of the run as PNG: the one in the folder, else scores beside a random encoder, else the training."""
+    if (folder / PREVIEW_NAME).is_file():
+        return (folder / PREVIEW_NAME).read_bytes()
+    if results is not None and "pretrained" in results:
+        protocol = next(iter(results["pretrained"]))
+        if "per_class" in results["pretrained"][protocol]:
+            return figure_to_bytes(plot_auroc_bars(results, protocol), dpi=100)
+    if (folder / TRAINER_STATE_NAME).is_file():
+        history = _read_json(folder / TRAINER_STATE_NAME).get("log_history", [])
+        if any("loss" in entry for entry in history):
+            return figure_to_bytes(plot_training_curve(history), dpi=100)
+    return None
+
+
+def shared_arguments(args: TrainingArguments) -> bytes:
+    """Training arguments as JSON, without paths, tokens and names of this machine."""
+    return _to_json(without_private(json.loads(args.to_json_string())))
+
+
+def without_private(content: Any) -> Any:
+    """JSON without the fields of `PRIVATE_KEYS`; of absolute paths only the last part stays."""
+    if isinstance(content, Mapping):
+        return {key: without_private(value) for key, value in content.items() if key not in PRIVATE_KEYS}
+    if isinstance(content, list):
+        return [without_private(value) for value in content]
+    if isinstance(content, str) and (os.path.isabs(content) or content.startswith(("~", "./", "../"))):
+        return Path(content).name
+    return content
+
+
+def is_evaluation(results: Mapping[str, Any]) -> bool:
+    """Whether scores are those of `ecg-transformers evaluate`: of a pretrained and a random encoder, with splits."""
+    return {"pretrained", "random_encoder", "splits", "command"} <= results.keys()
+
+
+def public_evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """`metrics.json` of `evaluate` without paths of this machine; the command stays, with the names of its files."""
+    words = ["=".join(without_private(word.split("="))) for word in shlex.split(metrics["command"])]
+    return without_private(metrics) | {"command": shlex.join(words)}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}). Write it again, or remove it if it is not needed.") from error
+
+
+def _to_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

@@ -1,0 +1,39 @@
+"""Every Python snippet of docs/pipelines_and_export.md runs, in order, and what the page says is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ecg_transformers.hub.export import FORMATS, LARGEST_DIFFERENCE, ONNX_OPSET
+
+PAGE = (Path(__file__).parents[2] / "docs" / "pipelines_and_export.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def run(snippets):
+    names = {}
+    for snippet in snippets:
+        exec(compile(snippet, "pipelines_and_export.md", "exec"), names)
+    return names
+
+
+def test_the_snippets_of_the_pipelines_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(SNIPPETS) == 5
+    names = run(SNIPPETS[:4])
+    assert len(names["first"]) == 5 and set(names["first"][0]) == {"label", "score", "above_threshold"}
+    assert names["features"].shape == (32,) and names["tokens"].shape == (4, 40, 32)
+
+
+@pytest.mark.slow
+def test_the_exported_file_gives_the_scores_of_the_pipeline(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run([*SNIPPETS[:2], SNIPPETS[4]])
+    expected = {row["label"]: row["score"] for row in names["classify"](names["recording"])}
+    assert dict(zip(names["classes"], names["scores"], strict=True)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_page_names_every_format_and_its_limits():
+    assert set(FORMATS) == set(re.findall(r"^\| `([\w-]+)` \| `model\.", PAGE, flags=re.MULTILINE))
+    assert f"opset {ONNX_OPSET}" in PAGE and f"{LARGEST_DIFFERENCE:.0e}".replace("e-0", "e-") in PAGE

@@ -1,0 +1,56 @@
+import json
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from transformers import AutoConfig, pipeline
+
+from ecg_transformers.data import load_ecg
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train.finetune import build_finetuning, finish, load_classifier
+from ecg_transformers.train.finetune_data import load_labelled_splits
+from ecg_transformers.train.pretrain import train_and_save
+from ecg_transformers.train.stored_calibration import stored_calibration
+
+LABELS = ("NORM", "MI", "CD")
+
+
+def test_thresholds_after_the_temperature_split_the_same_records():
+    scores = np.linspace(0.01, 0.99, 50)
+    judgement = {"temperature": 3.0, "thresholds": {"NORM": 0.3, "MI": 0.77}}
+    stored = stored_calibration(judgement, LABELS)
+    scaled = expit(logit(scores) / 3.0)
+    for name, threshold in judgement["thresholds"].items():
+        assert ((scaled >= stored["thresholds"][name]) == (scores >= threshold)).all()
+    assert EcgViTConfig(calibration=stored).calibration["labels"] == list(LABELS)
+
+
+def test_one_label_a_record_has_a_temperature_alone_and_a_regression_nothing():
+    assert stored_calibration({"temperature": 1.5}, LABELS) == {"labels": list(LABELS), "temperature": 1.5}
+    assert stored_calibration({"macro_zmae": 0.5}, LABELS) is None
+
+
+@pytest.mark.slow
+def test_what_finetune_writes_gives_calibrated_scores_in_the_pipeline(tmp_path):
+    contract = {"leads": ["I", "II", "V1"], "sampling_rate": 100, "num_samples": 500}
+    shape = {"patch_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    EcgViTModel(EcgViTConfig(**contract, **shape, intermediate_size=32)).save_pretrained(tmp_path / "encoder")
+    EcgFeatureExtractor(**contract, long_records="all").save_pretrained(tmp_path / "encoder")
+    splits = load_labelled_splits("ptb-xl-sample", options={"task": "superdiagnostic"})
+    folder = str(tmp_path / "classifier")
+    settings = {"output_dir": folder, "learning_rate": 1e-2, "max_steps": 4, "eval_strategy": "steps", "eval_steps": 4}
+    trainer = build_finetuning(str(tmp_path / "encoder"), splits, settings)
+    train_and_save(trainer)
+    judgement = finish(trainer, splits)["test"]
+    stored = json.loads((tmp_path / "classifier" / "config.json").read_text())["calibration"]
+    assert stored["temperature"] == judgement["temperature"]
+    row = load_ecg("ptb-xl-sample", split="test")[0]
+    classify = pipeline("ecg-classification", model=folder, device="cpu")
+    found = {scored["label"]: scored for scored in classify(row)}
+    logits = {scored["label"]: scored["score"] for scored in classify(row, function_to_apply="none")}
+    for name, threshold in judgement["thresholds"].items():
+        assert found[name]["score"] == pytest.approx(expit(logits[name] / judgement["temperature"]), abs=1e-6)
+        assert found[name]["above_threshold"] == (expit(logits[name]) >= threshold)
+    # What is trained anew is not calibrated any more.
+    again = load_classifier(folder, splits.label_names, splits.problem_type, {})
+    assert again.config.calibration is None and AutoConfig.from_pretrained(folder).calibration is not None

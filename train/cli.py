@@ -17,17 +17,22 @@ COMMANDS = {
     "quickstart": ("ecg_transformers.train.quickstart", "pretrain, probe and report on carried recordings in minutes"),
     "pretrain": ("ecg_transformers.train.pretrain", "self-supervised pretraining on a corpus or a folder"),
     "finetune": ("ecg_transformers.train.finetune", "train a pretrained encoder on labels and test it once"),
-    "evaluate": ("ecg_transformers.train.evaluate", "probe a checkpoint beside a randomly initialised encoder"),
+    "evaluate": ("ecg_transformers.train.evaluate", "judge an encoder by the field's protocols, beside a random one"),
     "compare": ("ecg_transformers.train.compare", "pretraining methods on equal terms: one table, one picture"),
     "embed": ("ecg_transformers.train.embed", "write the features of recordings to Parquet or npz"),
     "prepare": ("ecg_transformers.train.prepare", "convert a corpus once to Parquet shards that stream from anywhere"),
-    "push": ("ecg_transformers.hub.push", "publish a prepared corpus as a dataset on the Hub"),
+    "push": ("ecg_transformers.hub.push", "publish a model or a prepared corpus on the Hub"),
     "info": ("ecg_transformers.train.info", "what a file or folder holds and what is odd about it"),
     "convert": ("ecg_transformers.hub.convert", "turn an authors' checkpoint into one that from_pretrained loads"),
+    "export": ("ecg_transformers.hub.export", "write a model as ONNX, int8 ONNX or a torch.export program"),
 }
 
-PROBE_DATASETS = ("ptb-xl", "ptb-xl-sample")
+# As in train/evaluation, which would import torch.
+PROTOCOLS = ("linear", "linear-kim", "linear-weimann", "linear-st-mem", "knn", "attentive", "finetuned")
+PROTOCOLS += ("zero-shot-cluster",)
+SETTINGS = ("low_shot", "leads", "noise", "sampling_rate", "unit", "length")
 COMPARED_DATASETS = ("ptb-xl", "ptb-xl-sample", "npy")
+CONVERTED_SOURCES = ("kim", "weimann", "lejepa-ecg", "st-mem", "hubert-ecg", "ecg-fm", "ecg-founder")
 FREE_FLAGS = ("pretrain", "finetune", "compare")
 
 TRAINING_FLAGS = (
@@ -42,6 +47,12 @@ COMPARISON_FLAGS = (
     "--clip, --normalization, ...) then are the whole treatment of the input. Runs that are done are not done again; "
     "the same command in several processes shares the work."
 )
+
+# Where the list of all flags would not leave room for what they do.
+USAGES = {
+    "compare": "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]",
+    "evaluate": "ecg-transformers evaluate --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
+}
 
 EPILOGS = {"pretrain": TRAINING_FLAGS, "finetune": TRAINING_FLAGS, "compare": COMPARISON_FLAGS}
 
@@ -66,16 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
         "push": _push_arguments,
         "info": _info_arguments,
         "convert": _convert_arguments,
+        "export": _export_arguments,
     }
     for name, (_, summary) in COMMANDS.items():
-        epilog = (
-            TRAINING_FLAGS if name in ("pretrain", "finetune") else COMPARISON_FLAGS if name == "compare" else None
-        )
+        description = summary[0].upper() + summary[1:] + "."
         command = commands.add_parser(
-            name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=epilog, allow_abbrev=False
+            name, help=summary, description=description, epilog=EPILOGS.get(name), allow_abbrev=False
         )
-        if name == "compare":  # the list of its flags would not leave room for what they do
-            command.usage = "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]"
+        command.usage = USAGES.get(name)
         add_arguments[name](command)
         command.add_argument("--debug", action="store_true", help="show the trace-back of an error")
     return parser
@@ -132,6 +141,14 @@ def _finetune_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="pretrained checkpoint to start from")
     parser.add_argument("--config", default="finetune", metavar="NAME|FILE", help="preset or YAML file (finetune)")
     _corpus_arguments(parser, "ptb-xl-sample")
+    _task_arguments(parser, ("labels", "sex", "age", "intervals"))
+    _output_argument(parser)
+    parser.add_argument("--help_all", action="store_true", help="list every flag")
+
+
+def _task_arguments(parser: argparse.ArgumentParser, targets: tuple[str, ...]):
+    parser.add_argument("--target", choices=targets, default="labels", help="what is to be told of a record (labels)")
+    parser.add_argument("--delineator", metavar="DIR", help="of intervals, where no waves are marked")
     parser.add_argument(
         "--problem_type",
         choices=("multi_label_classification", "single_label_classification"),
@@ -143,17 +160,29 @@ def _finetune_arguments(parser: argparse.ArgumentParser):
         default="drop",
         help="records without a label of the task: left out, as for PTB-XL, or negative for every label",
     )
-    _output_argument(parser)
-    parser.add_argument("--help_all", action="store_true", help="list every flag")
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
-    parser.add_argument("--protocol", choices=("linear",), default="linear", help="how features are judged")
-    _labelled_corpus_arguments(parser, PROBE_DATASETS)
-    parser.add_argument("--task", default="superdiagnostic", help="label set of PTB-XL (default: superdiagnostic)")
+    _corpus_arguments(parser, "ptb-xl-sample")
+    _task_arguments(parser, ("labels", "sex", "age", "intervals", "delineation", "identity"))
+    parser.add_argument(
+        "--protocol", nargs="+", default=["linear"], metavar="NAME", help=f"how it is judged: {', '.join(PROTOCOLS)}"
+    )
+    parser.add_argument(
+        "--setting", nargs="+", default=[], metavar="NAME", help=f"on harder terms: {', '.join(SETTINGS)}"
+    )
+    parser.add_argument(
+        "--feature_extractor",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what differs from the checkpoint's: unit=mV normalization=lead",
+    )
+    parser.add_argument("--nstdb", metavar="DIR", help="folder of the noise database, for --setting noise")
+    parser.add_argument("--finetune_config", default="finetune", metavar="NAME|FILE", help="preset of finetuned")
     parser.add_argument("--batch_size", type=_positive, default=64)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random encoder and the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="of the random encoder, heads, draws and bootstrap")
     _output_argument(parser)
 
 
@@ -198,11 +227,13 @@ def _prepare_arguments(parser: argparse.ArgumentParser):
 
 
 def _push_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--folder", required=True, metavar="DIR", help="what `prepare` wrote")
-    parser.add_argument("--repo_id", required=True, metavar="OWNER/NAME", help="dataset repository, created if new")
+    parser.add_argument("--folder", required=True, metavar="DIR", help="a model, or what `prepare` wrote")
+    parser.add_argument("--repo_id", required=True, metavar="OWNER/NAME", help="repository, created if new")
     parser.add_argument("--private", action="store_true", help="make the new repository private")
     parser.add_argument("--revision", metavar="BRANCH", help="branch, created if new (default: the main one)")
-    parser.add_argument("--licence", metavar="NAME", help="of the recordings, where the corpus does not state it")
+    parser.add_argument("--licence", metavar="NAME", help="of the recordings, where the card does not state it")
+    parser.add_argument("--weights_licence", metavar="NAME", help="of the weights of a model: cc-by-4.0, ...")
+    parser.add_argument("--results", metavar="FILE", help="metrics.json of `evaluate`, for the card of a model")
     parser.set_defaults(output_dir=None)
 
 
@@ -223,14 +254,18 @@ def _info_arguments(parser: argparse.ArgumentParser):
 
 
 def _convert_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument(
-        "--source", choices=("kim", "weimann", "lejepa-ecg", "st-mem"), required=True, help="whose file it is"
-    )
+    parser.add_argument("--source", choices=CONVERTED_SOURCES, required=True, help="whose file it is")
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="the authors' file")
     parser.add_argument("--leads", metavar="I,II,...", help="leads of the checkpoint, if not the published ones")
     parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="its rate, if not the published one")
     parser.add_argument("--num_attention_heads", type=int, metavar="N", help="its heads, if not the published number")
     parser.add_argument("--predictor_num_attention_heads", type=int, metavar="N", help="the same of the predictor")
+    _output_argument(parser)
+
+
+def _export_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
+    parser.add_argument("--format", choices=("onnx", "int8", "torch-export"), required=True, help="of the file")
     _output_argument(parser)
 
 

@@ -1,67 +1,204 @@
-"""`ecg-transformers evaluate`: probe a checkpoint beside a randomly initialised encoder of the same configuration."""
+"""`ecg-transformers evaluate`: what an encoder knows, by the field's protocols, beside a random one like it.
+
+Writes `metrics.json`, `predictions.parquet` (every score of every record, to score again), `evaluation.html` and
+`card_section.md`, what the model's README.md may say; in a checkpoint folder that was evaluated nothing changes.
+"""
 
 import argparse
-import json
+import datetime
 import logging
+import shlex
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoFeatureExtractor, AutoModel
 
-from ecg_transformers.data import label_names, load_ecg
+from ecg_transformers.data import load_ecg
+from ecg_transformers.modeling import EcgFeatureExtractor
 
-from .probes import compare_with_random
-from .report import format_interval, format_score, installed_versions
+from .corpus_options import parse_options
+from .data_source import data_source
+from .evaluation.card_section import card_section
+from .evaluation.delineation import evaluate_delineation
+from .evaluation.identity import compare_identity
+from .evaluation.page import EvaluationReport, encoder_facts, write_evaluation_page
+from .evaluation.published import comparable_numbers, is_complete_test
+from .evaluation.run import Evaluation, ProtocolOptions, evaluate_encoder
+from .explained_recordings import explain_recording
+from .finetune_data import LabelledSplits, task_name
+from .report import ReportFigure, installed_versions, summarize, write_json
+from .targets import load_task
 
 logger = logging.getLogger("ecg_transformers")
+
+NUM_EXPLAINED = 3
+FOLDS_OF_DELINEATION = "five folds by subject: each tests once, another one selects, three train"
 
 
 def run(args: argparse.Namespace):
     """The command."""
-    model = AutoModel.from_pretrained(args.model)
-    feature_extractor = AutoFeatureExtractor.from_pretrained(args.model)
-    options = {"task": args.task}
-    if args.record_sampling_rate is not None:
-        options["sampling_rate"] = args.record_sampling_rate
-    train, test = (
-        load_ecg(args.dataset, data_dir=args.data_dir, split=split, **options) for split in ("train", "test")
-    )
-    comparison = compare_with_random(
-        model,
-        feature_extractor,
-        train,
-        test,
-        label_names(args.dataset, task=args.task),
-        batch_size=args.batch_size,
-        seed=args.seed,
-    )
+    started = time.monotonic()
+    model = AutoModel.from_pretrained(args.model).eval()
+    changes = parse_options(args.feature_extractor)
+    feature_extractor = EcgFeatureExtractor(**(AutoFeatureExtractor.from_pretrained(args.model).to_dict() | changes))
+    options = parse_options(args.options)
+    folder = Path(args.output_dir)
+    if args.target in ("delineation", "identity"):
+        rows = load_ecg(args.dataset, data_dir=args.data_dir, split="all", decode=False, **options)
+        found = (
+            delineation(args, changes, folder)
+            if args.target == "delineation"
+            else identity(args, options, model, feature_extractor)
+        )
+        page = {}
+    else:
+        splits = load_task(
+            *(args.dataset, args.data_dir, options, args.target, args.problem_type, args.unlabelled), args.delineator
+        )
+        rows = splits.test
+        choices = ProtocolOptions(
+            folder,
+            finetune_config=args.finetune_config,
+            nstdb_dir=args.nstdb,
+            batch_size=args.batch_size,
+            seed=args.seed,
+        )
+        evaluation = evaluate_encoder(model, feature_extractor, splits, args.protocol, args.setting, choices)
+        found = {
+            "problem_type": splits.problem_type,
+            "label_names": list(splits.label_names),
+            "splits": describe_splits(splits, evaluation),
+            **evaluation.facts,
+        }
+        page = {
+            "predictions": evaluation.results,
+            "features": {encoder: tables.tables["test"] for encoder, tables in evaluation.tables.items()},
+            "rows": splits.test,
+            "explanations": explanation_figures(model, feature_extractor, rows),
+        }
+        if evaluation.results:
+            evaluation.write_predictions(folder / "predictions.parquet")
     metrics = {
-        "task": f"{args.dataset} {args.task}",
-        "protocol": args.protocol,
-        "splits": {"train": "folds 1-8", "test": "fold 10"},
+        "task": task_name(args.dataset, options, args.target),
         "model": args.model,
-        **comparison,
+        **found,
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["ecg-transformers", *args.argv]),
         "versions": installed_versions(),
+        "seconds": round(time.monotonic() - started, 1),
     }
-    path = write_json(metrics, Path(args.output_dir) / "metrics.json")
-    for line in summarize(comparison, args.protocol):
-        logger.info(line)
-    logger.info("Wrote %s", path)
+    write_json(metrics, folder / "metrics.json")
+    published, notes = published_beside(metrics)
+    report = EvaluationReport(
+        metrics,
+        data_source(rows, args.dataset),
+        facts=encoder_facts(model, feature_extractor),
+        published=published,
+        published_notes=notes,
+        **page,
+    )
+    path = write_evaluation_page(report, folder / "evaluation.html")
+    (folder / "card_section.md").write_text(card_section(metrics), encoding="utf-8")
+    for protocol in metrics["difference"]:
+        for line in summarize(metrics, protocol):
+            logger.info(line)
+    logger.info("Wrote metrics.json and %s", path)
 
 
-def write_json(content: dict, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return path
+def delineation(args: argparse.Namespace, changes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Of the frozen encoder, and with `--protocol finetuned` of all weights."""
+    found: dict[str, Any] = {"problem_type": "token_classification", "label_names": ["P", "QRS", "T"]}
+    found |= {part: {} for part in ("random_encoder", "pretrained", "difference")}
+    for protocol in args.protocol:
+        if protocol not in ("linear", "finetuned"):
+            raise ValueError(f"Delineation has the protocols linear and finetuned, got {protocol!r}.")
+        result = evaluate_delineation(
+            args.model, args.data_dir, folder, frozen=protocol == "linear", extractor_settings=changes, seed=args.seed
+        )
+        for part, of_protocol in result.items():
+            found[part] |= of_protocol
+    return found | {"splits": {"all": {"which": FOLDS_OF_DELINEATION}}}
 
 
-def summarize(comparison: dict, protocol: str) -> list[str]:
-    """The result in three lines for a terminal."""
-    lines = []
-    for encoder, name in (("random_encoder", "random encoder"), ("pretrained", "pretrained")):
-        result = comparison[encoder][protocol]
-        score, interval = format_score(result["macro_auroc"]), format_interval(result["macro_auroc_ci95"])
-        lines.append(f"{name:>15}  {protocol} macro AUROC {score}  95 % {interval}")
-    difference = comparison["difference"][protocol]
-    interval = format_interval(difference["ci95"], signed=True)
-    lines.append(f"{'difference':>15}  {difference['macro_auroc']:+.3f}  95 % {interval} (paired bootstrap)")
-    return lines
+def identity(args: argparse.Namespace, options: Mapping[str, Any], model, feature_extractor) -> dict[str, Any]:
+    """Among the test records, features standardised by the training split."""
+    train, test = (
+        load_ecg(args.dataset, data_dir=args.data_dir, split=split, decode=False, **options)
+        for split in ("train", "test")
+    )
+    compared = compare_identity(
+        model, feature_extractor, test, train, batch_size=args.batch_size, seed=args.seed, progress=False
+    )
+    splits = {"train": {"records": len(train)}, "test": {"records": len(test)}}
+    return {"problem_type": "retrieval", "label_names": [], "splits": splits, **compared}
+
+
+def describe_splits(splits: LabelledSplits, evaluation: Evaluation) -> dict[str, dict]:
+    """Records and patients of each split that were embedded, its folds where it has some, and who was left out."""
+    described = {}
+    for split, rows in splits.items():
+        table = evaluation.tables["pretrained"].tables[split]
+        folds = sorted({fold for fold in table.folds if fold is not None})
+        described[split] = {
+            "which": name_folds(folds),
+            "records": len(table),
+            "patients": len(set(table.patients())),
+            "without_label": splits.unlabelled[split],
+            "not_readable": len(rows) - len(table),
+        }
+    return described
+
+
+def name_folds(folds: list[int]) -> str:
+    """`"folds 1-8"`, `"fold 9"`, `"folds 1, 3"`; of none `"its own"`."""
+    if not folds:
+        return "its own"
+    if len(folds) == 1:
+        return f"fold {folds[0]}"
+    consecutive = folds == list(range(folds[0], folds[-1] + 1))
+    return f"folds {folds[0]}-{folds[-1]}" if consecutive else f"folds {', '.join(map(str, folds))}"
+
+
+def published_beside(metrics: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
+    """Numbers of others of the same task, protocol and complete test, and how to read them or why there are none."""
+    numbers, notes = [], []
+    splits = metrics["splits"]
+    for protocol, judged in metrics["pretrained"].items():
+        if "macro_auroc" not in judged:
+            continue
+        for name in (protocol, "from_scratch") if protocol == "finetuned" else (protocol,):
+            found, note = comparable_numbers(
+                metrics["task"],
+                name,
+                splits["train"]["which"],
+                splits["test"]["which"],
+                is_complete_test(metrics["task"], judged["num_test_records"]),
+                list(judged["excluded"]),
+            )
+            numbers += found
+            notes.append(note)
+    return numbers, list(dict.fromkeys(notes))
+
+
+def explanation_figures(model, feature_extractor, rows) -> list[ReportFigure]:
+    """Attention rollout over leads and time in the first test records of different labels, where they are voltages."""
+    figures, seen = [], set()
+    for number, labels in enumerate(rows["labels"]):
+        row = rows[number]
+        if tuple(labels) in seen or row["ecg"]["unit"] != "mV":
+            continue
+        try:
+            found = explain_recording(model, feature_extractor, row, method="attention_rollout")
+        except ValueError as error:
+            logger.warning("Record %s: no picture of the attention: %s", row["record_id"], error)
+            break
+        seen.add(tuple(labels))
+        title = f"Record {row['record_id']}: {', '.join(labels) or 'no label'}"
+        alt = f"An electrocardiogram on ECG paper; colour shows the attention of the encoder. {title}"
+        drawing = found.plot(title=title)
+        figures.append(ReportFigure.draw(drawing, title, found.caption, alt, image_format="png", wide=True))
+        if len(figures) == NUM_EXPLAINED:
+            break
+    return figures

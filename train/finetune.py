@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,24 +25,36 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     Trainer,
-    TrainingArguments,
     set_seed,
 )
 
 from ecg_transformers.data import EcgDataCollator
 from ecg_transformers.modeling import EcgFeatureExtractor
 
+from .arguments import EcgTrainingArguments
 from .corpus_options import parse_options
-from .evaluate import write_json
-from .finetune_data import SINGLE_LABEL, LabelledSplits, WindowRows, class_weights, load_labelled_splits, task_name
+from .data_source import data_source, declared_source
+from .finetune_data import LabelledSplits, WindowRows, class_weights, task_name
+from .finetune_objective import ScaledTargets, ValidationMetrics, WeightedLoss
 from .finetuned_card import render_finetuned_card
-from .finetuned_results import ValidationMetrics, WeightedLoss, judge, multi_hot, write_predictions
+from .finetuning_trainer import FineTuningTrainer
 from .layer_decay import layer_decay_groups
 from .metrics import excluded_labels
-from .pretrain import describe_flags, parse_flags, read_config, sort_settings, train_and_save, training_arguments
-from .pretraining_page import data_source
-from .report import format_interval, format_score, installed_versions
+from .predictions import MULTI_LABEL, REGRESSION, judge, write_predictions
+from .pretrain import (
+    describe_flags,
+    model_field_names,
+    parse_flags,
+    read_config,
+    sort_settings,
+    train_and_save,
+    training_arguments,
+)
+from .report import DataSource, format_interval, format_score, installed_versions, write_json
+from .run_costs import run_costs
+from .stored_calibration import stored_calibration
 from .supervised import predict
+from .targets import load_task
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -50,7 +63,7 @@ CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclass
-class FineTuningArguments(TrainingArguments):
+class FineTuningArguments(EcgTrainingArguments):
     r"""
     [`~transformers.TrainingArguments`] with defaults that select on the validation split. New are:
 
@@ -84,6 +97,8 @@ class FineTuningArguments(TrainingArguments):
         self.logging_nan_inf_filter = False
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         self.label_names = ["labels", "sample_id"]
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False
         if self.eval_strategy == "no" or self.save_strategy == "no":
             raise ValueError(
                 "Fine-tuning keeps the weights that do best on the validation split: eval_strategy and save_strategy "
@@ -110,17 +125,19 @@ def run(args: argparse.Namespace):
         return
     settings |= parse_flags(args.rest) | {"output_dir": args.output_dir}
     options = parse_options(args.options)
-    splits = load_labelled_splits(args.dataset, args.data_dir, options, args.problem_type, args.unlabelled)
-    source = data_source(splits.train, args.dataset)
+    splits = load_task(
+        *(args.dataset, args.data_dir, options, args.target, args.problem_type, args.unlabelled), args.delineator
+    )
+    source = data_source(splits.train, args.dataset, settings.get("data_licence"))
     logger.info("%s, decided by %s", splits.problem_type, "--problem_type" if args.problem_type else "the data")
-    trainer = build_finetuning(args.model, splits, settings)
+    trainer = build_finetuning(args.model, splits, settings, source)
     started = time.monotonic()
     train_and_save(trainer)
     if not trainer.is_world_process_zero():
         return
     metrics = finish(trainer, splits)
     metrics = {
-        "task": task_name(args.dataset, options),
+        "task": task_name(args.dataset, options, args.target),
         "problem_type": splits.problem_type,
         "protocol": "linear head on a frozen encoder" if trainer.args.freeze_encoder else "finetuned",
         "model": args.model,
@@ -132,19 +149,29 @@ def run(args: argparse.Namespace):
     }
     folder = Path(args.output_dir)
     write_json(metrics, folder / "metrics.json")
-    render_finetuned_card(
-        trainer.model.config, trainer.processing_class, folder.name, Path(args.model).name, source, metrics, splits
-    ).save(folder / "README.md")
+    card = render_finetuned_card(
+        *(trainer.model.config, trainer.processing_class, folder.name, Path(args.model).name, source, metrics, splits),
+        license=trainer.args.weights_licence,
+        costs=run_costs(metrics["seconds"], trainer.args),
+    )
+    card.save(folder / "README.md")
     for split in ("validation", "test"):
         found = metrics[split]
-        interval = format_interval(found["macro_auroc_ci95"])
-        logger.info("%10s  macro AUROC %s  95 %% %s", split, format_score(found["macro_auroc"]), interval)
-        for label, reason in found["excluded"].items():
+        is_regression = splits.problem_type == REGRESSION
+        score, name = ("macro_zmae", "error (SD)") if is_regression else ("macro_auroc", "macro AUROC")
+        interval = format_interval(found[f"{score}_ci95"])
+        logger.info("%10s  %s %s  95 %% %s", split, name, format_score(found[score]), interval)
+        for label, reason in found.get("excluded", {}).items():
             logger.info("%10s  not judged: %s (%s)", split, label, reason)
     logger.info("Wrote the classifier, README.md, metrics.json and predictions.parquet to %s", folder)
+    if isinstance(trainer, FineTuningTrainer):
+        trainer.card = card
+        trainer.publish()
 
 
-def build_finetuning(checkpoint: str, splits: LabelledSplits, settings: Mapping) -> Trainer:
+def build_finetuning(
+    checkpoint: str, splits: LabelledSplits, settings: Mapping, data: DataSource | None = None
+) -> Trainer:
     """Model, data and Trainer of a fine-tuning.
 
     Args:
@@ -152,48 +179,61 @@ def build_finetuning(checkpoint: str, splits: LabelledSplits, settings: Mapping)
         splits (`LabelledSplits`): See [`load_labelled_splits`].
         settings (`Mapping`): Flat keys: of the model and the feature extractor, where they are to differ from the
             checkpoint's, and of [`FineTuningArguments`].
+        data (`DataSource`, *optional*): For the card of a push; by default what the corpus declares.
 
     Returns:
-        [`~transformers.Trainer`]: the stock one; `trainer.processing_class` is the feature extractor.
+        [`~transformers.Trainer`]: the stock one, with `push_to_hub` a [`FineTuningTrainer`];
+        `trainer.processing_class` is the feature extractor.
     """
     stored = AutoConfig.from_pretrained(checkpoint)
     model_settings, extractor_settings, training = sort_settings(
         dict(settings), stored.model_type, FineTuningArguments
     )
     args = training_arguments(training, FineTuningArguments)
-    if args.freeze_encoder:
+    if args.freeze_encoder and "drop_path_rate" in model_field_names(stored.model_type):
         model_settings["drop_path_rate"] = 0.0
     set_seed(args.seed)
     model = load_classifier(checkpoint, splits.label_names, splits.problem_type, model_settings)
     if args.freeze_encoder:
-        model.ecg_vit.requires_grad_(False)
+        model.base_model.requires_grad_(False)
     feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
     feature_extractor = EcgFeatureExtractor(**(feature_extractor.to_dict() | extractor_settings))
-    for split, rows in splits.items():
-        _check_labels(split, rows["labels"][:], splits.label_names)
+    if splits.problem_type != REGRESSION:
+        for split, _ in splits.items():
+            _check_labels(split, splits)
     train = splits.train
     all_windows = feature_extractor.long_records == "all"
     if args.random_windows or (args.random_windows is None and all_windows):
         train = WindowRows(train, feature_extractor, random=True)
     elif all_windows:
         train = WindowRows(train, feature_extractor, random=False)
-    label2id = None if splits.problem_type == SINGLE_LABEL else model.config.label2id
-    loss = None
-    if args.class_weights == "balanced":
+    label2id = model.config.label2id if splits.problem_type == MULTI_LABEL else None
+    loss, callbacks = None, []
+    if splits.problem_type == REGRESSION:
+        if args.class_weights != "none":
+            raise ValueError("A regression has no classes to weight: leave class_weights out.")
+        loss = ScaledTargets(splits.truth_of("train"))
+        callbacks.append(loss)
+        args.metric_for_best_model, args.greater_is_better = "macro_zmae", False
+    elif args.class_weights == "balanced":
         loss = WeightedLoss(class_weights(splits.train, splits.label_names, splits.problem_type), splits.problem_type)
     optimizer_class, optimizer_options = Trainer.get_optimizer_cls_and_kwargs(args, model)
     groups = layer_decay_groups(model, args.learning_rate, args.weight_decay, args.layer_decay)
-    callbacks = []
     if args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
-    return Trainer(
+    trainer_class = Trainer
+    if args.push_to_hub:
+        trainer_class = partial(FineTuningTrainer, data=data or declared_source(splits.train))
+    return trainer_class(
         model=model,
         args=args,
         train_dataset=train,
         eval_dataset=WindowRows(splits.validation, feature_extractor, random=False),
         data_collator=EcgDataCollator(feature_extractor, label2id=label2id, return_sample_id=True),
         processing_class=feature_extractor,
-        compute_metrics=ValidationMetrics(splits.label_names, splits.problem_type),
+        compute_metrics=ValidationMetrics(
+            splits.label_names, splits.problem_type, loss if splits.problem_type == REGRESSION else None
+        ),
         compute_loss_func=loss,
         optimizers=(optimizer_class(groups, **optimizer_options), None),
         callbacks=callbacks,
@@ -214,8 +254,10 @@ def load_classifier(
         label2id={name: number for number, name in id2label.items()},
         problem_type=problem_type,
         ignore_mismatched_sizes=True,  # the head of another task
-        **settings,
+        **{"calibration": None} | settings,  # of weights that will change
     )
+    if problem_type == REGRESSION and model.classifier.bias is None:
+        raise ValueError("A regression needs a bias, which holds the mean of the targets: set classifier_bias=True.")
     is_classifier = any("ForSequenceClassification" in name for name in stored.architectures or ())
     if is_classifier and stored.id2label != id2label:
         logger.info("The head of %s is of other classes; it begins anew.", checkpoint)
@@ -225,10 +267,10 @@ def load_classifier(
     return model
 
 
-def _check_labels(split: str, labels: Sequence[Sequence[str]], names: Sequence[str]):
+def _check_labels(split: str, splits: LabelledSplits):
     """Says which classes a split cannot judge (or teach), before hours of training, and stops if it is all of them."""
-    table = multi_hot(labels, names)
-    excluded = excluded_labels(table, names)
+    names = splits.label_names
+    excluded = excluded_labels(splits.truth_of(split), names)
     if len(excluded) == len(names):
         raise ValueError(f"The split {split!r} can judge no class: {excluded}. Give it records with and without them.")
     for name, reason in excluded.items():
@@ -238,18 +280,19 @@ def _check_labels(split: str, labels: Sequence[Sequence[str]], names: Sequence[s
 def finish(trainer: Trainer, splits: LabelledSplits) -> dict:
     """Scores of the selected weights on validation and, for the first time, test; writes `predictions.parquet`."""
     names, args, state = splits.label_names, trainer.args, trainer.state
-    unlearnt = {
-        name: f"no positive in training: {reason}"
-        for name, reason in excluded_labels(multi_hot(splits.train["labels"][:], names), names).items()
-    }
-    found, left_out, facts = {}, {}, {}
+    found, left_out = {}, {}
     for split in ("validation", "test"):
         left_out[split] = {}
-        rows = vars(splits)[split]
         found[split] = predict(
-            trainer.model, trainer.processing_class, rows, names, args.eval_batch_size, left_out[split]
+            trainer.model, trainer.processing_class, vars(splits)[split], names, args.eval_batch_size, left_out[split]
         )
-        facts[split] = judge(found[split], names, splits.problem_type, unlearnt, seed=args.seed)
+    about = (names, splits.problem_type, splits.truth_of("train"))
+    facts = {
+        "validation": judge(found["validation"], *about, seed=args.seed),
+        "test": judge(found["test"], *about, validation=found["validation"], seed=args.seed),
+    }
+    trainer.model.config.calibration = stored_calibration(facts["test"], names)
+    trainer.model.config.save_pretrained(args.output_dir)
     write_predictions(found, names, Path(args.output_dir) / "predictions.parquet")
     for split, reasons in left_out.items():
         for record_id, reason in reasons.items():

@@ -15,9 +15,10 @@ from ecg_transformers.data.corpora.ptb_xl import SINGLE_LABEL_TASK
 from ecg_transformers.data.loading import find_corpus, locate
 from ecg_transformers.modeling import EcgFeatureExtractor
 
+from .predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
 logger = logging.getLogger("ecg_transformers")
 
-MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
 SPLITS = ("train", "validation", "test")
 # Corpora whose every record has exactly one class; the others list any number of labels.
 SINGLE_LABEL_CORPORA = ("brugada-huca", "cinc2017")
@@ -31,9 +32,10 @@ class LabelledSplits:
 
     Args:
         train, validation, test (`Dataset`):
-            Stored rows of [`load_ecg`]; for a single-label task with a column `label`, the number of the class.
-        label_names (`tuple[str, ...]`): The classes, in the order of the outputs.
-        problem_type (`str`): `"multi_label_classification"` or `"single_label_classification"`.
+            Stored rows of [`load_ecg`]; for a single-label task with a column `label`, the number of the class; for a
+            regression with a column `targets`, one float a target.
+        label_names (`tuple[str, ...]`): The classes, or the targets with their unit, in the order of the outputs.
+        problem_type (`str`): `"multi_label_classification"`, `"single_label_classification"` or `"regression"`.
         unlabelled (`dict[str, int]`): Records without any label of the task, of each split.
         left_out (`bool`): Whether these were left out; else they count as negative for every label.
     """
@@ -48,6 +50,21 @@ class LabelledSplits:
 
     def items(self) -> Iterator[tuple[str, Dataset]]:
         return ((split, vars(self)[split]) for split in SPLITS)
+
+    def truth_of(self, split: str, record_ids: Sequence[str] | None = None) -> np.ndarray:
+        """What is true of the records of a split, by default of all: `(num_records, num_labels)`, int8 of 0 and 1, or
+        float64 targets of a regression."""
+        rows = vars(self)[split]
+        if self.problem_type == REGRESSION:
+            truth = np.array(rows["targets"][:], dtype=float)
+        else:
+            truth = np.array([[name in labels for name in self.label_names] for labels in rows["labels"]], np.int8)
+        if record_ids is None:
+            return truth
+        positions = {record_id: position for position, record_id in enumerate(rows["record_id"])}
+        if len(positions) != len(rows):
+            raise ValueError(f"The split {split!r} has several records of one id: give each its own.")
+        return truth[[positions[record_id] for record_id in record_ids]]
 
 
 def load_labelled_splits(
@@ -86,6 +103,8 @@ def load_labelled_splits(
     splits, without = {}, {}
     for split in SPLITS:
         rows = load_ecg(name, data_dir=data_dir, split=split, decode=False, **options)
+        if problem_type == SINGLE_LABEL:
+            rows = numbered(rows, names)
         labels = rows["labels"][:]
         labelled = [number for number, of_record in enumerate(labels) if of_record]
         without[split] = len(labels) - len(labelled)
@@ -104,8 +123,8 @@ def load_labelled_splits(
                 f"The split {split!r} of {name!r} has no labelled record. Fine-tuning learns on 'train', selects on "
                 "'validation' and tests on 'test': all three are needed."
             )
-        splits[split] = _numbered(rows, names) if problem_type == SINGLE_LABEL else rows
-    _check_patients(splits)
+        splits[split] = rows
+    refuse_shared_patients(splits)
     return LabelledSplits(
         **splits,
         label_names=tuple(names),
@@ -138,26 +157,31 @@ def declared_problem_type(name: str, data_dir: str | None, options: Mapping[str,
     return SINGLE_LABEL if is_single else MULTI_LABEL
 
 
-def task_name(name: str, options: Mapping[str, Any]) -> str:
-    """The corpus and, where it has several sets of labels, which of them, for what is read later."""
+def task_name(name: str, options: Mapping[str, Any], target: str = "labels") -> str:
+    """The corpus and what is told of its records: where it has several sets of labels, which of them."""
+    if target != "labels":
+        return f"{name} {target}"
     defaults = {} if name == "prepared" else find_corpus(name).complete_options(options)
     task = options.get("task", defaults.get("task"))
     return name if task is None else f"{name} {task}"
 
 
-def _numbered(rows: Dataset, names: Sequence[str]) -> Dataset:
-    """Rows with the number of their class in a column `label`."""
+def numbered(rows: Dataset, names: Sequence[str]) -> Dataset:
+    """Rows with the number of their class in a column `label`, null for those without one.
+
+    Before a selection of rows, not after it: `datasets` would copy every recording.
+    """
     labels = rows["labels"][:]
     for record_id, of_record in zip(rows["record_id"], labels, strict=True):
-        if len(of_record) != 1:
+        if len(of_record) > 1:
             raise ValueError(
                 f"Record {record_id} has the labels {of_record}, expected exactly one: the task is single-label. Give "
                 f"--problem_type {MULTI_LABEL}, or data of one label a record."
             )
-    return rows.add_column("label", [names.index(of_record[0]) for of_record in labels])
+    return rows.add_column("label", [names.index(of_record[0]) if of_record else None for of_record in labels])
 
 
-def _check_patients(splits: Mapping[str, Dataset]):
+def refuse_shared_patients(splits: Mapping[str, Dataset]):
     """No patient in two splits, whatever the corpus promises."""
     seen: dict[str, str] = {}
     for split, rows in splits.items():

@@ -34,15 +34,21 @@ def layer_decay_groups(
         require a gradient are left out.
 
     Raises:
-        ValueError: for a factor outside of (0, 1], or a model without anything to train.
+        ValueError: for a factor outside of (0, 1], one below 1 for an encoder of another kind, or a model without
+            anything to train.
     """
     if not 0.0 < layer_decay <= 1.0:
         raise ValueError(f"Expected 0 < layer_decay <= 1, got {layer_decay}: 1 trains all layers alike.")
-    num_layers = model.config.num_hidden_layers
+    knows_layers = model.base_model_prefix == "ecg_vit"
+    if layer_decay < 1.0 and not knows_layers:
+        raise ValueError(
+            f"layer_decay knows the layers of EcgViT encoders, not those of {type(model).__name__}. Set layer_decay=1."
+        )
+    num_layers = model.config.num_hidden_layers if knows_layers else 0
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = parameter_depth(name, num_layers), model.has_weight_decay(name, parameter)
+            key = parameter_depth(name, num_layers) if num_layers else 0, model.has_weight_decay(name, parameter)
             groups.setdefault(key, []).append(parameter)
     if not groups:
         raise ValueError("The model has no parameter that requires a gradient.")

@@ -64,7 +64,9 @@ def knn_scores(
         is_same = distances == 0
         votes = np.where(is_same.any(axis=1, keepdims=True), is_same, 1 / np.where(is_same, 1, distances))
     shares = votes / votes.sum(axis=1, keepdims=True)
-    return np.einsum("tk,tkl->tl", shares, np.asarray(train_labels, dtype=float)[neighbours])
+    found = np.asarray(train_labels, dtype=float)[neighbours]
+    # Shares that sum to 1 by rounding may sum to more: nothing lies beyond the neighbours' own labels.
+    return np.clip(np.einsum("tk,tkl->tl", shares, found), found.min(axis=1), found.max(axis=1))
 
 
 def find_clusters(features: np.ndarray, algorithm: str, num_clusters: int, seed: int = 0) -> np.ndarray:

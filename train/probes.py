@@ -79,14 +79,15 @@ class EmbeddingTable:
     def select_folds(self, folds: Iterable[int]) -> "EmbeddingTable":
         """The records of some folds, in their order."""
         folds = set(folds)
-        return self._take([row for row, fold in enumerate(self.folds) if fold in folds])
+        return self.take([row for row, fold in enumerate(self.folds) if fold in folds])
 
     def with_any_label(self, label_names: Sequence[str]) -> "EmbeddingTable":
         """The records that have at least one of the labels. PTB-XL's benchmark leaves the others out of a task."""
         names = set(label_names)
-        return self._take([row for row, labels in enumerate(self.labels) if names & set(labels)])
+        return self.take([row for row, labels in enumerate(self.labels) if names & set(labels)])
 
-    def _take(self, rows: list[int]) -> "EmbeddingTable":
+    def take(self, rows: list[int]) -> "EmbeddingTable":
+        """The records of these numbers, in this order."""
         columns = (self.record_ids, self.patient_ids, self.labels, self.folds)
         return EmbeddingTable(self.features[rows], *([column[row] for row in rows] for column in columns))
 
@@ -266,7 +267,7 @@ def linear_probe(
         min_positives (`int`, *optional*, defaults to 1): Test positives that a label needs.
     """
     tables = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
-    _refuse_shared_patients(tables)
+    refuse_shared_patients(tables)
     untrainable = excluded_labels(train.multi_hot(label_names), label_names)
     kept = [name for name in label_names if name not in untrainable]
     if not kept:
@@ -410,7 +411,8 @@ def _fit_scores(train: EmbeddingTable, table: EmbeddingTable, label_names: Seque
     return scores
 
 
-def _refuse_shared_patients(tables: dict[str, EmbeddingTable]) -> None:
+def refuse_shared_patients(tables: dict[str, EmbeddingTable]) -> None:
+    """No patient in two tables."""
     names = list(tables)
     for number, name in enumerate(names):
         for other in names[number + 1 :]:

@@ -6,6 +6,7 @@ the labels that were left out, and says how little a small test fold can tell. T
 """
 
 import importlib.metadata
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,13 @@ PROTOCOLS = {
     "knn": "frozen features, the nearest neighbours vote",
     "finetuned": "all weights are trained on the labels",
 }
+MAIN_SCORES = {
+    "macro_auroc": "Macro AUROC",
+    "macro_zmae": "Mean absolute error (SD of the targets)",
+    "recall_at_1": "Recall at 1",
+    "miou_waves": "mIoU of P, QRS and T",
+}
+"""The score that decides, of each kind of judgement, by its key."""
 ENCODERS = {"random_encoder": "Random encoder", "pretrained": "Pretrained encoder"}
 REPORTED_PACKAGES = ("ecg-transformers", "torch", "transformers", "datasets", "scikit-learn", "numpy")
 
@@ -130,6 +138,40 @@ def write_report(report: Report, path: str | Path) -> Path:
     path = Path(path)
     path.write_text(render_report(report), encoding="utf-8")
     return path
+
+
+def write_json(content: Mapping, path: Path) -> Path:
+    """Writes what a run found, indented, for people and machines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def summarize(comparison: Mapping, protocol: str) -> list[str]:
+    """The result of a protocol in three lines for a terminal; clusters, which have no one score, in two."""
+    key = next((key for key in MAIN_SCORES if key in comparison["pretrained"][protocol]), None)
+    lines = []
+    for encoder, title in (("random_encoder", "random encoder"), ("pretrained", "pretrained")):
+        result = comparison[encoder][protocol]
+        if key is None:
+            found = ", ".join(f"{name} ARI {format_score(result[name]['ari'])}" for name in ("k-means", "hdbscan"))
+        else:
+            interval = format_interval(result[f"{key}_ci95"])
+            found = f"{decapitalized(MAIN_SCORES[key])} {format_score(result[key])}  95 % {interval}"
+        lines.append(f"{title:>15}  {protocol} {found}")
+    if key is not None:
+        difference = comparison["difference"][protocol]
+        if isinstance(difference[key], Mapping):  # several scores were compared
+            difference = difference[key]
+        value = difference["difference"] if "difference" in difference else difference[key]
+        interval = format_interval(difference["ci95"], signed=True)
+        lines.append(f"{'difference':>15}  {value:+.3f}  95 % {interval} (paired bootstrap)")
+    return lines
+
+
+def decapitalized(name: str) -> str:
+    """The name within a sentence."""
+    return name[0].lower() + name[1:]
 
 
 def protocols_of(comparison: Mapping) -> list[str]:

@@ -18,6 +18,7 @@ from ecg_transformers.data import EcgDataCollator
 from ecg_transformers.modeling.feature_extraction_ecg import EcgFeatureExtractor, average_windows
 
 from .metrics import macro_auroc
+from .predictions import REGRESSION, SINGLE_LABEL, Predictions
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,6 @@ class SupervisedSettings:
     batch_size: int = 64
     weight_decay: float = 0.05
     num_selections: int = 20
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Probabilities `(num_records, num_labels)` of records, with their truth (0 or 1) and names."""
-
-    scores: np.ndarray
-    labels: np.ndarray
-    record_ids: list[str]
-    patient_ids: list[str | None]
 
 
 class SelectOnValidation(TrainerCallback):
@@ -138,14 +129,15 @@ def predict(
     batch_size: int = 64,
     left_out: dict[str, str] | None = None,
 ) -> Predictions:
-    """Probabilities of every record, by the softmax for `problem_type="single_label_classification"` and else by the
-    sigmoid; logits of several windows are averaged first.
+    """Probabilities of every record, by the softmax for `problem_type="single_label_classification"` and by the
+    sigmoid for several labels; for `"regression"` the values themselves, and as truth the column `targets`. Logits of
+    several windows are averaged first.
 
     A record that cannot become input is an error, because its absence would make two models be judged on different
     records; unless there is a dictionary `left_out`, which then gets its id and the reason.
     """
     scores, rows = [], []
-    single_label = model.config.problem_type == "single_label_classification"
+    problem_type = model.config.problem_type
     was_training = model.training
     model.eval()
     for start in range(0, len(dataset), batch_size):
@@ -163,13 +155,19 @@ def predict(
         logits = model(**tensors).logits.float().cpu()
         if "window_record" in inputs:
             logits = average_windows(logits, inputs["window_record"])
-        scores.append((logits.softmax(dim=-1) if single_label else logits.sigmoid()).numpy())
-        rows += [(row["record_id"], row["patient_id"], row["labels"]) for row in batch_rows]
+        if problem_type != REGRESSION:
+            logits = logits.softmax(dim=-1) if problem_type == SINGLE_LABEL else logits.sigmoid()
+        scores.append(logits.numpy())
+        truth = "targets" if problem_type == REGRESSION else "labels"
+        rows += [(row["record_id"], row["patient_id"], row[truth]) for row in batch_rows]
     model.train(was_training)
     if not rows:
         raise ValueError(f"No record can become input: {dict(list((left_out or {}).items())[:3])}.")
     record_ids, patient_ids, labels = zip(*rows, strict=True)
-    truth = np.array([[name in of_record for name in label_names] for of_record in labels], dtype=np.int8)
+    if problem_type == REGRESSION:
+        truth = np.array(labels, dtype=float)
+    else:
+        truth = np.array([[name in of_record for name in label_names] for of_record in labels], dtype=np.int8)
     return Predictions(np.concatenate(scores).astype(float), truth, list(record_ids), list(patient_ids))
 
 

@@ -9,6 +9,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("modeling", "data", "train", "hub")
+# What the pipelines import when a path is given, and say in a sentence where it is not installed.
+LAZY = {"pipeline_ecg.py": {"ecg_transformers.data"}}
 HEAVY = ("datasets", "wfdb", "scipy", "pandas", "sklearn", "h5py")
 
 
@@ -38,7 +40,7 @@ def sources(package):
 def test_models_import_only_torch_numpy_transformers_and_siblings(path):
     assert path.parent.name == "modeling", "modeling/ is flat, so that remote code can ship it"
     allowed = set(sys.stdlib_module_names) | {"torch", "numpy", "transformers", "huggingface_hub"}
-    for name in imports(path):
+    for name in set(imports(path)) - LAZY.get(path.name, set()):
         is_sibling = name.startswith(".") and not name.startswith("..") and name.count(".") == 1 and name != "."
         assert is_sibling or name.split(".")[0] in allowed, f"{path.name} imports {name}"
 
@@ -47,7 +49,7 @@ def test_models_import_only_torch_numpy_transformers_and_siblings(path):
 def test_dependencies_point_one_way(package):
     later = PACKAGES[PACKAGES.index(package) + 1 :]
     for path in sources(package):
-        for name in imports(path):
+        for name in set(imports(path)) - LAZY.get(path.name, set()):
             parts = absolute(path, name).split(".")
             if parts[0] == "ecg_transformers" and len(parts) > 1:
                 assert parts[1] not in later, f"{path.relative_to(REPOSITORY)} imports {name}"

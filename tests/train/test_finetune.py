@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from importlib import resources
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification, Trainer
 
@@ -29,7 +32,7 @@ from ecg_transformers.train.finetune_data import (
     load_labelled_splits,
     task_name,
 )
-from ecg_transformers.train.finetuned_results import WeightedLoss
+from ecg_transformers.train.finetune_objective import WeightedLoss
 from ecg_transformers.train.layer_decay import layer_decay_groups
 from ecg_transformers.train.metrics import macro_auroc
 from ecg_transformers.train.pretrain import read_config, sort_settings, train_and_save, training_arguments
@@ -37,6 +40,7 @@ from ecg_transformers.train.supervised import predict
 
 LEADS = ["I", "II", "V2"]
 INPUT = {"leads": LEADS, "sampling_rate": 100, "num_samples": 400}
+WEIGHTS = "model.safetensors"
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 QUICK = {"use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 16, "logging_steps": 50}
 QUICK |= {
@@ -282,6 +286,29 @@ def test_settings_that_would_mislead_are_refused(settings, reason, checkpoint, f
         build_finetuning(checkpoint, few, QUICK | {"output_dir": str(tmp_path)} | settings)
 
 
+@pytest.mark.slow
+def test_two_processes_learn_and_score_as_one_with_the_whole_batch(checkpoint, tmp_path):
+    """All windows of a record in evaluation, and batches that do not divide by the processes."""
+    settings = QUICK | {"random_windows": False, "ddp_backend": "gloo", "layer_decay": 0.5}
+    found = {}
+    for num_processes in (1, 2):
+        flags = settings | {"per_device_train_batch_size": 16 // num_processes, "per_device_eval_batch_size": 50}
+        words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}", "-m"]
+        command = [sys.executable, *launcher, "ecg_transformers.train.cli", "finetune", "--model", checkpoint]
+        folder = tmp_path / str(num_processes)
+        finished = subprocess.run(
+            [*command, *words, "--output_dir", str(folder)], capture_output=True, text=True, timeout=300
+        )
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        found[num_processes] = json.loads((folder / "metrics.json").read_text()), load_file(folder / WEIGHTS)
+    one, two = (facts for facts, _ in found.values())
+    assert one["training"]["batch"] == two["training"]["batch"] == 16
+    assert one["test"]["macro_auroc"] == pytest.approx(two["test"]["macro_auroc"], abs=1e-3)
+    for name, tensor in found[1][1].items():
+        torch.testing.assert_close(found[2][1][name], tensor, atol=1e-4, rtol=0, msg=name)
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 
@@ -317,7 +344,7 @@ def test_an_own_folder_becomes_a_classifier_that_loads(finetuned):
 
 def test_what_cannot_be_judged_is_named(finetuned):
     _, metrics = finetuned
-    assert metrics["test"]["excluded"]["rare"].startswith("no positive in training")
+    assert metrics["test"]["excluded"]["rare"].startswith("training set: 0 positive")
     assert set(metrics["test"]["per_class"]) == {"NORM", "other"}
     assert len(metrics["training"]["not_judged_records"]["test"]) == 1
     assert metrics["test"]["num_records"] == 22
@@ -339,7 +366,7 @@ def test_predictions_score_the_same_with_scikit_learn_alone(finetuned):
 def test_the_card_says_what_was_measured_and_its_snippet_runs(finetuned, monkeypatch):
     output, metrics = finetuned
     card = (output / "README.md").read_text()
-    assert f"{metrics['test']['macro_auroc']:.3f}" in card and "no positive in training" in card
+    assert f"{metrics['test']['macro_auroc']:.3f}" in card and "training set: 0 positive" in card
     assert "not a medical device" in card and "looked at once" in card and str(output.parent) not in card
     monkeypatch.chdir(output.parent)
     names = {}
@@ -400,3 +427,16 @@ def test_every_preset_takes_a_step(name, splits, tmp_path):
     flags = "--max_steps 1 --eval_strategy steps --eval_steps 1 --per_device_train_batch_size 2 --use_cpu true"
     assert main([*command, *flags.split(), "--disable_tqdm", "true", "--debug"]) == 0
     assert (tmp_path / "out" / "metrics.json").is_file()
+
+
+def test_layer_decay_refuses_an_encoder_whose_layers_it_does_not_know(tmp_path):
+    from ecg_transformers.modeling import EcgFmConfig, EcgFmForSequenceClassification
+
+    config = EcgFmConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=2
+    )
+    model = EcgFmForSequenceClassification(config)
+    with pytest.raises(ValueError, match="Set layer_decay=1"):
+        layer_decay_groups(model, 1.0, 0.1, layer_decay=0.5)
+    groups = layer_decay_groups(model, 1.0, 0.1)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))

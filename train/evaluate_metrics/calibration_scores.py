@@ -18,6 +18,7 @@ def calibration_scores(
     validation_logits: np.ndarray | None = None,
     num_bins: int = 15,
     min_positives: int = 1,
+    may_lie_in_unit_interval: bool = False,
 ) -> dict:
     """Calibration before and, with a validation set, after temperature scaling.
 
@@ -32,6 +33,9 @@ def calibration_scores(
         num_bins (`int`, *optional*, defaults to 15): Bins of [`reliability_curve`].
         min_positives (`int`, *optional*, defaults to 1):
             Multi-label: labels with fewer positives are excluded from the means and named.
+        may_lie_in_unit_interval (`bool`, *optional*, defaults to `False`):
+            Whether logits that all lie in [0, 1] are right. By default they are refused: most often they are
+            probabilities by mistake.
 
     Returns:
         `dict`: `ece`, `brier`, `nll` and `num_bins`; with a validation set also `temperature`, `ece_scaled`,
@@ -39,7 +43,7 @@ def calibration_scores(
         `excluded`. Single-label: the calibration error of the most probable class (Guo et al. 2017), and Brier's sum
         over classes (0 to 2).
     """
-    labels, logits = np.asarray(labels), _logits(logits)
+    labels, logits = np.asarray(labels), _logits(logits, may_lie_in_unit_interval)
     _check_shapes(labels, logits)
     names = [str(i) for i in range(logits.shape[1])] if label_names is None else list(label_names)
     if (validation_labels is None) != (validation_logits is None):
@@ -47,14 +51,14 @@ def calibration_scores(
     result = {"num_bins": num_bins, "num_records": len(labels)}
     result |= _scores(labels, logits, names, num_bins, min_positives)
     if validation_labels is not None:
-        temperature = fit_temperature(validation_labels, validation_logits)
+        temperature = fit_temperature(validation_labels, validation_logits, may_lie_in_unit_interval)
         scaled = _scores(labels, logits / temperature, names, num_bins, min_positives)
         result["temperature"] = temperature
         result |= {f"{name}_scaled": scaled[name] for name in ("ece", "brier", "nll")}
     return result
 
 
-def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
+def fit_temperature(labels: np.ndarray, logits: np.ndarray, may_lie_in_unit_interval: bool = False) -> float:
     """The one number by which logits are divided so that their negative log-likelihood is least (Guo et al. 2017).
 
     It changes no ranking within a label, so neither AUROC nor, for a single label, the most probable class. Searched
@@ -63,10 +67,11 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     Args:
         labels (`np.ndarray`): As in [`calibration_scores`].
         logits (`np.ndarray` of shape `(num_records, num_labels)`): Before the sigmoid or softmax.
+        may_lie_in_unit_interval (`bool`, *optional*, defaults to `False`): As in [`calibration_scores`].
     """
     from scipy.optimize import minimize_scalar
 
-    labels, logits = np.asarray(labels), _logits(logits)
+    labels, logits = np.asarray(labels), _logits(logits, may_lie_in_unit_interval)
     _check_shapes(labels, logits)
     found = minimize_scalar(
         lambda log_temperature: negative_log_likelihood(labels, logits / np.exp(log_temperature)),
@@ -144,11 +149,12 @@ def _scores(labels, logits, names, num_bins, min_positives) -> dict:
     return {**means, "nll": nll, "per_class": per_class, "excluded": excluded}
 
 
-def _logits(values) -> np.ndarray:
+def _logits(values, may_lie_in_unit_interval: bool) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or not np.isfinite(values).all():
         raise ValueError(f"Expected finite logits of shape (num_records, num_labels), got shape {values.shape}.")
-    if values.size and values.min() >= 0 and 0 < values.max() <= 1:
+    in_unit_interval = values.size and values.min() >= 0 and 0 < values.max() <= 1
+    if in_unit_interval and not may_lie_in_unit_interval:
         raise ValueError(
             "Expected logits, got values that all lie in [0, 1], as probabilities do. Pass what the model gave before "
             "its sigmoid or softmax, or log(p / (1 - p))."

@@ -1,0 +1,44 @@
+"""Every Python snippet of docs/evaluate.md runs, and the page names what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoFeatureExtractor, AutoModel
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train.evaluation.run import PROTOCOLS, ProtocolOptions, evaluate_encoder
+from ecg_transformers.train.evaluation.settings import SETTINGS
+from ecg_transformers.train.report import write_json
+from ecg_transformers.train.targets import TARGETS, load_task
+
+PAGE = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
+
+
+def test_the_snippets_of_the_page_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    config = EcgViTConfig(
+        patch_size=100, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, **INPUT
+    )
+    EcgViTModel(config).save_pretrained("model")
+    EcgFeatureExtractor(**INPUT, normalization="lead").save_pretrained("model")
+    model, extractor = AutoModel.from_pretrained("model"), AutoFeatureExtractor.from_pretrained("model")
+    splits = load_task("ptb-xl-sample")
+    evaluation = evaluate_encoder(model, extractor, splits, ["linear"], [], ProtocolOptions(Path("evaluation")))
+    write_json(evaluation.facts, Path("evaluation/metrics.json"))
+    evaluation.write_predictions(Path("evaluation/predictions.parquet"))
+    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(snippets) == 2
+    names = {}
+    for snippet in snippets:
+        exec(compile(snippet, "evaluate.md", "exec"), names)
+    assert names["area"] == pytest.approx(names["metrics"]["pretrained"]["linear"]["macro_auroc"])
+    assert 0 < names["error"] < 40
+
+
+def test_the_page_names_every_protocol_setting_and_target():
+    for name in (*PROTOCOLS, *SETTINGS, *TARGETS, "delineation", "identity"):
+        assert f"`{name}`" in PAGE, name

@@ -1,0 +1,55 @@
+"""A task of few carried recordings and two encoders small enough for a test."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train.evaluation.encoder_pair import EncoderPair
+from ecg_transformers.train.evaluation.protocols import embed_splits
+from ecg_transformers.train.finetune_data import load_labelled_splits
+from ecg_transformers.train.probes import random_encoder_like
+
+EIGHT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+@pytest.fixture(scope="session")
+def few_splits():
+    """Recordings of one fold as three splits: 28, 16 and 16 of different patients, NORM or not."""
+    splits = load_labelled_splits("ptb-xl-sample")
+    _, first = np.unique(splits.train["patient_id"], return_index=True)
+    rows = splits.train.select(np.sort(first)[:60])
+    parts = {"train": range(28), "validation": range(28, 44), "test": range(44, 60)}
+    return replace(splits, **{name: rows.select(part) for name, part in parts.items()}, label_names=("NORM",))
+
+
+@pytest.fixture(scope="session")
+def tiny_extractor():
+    return EcgFeatureExtractor(leads=EIGHT_LEADS, sampling_rate=100, num_samples=500)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoders(tiny_extractor):
+    config = EcgViTConfig(
+        leads=EIGHT_LEADS,
+        sampling_rate=100,
+        num_samples=500,
+        patch_size=100,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = EcgViTModel(config).eval()
+    return {"pretrained": model, "random_encoder": random_encoder_like(model, seed=1)}
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(few_splits, tiny_extractor, tiny_encoders):
+    """An [`EncoderPair`] of which nothing is learnt but by the probe."""
+    tables = {name: embed_splits(model, tiny_extractor, few_splits) for name, model in tiny_encoders.items()}
+    return EncoderPair(tiny_encoders, tiny_extractor, few_splits, tables, num_resamples=50)

@@ -1,0 +1,122 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ecg_transformers.train.evaluation.head_training import (
+    HeadTask,
+    batches_an_epoch,
+    shuffled_batches,
+    train_head,
+)
+from ecg_transformers.train.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+TRUTH = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.int8)
+
+
+class Counter(nn.Module):
+    """Its one weight grows by the learning rate in every step of gradient descent."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+
+def count(look=None, rates=lambda step: 1.0, num_steps=8, loss_of=lambda head: -head.weight, **options):
+    head = Counter()
+    optimizer = torch.optim.SGD(head.parameters(), lr=123.0)
+    found = train_head(
+        head, optimizer, rates, iter(range(100)), num_steps, lambda batch: loss_of(head), look, **options
+    )
+    return head.weight.item(), found
+
+
+def test_without_looks_the_last_weights_stay():
+    weight, found = count()
+    assert weight == 8.0 and (found.steps, found.best_step, found.quality) == (8, 8, None)
+
+
+def test_every_step_has_the_learning_rate_of_its_number():
+    assert count(rates=lambda step: 10.0**step, num_steps=4)[0] == 1111.0
+
+
+def test_the_weights_of_the_best_look_stay_the_first_of_equals():
+    qualities = iter([0.1, 0.7, 0.7, 0.2])
+    weight, found = count(look=lambda: next(qualities), look_every=2)
+    assert weight == 4.0 and (found.steps, found.best_step, found.quality) == (8, 4, 0.7)
+
+
+def test_the_last_step_is_looked_at_too():
+    qualities = iter([0.1, 0.2, 0.9])
+    assert count(look=lambda: next(qualities), look_every=3)[1].best_step == 8
+
+
+def test_looks_without_a_gain_end_the_training():
+    qualities = iter([0.5, 0.6, 0.6, 0.1, 0.9])
+    weight, found = count(look=lambda: next(qualities), look_every=1, patience=2)
+    assert weight == 2.0 and (found.steps, found.best_step) == (4, 2)
+
+
+def test_gradients_are_clipped():
+    assert count(gradient_clip=0.25, num_steps=4)[0] == pytest.approx(1.0)
+
+
+def test_a_loss_that_is_not_finite_is_an_error():
+    with pytest.raises(ValueError, match="loss of step 1 is nan"):
+        count(loss_of=lambda head: head.weight * math.nan)
+
+
+def test_every_epoch_has_every_record_once_in_another_order():
+    batches = shuffled_batches(10, 4, torch.Generator().manual_seed(0), drop_last=False)
+    epochs = [torch.cat([next(batches) for _ in range(3)]).tolist() for _ in range(2)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs) and epochs[0] != epochs[1]
+    assert batches_an_epoch(10, 4, drop_last=False) == 3
+
+
+def test_what_remains_of_an_epoch_is_left_out_where_it_should_be():
+    batches = shuffled_batches(10, 4, torch.Generator().manual_seed(0), drop_last=True)
+    assert [len(next(batches)) for _ in range(5)] == [4] * 5
+    assert batches_an_epoch(10, 4, drop_last=True) == 2
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch():
+    batches = shuffled_batches(3, 128, torch.Generator().manual_seed(0), drop_last=True)
+    assert sorted(next(batches).tolist()) == [0, 1, 2] and batches_an_epoch(3, 128, drop_last=True) == 1
+
+
+def test_the_quality_leaves_out_labels_that_training_never_saw():
+    task = HeadTask(TRUTH, ("A", "B", "C"), MULTI_LABEL)
+    truth = np.array([[1, 0, 1], [0, 1, 0]])
+    assert task.quality(np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 1.0]]), truth) == 1.0
+
+
+def test_the_quality_of_a_regression_is_minus_the_error_in_deviations():
+    targets = np.array([[0.0, 10.0], [2.0, 30.0]])
+    task = HeadTask(targets, ("a", "b"), REGRESSION)
+    assert task.quality(targets + [[1.0, 5.0], [1.0, 5.0]], targets) == pytest.approx(-(1 / 1 + 5 / 10) / 2)
+    logits = torch.tensor([[0.0, 2.0]])
+    np.testing.assert_allclose(task.scores(logits), [[1.0, 40.0]])
+    np.testing.assert_allclose(task.targets(np.array([[1.0, 40.0]])), logits)
+
+
+def test_a_class_is_learnt_by_its_number():
+    task = HeadTask(TRUTH[:2], ("A", "B", "C"), SINGLE_LABEL)
+    assert task.targets(TRUTH[:2]).tolist() == [0, 1]
+    np.testing.assert_allclose(task.scores(torch.zeros(1, 3)), np.full((1, 3), 1 / 3))
+    assert task.loss(torch.zeros(1, 3), torch.tensor([0])).item() == pytest.approx(math.log(3))
+
+
+@pytest.mark.parametrize(
+    ("truth", "problem_type", "reason"),
+    [
+        (np.zeros((3, 2), np.int8), MULTI_LABEL, "No label can be learnt"),
+        (np.array([[1.0, 2.0], [1.0, 3.0]]), REGRESSION, r"targets \['A'\] are the same"),
+        (np.array([[np.nan, 2.0], [1.0, 3.0]]), REGRESSION, r"targets \['A'\] are the same .* or not finite"),
+        (TRUTH[:, :2], "ranking", "Expected problem_type of"),
+    ],
+)
+def test_what_cannot_be_learnt_is_an_error(truth, problem_type, reason):
+    with pytest.raises(ValueError, match=reason):
+        HeadTask(truth, ("A", "B"), problem_type)

@@ -1,0 +1,266 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.preprocessing import StandardScaler
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train.evaluation.protocols import (
+    FrozenTables,
+    decoded,
+    embed_splits,
+    knn_protocol,
+    linear_protocol,
+)
+from ecg_transformers.train.finetune_data import load_labelled_splits
+from ecg_transformers.train.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from ecg_transformers.train.probes import EmbeddingTable, embed
+
+NAMES = ("A", "B", "C")
+SPLITS = ("train", "validation", "test")
+
+
+def frozen(problem_type=MULTI_LABEL, sizes=(60, 40, 40), width=8, seed=0, first_patient=0) -> FrozenTables:
+    """Features of very unequal scale, whose first columns tell the labels or the targets through noise."""
+    generator = np.random.default_rng(seed)
+    tables, truth = {}, {}
+    for split, size in zip(SPLITS, sizes, strict=True):
+        hidden = generator.normal(size=(size, width))
+        noisy = hidden[:, :3] + generator.normal(size=(size, 3))
+        if problem_type == SINGLE_LABEL:
+            truth[split] = np.eye(3, dtype=np.int8)[noisy.argmax(axis=1)]
+        else:
+            truth[split] = 10 * noisy + 70 if problem_type == REGRESSION else (noisy > 0.5).astype(np.int8)
+        features = (hidden * 10.0 ** np.arange(-2, width - 2) + 3).astype(np.float32)
+        ids = [f"{split}{number}" for number in range(size)]
+        tables[split] = EmbeddingTable(features, ids, list(ids), [[] for _ in ids], [None] * size)
+    return FrozenTables(tables, truth, NAMES, problem_type)
+
+
+def with_truth(tables: FrozenTables, **truth) -> FrozenTables:
+    return FrozenTables(tables.tables, dict(tables.truth) | truth, NAMES, tables.problem_type)
+
+
+def scaled(tables: FrozenTables) -> dict[str, np.ndarray]:
+    scaler = StandardScaler().fit(tables.tables["train"].features)
+    return {split: scaler.transform(tables.tables[split].features) for split in SPLITS}
+
+
+# --- linear -----------------------------------------------------------------------------------------------------
+
+
+def test_linear_is_a_logistic_regression_a_label_on_standardised_features():
+    tables = frozen()
+    features, result = scaled(tables), linear_protocol(tables, C=0.1)
+    for column in range(3):
+        fit = LogisticRegression(C=0.1, max_iter=2000).fit(features["train"], tables.truth["train"][:, column])
+        for split in ("validation", "test"):
+            expected = fit.predict_proba(features[split])[:, 1]
+            np.testing.assert_allclose(vars(result)[split].scores[:, column], expected)
+    assert result.protocol == "linear" and result.details == {"C": 0.1}
+    assert np.array_equal(result.train_labels, tables.truth["train"])
+    assert result.test.record_ids == tables.tables["test"].record_ids
+
+
+def test_the_penalty_is_the_one_that_does_best_on_validation():
+    tables, grid = frozen(seed=4), (10.0, 0.001)
+    truth = tables.truth["validation"]
+    areas = {C: roc_auc_score(truth, linear_protocol(tables, C).validation.scores, average="macro") for C in grid}
+    assert len(set(areas.values())) == 2
+    assert linear_protocol(tables, C_grid=grid).details["C"] == max(areas, key=areas.get)
+
+
+def test_of_equal_choices_the_strongest_penalty_and_the_most_neighbours_are_taken():
+    tables = frozen()
+    same = with_truth(tables, validation=np.tile([[1, 0, 1], [0, 1, 0]], (20, 1)))
+    features = np.tile(tables.tables["validation"].features[:1], (40, 1))  # everybody gets the same scores
+    tables_of_split = dict(tables.tables) | {
+        "validation": dataclasses.replace(tables.tables["validation"], features=features)
+    }
+    same = FrozenTables(tables_of_split, same.truth, NAMES, MULTI_LABEL)
+    assert linear_protocol(same, C_grid=(1.0, 0.01, 0.1)).details["C"] == 0.01
+    assert knn_protocol(same, k_grid=(3, 10)).details["k"] == 10
+
+
+@pytest.mark.parametrize("protocol", [linear_protocol, knn_protocol])
+@pytest.mark.parametrize("problem_type", [MULTI_LABEL, SINGLE_LABEL, REGRESSION])
+def test_the_truth_of_the_test_split_changes_no_score(protocol, problem_type):
+    tables = frozen(problem_type)
+    grid = {"C_grid": (0.01, 1.0)} if protocol is linear_protocol else {"k_grid": (3, 10)}
+    first, second = (protocol(part, **grid) for part in (tables, with_truth(tables, test=tables.truth["test"][::-1])))
+    assert first.details == second.details
+    assert np.array_equal(first.test.scores, second.test.scores)
+    assert not np.array_equal(first.test.labels, second.test.labels)
+
+
+def test_the_scale_of_features_is_that_of_the_training_split():
+    tables = frozen()
+    far = dataclasses.replace(tables.tables["test"], features=100 * tables.tables["test"].features)
+    moved = FrozenTables(dict(tables.tables) | {"test": far}, tables.truth, NAMES, MULTI_LABEL)
+    found = linear_protocol(moved, C=0.1), linear_protocol(tables, C=0.1)
+    assert np.array_equal(found[0].validation.scores, found[1].validation.scores)
+    assert not np.allclose(found[0].test.scores, found[1].test.scores)
+    np.testing.assert_array_equal(moved.standardised()["train"], scaled(tables)["train"])
+
+
+def test_one_label_a_record_is_one_model_of_all_classes():
+    tables = frozen(SINGLE_LABEL)
+    features, result = scaled(tables), linear_protocol(tables, C=0.1)
+    fit = LogisticRegression(C=0.1, max_iter=2000).fit(features["train"], tables.truth["train"].argmax(axis=1))
+    np.testing.assert_allclose(result.test.scores, fit.predict_proba(features["test"]))
+
+
+def test_a_class_that_training_lacks_gets_its_own_column_of_zeros():
+    tables = frozen(SINGLE_LABEL)
+    rows = [number for number, of_record in enumerate(tables.truth["train"]) if not of_record[1]]
+    result = linear_protocol(tables.take_train(rows), C=0.1)
+    assert (result.test.scores[:, 1] == 0).all() and (result.test.scores[:, [0, 2]] > 0).all()
+    judged = result.judge(num_resamples=20)
+    assert judged["excluded"] == {"B": f"training set: 0 positive of {len(rows)} records, at least 1 needed"}
+    assert set(judged["per_class"]) == {"A", "C"} and judged["num_train_records"] == len(rows)
+
+
+def test_a_regression_is_ridge_on_standardised_targets_in_their_unit():
+    tables = frozen(REGRESSION)
+    features, truth = scaled(tables), tables.truth["train"]
+    result = linear_protocol(tables, C=0.1)
+    for column in range(3):
+        mean, deviation = truth[:, column].mean(), truth[:, column].std()
+        fit = Ridge(alpha=10.0).fit(features["train"], (truth[:, column] - mean) / deviation)
+        expected = fit.predict(features["test"]) * deviation + mean
+        np.testing.assert_allclose(result.test.scores[:, column], expected, rtol=1e-5)  # features are float32
+    assert result.judge(20)["macro_zmae"] < 0.85
+
+
+def test_the_penalty_of_a_regression_has_the_smallest_error_on_validation():
+    tables, grid = frozen(REGRESSION, seed=1), (1e-4, 0.01, 1.0)
+    deviation = tables.truth["train"].std(axis=0)
+    errors = {
+        C: (np.abs(linear_protocol(tables, C).validation.scores - tables.truth["validation"]) / deviation).mean()
+        for C in grid
+    }
+    assert linear_protocol(tables, C_grid=grid).details["C"] == min(errors, key=errors.get)
+
+
+def test_a_target_alone_keeps_its_column():
+    tables = frozen(REGRESSION)
+    single = {split: truth[:, :1] for split, truth in tables.truth.items()}
+    alone = FrozenTables(tables.tables, single, NAMES[:1], REGRESSION)
+    for protocol in (linear_protocol, knn_protocol):
+        assert protocol(alone).test.scores.shape == (40, 1)
+
+
+def test_labels_that_training_never_or_always_has_score_zero_and_are_named():
+    tables = frozen()
+    truth = tables.truth["train"].copy()
+    truth[:, 0], truth[:, 2] = 0, 1
+    result = linear_protocol(with_truth(tables, train=truth), C=0.1)
+    assert (result.test.scores[:, [0, 2]] == 0).all() and (result.test.scores[:, 1] > 0).all()
+    judged = result.judge(num_resamples=20)
+    assert set(judged["excluded"]) == {"A", "C"} and set(judged["per_class"]) == {"B"}
+    assert judged["macro_auroc"] == roc_auc_score(tables.truth["test"][:, 1], result.test.scores[:, 1])
+
+
+# --- nearest neighbours -----------------------------------------------------------------------------------------
+
+
+def test_knn_is_the_vote_of_scikit_learn_on_standardised_features():
+    tables = frozen()
+    features, result = scaled(tables), knn_protocol(tables, k=7)
+    for column in range(3):
+        fit = KNeighborsClassifier(7, metric="cosine", weights="distance")
+        fit.fit(features["train"], tables.truth["train"][:, column])
+        expected = fit.predict_proba(features["test"])[:, 1]
+        np.testing.assert_allclose(result.test.scores[:, column], expected, rtol=1e-5)
+    assert result.protocol == "knn" and result.details == {"k": 7, "metric": "cosine", "weights": "distance"}
+
+
+def test_knn_of_a_regression_is_a_mean_of_targets():
+    tables = frozen(REGRESSION)
+    features = scaled(tables)
+    fit = KNeighborsRegressor(5, metric="euclidean").fit(features["train"], tables.truth["train"])
+    result = knn_protocol(tables, k=5, metric="euclidean", weights="uniform")
+    np.testing.assert_allclose(result.test.scores, fit.predict(features["test"]))
+
+
+def test_the_number_of_neighbours_does_best_on_validation_and_is_never_more_than_there_are():
+    tables, grid = frozen(seed=2), (3, 10, 500)
+    truth = tables.truth["validation"]
+    areas = {k: roc_auc_score(truth, knn_protocol(tables, k).validation.scores, average="macro") for k in (3, 10, 60)}
+    assert len(set(areas.values())) == 3
+    assert knn_protocol(tables, k_grid=grid).details["k"] == max(areas, key=areas.get)
+    assert knn_protocol(tables, k_grid=(500,)).details["k"] == 60
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+
+def test_patients_in_two_splits_are_refused():
+    tables = frozen()
+    with pytest.raises(ValueError, match="both the train and the test"):
+        FrozenTables(dict(tables.tables) | {"test": tables.tables["train"]}, tables.truth, NAMES, MULTI_LABEL)
+
+
+def test_a_part_of_the_training_records_keeps_truth_beside_features():
+    tables = frozen()
+    part = tables.take_train([7, 3])
+    assert part.tables["train"].record_ids == ["train7", "train3"]
+    assert np.array_equal(part.truth["train"], tables.truth["train"][[7, 3]])
+    assert part.tables["test"] is tables.tables["test"] and len(tables.tables["train"]) == 60
+
+
+@pytest.fixture(scope="module")
+def splits():
+    whole = load_labelled_splits("ptb-xl-sample")
+    parts = {split: rows.select(range(4)) for split, rows in whole.items()}
+    return dataclasses.replace(whole, **parts)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    leads = {"leads": ("I", "II", "V2"), "sampling_rate": 100, "num_samples": 1000, "patch_size": 100}
+    return EcgViTModel(EcgViTConfig(**leads, **size))
+
+
+@pytest.fixture(scope="module")
+def feature_extractor():
+    return EcgFeatureExtractor(leads=("I", "II", "V2"), sampling_rate=100, num_samples=1000, missing_leads="mask")
+
+
+def test_every_split_is_embedded_with_its_truth(model, feature_extractor, splits):
+    found = embed_splits(model, feature_extractor, splits, batch_size=3)
+    for split, rows in splits.items():
+        table = found.tables[split]
+        assert table.record_ids == rows["record_id"][:] and table.features.shape == (4, 16)
+        assert np.array_equal(found.truth[split], splits.truth_of(split))
+    expected = embed(model, feature_extractor, splits.test, batch_size=2, progress=False)
+    np.testing.assert_allclose(found.tables["test"].features, expected.features, atol=1e-6)
+
+
+def test_rows_are_changed_before_they_are_embedded(model, feature_extractor, splits):
+    seen = []
+
+    def only_lead_ii(split, row):
+        seen.append(split)
+        ecg = row["ecg"]
+        signal = np.asarray(ecg["signal"])[[ecg["leads"].index("II")]]
+        return row | {"ecg": dict(ecg, signal=signal, leads=["II"])}
+
+    plain = embed_splits(model, feature_extractor, splits)
+    changed = embed_splits(model, feature_extractor, splits, change=only_lead_ii)
+    assert seen == ["train"] * 4 + ["validation"] * 4 + ["test"] * 4
+    for split in SPLITS:
+        assert changed.tables[split].record_ids == plain.tables[split].record_ids
+        assert not np.allclose(changed.tables[split].features, plain.tables[split].features, atol=1e-3)
+
+
+def test_decoded_rows_are_in_millivolts(splits):
+    ecg = decoded(splits.test)[0]["ecg"]
+    assert ecg["unit"] == "mV" and np.asarray(ecg["signal"]).dtype == np.float32
+    assert 0.1 < np.abs(ecg["signal"]).max() < 10

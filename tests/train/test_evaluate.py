@@ -1,0 +1,137 @@
+"""`ecg-transformers evaluate`, on carried recordings and a tiny encoder without training."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, main
+from ecg_transformers.train.evaluate import name_folds
+from ecg_transformers.train.evaluation import run, settings
+
+INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
+SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+LABELS = ["CD", "HYP", "MI", "NORM", "STTC"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(1)
+    EcgViTModel(EcgViTConfig(patch_size=100, **SIZE, **INPUT)).save_pretrained(folder)
+    EcgFeatureExtractor(**INPUT, normalization="lead", missing_leads="mask").save_pretrained(folder)
+    return str(folder)
+
+
+def evaluated(checkpoint, output, *words):
+    command = ["evaluate", "--model", checkpoint, "--output_dir", str(output), "--debug", *words]
+    assert main(command) == 0
+    return json.loads((output / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def evaluation(checkpoint, tmp_path_factory):
+    output = tmp_path_factory.mktemp("evaluation")
+    return output, evaluated(checkpoint, output, "--protocol", "linear", "knn", "zero-shot-cluster")
+
+
+def test_every_protocol_stands_beside_a_random_encoder(evaluation):
+    _, metrics = evaluation
+    assert metrics["task"] == "ptb-xl-sample superdiagnostic" and metrics["label_names"] == LABELS
+    for part in ("random_encoder", "pretrained", "difference"):
+        assert set(metrics[part]) == {"linear", "knn", "zero-shot-cluster"}
+    for protocol in ("linear", "knn"):
+        for encoder in ("random_encoder", "pretrained"):
+            judged = metrics[encoder][protocol]
+            low, high = judged["macro_auroc_ci95"]
+            assert 0.0 <= low <= judged["macro_auroc"] <= high <= 1.0 and judged["num_test_records"] == 64
+        difference = metrics["difference"][protocol]
+        areas = [metrics[encoder][protocol]["macro_auroc"] for encoder in ("pretrained", "random_encoder")]
+        assert difference["macro_auroc"] == pytest.approx(areas[0] - areas[1])
+    assert metrics["splits"]["train"]["which"] == "folds 1-8" and metrics["splits"]["test"]["which"] == "fold 10"
+    assert metrics["splits"]["test"]["records"] == 64 and metrics["splits"]["test"]["without_label"] == 2
+
+
+def test_anybody_can_score_the_predictions_again_with_scikit_learn_alone(evaluation):
+    output, metrics = evaluation
+    table = pq.read_table(output / "predictions.parquet").to_pandas()
+    assert set(table["split"]) == {"validation", "test"}
+    for encoder in ("random_encoder", "pretrained"):
+        for protocol in ("linear", "knn"):
+            rows = table[(table.split == "test") & (table.encoder == encoder) & (table.protocol == protocol)]
+            judged = metrics[encoder][protocol]
+            columns = [(rows[f"label/{name}"], rows[f"score/{name}"]) for name in LABELS]
+            assert np.mean([roc_auc_score(*column) for column in columns]) == pytest.approx(judged["macro_auroc"])
+            precision = np.mean([average_precision_score(*column) for column in columns])
+            assert precision == pytest.approx(judged["macro_auprc"])
+            assert np.mean([brier_score_loss(*column) for column in columns]) == pytest.approx(judged["brier"], 1e-4)
+            assert judged["num_test_patients"] == rows["patient_id"].nunique()
+
+
+def test_page_and_card_section_tell_the_numbers(evaluation):
+    output, metrics = evaluation
+    page, card = ((output / name).read_text() for name in ("evaluation.html", "card_section.md"))
+    for encoder in ("random_encoder", "pretrained"):
+        score = f"{metrics[encoder]['linear']['macro_auroc']:.3f}"
+        assert score in page and score in card
+    assert "No published number stands beside these" in page  # of 64 test records
+    assert page.count("data:image/png") >= 3  # attention on ECG paper
+
+
+def test_the_command_line_names_what_there_is():
+    assert PROTOCOLS == run.PROTOCOLS and SETTINGS == settings.SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--protocol", "lineal"], "Expected protocols of"),
+        (["--setting", "dark"], "Unknown settings"),
+        (["--setting", "noise"], "NSTDB|nstdb|noise"),
+        (["--target", "age", "--protocol", "zero-shot-cluster"], "a regression has none"),
+        (["--target", "age", "--delineator", "x"], "makes the target 'intervals'"),
+        (["--feature_extractor", "unti=mV"], "unti"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_a_sentence(words, reason, checkpoint, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=reason):
+        main(["evaluate", "--model", checkpoint, "--output_dir", str(tmp_path), "--debug", *words])
+
+
+def test_folds_are_named_as_people_do():
+    named = [name_folds(folds) for folds in ([1, 2, 3], [9], [1, 3], [])]
+    assert named == ["folds 1-3", "fold 9", "folds 1, 3", "its own"]
+
+
+@pytest.mark.slow
+def test_every_other_protocol_runs_from_the_command_line(checkpoint, tmp_path):
+    others = [name for name in PROTOCOLS if name not in ("linear", "knn", "zero-shot-cluster")]
+    (tmp_path / "quick.yaml").write_text(
+        "max_steps: 2\neval_strategy: steps\neval_steps: 2\nper_device_train_batch_size: 16\nlearning_rate: 0.001\n"
+    )
+    words = ["--protocol", *others, "--finetune_config", str(tmp_path / "quick.yaml")]
+    metrics = evaluated(checkpoint, tmp_path / "evaluation", *words)
+    assert set(metrics["pretrained"]) == set(metrics["random_encoder"]) == set(others)
+    assert (tmp_path / "evaluation" / "finetuned" / "pretrained" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_settings_and_other_targets_run_from_the_command_line(checkpoint, shared_data_dir, tmp_path):
+    nstdb = ["--nstdb", str(shared_data_dir / "nstdb")]
+    metrics = evaluated(checkpoint, tmp_path / "settings", "--setting", *SETTINGS, *nstdb)
+    assert set(metrics["settings"]) == set(SETTINGS) and all(metrics["settings"].values())
+    ages = evaluated(checkpoint, tmp_path / "age", "--target", "age", "--protocol", "linear", "knn")
+    assert 0 < ages["pretrained"]["linear"]["per_target"]["age_years"]["mae"] < 40
+    sexes = evaluated(checkpoint, tmp_path / "sex", "--target", "sex")
+    assert 0 < sexes["pretrained"]["linear"]["accuracy"] <= 1
+    people = evaluated(checkpoint, tmp_path / "identity", "--target", "identity")
+    assert 0 <= people["pretrained"]["identity"]["recall_at_1"] <= 1
+    intervals = ["--dataset", "ludb", "--data_dir", str(shared_data_dir / "ludb"), "--target", "intervals"]
+    measured = evaluated(checkpoint, tmp_path / "intervals", *intervals)
+    assert len(measured["pretrained"]["linear"]["per_target"]) == 5
+    for folder in ("settings", "age", "sex", "identity", "intervals"):
+        assert (tmp_path / folder / "evaluation.html").stat().st_size > 10_000

@@ -1,0 +1,305 @@
+"""The protocol `attentive`: a frozen encoder, one learned query that attends to its tokens, and a linear layer.
+
+This is what Weimann & Conrad (and, after them, LeJEPA-ECG) call "linear": their numbers belong beside these, and not
+beside a linear model of pooled features. The tokens are computed once and the head is trained on them.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, FeatureExtractionMixin, PreTrainedModel
+
+from ecg_transformers.modeling import EcgViTConfig
+from ecg_transformers.modeling.feature_extraction_ecg import average_windows
+from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler, EcgViTModel
+
+from ..finetune_data import LabelledSplits
+from ..predictions import REGRESSION, Predictions, ProtocolResult
+from ..probes import refuse_shared_patients
+from .head_training import HeadTask, TrainedHead, shuffled_batches, train_head
+from .token_cache import TokenCache, cache_tokens
+
+WINDOWS_AT_ONCE = 256  # in evaluation
+
+
+@dataclass(frozen=True)
+class AttentiveSettings:
+    """How the head is trained; the defaults are the form `"weimann"`.
+
+    They are those of `configs/eval/linear.yaml` of the authors' code (github.com/kweimann/ECG-JEPA), except for what
+    follows from caching, and `patience`:
+
+    * The authors cut a random 2.5 s from each record anew at every step and judge by 7 windows of 2.5 s. Here a record
+      has the windows of the feature extractor; training draws one of them each time, judging averages the logits of
+      all.
+    * The authors' patience is 5,000 steps, which is never. Here 10 looks (1,000 steps) without a gain end the
+      training. On 200 to 1,442 records of PTB-XL the best look was between step 100 and 1,500.
+
+    Args:
+        num_steps (`int`), batch_size (`int`): Steps at most, and records in each (all of them, if there are fewer).
+        learning_rate (`float`): Of AdamW, constant.
+        weight_decay (`float`): Of the weights of the linear layers; neither of the query nor of biases.
+        betas (`tuple[float, float]`), gradient_clip (`float`): Of AdamW; largest norm of the gradient.
+        select_every (`int`), patience (`int`, *optional*):
+            The validation split is looked at every so many steps and after the last; after `patience` looks without a
+            gain the training stops (`None`: never). The head has the weights of the best look.
+        bias (`bool`): Of the linear layer.
+        initializer_range (`float`): Deviation of the initial weights, a truncated normal; biases are 0.
+        cache_dtype (`str`), cache_bytes (`int`):
+            Of the tokens, see [`cache_tokens`]; the limit is for the three splits together.
+    """
+
+    num_steps: int = 5000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    gradient_clip: float = 1.0
+    select_every: int = 100
+    patience: int | None = 10
+    bias: bool = False
+    initializer_range: float = 0.02
+    cache_dtype: str = "float16"
+    cache_bytes: int = 2 << 30
+
+
+ATTENTIVE_FORMS = {"weimann": AttentiveSettings()}
+
+
+class AttentiveHead(nn.Module):
+    """The head of [`EcgViTForSequenceClassification`] with `classifier_pooling="attentive"`, under the same names.
+
+    What it computes is the same, in another order that is much cheaper for one query: the query is mapped through the
+    weights of the keys once, instead of every token, and the values are mapped after they have been averaged.
+    """
+
+    def __init__(self, config: EcgViTConfig, num_outputs: int, bias: bool = False):
+        super().__init__()
+        self.attentive_pooler = EcgViTAttentivePooler(config)
+        self.classifier = nn.Linear(config.hidden_size, num_outputs, bias=bias)
+
+    @classmethod
+    def drawn(cls, config: EcgViTConfig, num_outputs: int, bias: bool, std: float, seed: int) -> "AttentiveHead":
+        """A new head, whose weights depend on the seed alone."""
+        with torch.device("meta"):  # the constructors would draw from the global generator
+            head = cls(config, num_outputs, bias)
+        head.to_empty(device="cpu")
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in head.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.trunc_normal_(parameter, std=std, generator=generator)
+        return head
+
+    def forward(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        tokens (`torch.FloatTensor` of shape `(batch, num_tokens, hidden_size)`): `last_hidden_state`.
+        token_mask (`torch.BoolTensor` of shape `(batch, num_tokens)`, *optional*): `True` = present.
+
+        Returns logits `(batch, num_outputs)`.
+        """
+        pooler = self.attentive_pooler
+        heads = (pooler.num_heads, -1)
+        query = pooler.q_proj(pooler.query_token).flatten().unflatten(0, heads)  # (heads, head_dim)
+        key_weight, value_weight = (layer.weight.unflatten(0, heads) for layer in (pooler.k_proj, pooler.v_proj))
+        # The bias of the keys adds the same to the score of every token, so the softmax does not see it.
+        direction = torch.einsum("he,hed->hd", query, key_weight) * query.shape[-1] ** -0.5
+        scores = tokens @ direction.T  # (batch, num_tokens, heads)
+        if token_mask is not None:
+            scores = scores.masked_fill(~token_mask[..., None], float("-inf"))
+        mean_tokens = scores.softmax(dim=1).transpose(1, 2) @ tokens  # (batch, heads, hidden_size)
+        pooled = torch.einsum("bhd,hed->bhe", mean_tokens, value_weight).flatten(1)
+        if pooler.v_proj.bias is not None:
+            pooled = pooled + pooler.v_proj.bias
+        return self.classifier(pooled)
+
+
+@dataclass(frozen=True)
+class AttentiveFit:
+    """A trained head with what it said of the records.
+
+    Args:
+        head ([`AttentiveHead`]): With the weights of the best look.
+        task ([`HeadTask`]): What its logits mean.
+        result ([`ProtocolResult`]): Of the protocol `attentive`.
+    """
+
+    head: AttentiveHead
+    task: HeadTask
+    result: ProtocolResult
+
+    def classifier(self, encoder: PreTrainedModel) -> PreTrainedModel:
+        """The encoder with this head, ready for `save_pretrained`; its logits are those of the protocol, and of a
+        regression the values in the unit of the target."""
+        config = copy.deepcopy(encoder.config)
+        id2label = dict(enumerate(self.task.label_names))
+        config.update(
+            {
+                "id2label": id2label,
+                "label2id": {name: number for number, name in id2label.items()},
+                "problem_type": self.task.problem_type,
+                "classifier_pooling": "attentive",
+                "classifier_bias": self.head.classifier.bias is not None or self.task.problem_type == REGRESSION,
+            }
+        )
+        with torch.random.fork_rng(devices=[]):  # every weight is replaced
+            model = AutoModelForSequenceClassification.from_config(config)
+        model.ecg_vit.load_state_dict(encoder.state_dict())
+        weights = {name: value.cpu() for name, value in self.head.state_dict().items()}
+        model.attentive_pooler.load_state_dict(self.head.attentive_pooler.state_dict())
+        weight, bias = weights["classifier.weight"], weights.get("classifier.bias")
+        if self.task.problem_type == REGRESSION:
+            scale, centre = (torch.from_numpy(values).float() for values in (self.task.scale, self.task.centre))
+            weight, bias = weight * scale[:, None], centre + (0 if bias is None else bias * scale)
+        model.classifier.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+        return model.to(device=encoder.device, dtype=encoder.dtype).eval()
+
+
+def attentive_protocol(
+    model: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    splits: LabelledSplits,
+    settings: AttentiveSettings = ATTENTIVE_FORMS["weimann"],
+    seed: int = 0,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> ProtocolResult:
+    """The result of [`fit_attentive`], whose arguments these are."""
+    return fit_attentive(model, feature_extractor, splits, settings, seed, batch_size, device, progress).result
+
+
+def fit_attentive(
+    model: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    splits: LabelledSplits,
+    settings: AttentiveSettings = ATTENTIVE_FORMS["weimann"],
+    seed: int = 0,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> AttentiveFit:
+    """Caches the tokens of every record and trains the head on those of the training split.
+
+    The validation split chooses the step; the test split is scored once, with its weights. An encoder of another
+    kind than EcgViT is a `ValueError`.
+
+    Args:
+        model ([`PreTrainedModel`]): An encoder of this library; its weights stay as they are.
+        feature_extractor ([`EcgFeatureExtractor`]): Of the encoder.
+        splits ([`LabelledSplits`]): The task, without a patient in two splits.
+        settings ([`AttentiveSettings`], *optional*): How the head is trained.
+        seed (`int`, *optional*, defaults to 0): Of the initial weights and the order of the records.
+        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass of the encoder.
+        device (`torch.device` or `str`, *optional*): Where encoder and head run; by default where the encoder is.
+        progress (`bool`, *optional*, defaults to `False`): Whether to show progress bars.
+    """
+    if not isinstance(model, EcgViTModel):
+        raise ValueError(
+            f"The protocol attentive pools the tokens of EcgViT encoders, got {type(model).__name__}. Take another "
+            "protocol."
+        )
+    device = torch.device(device) if device is not None else model.device
+    started, free, caches, truth = time.monotonic(), settings.cache_bytes, {}, {}
+    for split, rows in splits.items():
+        cache = cache_tokens(model, feature_extractor, rows, batch_size, settings.cache_dtype, free, device, progress)
+        free -= cache.tokens.nbytes if cache.in_memory else 0
+        caches[split], truth[split] = cache, splits.truth_of(split, cache.record_ids)
+    refuse_shared_patients(caches)
+    cached = time.monotonic()
+    task = HeadTask(truth["train"], splits.label_names, splits.problem_type)
+    head, trained = train_attentive_head(model.config, caches, truth, task, settings, seed, device)
+    scores = {split: task.scores(record_logits(head, caches[split], device)) for split in ("validation", "test")}
+    found = {
+        split: Predictions(values, truth[split], caches[split].record_ids, caches[split].patient_ids)
+        for split, values in scores.items()
+    }
+    details = {
+        "form": next((name for name, form in ATTENTIVE_FORMS.items() if form == settings), "other settings"),
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "batch": min(settings.batch_size, len(caches["train"])),
+        "select_every": settings.select_every,
+        "patience": settings.patience,
+        "seed": seed,
+        "windows": {split: len(cache.tokens) for split, cache in caches.items()},
+        "cache_bytes": sum(cache.tokens.nbytes for cache in caches.values()),
+        "cache_dtype": settings.cache_dtype,
+        "cache": {split: cache.place for split, cache in caches.items()},
+        "seconds": {"tokens": round(cached - started, 2), "head": round(time.monotonic() - cached, 2)},
+    }
+    result = ProtocolResult(
+        "attentive", task.label_names, task.problem_type, truth["train"], found["validation"], found["test"], details
+    )
+    return AttentiveFit(head, task, result)
+
+
+def train_attentive_head(
+    config: EcgViTConfig,
+    caches: Mapping[str, TokenCache],
+    truth: Mapping[str, np.ndarray],
+    task: HeadTask,
+    settings: AttentiveSettings,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> tuple[AttentiveHead, TrainedHead]:
+    """A head trained on cached tokens of `train`, with the weights that did best on `validation`."""
+    device = torch.device(device)
+    head = AttentiveHead.drawn(config, len(task.label_names), settings.bias, settings.initializer_range, seed)
+    head.to(device)
+    decayed = {id(module.weight) for module in head.modules() if isinstance(module, nn.Linear)}
+    groups = [
+        {"params": [p for p in head.parameters() if id(p) in decayed], "weight_decay": settings.weight_decay},
+        {"params": [p for p in head.parameters() if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    targets = task.targets(truth["train"]).to(device)
+
+    def loss_of(batch: tuple[torch.Tensor, np.ndarray]) -> torch.Tensor:
+        records, windows = batch
+        return task.loss(head(*caches["train"].batch(windows, device)), targets[records.to(device)])
+
+    def look() -> float:
+        scores = task.scores(record_logits(head, caches["validation"], device))
+        return task.quality(scores, truth["validation"])
+
+    trained = train_head(
+        head,
+        torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas),
+        lambda step: settings.learning_rate,
+        drawn_windows(caches["train"], settings.batch_size, seed),
+        settings.num_steps,
+        loss_of,
+        look,
+        settings.select_every,
+        settings.patience,
+        settings.gradient_clip,
+    )
+    return head.eval(), trained
+
+
+@torch.no_grad()
+def record_logits(head: AttentiveHead, cache: TokenCache, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Logits of every record, `(num_records, num_outputs)`, the mean over those of its windows."""
+    numbers = np.arange(len(cache.tokens))
+    chunks = [numbers[start : start + WINDOWS_AT_ONCE] for start in range(0, len(numbers), WINDOWS_AT_ONCE)]
+    logits = torch.cat([head(*cache.batch(chunk, torch.device(device))).cpu() for chunk in chunks])
+    return average_windows(logits, torch.from_numpy(cache.window_record))
+
+
+def drawn_windows(cache: TokenCache, batch_size: int, seed: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    """Records of each batch and one window of each of them, drawn anew every time. What remains of an epoch after
+    the last full batch is left out, as the authors do."""
+    generator = torch.Generator().manual_seed(seed + 1)  # not the numbers of the weights
+    counts = torch.bincount(torch.from_numpy(cache.window_record), minlength=len(cache))
+    first = counts.cumsum(0) - counts
+    for records in shuffled_batches(len(cache), batch_size, generator, drop_last=True):
+        drawn = torch.randint(2**62, (len(records),), generator=generator) % counts[records]
+        yield records, (first[records] + drawn).numpy()

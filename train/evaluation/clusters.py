@@ -1,0 +1,243 @@
+"""Protocol `zero-shot-cluster`: do clusters of frozen features, found without labels, agree with the classes?
+
+Clusters are found in the features of the test split, standardised by the training split, and only then compared with
+the classes. (The published evaluation of the SMILES project gives the classes in place of clusters, so that its mutual
+information is always 1.) A record takes part if it has exactly one label of the task.
+
+Mutual information of clusters and classes is above 0 for clusters without meaning, the more so the fewer the records
+and the more the clusters; hence `nmi_chance` beside it, by classes dealt out anew.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from ..metrics import resample_counts
+from ..neighbours import ALGORITHMS, find_clusters, score_clusters
+from ..probes import EmbeddingTable, refuse_shared_patients
+
+PROTOCOL = "zero-shot-cluster"
+AGREEMENTS = ("nmi", "ari")
+LOWEST = {"nmi": 0.0, "ari": -1.0}
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Clusters of the records of a test split that have one class.
+
+    Args:
+        features (`np.ndarray` of shape `(num_records, hidden_size)`): Standardised by the training split.
+        classes (`np.ndarray` of shape `(num_records,)`): Position of the class in `class_names`.
+        class_names (`list[str]`): The classes that the training split has; as many clusters has k-means.
+        clusters (`dict[str, np.ndarray]`): By algorithm, the cluster of each record.
+        record_ids, patients (`list[str]`): Of the records.
+        left_out (`int`): Test records with none of the labels or with several.
+    """
+
+    features: np.ndarray
+    classes: np.ndarray
+    class_names: list[str]
+    clusters: dict[str, np.ndarray]
+    record_ids: list[str]
+    patients: list[str]
+    left_out: int
+
+    def summary(self, num_resamples: int, seed: int) -> dict:
+        """The numbers of [`cluster_protocol`], ready for JSON."""
+        counts = resample_counts(len(self.classes), num_resamples, seed, self.patients)
+        dealt = _dealt_anew(self.classes, num_resamples, seed)
+        result = {}
+        for algorithm, clusters in self.clusters.items():
+            scores = asdict(score_clusters(self.features, clusters, self.classes))
+            resampled = resampled_agreement(self.classes, clusters, counts)
+            chance = np.array([agreement(_contingency(classes, clusters)) for classes in dealt])
+            for column, name in enumerate(AGREEMENTS):
+                low, high = np.percentile(_centred(resampled[:, column], scores[name]), (2.5, 97.5))
+                scores[f"{name}_ci95"] = [float(max(low, LOWEST[name])), float(min(high, 1.0))]
+                scores[f"{name}_chance"] = float(chance[:, column].mean())
+                scores[f"{name}_chance_p_value"] = float(
+                    (1 + (chance[:, column] >= scores[name]).sum()) / (1 + num_resamples)
+                )
+            result[algorithm] = scores
+        numbers, found = np.unique(self.classes, return_counts=True)
+        return result | {
+            "classes": {self.class_names[number]: int(count) for number, count in zip(numbers, found, strict=True)},
+            "num_test_records": len(self.classes),
+            "num_test_patients": len(set(self.patients)),
+            "num_left_out": self.left_out,
+        }
+
+
+def cluster_test_split(
+    train: EmbeddingTable, test: EmbeddingTable, label_names: Sequence[str], seed: int = 0
+) -> Clustering:
+    """Finds the clusters. Arguments and errors as in [`cluster_protocol`]."""
+    refuse_shared_patients({"train": train, "test": test})
+    single = [_single_class(labels, label_names) for labels in train.labels]
+    class_names = [name for name in label_names if name in single]
+    classes = [_single_class(labels, class_names) for labels in test.labels]
+    judged = [
+        row
+        for row, labels in enumerate(test.labels)
+        if classes[row] is not None and _single_class(labels, label_names) is not None
+    ]
+    if len(class_names) < 2 or len(judged) <= len(class_names) or len({classes[row] for row in judged}) < 2:
+        raise ValueError(
+            f"Clusters need two classes, and more test records with exactly one of them than classes: {len(judged)} "
+            f"records of the {len(class_names)} classes {class_names[:10]} are there. Take a task with fewer classes, "
+            "or more records."
+        )
+    features = StandardScaler().fit(train.features).transform(test.features)[judged]
+    return Clustering(
+        features=features,
+        classes=np.array([class_names.index(classes[row]) for row in judged]),
+        class_names=class_names,
+        clusters={algorithm: find_clusters(features, algorithm, len(class_names), seed) for algorithm in ALGORITHMS},
+        record_ids=[test.record_ids[row] for row in judged],
+        patients=[test.patients()[row] for row in judged],
+        left_out=len(test) - len(judged),
+    )
+
+
+def cluster_protocol(
+    train: EmbeddingTable,
+    test: EmbeddingTable,
+    label_names: Sequence[str],
+    seed: int = 0,
+    num_resamples: int = 1000,
+) -> dict:
+    """Clusters of the test split against its classes.
+
+    Args:
+        train ([`EmbeddingTable`]):
+            Gives mean and deviation of the features, and the number of clusters: that of the classes which occur here
+            as the only label of a record.
+        test ([`EmbeddingTable`]): Without a patient of `train`; its records with exactly one label are clustered.
+        label_names (`Sequence[str]`): The labels of the task.
+        seed (`int`, *optional*, defaults to 0): Of the starts of k-means, the resamples and the dealing.
+        num_resamples (`int`, *optional*, defaults to 1000): Bootstrap resamples, and dealings of the classes.
+
+    Returns:
+        `dict`, ready for JSON. For `k-means` and `hdbscan` the fields of [`ClusterScores`]; to `nmi` and `ari` their
+        `_ci95` (over patients, clusters kept), `_chance` (mean over classes dealt out anew) and `_chance_p_value`
+        (share of the dealings that agree as well or better). Silhouette and Davies-Bouldin index do not know the
+        classes: they have no chance level, and are `None` for fewer than two clusters. Resampling with replacement
+        raises the mutual information, because records repeat; the intervals are moved back by the mean of that.
+
+    Raises:
+        ValueError: for a common patient, fewer than two classes, or no more records than classes.
+    """
+    return cluster_test_split(train, test, label_names, seed).summary(num_resamples, seed)
+
+
+def compare_clusters(
+    random_encoder: Clustering, pretrained: Clustering, num_resamples: int = 1000, seed: int = 0
+) -> dict:
+    """Two encoders on the same records.
+
+    Returns:
+        `dict` for `metrics.json`: `random_encoder` and `pretrained` with `zero-shot-cluster` as [`cluster_protocol`]
+        writes it, and `difference.zero-shot-cluster` with, for each algorithm, `ari` (pretrained minus random), `ci95`
+        and `p_value` of the paired bootstrap over patients. Not of the mutual information, which another number of
+        clusters alone would change.
+
+    Raises:
+        ValueError: if the records or classes are not the same.
+    """
+    same_records = random_encoder.record_ids == pretrained.record_ids
+    if not same_records or not np.array_equal(random_encoder.classes, pretrained.classes):
+        raise ValueError("The two encoders were judged on other records or classes. Compare them on the same tables.")
+    counts = resample_counts(len(pretrained.classes), num_resamples, seed, pretrained.patients)
+    differences = {}
+    for algorithm in ALGORITHMS:
+        pair = [(encoder.classes, encoder.clusters[algorithm]) for encoder in (pretrained, random_encoder)]
+        points = [agreement(_contingency(*columns))[1] for columns in pair]
+        resampled = [
+            _centred(resampled_agreement(*columns, counts)[:, 1], point)
+            for columns, point in zip(pair, points, strict=True)
+        ]
+        values = resampled[0] - resampled[1]
+        tail = min((values <= 0).sum(), (values >= 0).sum())
+        differences[algorithm] = {
+            "ari": float(points[0] - points[1]),
+            "ci95": [float(bound) for bound in np.percentile(values, (2.5, 97.5))],
+            "p_value": float(min(1.0, 2 * (tail + 1) / (num_resamples + 1))),
+        }
+    return {
+        "random_encoder": {PROTOCOL: random_encoder.summary(num_resamples, seed)},
+        "pretrained": {PROTOCOL: pretrained.summary(num_resamples, seed)},
+        "difference": {PROTOCOL: differences},
+    }
+
+
+def agreement(contingency: np.ndarray) -> np.ndarray:
+    """Normalised mutual information (by the arithmetic mean of the entropies) and adjusted Rand index, as scikit-learn
+    defines them, of many tables at once.
+
+    Args:
+        contingency (`np.ndarray` of shape `(..., num_classes, num_clusters)`): Records of each class and cluster.
+
+    Returns:
+        `np.ndarray` of shape `(..., 2)`; 1 and 1 where both partitions have one part.
+    """
+    table = np.asarray(contingency, dtype=float)
+    total = table.sum(axis=(-2, -1))
+    by_class, by_cluster = table.sum(axis=-1), table.sum(axis=-2)
+    entropies = [_entropy(part, total) for part in (by_class, by_cluster)]
+    information = sum(entropies) - _entropy(table.reshape(*table.shape[:-2], -1), total)
+    mean_entropy = sum(entropies) / 2
+    nmi = np.where(mean_entropy > 0, information / np.where(mean_entropy > 0, mean_entropy, 1), 1.0)
+
+    pairs, class_pairs, cluster_pairs, all_pairs = (
+        (count * (count - 1) / 2).sum(axis=axes)
+        for count, axes in ((table, (-2, -1)), (by_class, -1), (by_cluster, -1), (total[..., None], -1))
+    )
+    expected = class_pairs * cluster_pairs / all_pairs
+    room = (class_pairs + cluster_pairs) / 2 - expected
+    ari = np.where(room > 0, (pairs - expected) / np.where(room > 0, room, 1), 1.0)
+    return np.stack([np.clip(nmi, 0, 1), ari], axis=-1)
+
+
+def resampled_agreement(classes: np.ndarray, clusters: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[`agreement`] of every resample, `(num_resamples, 2)`.
+
+    Args:
+        classes, clusters (`np.ndarray` of shape `(num_records,)`): Whole numbers.
+        counts (`np.ndarray` of shape `(num_resamples, num_records)`): See [`resample_counts`].
+    """
+    _, rows = np.unique(classes, return_inverse=True)
+    _, columns = np.unique(clusters, return_inverse=True)
+    shape = (rows.max() + 1, columns.max() + 1)
+    cells = np.eye(shape[0] * shape[1])[rows * shape[1] + columns]
+    return agreement((counts @ cells).reshape(-1, *shape))
+
+
+def _contingency(classes: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    _, rows = np.unique(classes, return_inverse=True)
+    _, columns = np.unique(clusters, return_inverse=True)
+    table = np.zeros((rows.max() + 1, columns.max() + 1))
+    np.add.at(table, (rows, columns), 1)
+    return table
+
+
+def _entropy(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
+    shares = counts / total[..., None]
+    return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=-1)
+
+
+def _centred(values: np.ndarray, point: float) -> np.ndarray:
+    """Resampled values, moved so that their mean is the value of the records themselves."""
+    return values - values.mean() + point
+
+
+def _dealt_anew(classes: np.ndarray, num_times: int, seed: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return np.array([generator.permutation(classes) for _ in range(num_times)])
+
+
+def _single_class(labels: Sequence[str], label_names: Sequence[str]) -> str | None:
+    """The one label of a record that the task has; `None` if there is none or several."""
+    found = [name for name in label_names if name in labels]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,138 @@
+"""Exact duplicates of recordings: found by content, refused across splits, kept once within one.
+
+Corpora hold the same recording under two names more often than their papers say: versions 1.0.1 and 1.0.2 of PTB-XL
+list 38 recordings twice, and challenges pass corpora on under new names (`HR00001` of CinC2021 is `00001` of PTB-XL).
+A copy in the test split is a record that the model was trained on, whatever its patient is called.
+
+Two recordings are the same when their leads have the same names and, lead by lead, equally many int16 steps of which
+the middle eight tenths agree. Order of the leads, file format, gain and stated rate do not count: equal steps are no
+coincidence. The ends do not count because resampling spoils them: of five pairs of PTB-XL that are equal in every
+sample at 500 Hz, three differ at 100 Hz, by up to 0.13 mV, in their last 20 samples. A recording whose every lead is
+constant there has no content to compare and is the same as no other. Filtered or resampled copies are not found.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from datasets import Dataset
+
+logger = logging.getLogger("ecg_transformers")
+
+BATCH_SIZE = 64  # records in memory at once
+NAMED = 10  # in messages; the results hold all
+END_SHARE = 10  # a tenth at each end of a recording does not count
+
+
+def recording_digest(leads: Sequence[str], signal: bytes | memoryview) -> str | None:
+    """The content of a recording as a text of 32 hexadecimal digits.
+
+    Args:
+        leads (`Sequence[str]`): Names of the leads, in the order in which they are stored.
+        signal (`bytes`): Little-endian int16 of shape `(num_leads, num_samples)`, as [`load_ecg`] stores it.
+
+    Returns:
+        `str`, or `None` for a recording whose every lead is constant.
+
+    Raises:
+        ValueError: if the bytes do not divide into the leads.
+    """
+    data = memoryview(signal)
+    if not leads or not data.nbytes or data.nbytes % (2 * len(leads)):
+        raise ValueError(f"Expected int16 samples of {len(leads)} leads, equally many each, got {data.nbytes} bytes.")
+    steps = np.frombuffer(data, dtype="<i2").reshape(len(leads), -1)
+    num_samples = steps.shape[1]
+    middle = steps[:, num_samples // END_SHARE : num_samples - num_samples // END_SHARE]
+    if all((lead == lead[0]).all() for lead in middle):  # stops at the first lead that is not
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"{sorted(leads)} {num_samples}".encode())
+    for number in sorted(range(len(leads)), key=leads.__getitem__):
+        digest.update(middle[number])
+    return digest.hexdigest()
+
+
+def recording_digests(rows: Dataset | Iterable[Mapping]) -> list[tuple[str, str | None]]:
+    """`(record_id, digest)` of every row, in order, read as a stream.
+
+    Args:
+        rows (`Dataset` or `Iterable[Mapping]`): Rows of [`load_ecg`]; a plain iterable must be stored
+            (`decode=False`).
+    """
+    return [(record_id, recording_digest(leads, signal)) for record_id, leads, signal in _stored(rows)]
+
+
+def find_duplicates(rows: Dataset | Iterable[Mapping]) -> list[list[str]]:
+    """Ids of recordings that are the same, in groups of two or more; ids and groups in the order of the rows."""
+    groups: dict[str, list[str]] = {}
+    for record_id, digest in recording_digests(rows):
+        if digest is not None:
+            groups.setdefault(digest, []).append(record_id)
+    return [ids for ids in groups.values() if len(ids) > 1]
+
+
+def refuse_shared_recordings(splits: Mapping[str, Dataset | Iterable[Mapping]]) -> None:
+    """Raises `ValueError`, with the pairs and the cure, if the same recording lies in two splits.
+
+    Args:
+        splits (`Mapping[str, Dataset]`): Rows of [`load_ecg`] by the name of their split.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    pairs = []
+    for split, rows in splits.items():
+        for record_id, digest in recording_digests(rows):
+            if digest is None:
+                continue
+            other_split, other_id = seen.setdefault(digest, (split, record_id))
+            if other_split != split:
+                pairs.append(f"{other_id} ({other_split}) = {record_id} ({split})")
+    if pairs:
+        more = ", ..." if len(pairs) > NAMED else ""
+        raise ValueError(
+            f"{len(pairs)} recordings lie in two splits: {', '.join(pairs[:NAMED])}{more}. The test would be on "
+            "recordings that the model knows. Keep one of each pair, or give both the same patient_id (or fold), so "
+            "that they share a split."
+        )
+
+
+def one_of_each(rows: Dataset) -> tuple[Dataset, dict[str, str]]:
+    """The rows of one split without later copies of a recording.
+
+    Returns:
+        `tuple[Dataset, dict[str, str]]`: The rows that stay, in their order, and each copy left out with the id of
+        the recording that stays in its place. The log names them too.
+    """
+    first: dict[str, str] = {}
+    copies, kept = {}, []
+    for number, (record_id, digest) in enumerate(recording_digests(rows)):
+        if digest is not None and first.setdefault(digest, record_id) != record_id:
+            copies[record_id] = first[digest]
+        else:
+            kept.append(number)
+    if copies:
+        named = ", ".join(f"{copy} = {original}" for copy, original in list(copies.items())[:NAMED])
+        logger.warning(
+            "%d recordings are exact copies of earlier ones and are left out: %s%s.",
+            *(len(copies), named, ", ..." if len(copies) > NAMED else ""),
+        )
+        rows = rows.select(kept)
+    return rows, copies
+
+
+def _stored(rows: Dataset | Iterable[Mapping]) -> Iterator[tuple[str, list[str], bytes | memoryview]]:
+    """Id, leads and stored bytes of every row; those of a `Dataset` without copying the signal."""
+    if not isinstance(rows, Dataset):
+        for row in rows:
+            if not isinstance(row["ecg"]["signal"], bytes):
+                raise ValueError(
+                    f"Record {row['record_id']} is decoded; duplicates are found in stored steps. Load with "
+                    "load_ecg(..., decode=False)."
+                )
+            yield row["record_id"], row["ecg"]["leads"], row["ecg"]["signal"]
+        return
+    for batch in rows.select_columns(["record_id", "ecg"]).with_format("arrow").iter(BATCH_SIZE):
+        ecg = batch["ecg"].combine_chunks()
+        ids, leads = batch["record_id"].to_pylist(), ecg.field("leads").to_pylist()
+        for record_id, names, signal in zip(ids, leads, ecg.field("signal"), strict=True):
+            yield record_id, names, memoryview(signal.as_buffer())

@@ -1,0 +1,288 @@
+"""The pretrained and the random encoder side by side: what every setting of the evaluation ends in.
+
+A setting changes what is learnt from, or what is tested on, and asks the protocol `linear` again. Both encoders see
+the same records, draws and noise, so that their difference is paired. Every setting gives entries of one shape, ready
+for JSON, from which one function draws all curves:
+
+`{"setting", "group", "value", "label", "pretrained": {"macro_auroc", "macro_auroc_ci95", "per_class", "C"},
+"random_encoder": {...}, "difference": {"macro_auroc", "ci95", "p_value"}, "num_train_records", "num_test_records",
+"num_test_patients", "excluded"}` and what a setting adds. `group` joins the entries of one line of a plot, `value` is
+a number or a name, `label` says it in words. A regression has `macro_zmae` and `per_target` in place of `macro_auroc`
+and `per_class`: less is better. An entry that cannot be had holds `"refused": reason` in place of the numbers.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import FeatureExtractionMixin, PreTrainedModel
+from transformers.utils import logging
+
+from ..finetune_data import LabelledSplits
+from ..metrics import excluded_labels, macro_auroc, resample_counts, resampled_auroc
+from ..predictions import REGRESSION, Predictions, ProtocolResult
+from ..probes import EmbeddingTable, embed
+from .protocols import FrozenTables, decoded, linear_protocol
+
+logger = logging.get_logger(__name__)
+
+ENCODERS = ("pretrained", "random_encoder")
+
+
+@dataclass(frozen=True)
+class EncoderPair:
+    """Two encoders, the task, and their cached features of it.
+
+    Args:
+        models (`Mapping[str, PreTrainedModel]`): Of the names in `ENCODERS`.
+        feature_extractor ([`EcgFeatureExtractor`]): The input contract of both.
+        splits ([`LabelledSplits`]): The task.
+        tables (`Mapping[str, FrozenTables]`): Features of the unchanged splits, by encoder.
+        batch_size (`int`), device (*optional*): Of embedding.
+        num_resamples (`int`), seed (`int`): Of the bootstrap; the seed also of whatever a setting draws.
+        linear (`Mapping[str, ProtocolResult]`, *optional*): [`linear_protocol`] of `tables`, where it was run already.
+    """
+
+    models: Mapping[str, PreTrainedModel]
+    feature_extractor: FeatureExtractionMixin
+    splits: LabelledSplits
+    tables: Mapping[str, FrozenTables]
+    batch_size: int = 64
+    device: torch.device | str | None = None
+    num_resamples: int = 1000
+    seed: int = 0
+    linear: Mapping[str, ProtocolResult] | None = None
+
+    def __post_init__(self):
+        for by_encoder in (self.models, self.tables, self.linear):
+            if by_encoder is not None:
+                check_encoders(by_encoder)
+
+    @cached_property
+    def clean(self) -> Mapping[str, ProtocolResult]:
+        """The protocol `linear` on the unchanged splits, by encoder."""
+        if self.linear is not None:
+            return self.linear
+        return {encoder: linear_protocol(self.tables[encoder]) for encoder in ENCODERS}
+
+    def on_changed_tests(
+        self,
+        changes: Mapping[Any, Callable[[dict], dict]],
+        feature_extractor: FeatureExtractionMixin | None = None,
+    ) -> dict[Any, dict[str, ProtocolResult]]:
+        """Probes of the unchanged training records, with the `C` of the unchanged validation records, on changed test
+        records: by the key of a change, then by encoder.
+
+        Args:
+            changes (`Mapping[Any, Callable[[dict], dict]]`): Each makes another row of a decoded row.
+            feature_extractor ([`EcgFeatureExtractor`], *optional*): What reads the changed rows, if not the usual one.
+        """
+        found: dict[Any, dict[str, ProtocolResult]] = {key: {} for key in changes}
+        rows = decoded(self.splits.test)
+        for encoder in ENCODERS:
+            tests = {}
+            for key, change in changes.items():
+                logger.info(f"{encoder}: {key}")
+                tests[key] = embed(
+                    self.models[encoder],
+                    feature_extractor or self.feature_extractor,
+                    (change(row) for row in rows),
+                    self.batch_size,
+                    self.device,
+                    progress=False,
+                )
+            for key, result in self._probe(encoder, tests).items():
+                found[key][encoder] = result
+        return found
+
+    def _probe(self, encoder: str, tests: Mapping[Any, EmbeddingTable]) -> dict[Any, ProtocolResult]:
+        """One fit for all test tables: they go through it one after the other, and come apart again."""
+        tables, clean = self.tables[encoder], self.clean[encoder]
+        truth = {key: self.splits.truth_of("test", table.record_ids) for key, table in tests.items()}
+        together = FrozenTables(
+            {**tables.tables, "test": _concatenate(tests.values())},
+            {**tables.truth, "test": np.concatenate(list(truth.values()))},
+            tables.label_names,
+            tables.problem_type,
+        )
+        scores = linear_protocol(together, C=clean.details["C"]).test.scores
+        found, start = {}, 0
+        for key, table in tests.items():
+            part = scores[start : start + len(table)]
+            start += len(table)
+            test = Predictions(part, truth[key], table.record_ids, table.patient_ids)
+            found[key] = ProtocolResult(
+                clean.protocol,
+                clean.label_names,
+                clean.problem_type,
+                clean.train_labels,
+                clean.validation,
+                test,
+                clean.details,
+            )
+        return found
+
+    def entry(
+        self,
+        setting: str,
+        value: Any,
+        label: str,
+        results: Mapping[str, ProtocolResult],
+        group: str | None = None,
+        **facts,
+    ) -> dict[str, Any]:
+        """The entry of one result of each encoder."""
+        judged = judge_pair({e: [results[e]] for e in ENCODERS}, num_resamples=self.num_resamples, seed=self.seed)
+        return make_entry(setting, value, label, judged | facts, group)
+
+
+def make_entry(setting: str, value: Any, label: str, facts: Mapping[str, Any], group: str | None = None) -> dict:
+    return {"setting": setting, "group": group, "value": value, "label": label, **facts}
+
+
+def refused(setting: str, value: Any, label: str, reason: str, group: str | None = None, **facts) -> dict:
+    """The entry of what cannot be had, and why."""
+    logger.warning(f"{setting} {label}: {reason}")
+    return make_entry(setting, value, label, {"refused": reason, **facts}, group)
+
+
+def check_encoders(by_encoder: Mapping[str, Any]) -> None:
+    if set(by_encoder) != set(ENCODERS):
+        raise ValueError(
+            f"Expected the encoders {list(ENCODERS)}, got {list(by_encoder)}. No setting is reported without the "
+            "random encoder: see random_encoder_like."
+        )
+
+
+def judge_pair(
+    results: Mapping[str, Sequence[ProtocolResult]],
+    deviations: np.ndarray | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Means over draws of the training records, with intervals over draws and test patients, paired.
+
+    Of one draw, the numbers are those of [`~ecg_transformers.train.predictions.judge`]. Of several, each resample of
+    the test patients goes with a resample of the draws (both with replacement), so that the interval holds both
+    sources of chance; with few draws it is rather too narrow.
+
+    Args:
+        results (`Mapping[str, Sequence[ProtocolResult]]`): By encoder, one a draw, all on the same test records.
+        deviations (`np.ndarray` of shape `(num_targets,)`, *optional*):
+            Of a regression: what errors are divided by. By default the deviations of each draw's training targets.
+        num_resamples (`int`, *optional*, defaults to 1000), seed (`int`, *optional*, defaults to 0): Of the bootstrap.
+
+    Returns:
+        `dict`: `pretrained`, `random_encoder`, `difference`, counts and `excluded` of an entry. With several draws
+        each encoder has `macro_auroc_sd` (over draws) and `draws`, the value of each.
+    """
+    check_encoders(results)
+    every = [result for encoder in ENCODERS for result in results[encoder]]
+    first, num_draws = every[0], len(results["pretrained"])
+    if any((r.test.record_ids, r.label_names) != (first.test.record_ids, first.label_names) for r in every):
+        raise ValueError("Encoders and draws are compared on the same test records and labels, these differ.")
+    if len(results["random_encoder"]) != num_draws:
+        raise ValueError(f"Expected {num_draws} draws of both encoders, got {len(results['random_encoder'])}.")
+    is_regression = first.problem_type == REGRESSION
+    metric, of_labels = ("macro_zmae", "per_target") if is_regression else ("macro_auroc", "per_class")
+    counts = resample_counts(len(first.test.record_ids), num_resamples, seed, first.test.patients())
+    draw = np.random.default_rng([seed, 1]).integers(num_draws, size=(num_resamples, num_draws))
+    facts: dict[str, Any] = {}
+    values, resampled = {}, {}
+    for encoder in ENCODERS:
+        judged = [
+            _judge_errors(result, counts, deviations) if is_regression else _judge_areas(result, counts)
+            for result in results[encoder]
+        ]
+        values[encoder] = np.array([one.value for one in judged])
+        resampled[encoder] = np.take_along_axis(np.stack([one.resampled for one in judged], axis=1), draw, axis=1)
+        facts[encoder] = {
+            metric: float(values[encoder].mean()),
+            f"{metric}_ci95": _interval(resampled[encoder].mean(axis=1)),
+            of_labels: _means_by_name([one.by_name for one in judged]),
+            "C": [result.details["C"] for result in results[encoder]],
+        }
+        if num_draws > 1:
+            facts[encoder] |= {f"{metric}_sd": float(values[encoder].std(ddof=1)), "draws": values[encoder].tolist()}
+    differences = (resampled["pretrained"] - resampled["random_encoder"]).mean(axis=1)
+    known = differences[~np.isnan(differences)]
+    tail = min((known <= 0).sum(), (known >= 0).sum())
+    facts["difference"] = {
+        metric: float((values["pretrained"] - values["random_encoder"]).mean()),
+        "ci95": _interval(differences),
+        "p_value": float(min(1.0, 2 * (tail + 1) / (len(known) + 1))),
+    }
+    return facts | {
+        "num_train_records": len(first.train_labels),
+        "num_test_records": len(first.test.record_ids),
+        "num_test_patients": len(set(first.test.patients())),
+        "excluded": {} if is_regression else _excluded(results["pretrained"]),
+    }
+
+
+class _Judged(NamedTuple):
+    value: float
+    by_name: dict[str, float]
+    resampled: np.ndarray  # (num_resamples,)
+
+
+def _judge_areas(result: ProtocolResult, counts: np.ndarray) -> _Judged:
+    """Areas under the ROC curve of the labels that training has and the test split can judge, as in `judge`."""
+    excluded = _excluded([result])
+    columns = [column for column, name in enumerate(result.label_names) if name not in excluded]
+    if not columns:
+        raise ValueError(f"No label can be learnt and judged: {excluded}. Give more records.")
+    labels, scores = result.test.labels[:, columns], result.test.scores[:, columns]
+    names = [result.label_names[column] for column in columns]
+    areas = resampled_auroc(labels, scores, counts)
+    kept = ~np.isnan(areas)
+    means = np.where(kept.any(axis=1), np.nansum(areas, axis=1) / np.maximum(kept.sum(axis=1), 1), np.nan)
+    area = macro_auroc(labels, scores, names)
+    return _Judged(area.value, area.per_class, means)
+
+
+def _judge_errors(result: ProtocolResult, counts: np.ndarray, deviations: np.ndarray | None) -> _Judged:
+    """Absolute errors in standard deviations of the training targets."""
+    if deviations is None:
+        deviations = result.train_labels.std(axis=0)
+    errors = np.abs(result.test.scores - result.test.labels) / deviations
+    means = errors.mean(axis=1)
+    by_name = dict(zip(result.label_names, errors.mean(axis=0).tolist(), strict=True))
+    return _Judged(float(means.mean()), by_name, counts @ means / counts.sum(axis=1))
+
+
+def _excluded(results: Sequence[ProtocolResult]) -> dict[str, str]:
+    """Labels that no draw can teach, or that the test split cannot judge, named as `judge` does."""
+    in_draws = [excluded_labels(result.train_labels, result.label_names) for result in results]
+    reasons = {
+        name: f"training set: {in_draws[0][name]}"
+        for name in results[0].label_names
+        if all(name in reasons for reasons in in_draws)
+    }
+    judged = excluded_labels(results[0].test.labels, results[0].label_names)
+    return reasons | {name: why for name, why in judged.items() if name not in reasons}
+
+
+def _means_by_name(by_name: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each name, the mean over the draws that have it."""
+    names = dict.fromkeys(name for values in by_name for name in values)
+    return {name: float(np.mean([values[name] for values in by_name if name in values])) for name in names}
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    values = values[~np.isnan(values)]
+    if not len(values):
+        raise ValueError("No bootstrap resample could be judged. Test on more records.")
+    return np.percentile(values, (2.5, 97.5)).tolist()
+
+
+def _concatenate(tables: Iterable[EmbeddingTable]) -> EmbeddingTable:
+    tables = list(tables)
+    columns = ("record_ids", "patient_ids", "labels", "folds")
+    return EmbeddingTable(
+        np.concatenate([table.features for table in tables]),
+        *(sum((vars(table)[name] for table in tables), []) for name in columns),
+    )

@@ -1,0 +1,66 @@
+"""The protocol `finetuned`: all weights are trained on the labels, from the pretrained and from a random encoder.
+
+The random encoder's row is training from scratch: the same architecture, recipe, data and number of looks at the
+validation split.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from ..finetune import FINETUNE_PRESETS, build_finetuning
+from ..finetune_data import LabelledSplits
+from ..predictions import ProtocolResult
+from ..pretrain import read_config, train_and_save
+from ..supervised import predict
+
+logger = logging.get_logger(__name__)
+
+
+def finetuned_protocol(
+    model: PreTrainedModel,
+    feature_extractor,
+    splits: LabelledSplits,
+    output_dir: Path,
+    config: str = "finetune",
+    settings: Mapping | None = None,
+    seed: int = 0,
+) -> ProtocolResult:
+    """Fine-tunes an encoder with the stock Trainer and a preset of `ecg-transformers finetune`.
+
+    Args:
+        model ([`PreTrainedModel`]): The encoder to start from; it is saved to `output_dir / "encoder"` first.
+        output_dir (`Path`): Where the classifier goes.
+        config (`str`, *optional*, defaults to `"finetune"`): Preset or YAML file.
+        settings (`Mapping`, *optional*): What differs from it.
+        seed (`int`, *optional*, defaults to 0): Of the head and the order of the records.
+    """
+    encoder = Path(output_dir) / "encoder"
+    model.save_pretrained(encoder)
+    feature_extractor.save_pretrained(encoder)
+    chosen = read_config(config, FINETUNE_PRESETS) | dict(settings or {})
+    trainer = build_finetuning(str(encoder), splits, chosen | {"output_dir": str(output_dir), "seed": seed})
+    started = time.monotonic()
+    train_and_save(trainer)
+    found, left_out = {}, {}
+    for split in ("validation", "test"):
+        rows = vars(splits)[split]
+        found[split] = predict(
+            trainer.model, trainer.processing_class, rows, splits.label_names, trainer.args.eval_batch_size, left_out
+        )
+    for record_id, reason in left_out.items():
+        logger.warning(f"Record {record_id} cannot become input and is not judged: {reason}")
+    details = {
+        "config": config,
+        "learning_rate": trainer.args.learning_rate,
+        "steps": trainer.state.global_step,
+        "best_step": trainer.state.best_global_step,
+        "seed": seed,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return ProtocolResult(
+        "finetuned", splits.label_names, splits.problem_type, splits.truth_of("train"), **found, details=details
+    )

@@ -1,0 +1,163 @@
+"""Training a head of logits by gradient steps on cached inputs: what `attentive` and the published linear forms share.
+
+Order and initial weights come from generators of a seed; the global generators are never touched.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..metrics import excluded_labels, macro_auroc
+from ..predictions import PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
+
+
+class HeadTask:
+    """What the logits of a head learn, and what they say.
+
+    Args:
+        train_truth (`np.ndarray` of shape `(num_train_records, num_labels)`):
+            0 or 1, or the targets of a regression, which are standardised by their mean and deviation for the loss.
+        label_names (`Sequence[str]`), problem_type (`str`): Of the task.
+    """
+
+    def __init__(self, train_truth: np.ndarray, label_names: Sequence[str], problem_type: str):
+        if problem_type not in PROBLEM_TYPES:
+            raise ValueError(f"Expected problem_type of {list(PROBLEM_TYPES)}, got {problem_type!r}.")
+        self.label_names, self.problem_type = tuple(label_names), problem_type
+        self.centre = self.scale = None
+        if problem_type == REGRESSION:
+            self.centre, self.scale = train_truth.mean(axis=0), train_truth.std(axis=0)
+            if not (self.scale > 0).all():
+                constant = [name for name, scale in zip(label_names, self.scale, strict=True) if not scale > 0]
+                raise ValueError(
+                    f"The targets {constant} are the same in every training record, or not finite: nothing can be "
+                    "learnt. Leave them out."
+                )
+        else:
+            unlearnt = excluded_labels(train_truth, label_names)
+            self.learnt = [column for column, name in enumerate(label_names) if name not in unlearnt]
+            if not self.learnt:
+                raise ValueError(f"No label can be learnt: {unlearnt}. Train on more records.")
+
+    def targets(self, truth: np.ndarray) -> torch.Tensor:
+        """Truth as the loss takes it: `(num_records,)` class numbers of a single-label task, else
+        `(num_records, num_labels)` floats."""
+        if self.problem_type == SINGLE_LABEL:
+            return torch.from_numpy(truth.argmax(axis=1))
+        if self.problem_type == REGRESSION:
+            truth = (truth - self.centre) / self.scale
+        return torch.from_numpy(np.asarray(truth, dtype=np.float32))
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Binary cross-entropy, cross-entropy or mean squared error, the mean over records and labels."""
+        if self.problem_type == SINGLE_LABEL:
+            return nn.functional.cross_entropy(logits, targets)
+        if self.problem_type == REGRESSION:
+            return nn.functional.mse_loss(logits, targets)
+        return nn.functional.binary_cross_entropy_with_logits(logits, targets)
+
+    def scores(self, logits: torch.Tensor) -> np.ndarray:
+        """Probabilities, or values in the unit of the target, float64 `(num_records, num_labels)`."""
+        logits = logits.detach().double().cpu()
+        if self.problem_type == REGRESSION:
+            return logits.numpy() * self.scale + self.centre
+        return (logits.softmax(dim=-1) if self.problem_type == SINGLE_LABEL else logits.sigmoid()).numpy()
+
+    def quality(self, scores: np.ndarray, truth: np.ndarray) -> float:
+        """How good scores are, higher is better: macro AUROC of the labels that training has; of a regression minus
+        the mean absolute error in deviations of the training targets."""
+        if self.problem_type == REGRESSION:
+            return -float((np.abs(scores - truth) / self.scale).mean())
+        names = [self.label_names[column] for column in self.learnt]
+        return macro_auroc(truth[:, self.learnt], scores[:, self.learnt], names).value
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """How a training ended: `steps` that were done, `best_step` whose weights the head has, its `quality` on the
+    validation split (`None` where nothing was selected)."""
+
+    steps: int
+    best_step: int
+    quality: float | None
+
+
+def train_head(
+    head: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    learning_rate: Callable[[int], float],
+    batches: Iterable,
+    num_steps: int,
+    loss_of: Callable[..., torch.Tensor],
+    look: Callable[[], float] | None = None,
+    look_every: int = 1,
+    patience: int | None = None,
+    gradient_clip: float | None = None,
+) -> TrainedHead:
+    """Trains a head in place.
+
+    Args:
+        head (`nn.Module`): Whose parameters `optimizer` has.
+        learning_rate (`Callable[[int], float]`): Of a step, numbered from 0.
+        batches (`Iterable`): At least `num_steps` of them.
+        loss_of (`Callable`): The loss of a batch.
+        look (`Callable[[], float]`, *optional*):
+            Quality on the validation split, every `look_every` steps and after the last. The head ends with the
+            weights of the best look (the first of equals); without it, with the last ones.
+        patience (`int`, *optional*): Looks without a gain after which the training stops.
+        gradient_clip (`float`, *optional*): Largest norm of the gradient.
+
+    Raises:
+        ValueError: for a loss that is not finite.
+    """
+    best, best_step, best_weights, looks_without_gain, step = -math.inf, 0, None, 0, 0
+    for step, batch in zip(range(1, num_steps + 1), batches, strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step - 1)
+        loss = loss_of(batch)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"The loss of step {step} is {loss.item()}. Lower the learning rate, or check the targets."
+            )
+        optimizer.zero_grad()
+        loss.backward()
+        if gradient_clip is not None:
+            nn.utils.clip_grad_norm_(head.parameters(), gradient_clip)
+        optimizer.step()
+        if look is None or (step % look_every and step != num_steps):
+            continue
+        quality = look()
+        looks_without_gain += 1
+        if quality > best:
+            best, best_step, looks_without_gain = quality, step, 0
+            best_weights = {name: value.detach().clone() for name, value in head.state_dict().items()}
+        if patience is not None and looks_without_gain >= patience:
+            break
+    if look is None:
+        return TrainedHead(step, step, None)
+    head.load_state_dict(best_weights)
+    return TrainedHead(step, best_step, best)
+
+
+def shuffled_batches(
+    num_records: int, batch_size: int, generator: torch.Generator, drop_last: bool
+) -> Iterator[torch.Tensor]:
+    """Numbers of the records of each batch, without an end: every record once an epoch, in a new order each time.
+
+    Batches are never larger than the set. With `drop_last`, what remains of an epoch is left out.
+    """
+    batch_size = min(batch_size, num_records)
+    while True:
+        order = torch.randperm(num_records, generator=generator)
+        end = num_records - num_records % batch_size if drop_last else num_records
+        yield from order[:end].split(batch_size)
+
+
+def batches_an_epoch(num_records: int, batch_size: int, drop_last: bool) -> int:
+    """How many batches of [`shuffled_batches`] are an epoch."""
+    batch_size = min(batch_size, num_records)
+    return num_records // batch_size if drop_last else math.ceil(num_records / batch_size)

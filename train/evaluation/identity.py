@@ -1,0 +1,308 @@
+"""Identity matching: does an encoder find the other recordings of the same person?
+
+Two recordings of a person share anatomy and electrode habits and differ in all that changes between two visits.
+Frozen features find them by similarity alone; nothing is trained. Each record of a person who has another is a query,
+all other records are the gallery. Exact copies of a recording are no find: of each, the first alone takes part.
+
+A random encoder finds many people too, since what it keeps of amplitudes and axis is personal: [`compare_identity`]
+always measures both, by the same resamples of people.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.spatial.distance import cdist
+from sklearn.preprocessing import StandardScaler
+from transformers import FeatureExtractionMixin, PreTrainedModel
+
+from ..metrics import resample_counts
+from ..probes import embed, random_encoder_like
+from .duplicates import find_duplicates
+
+METRICS = ("cosine", "euclidean")
+RANKS = (1, 5, 10)
+PROTOCOL = "identity"
+SCORES = (*(f"recall_at_{rank}" for rank in RANKS), "mean_reciprocal_rank", "mean_average_precision", "pair_auroc")
+QUERIES_AT_ONCE = 256  # bounds memory to about 256 x records x 24 bytes, and the similarities themselves
+
+
+@dataclass(frozen=True)
+class IdentityMatches:
+    """What each query found. `values[:, i]` is score `SCORES[i]`; the AUROC counts by pairs, the others by queries.
+
+    Args:
+        queries (`list[str]`), patients (`list[str]`): Records that were searched for, and whom they belong to.
+        values (`np.ndarray` of shape `(num_queries, 6)`): Mean of the score over the query, or over its same pairs.
+        num_pairs (`np.ndarray` of shape `(num_queries,)`): Other records of the same patient.
+        chance (`dict[str, float]`): Expectation of each score for a gallery in random order, exact.
+        num_records (`int`): Of the set, without copies.
+        num_copies (`int`): Exact copies that took no part.
+    """
+
+    queries: list[str]
+    patients: list[str]
+    values: np.ndarray
+    num_pairs: np.ndarray
+    chance: dict[str, float]
+    num_records: int
+    num_copies: int
+
+    def weights(self) -> np.ndarray:
+        """How much each query counts in each score, `(num_queries, 6)`."""
+        weights = np.ones_like(self.values)
+        weights[:, SCORES.index("pair_auroc")] = self.num_pairs
+        return weights
+
+    def means(self) -> np.ndarray:
+        return np.average(self.values, axis=0, weights=self.weights())
+
+    def resampled(self, num_resamples: int, seed: int) -> np.ndarray:
+        """The scores `(num_resamples, 6)` of resamples of the searched people; the gallery stays as it is, because a
+        person drawn twice would find herself at distance 0."""
+        counts = resample_counts(len(self.queries), num_resamples, seed, self.patients)
+        weights = self.weights()
+        return (counts @ (weights * self.values)) / (counts @ weights)
+
+    def summary(self, num_resamples: int = 1000, seed: int = 0) -> dict:
+        """The numbers of [`identity_scores`], ready for JSON."""
+        low, high = np.percentile(self.resampled(num_resamples, seed), (2.5, 97.5), axis=0)
+        result = {}
+        for column, (name, value) in enumerate(zip(SCORES, self.means(), strict=True)):
+            result[name] = float(value)
+            result[f"{name}_ci95"] = [float(low[column]), float(high[column])]
+        return result | {
+            "chance": dict(self.chance),
+            "num_queries": len(self.queries),
+            "num_query_patients": len(set(self.patients)),
+            "num_gallery_records": self.num_records - 1,
+            "num_same_pairs": int(self.num_pairs.sum()) // 2,
+            "num_copies_left_out": self.num_copies,
+        }
+
+
+def match_identities(
+    features: np.ndarray,
+    patients: Sequence[str | None],
+    record_ids: Sequence[str],
+    metric: str = "cosine",
+    *,
+    train_features: np.ndarray | None,
+    duplicates: Iterable[Sequence[str]] = (),
+) -> IdentityMatches:
+    """Searches every record of a patient with several among all others. Arguments as in [`identity_scores`]."""
+    features = np.asarray(features, dtype=np.float64)
+    if metric not in METRICS:
+        raise ValueError(f"Unknown metric {metric!r}. Choose from {list(METRICS)}.")
+    if features.ndim != 2 or not len(features) == len(patients) == len(record_ids):
+        raise ValueError(
+            f"Expected features (num_records, hidden_size) with a patient and an id each, got {features.shape}, "
+            f"{len(patients)} patients and {len(record_ids)} ids."
+        )
+    if not np.isfinite(features).all():
+        raise ValueError("The features hold NaN or infinite values. Check the encoder.")
+    if train_features is not None:
+        features = StandardScaler().fit(np.asarray(train_features, dtype=np.float64)).transform(features)
+    copies = set()
+    for group in duplicates:
+        copies.update([record_id for record_id in record_ids if record_id in set(group)][1:])
+    kept = [row for row, record_id in enumerate(record_ids) if record_id not in copies]
+    features, ids = features[kept], [record_ids[row] for row in kept]
+    people = np.array([f"record {record_ids[row]}" if patients[row] is None else str(patients[row]) for row in kept])
+    _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
+    queries = np.flatnonzero(counts[person] > 1)
+    if not len(queries) or len(counts) < 2:
+        raise ValueError(
+            f"Identity matching needs a patient with two recordings and another patient, got {len(ids)} different "
+            f"recordings of {len(counts)} patients. Use a set with follow-up recordings, and their patient ids."
+        )
+    num_pairs = counts[person[queries]] - 1
+    similarity = _similarity(features, queries, metric)
+    same = person[queries][:, None] == person[None, :]
+    same[np.arange(len(queries)), queries] = False
+    background = np.sort(similarity[person[queries][:, None] != person[None, :]])
+    values = np.empty((len(queries), len(SCORES)))
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        rows = slice(start, start + QUERIES_AT_ONCE)
+        values[rows] = _scores_of_queries(similarity[rows], same[rows], queries[rows], background)
+    return IdentityMatches(
+        queries=[ids[row] for row in queries],
+        patients=people[queries].tolist(),
+        values=values,
+        num_pairs=num_pairs,
+        chance=chance_scores(len(ids) - 1, num_pairs),
+        num_records=len(ids),
+        num_copies=len(record_ids) - len(ids),
+    )
+
+
+def identity_scores(
+    features: np.ndarray,
+    patients: Sequence[str | None],
+    record_ids: Sequence[str],
+    metric: str = "cosine",
+    *,
+    train_features: np.ndarray | None,
+    duplicates: Iterable[Sequence[str]] = (),
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict:
+    """How well frozen features find the other recordings of the same person.
+
+    A record as similar as another patient's ranks behind it, so that features without content find nobody.
+
+    Args:
+        features (`np.ndarray` of shape `(num_records, hidden_size)`): Frozen features, finite.
+        patients (`Sequence[str | None]`): Patient of each record; one without is a person of its own.
+        record_ids (`Sequence[str]`): Names of the records.
+        metric (`str`, *optional*, defaults to `"cosine"`): Similarity; or `"euclidean"`.
+        train_features (`np.ndarray` of shape `(num_train, hidden_size)`, *optional*):
+            By whose mean and deviation the features are standardised; `None` takes them as they are. Must be said.
+        duplicates (`Iterable[Sequence[str]]`, *optional*):
+            Groups of ids of the same recording ([`find_duplicates`]); the first of each takes part.
+        num_resamples (`int`, *optional*, defaults to 1000): Bootstrap resamples, of the patients of the queries.
+        seed (`int`, *optional*, defaults to 0): Seed of the resamples.
+
+    Returns:
+        `dict`, ready for JSON, each score with its `_ci95` and, under `chance`, with what a random order gives:
+
+        - `recall_at_1`, `_5`, `_10`: share of the queries with a record of the same patient among the first k.
+        - `mean_reciprocal_rank`: of the first such record.
+        - `mean_average_precision`: over all such records.
+        - `pair_auroc`: probability that a pair of recordings of one patient is more similar than one of two (pairs of
+          a query and a gallery record, ties one half).
+        - `num_queries`, `num_query_patients`, `num_gallery_records`, `num_same_pairs`, `num_copies_left_out`.
+
+    Raises:
+        ValueError: for features that are not finite, or a set in which nobody has two different recordings.
+    """
+    matches = match_identities(
+        features, patients, record_ids, metric, train_features=train_features, duplicates=duplicates
+    )
+    return matches.summary(num_resamples, seed)
+
+
+def compare_identity(
+    model: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    rows: Dataset,
+    train_rows: Dataset | None = None,
+    metric: str = "cosine",
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    num_resamples: int = 1000,
+    progress: bool = True,
+) -> dict:
+    """Identity matching by an encoder and by a random one of the same configuration.
+
+    Args:
+        model ([`PreTrainedModel`]), feature_extractor ([`EcgFeatureExtractor`]): As in [`embed`].
+        rows (`Dataset`): Recordings that are searched, rows of [`load_ecg`]; exact copies are found and left out.
+        train_rows (`Dataset`, *optional*): By whose features all are standardised; by default none are.
+        metric, seed, num_resamples: As in [`identity_scores`]; `seed` gives the random encoder its weights too.
+        batch_size, device, progress: As in [`embed`].
+
+    Returns:
+        `dict` for `metrics.json`: `random_encoder.identity` and `pretrained.identity` as [`identity_scores`] writes
+        them, and `difference.identity` with `recall_at_1` (pretrained minus random), `ci95` and `p_value` of a paired
+        bootstrap over patients.
+    """
+    duplicates = find_duplicates(rows)
+    matches = {}
+    for name, encoder in (("random_encoder", random_encoder_like(model, seed)), ("pretrained", model)):
+        tables = [
+            None if dataset is None else embed(encoder, feature_extractor, dataset, batch_size, device, progress)
+            for dataset in (rows, train_rows)
+        ]
+        matches[name] = match_identities(
+            *(tables[0].features, tables[0].patient_ids, tables[0].record_ids, metric),
+            train_features=None if tables[1] is None else tables[1].features,
+            duplicates=duplicates,
+        )
+    return compare_matches(**matches, num_resamples=num_resamples, seed=seed)
+
+
+def compare_matches(
+    random_encoder: IdentityMatches, pretrained: IdentityMatches, num_resamples: int = 1000, seed: int = 0
+) -> dict:
+    """Two encoders on the same queries, in the form of [`compare_identity`].
+
+    Raises:
+        ValueError: if the queries are not the same.
+    """
+    if (random_encoder.queries, random_encoder.num_records) != (pretrained.queries, pretrained.num_records):
+        raise ValueError("The two encoders searched other records. Compare them on the same set.")
+    column = SCORES.index("recall_at_1")
+    arrays = [matches.resampled(num_resamples, seed)[:, column] for matches in (pretrained, random_encoder)]
+    differences = arrays[0] - arrays[1]
+    tail = min((differences <= 0).sum(), (differences >= 0).sum())
+    difference = {
+        "recall_at_1": float(pretrained.means()[column] - random_encoder.means()[column]),
+        "ci95": [float(bound) for bound in np.percentile(differences, (2.5, 97.5))],
+        "p_value": float(min(1.0, 2 * (tail + 1) / (num_resamples + 1))),
+    }
+    return {
+        "random_encoder": {PROTOCOL: random_encoder.summary(num_resamples, seed)},
+        "pretrained": {PROTOCOL: pretrained.summary(num_resamples, seed)},
+        "difference": {PROTOCOL: difference},
+    }
+
+
+def chance_scores(gallery_size: int, num_relevant: np.ndarray) -> dict[str, float]:
+    """The expectation of each score over all orders of the gallery, exact.
+
+    Args:
+        gallery_size (`int`): Records that a query is compared with.
+        num_relevant (`np.ndarray` of shape `(num_queries,)`): How many of these are of the same patient, at least 1.
+    """
+    positions = np.arange(1, gallery_size + 1)
+    by_count = {}
+    for relevant in np.unique(num_relevant):
+        # that none of the first i is relevant: C(gallery - i, relevant) / C(gallery, relevant)
+        factors = 1 - relevant / (gallery_size - np.arange(gallery_size))
+        none_before = np.concatenate([[1.0], np.cumprod(np.maximum(factors, 0))])
+        first_here = none_before[:-1] - none_before[1:]
+        density = (relevant - 1) / (gallery_size - 1) if gallery_size > 1 else 0.0
+        by_count[relevant] = [
+            *(1 - none_before[min(rank, gallery_size)] for rank in RANKS),
+            (first_here / positions).sum(),
+            ((1 + (positions - 1) * density) / positions).mean(),
+            0.5,
+        ]
+    means = np.mean([by_count[relevant] for relevant in num_relevant], axis=0)
+    return {name: float(value) for name, value in zip(SCORES, means, strict=True)}
+
+
+def _similarity(features: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarray:
+    """`(num_queries, num_records)`, higher is more similar; equal features are equally similar, to the last bit."""
+    if metric == "euclidean":
+        return -cdist(features[queries], features)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    directions = features / np.where(lengths > 0, lengths, 1)
+    return np.round(directions[queries] @ directions.T, 12)
+
+
+def _scores_of_queries(
+    similarity: np.ndarray, same: np.ndarray, queries: np.ndarray, background: np.ndarray
+) -> np.ndarray:
+    """The scores `(num_queries, 6)` of some queries; `background` are the similarities of all different pairs."""
+    similarity = similarity.copy()
+    similarity[np.arange(len(queries)), queries] = -np.inf  # last: the query itself
+    # of equal similarities, other patients come first
+    order = np.lexsort((same, -similarity), axis=1)[:, :-1]
+    found = np.take_along_axis(same, order, axis=1)
+    ranks = np.arange(1, found.shape[1] + 1)
+    first = found.argmax(axis=1) + 1
+    precision = np.cumsum(found, axis=1) / ranks
+    below = np.searchsorted(background, similarity, side="left") + np.searchsorted(background, similarity, "right")
+    return np.column_stack(
+        [
+            *(first <= rank for rank in RANKS),
+            1 / first,
+            (precision * found).sum(axis=1) / found.sum(axis=1),
+            np.where(same, below, 0).sum(axis=1) / (2 * len(background)) / same.sum(axis=1),
+        ]
+    )

@@ -1,0 +1,159 @@
+"""What is left in noise: test records with noise of the MIT-BIH Noise Stress Test Database at fixed ratios.
+
+The probe is learnt and chosen on clean records. To each test record a stretch of half an hour of real noise is added:
+baseline wander, electrode motion or muscle artefact (Moody et al., Computers in Cardiology 1984;11:381).
+
+The signal-to-noise ratio is the plain ratio of powers, 10 log10(variance of the recording / variance of the noise),
+over the whole recording. The database's own program `nst` takes an eighth of the squared peak-to-peak amplitude of the
+QRS complexes for the power of the signal, which is larger, so that its noise is stronger at the same decibels: see
+[`SNRS_DB`]. A ratio of powers needs no beats and no unit: dimensionless recordings are treated alike.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.signal import resample_poly
+
+from ecg_transformers.data.collators import sample_id
+from ecg_transformers.data.corpora.nstdb import NOISES, NSTDB
+from ecg_transformers.data.formats.wfdb_reader import read_record
+from ecg_transformers.modeling.leads import LIMB_LEADS, limb_lead_matrix, without_placement
+
+from .encoder_pair import EncoderPair
+from .resampling import rate_ratio
+
+SNRS_DB = (24, 18, 12, 6, 0, -6)
+"""The numbers of the database, by our measure. With the signal's power by QRS amplitude, as in `nst`, the same noise
+would be called about 7 dB more (4 to 9; measured on the carried recordings of PTB-XL): -6 dB here is about 1 dB there.
+"""
+
+
+class NoiseRecordings:
+    """The noise recordings of the database, at any rate.
+
+    Args:
+        data_dir (`str` or `Path`): Folder of the database: `bw`, `em` and `ma`, `.hea` and `.dat`.
+
+    Raises:
+        ValueError: where a recording is missing, with where to get it.
+    """
+
+    def __init__(self, data_dir: str | Path | None):
+        if data_dir is None:
+            raise ValueError(f"Noise needs the folder of the noise recordings, nstdb_dir. {NSTDB.where_to_get()}")
+        folder = Path(data_dir).expanduser()
+        missing = [kind for kind in NOISES if not (folder / f"{kind}.hea").is_file()]
+        if missing:
+            raise ValueError(f"The folder {folder} has no noise recordings {missing}. {NSTDB.where_to_get()}")
+        self._records = {kind: read_record(folder / kind)[0] for kind in NOISES}
+        self.at_rate = lru_cache(maxsize=3 * len(NOISES))(self._at_rate)
+
+    def _at_rate(self, kind: str, sampling_rate: float) -> np.ndarray:
+        """float64 `(2, num_samples)` in mV, without its first and last second, where resampling has an edge."""
+        record = self._records[kind]
+        up, down = rate_ratio(record.sampling_rate, sampling_rate)
+        noise = resample_poly(record.to_millivolts().astype(np.float64), up, down, axis=1)
+        edge = int(np.ceil(sampling_rate))
+        return noise[:, edge:-edge]
+
+
+def add_noise(
+    signal: np.ndarray, leads: Sequence[str], noise: np.ndarray, snr_db: float, generator: np.random.Generator
+) -> np.ndarray:
+    """A recording with noise.
+
+    The two channels of one stretch of noise are the noise of I and II; the other limb leads get what follows from
+    these (Einthoven, Goldberger), so that the six stay consistent. All six share one factor: the ratio holds for the
+    sum of their powers, not for each. Every other channel has a stretch of its own, of a channel drawn by lot, and a
+    factor of its own. Stretches have mean 0. Missing samples stay missing.
+
+    Args:
+        signal (`np.ndarray` of shape `(num_leads, num_samples)`): In any unit; NaN marks missing samples.
+        leads (`Sequence[str]`): Names of the rows.
+        noise (`np.ndarray` of shape `(2, num_noise_samples)`): At the rate of the signal.
+        snr_db (`float`): Variance of the signal over variance of the noise, in dB. A flat lead gets no noise.
+        generator (`np.random.Generator`): Draws the stretches, the same for all `snr_db`.
+
+    Returns:
+        float32 `(num_leads, num_samples)`.
+
+    Raises:
+        ValueError: if the recording is longer than the noise.
+    """
+    num_samples = signal.shape[1]
+    if num_samples > noise.shape[1]:
+        raise ValueError(
+            f"The recording has {num_samples} samples, the noise at its rate {noise.shape[1]}: noise is not repeated. "
+            "Cut the recordings into shorter ones."
+        )
+
+    def stretch() -> np.ndarray:
+        start = generator.integers(noise.shape[1] - num_samples + 1)
+        part = noise[:, start : start + num_samples]
+        return part - part.mean(axis=1, keepdims=True)
+
+    names = [without_placement(lead) for lead in leads]
+    limb_rows = [row for row, name in enumerate(names) if name in LIMB_LEADS]
+    added = np.zeros(signal.shape)
+    groups = [[row] for row in range(len(names)) if row not in limb_rows]
+    if limb_rows:
+        added[limb_rows] = limb_lead_matrix([names[row] for row in limb_rows])[:, :2] @ stretch()
+    for (row,) in groups:
+        added[row] = stretch()[generator.integers(len(noise))]
+    for rows in [limb_rows, *groups] if limb_rows else groups:
+        power = sum(_variance(signal[row]) for row in rows)
+        of_noise = added[rows].var(axis=1).sum()
+        if power > 0 and of_noise == 0:
+            raise ValueError("The noise stands still for as long as the recording lasts: no factor makes it louder.")
+        added[rows] *= np.sqrt(power / of_noise / 10 ** (snr_db / 10)) if power > 0 else 0.0
+    return (signal + added).astype(np.float32)
+
+
+def noisy_row(row: dict, recordings: NoiseRecordings, kind: str, snr_db: float, seed: int) -> dict:
+    """A decoded row with noise; the stretches depend on the seed, the kind and the id of the record alone."""
+    ecg = row["ecg"]
+    key = [seed, list(NOISES).index(kind), sample_id(row["record_id"])]
+    noise = recordings.at_rate(kind, float(ecg["sampling_rate"]))
+    signal = add_noise(ecg["signal"], ecg["leads"], noise, snr_db, np.random.default_rng(key))
+    return row | {"ecg": ecg | {"signal": signal}}
+
+
+def noise_scores(
+    pair: EncoderPair,
+    nstdb_dir: str | Path | None,
+    kinds: Sequence[str] = tuple(NOISES),
+    snrs_db: Sequence[float] = SNRS_DB,
+) -> list[dict[str, Any]]:
+    """The protocol `linear`, learnt from clean records, on test records with noise.
+
+    Args:
+        pair ([`EncoderPair`]): Encoders, task, cached features.
+        nstdb_dir (`str` or `Path`): Folder of the noise database.
+        kinds (`Sequence[str]`): Of `bw`, `em`, `ma`; the `group` of the entries.
+        snrs_db (`Sequence[float]`): In dB; the `value` of the entries.
+
+    Returns:
+        `list[dict]`: an entry of setting `noise` for clean records (`value` `"clean"`), then one a kind and ratio.
+
+    Raises:
+        ValueError: where the noise recordings are missing, with where to get them.
+    """
+    recordings = NoiseRecordings(nstdb_dir)
+    changes = {
+        (kind, snr_db): lambda row, kind=kind, snr_db=snr_db: noisy_row(row, recordings, kind, snr_db, pair.seed)
+        for kind in kinds
+        for snr_db in snrs_db
+    }
+    entries = [pair.entry("noise", "clean", "no noise added", pair.clean)]
+    for (kind, snr_db), results in pair.on_changed_tests(changes).items():
+        label = f"{NOISES[kind]}, {snr_db:g} dB"
+        entries.append(pair.entry("noise", snr_db, label, results, group=kind))
+    return entries
+
+
+def _variance(lead: np.ndarray) -> float:
+    finite = lead[np.isfinite(lead)].astype(np.float64)
+    return float(finite.var()) if len(finite) else 0.0

@@ -1,0 +1,204 @@
+"""The protocols that need nothing but cached features: `linear` and `knn`.
+
+Every record is embedded once; what is fitted sees the training split, what is chosen the validation split, and the
+test split is scored once, with that.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+from transformers import FeatureExtractionMixin, PreTrainedModel
+
+from ..finetune_data import LabelledSplits
+from ..metrics import excluded_labels, macro_auroc
+from ..neighbours import knn_scores
+from ..predictions import REGRESSION, SINGLE_LABEL, Predictions, ProtocolResult
+from ..probes import C_GRID, EmbeddingTable, embed, refuse_shared_patients
+
+K_GRID = (5, 10, 20, 50, 100)
+
+
+@dataclass(frozen=True)
+class FrozenTables:
+    """Cached features of the three splits with their truth.
+
+    Args:
+        tables (`Mapping[str, EmbeddingTable]`): Of `train`, `validation` and `test`, without a common patient.
+        truth (`Mapping[str, np.ndarray]`):
+            Of each split, `(num_records, num_labels)`: 0 or 1, or the targets of a regression.
+        label_names (`tuple[str, ...]`), problem_type (`str`): Of the task.
+    """
+
+    tables: Mapping[str, EmbeddingTable]
+    truth: Mapping[str, np.ndarray]
+    label_names: tuple[str, ...]
+    problem_type: str
+
+    def __post_init__(self):
+        refuse_shared_patients(dict(self.tables))
+
+    def standardised(self) -> dict[str, np.ndarray]:
+        """Features of each split, centred and scaled by those of the training split."""
+        scaler = StandardScaler().fit(self.tables["train"].features)
+        return {split: scaler.transform(table.features) for split, table in self.tables.items()}
+
+    def predictions(self, split: str, scores: np.ndarray) -> Predictions:
+        table = self.tables[split]
+        return Predictions(scores, self.truth[split], table.record_ids, table.patient_ids)
+
+    def result(self, protocol: str, scores: Mapping[str, np.ndarray], details: dict) -> ProtocolResult:
+        """What a protocol found, from its scores of `validation` and `test`."""
+        return ProtocolResult(
+            protocol,
+            self.label_names,
+            self.problem_type,
+            self.truth["train"],
+            self.predictions("validation", scores["validation"]),
+            self.predictions("test", scores["test"]),
+            details,
+        )
+
+    def take_train(self, rows: Sequence[int]) -> "FrozenTables":
+        """The same with a part of the training records, by their numbers."""
+        rows = list(rows)
+        return FrozenTables(
+            dict(self.tables) | {"train": self.tables["train"].take(rows)},
+            dict(self.truth) | {"train": self.truth["train"][rows]},
+            self.label_names,
+            self.problem_type,
+        )
+
+
+def embed_splits(
+    model: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    splits: LabelledSplits,
+    batch_size: int = 64,
+    change: Callable[[str, dict], dict] | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> FrozenTables:
+    """Features of every record of a task.
+
+    Args:
+        change (`Callable[[str, dict], dict]`, *optional*):
+            Makes another row of a split's name and a decoded row, for instance one with fewer leads.
+        The other arguments are those of [`~ecg_transformers.train.probes.embed`].
+    """
+    tables, truth = {}, {}
+    for split, rows in splits.items():
+        changed: Iterable[dict] = rows if change is None else _Changed(rows, split, change)
+        tables[split] = embed(model, feature_extractor, changed, batch_size, device, progress)
+        truth[split] = splits.truth_of(split, tables[split].record_ids)
+    return FrozenTables(tables, truth, splits.label_names, splits.problem_type)
+
+
+class _Changed:
+    """Decoded rows of a split, each changed as it is read."""
+
+    def __init__(self, rows, split: str, change: Callable[[str, dict], dict]):
+        self.rows, self.split, self.change = decoded(rows), split, change
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self):
+        return (self.change(self.split, row) for row in self.rows)
+
+
+def decoded(rows):
+    """Stored rows of [`load_ecg`] with float signals in mV."""
+    from ecg_transformers.data import Ecg
+
+    return rows.cast_column("ecg", Ecg())
+
+
+def linear_protocol(tables: FrozenTables, C: float | None = None, C_grid: Sequence[float] = C_GRID) -> ProtocolResult:
+    """A linear model on standardised frozen features: logistic regressions, for a regression ridge.
+
+    Args:
+        tables ([`FrozenTables`]): Cached features.
+        C (`float`, *optional*):
+            Inverse strength of the L2 penalty (ridge: `alpha = 1 / C`). By default the one of `C_grid` that does best
+            on the validation split; the strongest penalty of equals.
+    """
+    features = tables.standardised()
+    candidates = (C,) if C is not None else tuple(sorted(C_grid))
+    found = {}
+    for candidate in candidates:
+        fit = _fit(features["train"], tables.truth["train"], tables.problem_type, candidate)
+        found[candidate] = fit, fit(features["validation"])
+    best = candidates[0] if C is not None else _best({c: scores for c, (_, scores) in found.items()}, tables)
+    fit, on_validation = found[best]
+    return tables.result("linear", {"validation": on_validation, "test": fit(features["test"])}, {"C": best})
+
+
+def knn_protocol(
+    tables: FrozenTables,
+    k: int | None = None,
+    metric: str = "cosine",
+    weights: str = "distance",
+    k_grid: Sequence[int] = K_GRID,
+) -> ProtocolResult:
+    """The nearest training records vote, on standardised frozen features; see [`knn_scores`].
+
+    `k` is by default the one of `k_grid` that does best on the validation split; the most neighbours of equals.
+    """
+    features = tables.standardised()
+    num_train = len(features["train"])
+
+    def scores(split: str, k: int) -> np.ndarray:
+        return knn_scores(features["train"], tables.truth["train"], features[split], k, metric, weights)
+
+    candidates = (k,) if k is not None else sorted({min(candidate, num_train) for candidate in k_grid}, reverse=True)
+    on_validation = {candidate: scores("validation", candidate) for candidate in candidates}
+    best = candidates[0] if k is not None else _best(on_validation, tables)
+    details = {"k": best, "metric": metric, "weights": weights}
+    return tables.result("knn", {"validation": on_validation[best], "test": scores("test", best)}, details)
+
+
+def _fit(features: np.ndarray, truth: np.ndarray, problem_type: str, C: float) -> Callable[[np.ndarray], np.ndarray]:
+    """A fitted linear model: features to scores `(num_records, num_labels)`. Labels that cannot be learnt score 0."""
+    if problem_type == REGRESSION:
+        centre, scale = truth.mean(axis=0), truth.std(axis=0)
+        ridge = Ridge(alpha=1 / C).fit(features, (truth - centre) / np.where(scale > 0, scale, 1))
+        return lambda other: ridge.predict(other).reshape(len(other), -1) * scale + centre
+    num_labels = truth.shape[1]
+    if problem_type == SINGLE_LABEL:
+        model = LogisticRegression(C=C, max_iter=2000).fit(features, truth.argmax(axis=1))
+
+        def of_classes(other: np.ndarray) -> np.ndarray:
+            scores = np.zeros((len(other), num_labels))
+            scores[:, model.classes_] = model.predict_proba(other)
+            return scores
+
+        return of_classes
+    learnt = [column for column in range(num_labels) if 0 < truth[:, column].sum() < len(truth)]
+    models = {column: LogisticRegression(C=C, max_iter=2000).fit(features, truth[:, column]) for column in learnt}
+
+    def of_labels(other: np.ndarray) -> np.ndarray:
+        scores = np.zeros((len(other), num_labels))
+        for column, model in models.items():
+            scores[:, column] = model.predict_proba(other)[:, 1]
+        return scores
+
+    return of_labels
+
+
+def _best(on_validation: Mapping[float, np.ndarray], tables: FrozenTables):
+    """The first candidate with the best score on the validation split."""
+    truth = tables.truth["validation"]
+    if tables.problem_type == REGRESSION:
+        scale = tables.truth["train"].std(axis=0)
+        return min(on_validation, key=lambda candidate: (np.abs(on_validation[candidate] - truth) / scale).mean())
+    unlearnt = excluded_labels(tables.truth["train"], tables.label_names)
+    columns = [column for column, name in enumerate(tables.label_names) if name not in unlearnt]
+    names = [tables.label_names[column] for column in columns]
+    return max(
+        on_validation,
+        key=lambda candidate: macro_auroc(truth[:, columns], on_validation[candidate][:, columns], names).value,
+    )

@@ -1,0 +1,123 @@
+"""What is left when test records come from another device: other sampling rates, other units, shorter recordings.
+
+The probe is learnt and chosen on the unchanged records. Rates and units are declared with each record, so the input
+contract should bring them to what the model reads: units to rounding, rates as far as the rate holds the band that the
+model reads. Entries of the group `misuse` break the contract on purpose (a unit that is not the declared one, leads
+under each other's names) and show what that costs; nobody is judged by them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from transformers import FeatureExtractionMixin
+
+from ecg_transformers.modeling.recording_input import DIMENSIONLESS
+
+from .encoder_pair import ENCODERS, EncoderPair, refused
+from .protocols import decoded
+from .resampling import at_rate
+
+RATES_HZ = (100, 125, 250, 360, 500, 1000)
+UNITS = {"uV": 1e3, "V": 1e-3}
+"""Declared unit → how many of it are a millivolt."""
+WRONG_NAMES = {
+    "aVL and aVF under each other's name": {"aVL": "aVF", "aVF": "aVL"},
+    "V1 to V6 named in reverse": {f"V{number}": f"V{7 - number}" for number in range(1, 7)},
+}
+"""Orders of leads taken for another one. MIMIC-IV-ECG stores aVL and aVF the other way round than most corpora do."""
+SECONDS = (5.0, 2.5)
+DECLARED, MISUSE = "declared", "misuse"
+
+
+def rate_scores(pair: EncoderPair, rates_hz: Sequence[float] = RATES_HZ) -> list[dict[str, Any]]:
+    """Test records resampled to other rates and declared so.
+
+    Returns:
+        `list[dict]`: an entry of setting `sampling_rate` a rate (`value`, in Hz), in their order, with `recorded_at`,
+        the rates of the test records themselves: above these, nothing is gained by a higher rate.
+    """
+    recorded_at = sorted({row["ecg"]["sampling_rate"] for row in pair.splits.test})
+    results = pair.on_changed_tests({rate: lambda row, rate=rate: at_rate(row, rate) for rate in rates_hz})
+    facts = {"recorded_at": recorded_at, "model_reads": float(pair.feature_extractor.sampling_rate)}
+    return [pair.entry("sampling_rate", rate, f"{rate:g} Hz", results[rate], **facts) for rate in rates_hz]
+
+
+def unit_scores(pair: EncoderPair) -> list[dict[str, Any]]:
+    """Test records in other units, declared so; and two kinds of misuse: values that are not in the declared
+    unit, leads under wrong names (no change where the model does not read these).
+
+    Returns:
+        `list[dict]`: entries of setting `unit` with `group` `"declared"` or `"misuse"` and `largest_score_change`, by
+        encoder the largest difference of any score from that of the unchanged record: rounding where the contract
+        holds. Dimensionless records have no unit to declare: theirs are `refused`.
+    """
+    first = decoded(pair.splits.test)[0]["ecg"]
+    if first["unit"] == DIMENSIONLESS:
+        reason = "The recordings are dimensionless: they have no unit that could be declared in another way."
+        return [refused("unit", unit, f"declared in {unit}", reason, DECLARED) for unit in ("mV", *UNITS)]
+    changes = {
+        (unit, f"declared in {unit}", DECLARED): lambda row, unit=unit: in_unit(row, unit) for unit in ("mV", *UNITS)
+    }
+    changes["mV x 1000", "MISUSE: uV taken for mV", MISUSE] = lambda row: scaled_without_saying(row, 1e3)
+    changes["mV / 1000", "MISUSE: V taken for mV", MISUSE] = lambda row: scaled_without_saying(row, 1e-3)
+    for mistake, names in WRONG_NAMES.items():
+        if set(names) <= set(first["leads"]):
+            changes[mistake, f"MISUSE: {mistake}", MISUSE] = lambda row, names=names: renamed(row, names)
+    entries = []
+    for (value, label, group), results in pair.on_changed_tests(changes).items():
+        moved = {encoder: _largest_change(pair.clean[encoder], results[encoder]) for encoder in ENCODERS}
+        entries.append(pair.entry("unit", value, label, results, group, largest_score_change=moved))
+    return entries
+
+
+def length_scores(pair: EncoderPair, seconds: Sequence[float] = SECONDS) -> list[dict[str, Any]]:
+    """Test records cut to their first seconds; what the model misses is zeros after normalisation, which encoders read
+    as a flat signal.
+
+    Returns:
+        `list[dict]`: an entry of setting `length` for whole records (`value` `"whole"`), then one a length (in s).
+    """
+    padding = padding_short_records(pair.feature_extractor)
+    changes = {value: lambda row, value=value: first_seconds(row, value) for value in seconds}
+    entries = [pair.entry("length", "whole", "whole recordings", pair.clean)]
+    for value, results in pair.on_changed_tests(changes, padding).items():
+        entries.append(pair.entry("length", value, f"first {value:g} s", results))
+    return entries
+
+
+def in_unit(row: dict, unit: str) -> dict:
+    """A decoded row whose values are in another unit, and say so."""
+    if unit == row["ecg"]["unit"]:
+        return row
+    ecg = row["ecg"]
+    return row | {"ecg": ecg | {"signal": ecg["signal"] * np.float32(UNITS[unit]), "unit": unit}}
+
+
+def scaled_without_saying(row: dict, factor: float) -> dict:
+    """A decoded row whose values are not in the unit that it declares."""
+    ecg = row["ecg"]
+    return row | {"ecg": ecg | {"signal": ecg["signal"] * np.float32(factor)}}
+
+
+def renamed(row: dict, names: Mapping[str, str]) -> dict:
+    """A decoded row with some leads under other names."""
+    ecg = row["ecg"]
+    return row | {"ecg": ecg | {"leads": [names.get(lead, lead) for lead in ecg["leads"]]}}
+
+
+def first_seconds(row: dict, seconds: float) -> dict:
+    """A decoded row cut to its first seconds."""
+    ecg = row["ecg"]
+    return row | {"ecg": ecg | {"signal": ecg["signal"][:, : round(seconds * ecg["sampling_rate"])]}}
+
+
+def padding_short_records(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:
+    """The same feature extractor, but for `short_records="zero_pad"`."""
+    return type(feature_extractor).from_dict(feature_extractor.to_dict() | {"short_records": "zero_pad"})
+
+
+def _largest_change(clean, changed) -> float:
+    positions = {record_id: position for position, record_id in enumerate(clean.test.record_ids)}
+    before = clean.test.scores[[positions[record_id] for record_id in changed.test.record_ids]]
+    return float(np.abs(changed.test.scores - before).max())

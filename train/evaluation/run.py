@@ -1,0 +1,160 @@
+"""Every protocol that is asked for, for the pretrained encoder and a random one, on the same records and draws."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import FeatureExtractionMixin, PreTrainedModel
+from transformers.utils import logging
+
+from ..finetune_data import LabelledSplits
+from ..predictions import REGRESSION, ProtocolResult, compare_results, write_predictions
+from ..probes import random_encoder_like
+from .attentive import attentive_protocol
+from .clusters import cluster_test_split, compare_clusters
+from .finetuned import finetuned_protocol
+from .protocols import FrozenTables, embed_splits, knn_protocol, linear_protocol
+from .settings import check_settings, run_settings
+from .sgd_linear import sgd_linear_protocol
+
+logger = logging.get_logger(__name__)
+
+CLUSTERS = "zero-shot-cluster"
+ON_FEATURES: dict[str, Callable[..., ProtocolResult]] = {
+    "linear": linear_protocol,
+    "linear-kim": partial(sgd_linear_protocol, form="kim"),
+    "linear-weimann": partial(sgd_linear_protocol, form="weimann"),
+    "linear-st-mem": partial(sgd_linear_protocol, form="st-mem"),
+    "knn": knn_protocol,
+}
+PROTOCOLS = (*ON_FEATURES, "attentive", "finetuned", CLUSTERS)
+SEEDED = ("linear-kim", "linear-weimann", "linear-st-mem")
+ENCODERS = ("random_encoder", "pretrained")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the protocols found.
+
+    Args:
+        facts (`dict`): `random_encoder`, `pretrained`, `difference` (each by protocol) and `settings`, for JSON.
+        results (`dict[tuple[str, str], ProtocolResult]`): By encoder and protocol, with all predictions.
+        tables (`dict[str, FrozenTables]`): Cached features, by encoder.
+    """
+
+    facts: dict[str, Any]
+    results: dict[tuple[str, str], ProtocolResult]
+    tables: dict[str, FrozenTables]
+
+    def write_predictions(self, path: Path) -> Path:
+        """One row a record, encoder, protocol and split."""
+        found = {
+            (split, encoder, protocol): vars(result)[split]
+            for (encoder, protocol), result in self.results.items()
+            for split in ("validation", "test")
+        }
+        names = next(iter(self.results.values())).label_names
+        return write_predictions(found, names, path, keys=("split", "encoder", "protocol"))
+
+
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """What protocols and settings need beside the task.
+
+    Args:
+        output_dir (`Path`): Where fine-tuned classifiers go.
+        finetune_config (`str`): Preset of `finetuned`.
+        finetune_settings (`Mapping`): What differs from it.
+        nstdb_dir (`str`, *optional*): Folder of the noise database, for the setting `noise`.
+        batch_size (`int`), seed (`int`): Of embedding; of random encoder, heads, draws and bootstrap.
+    """
+
+    output_dir: Path
+    finetune_config: str = "finetune"
+    finetune_settings: Mapping[str, Any] = field(default_factory=dict)
+    nstdb_dir: str | None = None
+    batch_size: int = 64
+    seed: int = 0
+
+
+def evaluate_encoder(
+    model: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    splits: LabelledSplits,
+    protocols: Sequence[str],
+    settings: Sequence[str],
+    options: ProtocolOptions,
+) -> Evaluation:
+    """Judges an encoder beside a random one of the same configuration.
+
+    Args:
+        model ([`PreTrainedModel`]): With `pooler_output`.
+        feature_extractor ([`EcgFeatureExtractor`]): Its input contract.
+        splits ([`LabelledSplits`]): The task.
+        protocols (`Sequence[str]`): Some of `PROTOCOLS`.
+        settings (`Sequence[str]`): Names of [`run_settings`], each judged by the protocol `linear`.
+        options ([`ProtocolOptions`]): What these need.
+    """
+    unknown = [name for name in protocols if name not in PROTOCOLS]
+    if unknown or not protocols:
+        raise ValueError(f"Expected protocols of {list(PROTOCOLS)}, got {list(protocols)}.")
+    if CLUSTERS in protocols and splits.problem_type == REGRESSION:
+        raise ValueError(f"{CLUSTERS} compares clusters with classes; a regression has none. Leave it out.")
+    check_settings(settings, options.nstdb_dir)
+    models = {"random_encoder": random_encoder_like(model, options.seed), "pretrained": model}
+    facts: dict[str, Any] = {encoder: {} for encoder in (*ENCODERS, "difference")}
+    results, tables, clusters = {}, {}, {}
+    for encoder, of_model in models.items():
+        logger.info(f"{encoder}: embedding")
+        tables[encoder] = embed_splits(of_model, feature_extractor, splits, options.batch_size)
+        for protocol in protocols:
+            logger.info(f"{encoder}: {protocol}")
+            if protocol == CLUSTERS:
+                of_splits = tables[encoder].tables
+                clusters[encoder] = cluster_test_split(
+                    of_splits["train"], of_splits["test"], splits.label_names, options.seed
+                )
+                continue
+            result = _run(protocol, encoder, of_model, feature_extractor, splits, tables[encoder], options)
+            results[encoder, protocol] = result
+            facts[encoder][protocol] = result.judge(seed=options.seed)
+    for protocol in protocols:
+        if protocol != CLUSTERS:
+            pair = results["pretrained", protocol], results["random_encoder", protocol]
+            facts["difference"][protocol] = compare_results(*pair, seed=options.seed)
+    if clusters:
+        compared = compare_clusters(clusters["random_encoder"], clusters["pretrained"], seed=options.seed)
+        for part, of_protocol in compared.items():
+            facts[part] |= of_protocol
+    linear = {encoder: results[encoder, "linear"] for encoder in ENCODERS} if "linear" in protocols else None
+    facts["settings"] = run_settings(
+        settings,
+        models,
+        feature_extractor,
+        splits,
+        tables,
+        nstdb_dir=options.nstdb_dir,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        linear_by_encoder=linear,
+    )
+    return Evaluation(facts, results, tables)
+
+
+def _run(protocol, encoder, model, feature_extractor, splits, tables, options: ProtocolOptions) -> ProtocolResult:
+    if protocol in ON_FEATURES:
+        seed = {"seed": options.seed} if protocol in SEEDED else {}
+        return ON_FEATURES[protocol](tables, **seed)
+    if protocol == "attentive":
+        return attentive_protocol(model, feature_extractor, splits, seed=options.seed, batch_size=options.batch_size)
+    return finetuned_protocol(
+        model,
+        feature_extractor,
+        splits,
+        options.output_dir / "finetuned" / encoder,
+        options.finetune_config,
+        options.finetune_settings,
+        options.seed,
+    )

@@ -1,0 +1,212 @@
+"""The tokens of frozen encoders, computed once: in memory, or in a temporary file where they are too many for it."""
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import FeatureExtractionMixin, PreTrainedModel
+
+from ecg_transformers.data import EcgDataCollator
+from ecg_transformers.modeling import EcgViTConfig
+
+logger = logging.getLogger("ecg_transformers")
+
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class TokenCache:
+    """Tokens of every window of a set of records.
+
+    Args:
+        tokens (`np.ndarray` of shape `(num_windows, num_tokens, hidden_size)`):
+            `last_hidden_state`, registers first; a memory map where it did not fit.
+        token_mask (`np.ndarray` of bool and shape `(num_windows, num_tokens)`, *optional*): `True` = present.
+        window_record (`np.ndarray` of shape `(num_windows,)`): Number of the record of each window, rising.
+        record_ids (`list[str]`), patient_ids (`list[str | None]`): Of the records.
+    """
+
+    tokens: np.ndarray
+    token_mask: np.ndarray | None
+    window_record: np.ndarray
+    record_ids: list[str]
+    patient_ids: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.record_ids)
+
+    @property
+    def in_memory(self) -> bool:
+        return not isinstance(self.tokens, np.memmap)
+
+    @property
+    def place(self) -> str:
+        """`"memory"` or `"memory-mapped temporary file"`."""
+        return "memory" if self.in_memory else "memory-mapped temporary file"
+
+    def batch(self, windows: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Float32 tokens and mask of some windows, by their numbers."""
+        tokens = torch.from_numpy(self.tokens[windows]).to(device).float()
+        mask = None if self.token_mask is None else torch.from_numpy(self.token_mask[windows]).to(device)
+        return tokens, mask
+
+    def patients(self) -> list[str]:
+        """A patient for each record; a record without one counts as a patient of its own."""
+        return [
+            f"record {record}" if patient is None else str(patient)
+            for record, patient in zip(self.record_ids, self.patient_ids, strict=True)
+        ]
+
+
+def cache_tokens(
+    model: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    dataset: Iterable[dict],
+    batch_size: int = 64,
+    dtype: str = "float16",
+    max_bytes: int = 2 << 30,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> TokenCache:
+    """Runs the encoder once over every record. A record that cannot become input is left out and named in the log.
+
+    Args:
+        model ([`PreTrainedModel`]): An encoder of this library; it runs in evaluation mode, then goes on as it was.
+        feature_extractor ([`EcgFeatureExtractor`]): Makes one or several windows of a record.
+        dataset (`Iterable[dict]`): Rows of [`load_ecg`].
+        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
+        dtype (`str`, *optional*, defaults to `"float16"`): Of the tokens; float16 keeps 11 bits of each.
+        max_bytes (`int`, *optional*, defaults to 2 GiB):
+            Beyond this the tokens go to a file in the folder for temporary files (`TMPDIR`), which nobody else sees
+            and which is gone with the cache.
+        device (`torch.device` or `str`, *optional*): Where the model runs; by default where it is.
+        progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
+
+    Raises:
+        ValueError: for tokens that are not finite, or too large for float16.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"Expected a cache of {list(DTYPES)}, got {dtype!r}.")
+    device = torch.device(device) if device is not None else model.device
+    collator = EcgDataCollator(feature_extractor)
+    tokens, masks, windows = _GrowingArray(np.dtype(dtype), max_bytes), [], []
+    record_ids, patient_ids = [], []
+    modes = {module: module.training for module in model.modules()}
+    model.to(device).eval()
+    try:
+        with torch.inference_mode():
+            for rows in tqdm(_batches(dataset, batch_size), desc="Tokens", unit="batch", disable=not progress):
+                found = _tokens_of(model, collator, rows, device)
+                if found is None:
+                    continue
+                values, mask, window_record, kept = found
+                ids = [str(rows[number]["record_id"]) for number in kept]
+                tokens.append(_narrowed(values, window_record, ids, dtype))
+                masks.append(mask)
+                windows.append(window_record + len(record_ids))
+                record_ids += ids
+                patients = [rows[number].get("patient_id") for number in kept]
+                patient_ids += [None if patient is None else str(patient) for patient in patients]
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if collator.bad_records:
+        logger.warning("%d records were left out: %s.", len(collator.bad_records), list(collator.bad_records)[:10])
+    if not record_ids:
+        raise ValueError(f"The dataset holds no records to encode ({len(collator.bad_records)} were left out).")
+    present = np.concatenate(masks)
+    mask = None if present.all() else present
+    cache = TokenCache(tokens.finish(), mask, np.concatenate(windows), record_ids, patient_ids)
+    logger.info("Tokens of %d records: %d bytes of %s in %s", len(cache), cache.tokens.nbytes, dtype, cache.place)
+    return cache
+
+
+def present_tokens(config: EcgViTConfig, lead_mask: torch.Tensor | None) -> torch.Tensor | None:
+    """Which tokens of `last_hidden_state` a head may read, `(batch, num_tokens)`; `None` where it may read all.
+
+    As [`EcgViTForSequenceClassification`] does: registers and extra channels are always there, tokens of absent leads
+    are not, and a record without a lead shows its zeros.
+    """
+    if lead_mask is None or config.patching == "all_leads":
+        return None
+    present = nn.functional.pad(lead_mask, (0, config.extra_channels), value=True)
+    present = present.repeat_interleave(config.num_columns, dim=1)
+    present = nn.functional.pad(present, (config.num_registers, 0), value=True)
+    return present | ~present.any(dim=1, keepdim=True)
+
+
+class _GrowingArray:
+    """Rows appended to an array: chunks in memory, and a temporary file from where they would exceed `max_bytes`."""
+
+    def __init__(self, dtype: np.dtype, max_bytes: int):
+        self.dtype, self.max_bytes = dtype, max_bytes
+        self.chunks, self.num_rows, self.num_bytes, self.row_shape, self.file = [], 0, 0, (), None
+
+    def append(self, rows: np.ndarray):
+        self.row_shape = rows.shape[1:]
+        self.num_rows += len(rows)
+        self.num_bytes += rows.nbytes
+        self.chunks.append(rows)
+        if self.num_bytes > self.max_bytes:
+            self.file = self.file or tempfile.TemporaryFile(prefix="ecg_transformers_tokens_")
+            for chunk in self.chunks:
+                self.file.write(np.ascontiguousarray(chunk).data)
+            self.chunks.clear()
+
+    def finish(self) -> np.ndarray:
+        shape = (self.num_rows, *self.row_shape)
+        if self.file is not None:
+            self.file.flush()
+            return np.memmap(self.file, dtype=self.dtype, mode="r", shape=shape)
+        whole, start = np.empty(shape, self.dtype), 0
+        self.chunks.reverse()
+        while self.chunks:  # each is freed when it is copied: all together are never twice in memory
+            chunk = self.chunks.pop()
+            whole[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        return whole
+
+
+def _batches(dataset: Iterable[dict], batch_size: int) -> Iterator[list[dict]]:
+    rows = iter(dataset)
+    while batch := list(islice(rows, batch_size)):
+        yield batch
+
+
+def _tokens_of(
+    model: PreTrainedModel, collator: EcgDataCollator, rows: list[dict], device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]] | None:
+    """Tokens, mask and record of each window, and which rows could become input; `None` where no row could."""
+    numbered = [{"record_id": row["record_id"], "ecg": row["ecg"], "label": number} for number, row in enumerate(rows)]
+    try:
+        batch = collator(numbered)
+    except ValueError:
+        if all(row["record_id"] in collator.bad_records for row in rows):
+            return None
+        raise
+    inputs = {name: batch[name].to(device) for name in ("input_values", "lead_mask") if name in batch}
+    inputs["input_values"] = inputs["input_values"].to(model.dtype)
+    kept, window_record = torch.unique(batch["labels"], return_inverse=True)
+    tokens = model(**inputs).last_hidden_state.float().cpu()
+    present = present_tokens(model.config, inputs.get("lead_mask"))
+    mask = np.ones(tokens.shape[:2], bool) if present is None else present.cpu().numpy()
+    return tokens.numpy(), mask, window_record.numpy(), kept.tolist()
+
+
+def _narrowed(tokens: np.ndarray, window_record: np.ndarray, record_ids: list[str], dtype: str) -> np.ndarray:
+    """The tokens as `dtype`, none of them lost."""
+    limit = np.finfo(dtype).max
+    kept = np.abs(tokens).max(axis=(1, 2)) <= limit  # false for NaN too
+    if not kept.all():
+        bad = sorted({record_ids[record] for record in window_record[~kept]})
+        raise ValueError(
+            f"The tokens of {len(bad)} records are NaN or beyond {limit:g}, the largest {dtype}: {bad[:10]}. Check "
+            "these recordings and the encoder, or cache as float32."
+        )
+    return tokens.astype(dtype, copy=False)

@@ -1,0 +1,336 @@
+"""What a model said of the records of a split, and how good that is.
+
+Every protocol of the evaluation, and fine-tuning, ends in the same thing: scores of the validation and the test split.
+They are judged in one place, [`judge`], and written to one kind of file, from which anybody can score them again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logit
+
+from .evaluate_metrics.calibration_scores import calibration_scores
+from .evaluate_metrics.challenge_scores import challenge_scores, challenge_weights
+from .evaluate_metrics.classification_scores import classification_scores, one_hot
+from .metrics import (
+    auroc_interval,
+    excluded_labels,
+    macro_auprc,
+    macro_auroc,
+    macro_f1,
+    paired_bootstrap,
+    resample_counts,
+)
+
+MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
+REGRESSION = "regression"
+PROBLEM_TYPES = (MULTI_LABEL, SINGLE_LABEL, REGRESSION)
+FEW_POSITIVES = 10
+"""Of a label in the test split: below it, an area under a curve is hardly more than an anecdote."""
+CLOSEST_PROBABILITY = 1e-6
+"""To 0 and 1: neighbours that all agree say 1, of which no logit could be taken."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of the records of one split.
+
+    Args:
+        scores (`np.ndarray` of shape `(num_records, num_labels)`):
+            Probabilities; for a regression, values in the unit of the target.
+        labels (`np.ndarray` of shape `(num_records, num_labels)`): Truth, 0 or 1; for a regression, the targets.
+        record_ids (`list[str]`), patient_ids (`list[str | None]`): Which records, and whose.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    record_ids: list[str]
+    patient_ids: list[str | None]
+
+    def patients(self) -> list[str]:
+        """A patient for each record; a record without one counts as a patient of its own."""
+        return [
+            f"record {record}" if patient is None else str(patient)
+            for record, patient in zip(self.record_ids, self.patient_ids, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class ProtocolResult:
+    """What a protocol found with one encoder.
+
+    Args:
+        protocol (`str`): Its name.
+        label_names (`tuple[str, ...]`): The columns of scores and labels; of a regression, targets with their unit.
+        problem_type (`str`): One of `PROBLEM_TYPES`.
+        train_labels (`np.ndarray` of shape `(num_train_records, num_labels)`): What was learnt from.
+        validation, test ([`Predictions`]): Of the two other splits.
+        details (`dict`, *optional*): What was chosen or counted, ready for JSON: `C`, `k`, steps.
+    """
+
+    protocol: str
+    label_names: tuple[str, ...]
+    problem_type: str
+    train_labels: np.ndarray
+    validation: Predictions
+    test: Predictions
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def judge(self, num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """The test split by [`judge`], with thresholds and temperature from the validation split."""
+        found = judge(
+            self.test,
+            self.label_names,
+            self.problem_type,
+            self.train_labels,
+            validation=self.validation,
+            num_resamples=num_resamples,
+            seed=seed,
+        )
+        counts = {
+            "num_train_records": len(self.train_labels),
+            "num_test_records": found.pop("num_records"),
+            "num_test_patients": found.pop("num_patients"),
+        }
+        return found | counts | {"details": dict(self.details)}
+
+
+def judge(
+    found: Predictions,
+    label_names: Sequence[str],
+    problem_type: str,
+    train_labels: np.ndarray,
+    validation: Predictions | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores with 95 % intervals from a bootstrap over patients, ready for JSON.
+
+    Labels that training never saw (or always), or that the split cannot judge, are left out and named under
+    `excluded`.
+
+    Args:
+        found ([`Predictions`]): Of the split to judge.
+        label_names (`Sequence[str]`): Its columns.
+        problem_type (`str`): One of `PROBLEM_TYPES`.
+        train_labels (`np.ndarray` of shape `(num_train_records, num_labels)`): Truth of the training split.
+        validation ([`Predictions`], *optional*):
+            On which thresholds and the temperature are chosen; without it, `*_tuned` and `*_scaled` are missing.
+        num_resamples (`int`, *optional*, defaults to 1000), seed (`int`, *optional*, defaults to 0): Of the bootstrap.
+
+    Returns:
+        `dict`: for classification `macro_auroc`, `macro_auroc_ci95`, `per_class`, `per_class_ci95` (areas under the
+        ROC curve), `macro_auprc`, `per_class_auprc`, F1 (`macro_f1_at_0.5` and `macro_f1_tuned` with `thresholds`;
+        of one label a record `macro_f1_argmax` and `accuracy`), `ece`, `brier`, `nll` and after temperature scaling
+        `temperature`, `ece_scaled`, `brier_scaled`, `nll_scaled`, `excluded`; `without_rare_labels`, the macro AUROC
+        over the labels with at least `FEW_POSITIVES` positives, where some have fewer; `challenge_metric` where the
+        labels are the 26 classes of CinC 2021. For regression see [`judge_regression`]. `num_records` and
+        `num_patients` of both.
+    """
+    if problem_type not in PROBLEM_TYPES:
+        raise ValueError(f"Expected problem_type of {list(PROBLEM_TYPES)}, got {problem_type!r}.")
+    counts = {"num_records": len(found.record_ids), "num_patients": len(set(found.patients()))}
+    if problem_type == REGRESSION:
+        return judge_regression(found, label_names, train_labels, num_resamples, seed) | counts
+    unlearnt = {name: f"training set: {why}" for name, why in excluded_labels(train_labels, label_names).items()}
+    columns = [column for column, name in enumerate(label_names) if name not in unlearnt]
+    if not columns:
+        raise ValueError(f"No label can be learnt: {unlearnt}. Train on more records.")
+    names = [label_names[column] for column in columns]
+    labels, scores = found.labels[:, columns], found.scores[:, columns]
+    auroc, auprc = macro_auroc(labels, scores, names), macro_auprc(labels, scores, names)
+    facts = {
+        "macro_auroc": auroc.value,
+        "per_class": auroc.per_class,
+        "macro_auprc": auprc.value,
+        "per_class_auprc": auprc.per_class,
+    }
+    if problem_type == SINGLE_LABEL:
+        facts |= _single_label_facts(found, validation, label_names, columns)
+    else:
+        facts |= _multi_label_facts(found, validation, names, columns)
+    interval = auroc_interval(labels, scores, names, num_resamples, seed, found.patients())
+    facts["macro_auroc_ci95"] = list(interval.macro)
+    facts["per_class_ci95"] = {name: list(bounds) for name, bounds in interval.per_class.items()}
+    facts["excluded"] = unlearnt | auroc.excluded
+    rare = excluded_labels(labels, names, FEW_POSITIVES).keys() - auroc.excluded.keys()
+    if 0 < len(rare) < len(auroc.per_class):
+        frequent = [area for name, area in auroc.per_class.items() if name not in rare]
+        facts["without_rare_labels"] = {
+            "min_positives": FEW_POSITIVES,
+            "left_out": sorted(rare),
+            "macro_auroc": float(np.mean(frequent)),
+        }
+    if problem_type == MULTI_LABEL and set(label_names) == set(challenge_weights()[0]):
+        facts |= _challenge_facts(found, label_names, facts.get("thresholds", {}), set(unlearnt))
+    return facts | counts
+
+
+def judge_regression(
+    found: Predictions,
+    target_names: Sequence[str],
+    train_targets: np.ndarray,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Errors of predicted values, in their unit and in standard deviations of the training targets.
+
+    Returns:
+        `dict`: `macro_zmae` (mean absolute error over the deviation of the training targets, mean over targets) with
+        `macro_zmae_ci95`, and `per_target`: name → `mae`, `mae_ci95`, `bias` and `sd` (of the error), `pearson`, and
+        `train_mean_mae`, the error of always saying the mean of the training targets.
+    """
+    train_targets = np.asarray(train_targets, dtype=float)
+    deviations = train_targets.std(axis=0)
+    if (deviations == 0).any():
+        constant = [name for name, deviation in zip(target_names, deviations, strict=True) if deviation == 0]
+        raise ValueError(f"The targets {constant} are the same in every training record: nothing can be learnt.")
+    errors = found.scores - found.labels
+    if not np.isfinite(errors).all():
+        raise ValueError("Expected finite targets and predictions. Leave records without a target out of the split.")
+    counts = resample_counts(len(errors), num_resamples, seed, found.patients()).astype(float)
+    resampled = counts @ np.abs(errors) / counts.sum(axis=1, keepdims=True)
+    per_target = {}
+    for column, name in enumerate(target_names):
+        error, truth = errors[:, column], found.labels[:, column]
+        varies = truth.std() > 0 and found.scores[:, column].std() > 0
+        per_target[name] = {
+            "mae": float(np.abs(error).mean()),
+            "mae_ci95": np.percentile(resampled[:, column], (2.5, 97.5)).tolist(),
+            "bias": float(error.mean()),
+            "sd": float(error.std(ddof=1)) if len(error) > 1 else None,
+            "pearson": float(np.corrcoef(truth, found.scores[:, column])[0, 1]) if varies else None,
+            "train_mean_mae": float(np.abs(truth - train_targets[:, column].mean()).mean()),
+        }
+    return {
+        "macro_zmae": float((np.abs(errors) / deviations).mean()),
+        "macro_zmae_ci95": np.percentile((resampled / deviations).mean(axis=1), (2.5, 97.5)).tolist(),
+        "per_target": per_target,
+    }
+
+
+def compare_results(
+    pretrained: ProtocolResult, random_encoder: ProtocolResult, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """The difference between two encoders on the same test records, by the same resamples of patients for both.
+
+    Returns:
+        `dict` of `macro_auroc` (of a regression `macro_zmae`; pretrained minus random), `ci95` and `p_value`, see
+        [`~ecg_transformers.train.metrics.paired_bootstrap`].
+    """
+    first, second = pretrained, random_encoder
+    if (first.protocol, first.label_names, first.test.record_ids) != (
+        second.protocol,
+        second.label_names,
+        second.test.record_ids,
+    ):
+        raise ValueError("Two results compare only by one protocol, on the same labels and test records.")
+    if first.problem_type == REGRESSION:
+        deviations = first.train_labels.std(axis=0)
+        errors = [(np.abs(part.test.scores - part.test.labels) / deviations).mean(axis=1) for part in (first, second)]
+        difference = errors[0] - errors[1]
+        counts = resample_counts(len(difference), num_resamples, seed, first.test.patients())
+        resampled = counts @ difference / counts.sum(axis=1)
+        tail = min((resampled <= 0).sum(), (resampled >= 0).sum())
+        return {
+            "macro_zmae": float(difference.mean()),
+            "ci95": np.percentile(resampled, (2.5, 97.5)).tolist(),
+            "p_value": float(min(1.0, 2 * (tail + 1) / (len(resampled) + 1))),
+        }
+    unlearnt = excluded_labels(first.train_labels, first.label_names)
+    columns = [column for column, name in enumerate(first.label_names) if name not in unlearnt]
+    paired = paired_bootstrap(
+        *(array[:, columns] for array in (first.test.labels, first.test.scores, second.test.scores)),
+        label_names=[first.label_names[column] for column in columns],
+        num_resamples=num_resamples,
+        seed=seed,
+        groups=first.test.patients(),
+    )
+    return {"macro_auroc": paired.difference, "ci95": list(paired.ci95), "p_value": paired.p_value}
+
+
+def write_predictions(
+    found: Mapping[Any, Predictions], label_names: Sequence[str], path: Path, keys=("split",)
+) -> Path:
+    """One row a record, so that anybody can score again.
+
+    Args:
+        found (`Mapping`): Predictions by the values of `keys`: one string, or a tuple of them.
+        label_names (`Sequence[str]`): Columns `label/NAME` (0 or 1, or the target) and `score/NAME`.
+        path (`Path`): `.parquet`. The other columns are `keys`, `record_id` and `patient_id`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for values, part in found.items():
+        values = (values,) if isinstance(values, str) else values
+        columns = {key: pa.array([value] * len(part.record_ids)) for key, value in zip(keys, values, strict=True)}
+        columns["record_id"] = pa.array(part.record_ids, pa.string())
+        columns["patient_id"] = pa.array(part.patient_ids, pa.string())
+        kind = pa.int8() if np.issubdtype(part.labels.dtype, np.integer) else pa.float64()
+        for column, name in enumerate(label_names):
+            columns[f"label/{name}"] = pa.array(part.labels[:, column], kind)
+            columns[f"score/{name}"] = pa.array(part.scores[:, column], pa.float64())
+        tables.append(pa.table(columns))
+    pq.write_table(pa.concat_tables(tables), path, compression="zstd")
+    return path
+
+
+def _multi_label_facts(found: Predictions, validation: Predictions | None, names, columns) -> dict[str, Any]:
+    """F1 and calibration of the labels that training has."""
+    labels, scores, of_validation, logits_of_validation = found.labels[:, columns], found.scores[:, columns], {}, {}
+    if validation is not None:
+        truth, said = validation.labels[:, columns], validation.scores[:, columns]
+        of_validation = {"validation_labels": truth, "validation_probabilities": said}
+        logits_of_validation = {"validation_labels": truth, "validation_logits": _logits(said)}
+    scored = classification_scores(labels, scores, names, **of_validation)
+    facts = {"macro_f1_at_0.5": scored["macro_f1_at_0.5"]}
+    if validation is not None:
+        thresholds = {name: row["threshold"] for name, row in scored["per_class"].items() if "threshold" in row}
+        facts |= {"macro_f1_tuned": scored["macro_f1_tuned"], "thresholds": thresholds}
+        facts["excluded_from_f1_tuned"] = scored["excluded_from_f1_tuned"]
+    calibrated = calibration_scores(
+        labels, _logits(scores), names, may_lie_in_unit_interval=True, **logits_of_validation
+    )
+    return facts | _calibration_facts(calibrated)
+
+
+def _single_label_facts(found: Predictions, validation: Predictions | None, label_names, columns) -> dict[str, Any]:
+    """F1 of the most probable class, over the classes that training has; accuracy and calibration over all."""
+    classes, chosen = found.labels.argmax(axis=1), found.scores.argmax(axis=1)
+    names = [label_names[column] for column in columns]
+    f1 = macro_f1(found.labels[:, columns], one_hot(chosen, len(label_names))[:, columns], names)
+    of_validation = {}
+    if validation is not None:
+        of_validation["validation_labels"] = validation.labels.argmax(axis=1)
+        of_validation["validation_logits"] = _log(validation.scores)
+    calibrated = calibration_scores(classes, _log(found.scores), label_names, **of_validation)
+    facts = {"macro_f1_argmax": f1.value, "accuracy": float((classes == chosen).mean())}
+    return facts | _calibration_facts(calibrated)
+
+
+def _calibration_facts(calibrated: Mapping) -> dict[str, float]:
+    names = ("ece", "brier", "nll", "temperature", "ece_scaled", "brier_scaled", "nll_scaled")
+    return {name: calibrated[name] for name in names if name in calibrated}
+
+
+def _challenge_facts(found: Predictions, label_names, thresholds, unlearnt) -> dict[str, Any]:
+    """The metric of the challenge at the thresholds of the validation split, or why there is none."""
+    limits = np.array([np.inf if name in unlearnt else thresholds.get(name, 0.5) for name in label_names])
+    try:
+        scores = challenge_scores(found.labels, (found.scores >= limits).astype(int), label_names)
+    except ValueError as error:
+        return {"challenge_metric": None, "challenge_metric_missing": str(error)}
+    return {"challenge_metric": scores["challenge_metric"]}
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    return logit(np.clip(probabilities, CLOSEST_PROBABILITY, 1 - CLOSEST_PROBABILITY))
+
+
+def _log(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, CLOSEST_PROBABILITY))

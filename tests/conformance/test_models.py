@@ -1,0 +1,199 @@
+"""The common model tests of `transformers` on every family. Slow by being many: 0.1 s each."""
+
+import unittest
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from ecg_transformers import modeling
+
+from .model_tests import EcgModelTests
+
+pytestmark = pytest.mark.slow
+
+PREDICTOR = {
+    "predictor_hidden_size": 16,
+    "predictor_num_hidden_layers": 1,
+    "predictor_num_attention_heads": 2,
+    "predictor_intermediate_size": 32,
+}
+DECODER = {
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}
+TEACHER_COMES_FIRST = (
+    "The layer that this test watches, the first, is the teacher's, which runs without gradient and checkpoints "
+    "nothing; where the student comes first (EcgJepaForPreTrainingTest) it runs"
+)
+PROJECTOR = {"projector_hidden_size": 16, "projection_size": 8, "num_slices": 8}
+
+
+def encoder_and_heads(family: str) -> tuple[type, ...]:
+    endings = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForEmbedding")
+    return tuple(getattr(modeling, f"{family}{ending}") for ending in endings)
+
+
+class EcgViTModelTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.EcgViTConfig
+    all_model_classes = encoder_and_heads("EcgViT")
+
+
+class EcgViTOfAllLeadsModelTest(EcgModelTests, unittest.TestCase):
+    """Every option that brings parameters of its own."""
+
+    config_class = modeling.EcgViTConfig
+    config_fields = {
+        "patching": "all_leads",
+        "attention_pattern": "full",
+        "position_embedding": "learned",
+        "patch_norm": True,
+        "num_registers": 1,
+        "qkv_bias": True,
+        "layer_scale_init_value": 0.1,
+        "classifier_pooling": "attentive",
+    }
+    all_model_classes = encoder_and_heads("EcgViT")
+
+
+class EcgJepaModelTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.EcgJepaConfig
+    config_fields = PREDICTOR | {"mask_type": "random", "mask_ratio": (0.3, 0.5)}
+    all_model_classes = encoder_and_heads("EcgJepa")
+
+
+class EcgJepaForPreTrainingTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.EcgJepaConfig
+    config_fields = EcgJepaModelTest.config_fields
+    all_model_classes = (modeling.EcgJepaForPreTraining,)
+    hides_patches = drops_hidden_tokens = True
+    # The teacher is frozen. Older releases unfreeze it and then miss its gradient; tests/modeling looks for both.
+    test_all_params_have_gradient = False
+
+
+class EcgJepaOfTheTeacherForPreTrainingTest(EcgJepaForPreTrainingTest):
+    """`ecg_vit` is the teacher, as Weimann and Conrad evaluate it."""
+
+    config_fields = EcgJepaModelTest.config_fields | {
+        "evaluated_encoder": "teacher",
+        "initializer": "weimann",
+        "patching": "all_leads",
+        "attention_pattern": "full",
+        "position_embedding": "sincos_interleaved",
+        "num_registers": 1,
+    }
+
+    @unittest.skip(reason=TEACHER_COMES_FIRST)
+    def test_training_gradient_checkpointing(self):
+        pass
+
+    @unittest.skip(reason=TEACHER_COMES_FIRST)
+    def test_training_gradient_checkpointing_use_reentrant_false(self):
+        pass
+
+    @unittest.skip(reason=TEACHER_COMES_FIRST)
+    def test_training_gradient_checkpointing_use_reentrant_true(self):
+        pass
+
+
+class SigRegJepaModelTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.SigRegJepaConfig
+    config_fields = PREDICTOR | PROJECTOR | {"mask_ratio": (0.4, 0.6), "min_segment_patches": 2}
+    all_model_classes = encoder_and_heads("SigRegJepa")
+
+
+class SigRegJepaForPreTrainingTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.SigRegJepaConfig
+    config_fields = SigRegJepaModelTest.config_fields
+    all_model_classes = (modeling.SigRegJepaForPreTraining,)
+    hides_patches = True
+
+
+class LeJepaModelTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.LeJepaConfig
+    config_fields = PROJECTOR | {"num_views": 2}
+    all_model_classes = encoder_and_heads("LeJepa")
+
+
+class LeJepaForPreTrainingTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.LeJepaConfig
+    config_fields = LeJepaModelTest.config_fields
+    all_model_classes = (modeling.LeJepaForPreTraining,)
+
+
+class MaskedAutoencoderTests(EcgModelTests):
+    hides_patches = drops_hidden_tokens = True
+
+    def test_model_outputs_equivalence(self):
+        """Which patches are hidden is an output of bools; the common test subtracts outputs and would raise."""
+        for model_class in self.all_model_classes:
+            config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+            model, inputs = model_class(config).eval(), self._prepare_for_class(inputs, model_class)
+            for wanted in (
+                {},
+                {"output_hidden_states": True},
+                {"output_hidden_states": True, "output_attentions": True},
+            ):
+                with torch.no_grad():
+                    outputs = model(**inputs, **wanted)
+                    torch.testing.assert_close(model(**inputs, **wanted, return_dict=False), outputs.to_tuple())
+                self.assertTrue(set(outputs) >= {"loss", *(name.removeprefix("output_") for name in wanted)})
+
+
+class StMemModelTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.StMemConfig
+    config_fields = DECODER | {"head_dim": 8}
+    all_model_classes = encoder_and_heads("StMem")
+
+
+class StMemForPreTrainingTest(MaskedAutoencoderTests, unittest.TestCase):
+    config_class = modeling.StMemConfig
+    config_fields = StMemModelTest.config_fields
+    all_model_classes = (modeling.StMemForPreTraining,)
+
+
+class MtaeModelTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.MtaeConfig
+    config_fields = DECODER | {"head_dim": 8}
+    all_model_classes = encoder_and_heads("Mtae")
+
+
+class MtaeForPreTrainingTest(MaskedAutoencoderTests, unittest.TestCase):
+    config_class = modeling.MtaeConfig
+    config_fields = MtaeModelTest.config_fields
+    all_model_classes = (modeling.MtaeForPreTraining,)
+
+
+class MlaeModelTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.MlaeConfig
+    config_fields = DECODER | {"head_dim": 8, "patch_size": 40}
+    all_model_classes = encoder_and_heads("Mlae")
+
+
+class MlaeForPreTrainingTest(MaskedAutoencoderTests, unittest.TestCase):
+    config_class = modeling.MlaeConfig
+    config_fields = MlaeModelTest.config_fields
+    all_model_classes = (modeling.MlaeForPreTraining,)
+
+
+class CodebookTests(EcgModelTests):
+    def test_init_weights_can_init_buffers(self):
+        """The codebook is a buffer that is drawn at random; without spread two draws compare."""
+        with patch("ecg_transformers.modeling.vector_quantizer.PUBLISHED_INIT_STD", 0.0):
+            super().test_init_weights_can_init_buffers()
+
+
+class EcgVqVaeModelTest(CodebookTests, unittest.TestCase):
+    config_class = modeling.EcgVqVaeConfig
+    config_fields = DECODER | {"latent_size": 8, "num_codes": 16}
+    # Heads that read hidden states freeze the projection to latents; see the teacher above.
+    test_all_params_have_gradient = False
+    all_model_classes = encoder_and_heads("EcgVqVae")
+
+
+class EcgVqVaeForPreTrainingTest(CodebookTests, unittest.TestCase):
+    config_class = modeling.EcgVqVaeConfig
+    config_fields = EcgVqVaeModelTest.config_fields
+    all_model_classes = (modeling.EcgVqVaeForPreTraining,)

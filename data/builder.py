@@ -160,7 +160,10 @@ def read_or_report(
             return record
         reason, kept = f"{num_missing} of {record.signal.size} samples are missing", True
     except (ValueError, OSError, MemoryError, OverflowError) as error:
-        reason = str(error) or type(error).__name__
+        # Without the folder: reasons are stored with the recordings, and published with them.
+        reason, folder = str(error) or type(error).__name__, os.path.dirname(entry.path)
+        if os.path.isabs(folder):
+            reason = reason.replace(folder + os.sep, "")
     if on_bad_record == "raise":
         raise BadRecordError(f"Record {entry.record_id}: {reason} (on_bad_record='report' goes on without it.)")
     bad.append(BadRecord(entry.record_id, reason, kept))

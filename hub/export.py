@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrained
 
 from ecg_transformers import modeling
 from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.pipeline_ecg import calibration_of
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -118,7 +119,7 @@ def describe(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor) -> 
     if output_names(model) == ("logits",):
         facts["id2label"] = json.dumps(config.id2label)
         facts["problem_type"] = config.problem_type or ""
-        facts["calibration"] = json.dumps(config.calibration)
+        facts["calibration"] = json.dumps(calibration_of(config))
     return facts
 
 

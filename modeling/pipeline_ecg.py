@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import Pipeline
+from transformers import Pipeline, PreTrainedConfig
 from transformers.utils import logging
 
 from .feature_extraction_ecg import average_windows
@@ -30,6 +30,18 @@ WINDOWS_PER_PASS = 64
 """A day of ECG is thousands of windows, which would not fit into memory at once."""
 
 Windows = dict[str, Any]  # what the model reads of some recordings, and `num_windows` of each
+
+
+def calibration_of(config: PreTrainedConfig) -> Mapping[str, Any] | None:
+    """The calibration of a classifier, `None` where it has none, or one for other labels."""
+    labels, calibration = [config.id2label[number] for number in range(config.num_labels)], config.calibration
+    if calibration is not None and list(calibration["labels"]) != labels:
+        logger.warning_once(
+            f"The stored calibration is for the labels {list(calibration['labels'])}, the model has {labels}: "
+            "scores are not calibrated."
+        )
+        return None
+    return calibration
 
 
 class EcgPipeline(Pipeline):
@@ -59,8 +71,9 @@ class EcgPipeline(Pipeline):
                 several: a list, a `datasets.Dataset`, a `KeyDataset`, a generator.
             batch_size (`int`, *optional*, defaults to 1), num_workers (`int`, *optional*, defaults to 0):
                 Recordings that go through the model together; processes that read them.
-            long_records (`str`, *optional*, defaults to `"all"`):
-                Of recordings longer than the model's input: `"all"` windows, or the `"first"` or `"center"` one.
+            long_records (`str`, *optional*):
+                Of recordings longer than the model's input: `"all"` windows, or the `"first"` or `"center"` one. By
+                default what the feature extractor says, by which the model was judged and calibrated.
 
         Returns:
             The output for a recording; of a list a list; of a dataset or generator an iterator, which reads as it
@@ -80,7 +93,7 @@ class EcgPipeline(Pipeline):
             inputs = _Rows(inputs) if isinstance(inputs, Sized) else (item for item in inputs)
         return super().__call__(inputs, **kwargs)
 
-    def preprocess(self, input_: Any, number: int | None = None, long_records: str = "all") -> Windows:
+    def preprocess(self, input_: Any, number: int | None = None, long_records: str | None = None) -> Windows:
         """The windows of one recording; `number` is its place among several."""
         name = "The recording" if number is None else f"Item {number}"
         if isinstance(input_, Mapping) and input_.get("record_id") is not None:
@@ -88,7 +101,8 @@ class EcgPipeline(Pipeline):
         elif isinstance(input_, str | os.PathLike):
             name += f" ({os.fspath(input_)})"
         extractor = copy.copy(self.feature_extractor)
-        extractor.long_records = long_records
+        if long_records is not None:
+            extractor.long_records = long_records
         try:
             recording, declared = _read(input_)
             features = extractor(recording, **declared)
@@ -203,7 +217,7 @@ class EcgClassificationPipeline(EcgPipeline):
                 f"{MULTI_LABEL!r}, {SINGLE_LABEL!r} or {REGRESSION!r}, or pass function_to_apply."
             )
         labels = [config.id2label[number] for number in range(config.num_labels)]
-        calibration = self._calibration(labels) if function == usual != "none" else {}
+        calibration = (calibration_of(config) or {}) if function == usual != "none" else {}
         logits = average_windows(model_outputs, torch.zeros(len(model_outputs), dtype=torch.long))[0].double()
         logits = logits / calibration.get("temperature", 1.0)
         scores = logits.sigmoid() if function == "sigmoid" else logits.softmax(0) if function == "softmax" else logits
@@ -215,18 +229,6 @@ class EcgClassificationPipeline(EcgPipeline):
         if config.problem_type == REGRESSION:
             return found
         return sorted(found, key=lambda row: -row["score"])[:top_k]
-
-    def _calibration(self, labels: list[str]) -> Mapping[str, Any]:
-        calibration = self.model.config.calibration
-        if calibration is None:
-            return {}
-        if list(calibration["labels"]) != labels:
-            logger.warning_once(
-                f"The stored calibration is for the labels {list(calibration['labels'])}, the model has {labels}: "
-                "scores are not calibrated."
-            )
-            return {}
-        return calibration
 
 
 class EcgFeatureExtractionPipeline(EcgPipeline):

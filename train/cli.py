@@ -179,6 +179,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
         metavar="KEY=VALUE",
         help="what differs from the checkpoint's: unit=mV normalization=lead",
     )
+    parser.add_argument("--split", choices=("test", "all"), default="test", help="where identity searches (test)")
     parser.add_argument("--nstdb", metavar="DIR", help="folder of the noise database, for --setting noise")
     parser.add_argument("--finetune_config", default="finetune", metavar="NAME|FILE", help="preset of finetuned")
     parser.add_argument("--batch_size", type=_positive, default=64)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoFeatureExtractor, AutoModel
 
 from ecg_transformers.data import load_ecg
@@ -41,6 +42,9 @@ def run(args: argparse.Namespace):
     """The command."""
     started = time.monotonic()
     model = AutoModel.from_pretrained(args.model).eval()
+    check_flags(args)
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
     changes = parse_options(args.feature_extractor)
     feature_extractor = EcgFeatureExtractor(**(AutoFeatureExtractor.from_pretrained(args.model).to_dict() | changes))
     options = parse_options(args.options)
@@ -76,7 +80,6 @@ def run(args: argparse.Namespace):
             "predictions": evaluation.results,
             "features": {encoder: tables.tables["test"] for encoder, tables in evaluation.tables.items()},
             "rows": splits.test,
-            "explanations": explanation_figures(model, feature_extractor, rows),
         }
         if evaluation.results:
             evaluation.write_predictions(folder / "predictions.parquet")
@@ -90,6 +93,8 @@ def run(args: argparse.Namespace):
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(metrics, folder / "metrics.json")
+    if page:
+        page["explanations"] = explanation_figures(model, feature_extractor, rows)
     published, notes = published_beside(metrics)
     report = EvaluationReport(
         metrics,
@@ -107,13 +112,34 @@ def run(args: argparse.Namespace):
     logger.info("Wrote metrics.json and %s", path)
 
 
+def check_flags(args: argparse.Namespace):
+    """Raises `ValueError` for flags that the target does not read: what is not done must not seem done."""
+    given = {
+        "--setting": bool(args.setting),
+        "--problem_type": args.problem_type is not None,
+        "--unlabelled": args.unlabelled != "drop",
+        "--delineator": args.delineator is not None,
+    }
+    if args.target in ("delineation", "identity"):
+        unread = [flag for flag, is_given in given.items() if is_given]
+        unread += ["--protocol"] if args.target == "identity" and args.protocol != ["linear"] else []
+        if unread:
+            raise ValueError(f"The target {args.target} does not read {', '.join(unread)}: leave it out.")
+    if args.split != "test" and args.target != "identity":
+        raise ValueError(f"--split is for --target identity; {args.target} is tested on the test split.")
+    if args.target == "delineation":
+        others = [protocol for protocol in args.protocol if protocol not in ("linear", "finetuned")]
+        if others:
+            raise ValueError(f"Delineation has the protocols linear and finetuned, got {others}.")
+        if args.dataset != "ludb" or args.options:
+            raise ValueError("Delineation is judged on LUDB: --dataset ludb --data_dir DIR, without --options.")
+
+
 def delineation(args: argparse.Namespace, changes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Of the frozen encoder, and with `--protocol finetuned` of all weights."""
     found: dict[str, Any] = {"problem_type": "token_classification", "label_names": ["P", "QRS", "T"]}
     found |= {part: {} for part in ("random_encoder", "pretrained", "difference")}
     for protocol in args.protocol:
-        if protocol not in ("linear", "finetuned"):
-            raise ValueError(f"Delineation has the protocols linear and finetuned, got {protocol!r}.")
         result = evaluate_delineation(
             args.model, args.data_dir, folder, frozen=protocol == "linear", extractor_settings=changes, seed=args.seed
         )
@@ -123,15 +149,15 @@ def delineation(args: argparse.Namespace, changes: Mapping[str, Any], folder: Pa
 
 
 def identity(args: argparse.Namespace, options: Mapping[str, Any], model, feature_extractor) -> dict[str, Any]:
-    """Among the test records, features standardised by the training split."""
-    train, test = (
+    """Among the records of `--split`, features standardised by the training split."""
+    train, searched = (
         load_ecg(args.dataset, data_dir=args.data_dir, split=split, decode=False, **options)
-        for split in ("train", "test")
+        for split in ("train", args.split)
     )
     compared = compare_identity(
-        model, feature_extractor, test, train, batch_size=args.batch_size, seed=args.seed, progress=False
+        model, feature_extractor, searched, train, batch_size=args.batch_size, seed=args.seed, progress=False
     )
-    splits = {"train": {"records": len(train)}, "test": {"records": len(test)}}
+    splits = {"train": {"records": len(train)}, args.split: {"records": len(searched)}}
     return {"problem_type": "retrieval", "label_names": [], "splits": splits, **compared}
 
 
@@ -184,7 +210,7 @@ def published_beside(metrics: Mapping[str, Any]) -> tuple[list[dict], list[str]]
 
 def explanation_figures(model, feature_extractor, rows) -> list[ReportFigure]:
     """Attention rollout over leads and time in the first test records of different labels, where they are voltages."""
-    figures, seen = [], set()
+    figures, seen, failed = [], set(), 0
     for number, labels in enumerate(rows["labels"]):
         row = rows[number]
         if tuple(labels) in seen or row["ecg"]["unit"] != "mV":
@@ -193,7 +219,10 @@ def explanation_figures(model, feature_extractor, rows) -> list[ReportFigure]:
             found = explain_recording(model, feature_extractor, row, method="attention_rollout")
         except ValueError as error:
             logger.warning("Record %s: no picture of the attention: %s", row["record_id"], error)
-            break
+            failed += 1
+            if failed == NUM_EXPLAINED:  # most likely the encoder, not the records
+                break
+            continue
         seen.add(tuple(labels))
         title = f"Record {row['record_id']}: {', '.join(labels) or 'no label'}"
         alt = f"An electrocardiogram on ECG paper; colour shows the attention of the encoder. {title}"

@@ -232,7 +232,10 @@ def build_finetuning(
         data_collator=EcgDataCollator(feature_extractor, label2id=label2id, return_sample_id=True),
         processing_class=feature_extractor,
         compute_metrics=ValidationMetrics(
-            splits.label_names, splits.problem_type, loss if splits.problem_type == REGRESSION else None
+            splits.label_names,
+            splits.problem_type,
+            splits.truth_of("train"),
+            loss if splits.problem_type == REGRESSION else None,
         ),
         compute_loss_func=loss,
         optimizers=(optimizer_class(groups, **optimizer_options), None),
@@ -259,8 +262,9 @@ def load_classifier(
     if problem_type == REGRESSION and model.classifier.bias is None:
         raise ValueError("A regression needs a bias, which holds the mean of the targets: set classifier_bias=True.")
     is_classifier = any("ForSequenceClassification" in name for name in stored.architectures or ())
-    if is_classifier and stored.id2label != id2label:
-        logger.info("The head of %s is of other classes; it begins anew.", checkpoint)
+    # That of a regression speaks in the unit of its target; training wants deviations from the mean.
+    if is_classifier and (stored.id2label != id2label or problem_type == REGRESSION):
+        logger.info("The head of %s begins anew.", checkpoint)
         nn.init.normal_(model.classifier.weight, std=model.config.initializer_range)
         if model.classifier.bias is not None:
             nn.init.zeros_(model.classifier.bias)

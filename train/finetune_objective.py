@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import EvalPrediction, TrainerCallback
 
-from .metrics import macro_auroc
+from .metrics import excluded_labels, macro_auroc
 from .predictions import REGRESSION, SINGLE_LABEL
 
 
@@ -75,11 +75,21 @@ class ScaledTargets(TrainerCallback):
 class ValidationMetrics:
     """`compute_metrics` of the Trainer: outputs of the windows of a record are averaged, then judged.
 
-    Gives `macro_auroc`, or for a regression `macro_zmae`, the mean absolute error in deviations of the training split.
+    Gives `macro_auroc` over the labels that the training split has, or for a regression `macro_zmae`, the mean
+    absolute error in deviations of the training split.
     """
 
-    def __init__(self, label_names: Sequence[str], problem_type: str, scale: ScaledTargets | None = None):
+    def __init__(
+        self,
+        label_names: Sequence[str],
+        problem_type: str,
+        train_labels: np.ndarray,
+        scale: ScaledTargets | None = None,
+    ):
         self.label_names, self.problem_type, self.scale = list(label_names), problem_type, scale
+        if problem_type != REGRESSION:
+            unlearnt = excluded_labels(train_labels, label_names)
+            self.learnt = [column for column, name in enumerate(label_names) if name not in unlearnt]
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         truth, sample_ids = prediction.label_ids
@@ -93,4 +103,5 @@ class ValidationMetrics:
         if self.problem_type == SINGLE_LABEL:
             truth = np.eye(len(self.label_names), dtype=np.int8)[truth]
             logits = torch.from_numpy(logits).softmax(dim=-1).numpy()  # one class against the rest depends on it
-        return {"macro_auroc": macro_auroc(truth.astype(np.int8), logits, self.label_names).value}
+        names = [self.label_names[column] for column in self.learnt]
+        return {"macro_auroc": macro_auroc(truth.astype(np.int8)[:, self.learnt], logits[:, self.learnt], names).value}

@@ -12,7 +12,7 @@ from transformers.utils import CONFIG_NAME
 
 from .hub_client import Repository, is_there, open_repository, send
 from .published_card import published_card
-from .shared_folder import CARD_NAME, PREVIEW_NAME, SharedFolder
+from .shared_folder import ARGUMENTS_NAME, CARD_NAME, PREVIEW_NAME, RESULTS_NAMES, SharedFolder
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -86,15 +86,17 @@ def upload_model(
         ]
         for operations in (large, small)
     ]
-    stale = [
-        name for name in repository.files if _is_weight(name) and name not in folder.weights.keys() | texts.keys()
-    ]
+    sent = folder.weights.keys() | texts.keys()
+    stale = [name for name in repository.files if _belongs_to_weights(name) and name not in sent]
     logger.info(
         "%s: %d of %d files of weights are there.", repository.repo_id, len(large) - len(lacking[0]), len(large)
     )
     return send(api, repository, *lacking, message, stale)
 
 
-def _is_weight(name: str) -> bool:
-    """Files that `from_pretrained` would read instead of, or among, the new ones."""
-    return "/" not in name and name.startswith("model") and name.endswith((".safetensors", ".safetensors.index.json"))
+def _belongs_to_weights(name: str) -> bool:
+    """Weights that `from_pretrained` would read instead of, or among, the new ones, and what was said of the old."""
+    if name in (*RESULTS_NAMES, ARGUMENTS_NAME, PREVIEW_NAME):
+        return True
+    is_safe = name.startswith("model") and name.endswith((".safetensors", ".safetensors.index.json"))
+    return "/" not in name and (is_safe or name.startswith("pytorch_model"))

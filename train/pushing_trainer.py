@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -116,7 +117,7 @@ class PushingTrainer(Trainer):
     ) -> CommitInfo | Future | None:
         """Saves the model and pushes it. Arguments as in [`~transformers.Trainer.push_to_hub`]; `header` goes to
         [`create_model_card`]."""
-        if self.hub_model_id is None or token is not None:
+        if self.hub_model_id is None or token is not None or private is not None:
             self.init_hf_repo(token, private)
         self.save_model(_internal_call=True)
         self.create_model_card(**header)
@@ -147,11 +148,14 @@ class PushingTrainer(Trainer):
 
     def _upload(self, shared: SharedFolder, message: str, revision: str | None = None) -> CommitInfo | None:
         folder, repo_id = self.args.output_dir, self.hub_model_id
-        again = f"The run is saved: `ecg-transformers push --folder {folder} --repo_id {repo_id}` sends it."
+        words = ["ecg-transformers", "push", "--folder", folder, "--repo_id", repo_id]
+        revision = self.args.hub_revision if revision is None else revision
+        words += ["--revision", revision] if revision is not None else []
+        again = f"What is saved stays; when the run has ended, `{shlex.join(words)}` sends it."
         licence, weights_licence = self.recordings().licence, self.args.weights_licence
         with plain_errors(repo_id, self._hub.endpoint, "model", again):
-            revision = self.args.hub_revision if revision is None else revision
-            repository = open_model_repository(self._hub, repo_id, shared.config, revision)
+            private = self.args.hub_private_repo
+            repository = open_model_repository(self._hub, repo_id, shared.config, revision, private)
             return upload_model(self._hub, repository, shared, message, licence, weights_licence)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:

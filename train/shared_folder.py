@@ -7,6 +7,7 @@ that both name, card, scores, training arguments and one picture. Optimiser stat
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,14 @@ PREVIEW_NAME = "preview.png"
 RESULTS_NAMES = ("metrics.json", "report.json")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # Names of records, and what only means something on the machine of the run.
+FILE_ADDRESS = re.compile(r"file:/+")
+ADDRESS = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/\s@]*@)?(?P<place>[^?#\s\"']*)(?:[?#][^\s\"']*)?", re.IGNORECASE
+)
+# At the start of a word, so that "25 mm/s" and the path of an address stay.
+LOCAL_PATH = re.compile(
+    r"(?<![\w/:.~-])(?:~|\.{1,2})?/(?=[^/\s])(?:[^/\s\"',;]+/)*(?P<name>[^/\s\"',;]*)/?(?=[\s\"',;)\]}]|$)"
+)
 PRIVATE_KEYS = {"command", "not_judged_records", "output_dir", "logging_dir", "run_name", "resume_from_checkpoint"}
 PRIVATE_KEYS |= {
     "record_ids",
@@ -97,10 +106,10 @@ def read_shared_folder(
     names = [CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *(n for n in (SAFE_WEIGHTS_INDEX_NAME,) if len(weights) > 1)]
     texts = {name: (folder / name).read_bytes() for name in names}
     texts |= _source_files(folder, config, _read_json(folder / FEATURE_EXTRACTOR_NAME))
-    found = None
-    for name in (name for name in RESULTS_NAMES if (folder / name).is_file()):
-        found = _read_json(folder / name)
-        texts[name] = _to_json(without_private(found))
+    stored = {name: _read_json(folder / name) for name in RESULTS_NAMES if (folder / name).is_file()}
+    texts |= {name: _to_json(without_private(scores)) for name, scores in stored.items()}
+    evaluations = [scores for scores in stored.values() if is_evaluation(scores)]
+    found = next(iter([*evaluations, *stored.values()]), None)
     if results is not None:
         found = dict(results)
         texts[RESULTS_NAMES[0]] = _to_json(without_private(found))
@@ -119,6 +128,10 @@ def _weights(folder: Path) -> dict[str, Path]:
         names = [SAFE_WEIGHTS_NAME]
     elif (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
         names = sorted(set(_read_json(folder / SAFE_WEIGHTS_INDEX_NAME)["weight_map"].values()))
+        if outside := [name for name in names if Path(name).name != name]:
+            raise ValueError(
+                f"{SAFE_WEIGHTS_INDEX_NAME} of {folder} names {outside[0]!r}, which is no file beside it."
+            )
     else:
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
         why = f"only {', '.join(pickled)}, which could run code when it is read" if pickled else "none"
@@ -149,9 +162,14 @@ def _source_files(folder: Path, *configurations: Mapping[str, Any]) -> dict[str,
         raise ValueError(f"{CONFIG_NAME} or {FEATURE_EXTRACTOR_NAME} of {folder} names no code (auto_map). {cure}")
     if elsewhere := sorted(reference for reference in references if "--" in reference):
         raise ValueError(f"The code of {folder} lies in another repository ({elsewhere[0]}). {cure}")
-    modules = {folder / f"{reference.split('.')[0]}.py" for reference in references}
+    names = {reference.split(".")[0] for reference in references}
+    if outside := sorted(name for name in names if not name.isidentifier()):
+        raise ValueError(f"{CONFIG_NAME} of {folder} names the code {outside[0]!r}, no module beside it. {cure}")
+    modules = {folder / f"{name}.py" for name in names}
     try:
         files = modules | {Path(file) for module in modules for file in get_relative_import_files(module)}
+        if outside := [file.name for file in files if file.resolve().parent != folder.resolve()]:
+            raise ValueError(f"The code of {folder} imports {outside[0]}, which lies elsewhere. {cure}")
         return {file.name: file.read_bytes() for file in sorted(files)}
     except FileNotFoundError as error:
         name = Path(error.filename).name
@@ -179,13 +197,17 @@ def shared_arguments(args: TrainingArguments) -> bytes:
 
 
 def without_private(content: Any) -> Any:
-    """JSON without the fields of `PRIVATE_KEYS`; of absolute paths only the last part stays."""
+    """JSON without the fields of `PRIVATE_KEYS`; of paths only the last part stays, of addresses neither user nor
+    password nor query."""
     if isinstance(content, Mapping):
-        return {key: without_private(value) for key, value in content.items() if key not in PRIVATE_KEYS}
+        kept = {key: value for key, value in content.items() if key not in PRIVATE_KEYS}
+        return {without_private(key): without_private(value) for key, value in kept.items()}
     if isinstance(content, list):
         return [without_private(value) for value in content]
-    if isinstance(content, str) and (os.path.isabs(content) or content.startswith(("~", "./", "../"))):
-        return Path(content).name
+    if isinstance(content, str):
+        content = FILE_ADDRESS.sub("/", content)
+        content = ADDRESS.sub(lambda found: f"{found['scheme']}{found['place']}", content)
+        return LOCAL_PATH.sub(lambda found: found["name"], content)
     return content
 
 

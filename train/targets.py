@@ -53,12 +53,12 @@ def load_task(
     """
     if target not in TARGETS:
         raise ValueError(f"Expected target of {list(TARGETS)}, got {target!r}.")
+    if delineator is not None and target != "intervals":
+        raise ValueError(f"A delineator makes the target 'intervals'; the target is {target!r}.")
     if target == "labels":
         return _one_of_each(load_labelled_splits(name, data_dir, options, problem_type, unlabelled))
     if problem_type is not None or unlabelled != "drop":
         raise ValueError(f"problem_type and unlabelled are settings of labels; the target is {target!r}.")
-    if delineator is not None and target != "intervals":
-        raise ValueError(f"A delineator makes the target 'intervals'; the target is {target!r}.")
     found, without, names = {}, {}, ()
     for split in SPLITS:
         rows = load_ecg(name, data_dir=data_dir, split=split, decode=False, **(options or {}))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard, snapshot_download
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ecg_transformers.hub.push_model import push_model
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel
@@ -19,6 +19,7 @@ from ecg_transformers.train.cli import main
 from ecg_transformers.train.model_card import render_model_card
 from ecg_transformers.train.report import DataSource
 from ecg_transformers.train.run_costs import RunCosts
+from ecg_transformers.train.shared_folder import read_shared_folder, without_private
 
 REPO = "owner/ecg-jepa-tiny"
 TOKEN = {"token": "hf_owner"}
@@ -439,3 +440,29 @@ def test_flags_of_models_are_refused_for_a_corpus(hub, tmp_path, capsys):
     (tmp_path / "manifest.json").write_text("{}")
     assert main(["push", "--folder", str(tmp_path), "--repo_id", REPO, "--weights_licence", "mit"]) == 1
     assert "--weights_licence are for models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/home/a/b.csv", "b.csv"),
+        ("read from /home/a/b.csv", "read from b.csv"),
+        ('{"table": "/home/a/b.csv"}', '{"table": "b.csv"}'),
+        ("https://user:secret@host/data?signature=abc", "https://host/data"),
+        ("file:///home/a/b", "b"),
+        ("25 mm/s, 1 / 2, OWNER/name, ~0.5", "25 mm/s, 1 / 2, OWNER/name, ~0.5"),
+        ("https://physionet.org/content/ptb-xl", "https://physionet.org/content/ptb-xl"),
+    ],
+)
+def test_paths_and_secrets_stay_at_home_wherever_they_stand_in_a_text(text, left):
+    assert without_private({text: [text]}) == {left: [left]}
+
+
+@pytest.mark.parametrize("name", ["../secret.Model", "/tmp/secret.Model", "a/b.Model"])
+def test_code_outside_of_the_folder_is_not_taken(name, tmp_path):
+    for file in ("config.json", "preprocessor_config.json"):
+        (tmp_path / file).write_text(json.dumps({"auto_map": {"AutoModel": name}}))
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "README.md").write_text("card")
+    with pytest.raises(ValueError, match="no module beside it"):
+        read_shared_folder(tmp_path)

@@ -37,7 +37,7 @@ def save_classifier(folder, **settings):
     model = EcgViTForSequenceClassification(config).eval()
     torch.nn.init.normal_(model.classifier.weight)  # scores that differ
     model.save_pretrained(folder)
-    EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=500).save_pretrained(folder)
+    EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=500, long_records="all").save_pretrained(folder)
     return str(folder)
 
 

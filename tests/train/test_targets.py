@@ -45,6 +45,7 @@ def test_sex_is_a_class_of_two():
         ({"target": "height"}, "Expected target of"),
         ({"target": "age", "problem_type": SINGLE_LABEL}, "are settings of labels"),
         ({"target": "sex", "unlabelled": "keep"}, "are settings of labels"),
+        ({"target": "labels", "delineator": "x"}, "makes the target 'intervals'"),
     ],
 )
 def test_a_target_that_cannot_be_is_refused(choices, reason):
@@ -71,6 +72,8 @@ def test_a_fine_tuned_regression_speaks_in_the_unit_of_its_target(ages, tmp_path
     deviation = ages.truth_of("train").std()
     assert np.abs(found.scores - found.labels).mean() / deviation == pytest.approx(min(errors), abs=1e-5)
     assert trainer.evaluate()["eval_macro_zmae"] == pytest.approx(min(errors), abs=1e-5)  # knows that it is folded
+    again = build_finetuning(str(tmp_path / "run"), ages, settings | {"output_dir": str(tmp_path / "again")})
+    assert again.evaluate()["eval_macro_zmae"] < 1.5  # not the head in years, read as deviations
 
 
 def test_a_constant_target_teaches_nothing():

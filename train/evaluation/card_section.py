@@ -132,7 +132,7 @@ def eval_results(metrics: Mapping) -> list[EvalResult]:
                     protocol,
                     task,
                     metrics["task"].split()[0],
-                    f"{metrics['task']}, test split",
+                    f"{metrics['task']}, {'test split' if 'test' in metrics['splits'] else 'all records'}",
                     None if found is None else (beside, found),
                 )
             )

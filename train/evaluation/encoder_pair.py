@@ -74,14 +74,14 @@ class EncoderPair:
         feature_extractor: FeatureExtractionMixin | None = None,
     ) -> dict[Any, dict[str, ProtocolResult]]:
         """Probes of the unchanged training records, with the `C` of the unchanged validation records, on changed test
-        records: by the key of a change, then by encoder.
+        records, of those that can be judged unchanged: by the key of a change, then by encoder.
 
         Args:
             changes (`Mapping[Any, Callable[[dict], dict]]`): Each makes another row of a decoded row.
             feature_extractor ([`EcgFeatureExtractor`], *optional*): What reads the changed rows, if not the usual one.
         """
         found: dict[Any, dict[str, ProtocolResult]] = {key: {} for key in changes}
-        rows = decoded(self.splits.test)
+        rows, judged = decoded(self.splits.test), set(self.clean["pretrained"].test.record_ids)
         for encoder in ENCODERS:
             tests = {}
             for key, change in changes.items():
@@ -89,7 +89,7 @@ class EncoderPair:
                 tests[key] = embed(
                     self.models[encoder],
                     feature_extractor or self.feature_extractor,
-                    (change(row) for row in rows),
+                    (change(row) for row in rows if row["record_id"] in judged),
                     self.batch_size,
                     self.device,
                     progress=False,

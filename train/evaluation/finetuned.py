@@ -43,6 +43,8 @@ def finetuned_protocol(
     feature_extractor.save_pretrained(encoder)
     chosen = read_config(config, FINETUNE_PRESETS) | dict(settings or {})
     trainer = build_finetuning(str(encoder), splits, chosen | {"output_dir": str(output_dir), "seed": seed})
+    if trainer.args.freeze_encoder:
+        raise ValueError(f"The preset {config!r} freezes the encoder: that is another protocol, attentive or linear.")
     started = time.monotonic()
     train_and_save(trainer)
     found, left_out = {}, {}

@@ -105,8 +105,8 @@ def _measure_lead(record: RecordWaves, lead: str) -> dict[str, list[float]]:
             continue
         if qrs.offset is not None:
             found["qrs"].append(qrs.offset - qrs.onset)
-        before = [wave.onset for wave in atrial if _lies_between(wave, previous, qrs.peak) and wave.onset is not None]
-        if before and 0 < qrs.onset - before[-1] <= longest_pr:
+        before = [wave.onset for wave in atrial if _lies_between(wave, previous, qrs.peak)]
+        if before and before[-1] is not None and 0 < qrs.onset - before[-1] <= longest_pr:
             found["pr"].append(qrs.onset - before[-1])
         after = [wave.offset for wave in repolarisations if _lies_between(wave, qrs.peak, following)]
         if after and after[0] is not None and after[0] - qrs.onset <= longest_qt:

@@ -91,7 +91,7 @@ def lead_subset_scores(
     """
     check_encoders(model_by_encoder)
     masking = masking_missing_leads(feature_extractor)
-    recorded, some_row = _recorded_leads(splits), decoded(splits.train)[0]
+    recorded, some_row = _recorded_leads(splits), _readable_row(splits, masking)
     whole = {str(_input_of(masking, names)) for by_leads in recorded.values() for names in by_leads}
     found = {whole.pop(): {e: [linear[e]] for e in ENCODERS}} if linear is not None and len(whole) == 1 else {}
     entries = []
@@ -158,6 +158,18 @@ def _reason_of_records(recorded: Mapping[str, Mapping], leads: Sequence[str]) ->
             total = sum(len(records) for records in by_leads.values())
             return f"{len(without)} of {total} records of the {split} split lack some of {list(leads)}: {without[:3]}."
     return None
+
+
+def _readable_row(splits: LabelledSplits, feature_extractor) -> dict:
+    """The first training record that can become input; where none can, the first."""
+    rows = decoded(splits.train)
+    for row in rows:
+        try:
+            feature_extractor([row["ecg"]])
+        except ValueError:
+            continue
+        return row
+    return rows[0]
 
 
 def _reason_of_encoders(model_by_encoder, feature_extractor, row: dict, device) -> str | None:

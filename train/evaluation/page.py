@@ -32,6 +32,8 @@ PROBLEM_WORDS = {
     "multi_label_classification": "any number of labels a record",
     "single_label_classification": "exactly one label a record",
     "regression": "numbers",
+    "token_classification": "P, QRS, T or none, for each sample of each lead",
+    "retrieval": "which other records are of the same patient",
 }
 MOST_NAMED_LABELS = 12
 

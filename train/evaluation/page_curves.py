@@ -40,17 +40,11 @@ def judged_test(result: ProtocolResult) -> JudgedTest:
 
 
 def learnt_test(result: ProtocolResult) -> JudgedTest:
-    """The labels that training learnt, whether or not the test split can judge them.
-
-    Of a single-label task only records of such a class, with probabilities that sum to 1 over these classes.
-    """
+    """The labels that training learnt, whether or not the test split can judge them."""
     labels, scores = result.test.labels, result.test.scores
     unlearnt = excluded_labels(result.train_labels, result.label_names)
     learnt = [column for column, name in enumerate(result.label_names) if name not in unlearnt]
     labels, scores = labels[:, learnt], scores[:, learnt]
-    if result.problem_type == SINGLE_LABEL:
-        rows = labels.any(axis=1)
-        labels, scores = labels[rows], scores[rows] / scores[rows].sum(axis=1, keepdims=True)
     return JudgedTest(tuple(result.label_names[column] for column in learnt), labels, scores)
 
 
@@ -95,12 +89,11 @@ def reliability_points(
         temperature (`float`, *optional*): By which logits are divided first.
     """
     if result.problem_type == SINGLE_LABEL:
-        judged = learnt_test(result)
-        scores = judged.scores
+        scores = result.test.scores
         logits = np.log(np.maximum(scores, CLOSEST_PROBABILITY)) / (1.0 if temperature is None else temperature)
         scores = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
-        correct = judged.labels.argmax(axis=1) == scores.argmax(axis=1)
+        correct = result.test.labels.argmax(axis=1) == scores.argmax(axis=1)
         return reliability_curve(correct.astype(float), scores.max(axis=1), num_bins)
     judged = judged_test(result)
     scores = judged.scores

@@ -108,7 +108,12 @@ def caveats_of(metrics: Mapping, positives: Mapping[str, int] | None = None) -> 
             f"The test split holds {sizes[0]} records of {sizes[1]} patients. From the choice of test records alone, "
             f"a score of the pretrained encoder is uncertain by about {', '.join(widths)}."
         )
-    few = [f"{name} ({count})" for name, count in (positives or {}).items() if 0 < count < FEW_POSITIVES]
+    left_out = {name for judged in metrics["pretrained"].values() for name in judged.get("excluded", ())}
+    few = [
+        f"{name} ({count})"
+        for name, count in (positives or {}).items()
+        if 0 < count < FEW_POSITIVES and name not in left_out
+    ]
     if few:
         caveats.append(
             f"Labels with fewer than {FEW_POSITIVES} test records: {', '.join(few)}. Each counts in the macro mean as "

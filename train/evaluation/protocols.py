@@ -126,6 +126,7 @@ def linear_protocol(tables: FrozenTables, C: float | None = None, C_grid: Sequen
             Inverse strength of the L2 penalty (ridge: `alpha = 1 / C`). By default the one of `C_grid` that does best
             on the validation split; the strongest penalty of equals.
     """
+    _check_learnable(tables)
     features = tables.standardised()
     candidates = (C,) if C is not None else tuple(sorted(C_grid))
     found = {}
@@ -148,6 +149,7 @@ def knn_protocol(
 
     `k` is by default the one of `k_grid` that does best on the validation split; the most neighbours of equals.
     """
+    _check_learnable(tables)
     features = tables.standardised()
     num_train = len(features["train"])
 
@@ -159,6 +161,14 @@ def knn_protocol(
     best = candidates[0] if k is not None else _best(on_validation, tables)
     details = {"k": best, "metric": metric, "weights": weights}
     return tables.result("knn", {"validation": on_validation[best], "test": scores("test", best)}, details)
+
+
+def _check_learnable(tables: FrozenTables):
+    if tables.problem_type == REGRESSION:
+        return
+    unlearnt = excluded_labels(tables.truth["train"], tables.label_names)
+    if len(unlearnt) == len(tables.label_names):
+        raise ValueError(f"No label can be learnt from the training split: {unlearnt}. Train on more records.")
 
 
 def _fit(features: np.ndarray, truth: np.ndarray, problem_type: str, C: float) -> Callable[[np.ndarray], np.ndarray]:

@@ -107,6 +107,8 @@ def comparable_numbers(
         `tuple[list[dict], str]`: Fields of [`PublishedNumber`], ready for JSON, and a sentence: how to read them, or
         why there are none.
     """
+    if all(number.task != task for number in published_numbers()):
+        return [], f"We know no published number of the task {task!r} that could stand beside these."
     if not test_is_complete:
         return [], (
             f"No published number stands beside these: the test is only a part of {test_split}, which is another test "

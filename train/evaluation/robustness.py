@@ -88,7 +88,7 @@ def length_scores(pair: EncoderPair, seconds: Sequence[float] = SECONDS) -> list
 
 def in_unit(row: dict, unit: str) -> dict:
     """A decoded row whose values are in another unit, and say so."""
-    if unit == row["ecg"]["unit"]:
+    if row["ecg"]["unit"] in (unit, DIMENSIONLESS):  # a dimensionless record of a mixed corpus has none
         return row
     ecg = row["ecg"]
     return row | {"ecg": ecg | {"signal": ecg["signal"] * np.float32(UNITS[unit]), "unit": unit}}

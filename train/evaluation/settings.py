@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from ..finetune_data import LabelledSplits
 from ..predictions import ProtocolResult
-from .encoder_pair import EncoderPair
+from .encoder_pair import EncoderPair, refused
 from .lead_subsets import lead_subset_scores
 from .low_shot import low_shot
 from .noise import NoiseRecordings, noise_scores
@@ -91,6 +91,10 @@ def run_settings(
     found = {}
     for name in names:
         started = time.monotonic()
-        found[name] = runs[name]()
+        try:
+            found[name] = runs[name]()
+        except ValueError as error:  # the other settings and all protocols are worth keeping
+            logger.warning(f"Setting {name} cannot be had: {error}")
+            found[name] = [refused(name, name, name.replace("_", " "), str(error))]
         logger.info(f"Setting {name}: {len(found[name])} entries in {time.monotonic() - started:.1f} s.")
     return found

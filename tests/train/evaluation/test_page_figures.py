@@ -98,12 +98,13 @@ def test_labels_that_cannot_be_judged_are_not_drawn():
     assert {"MI", "STTC"} & set(lines_of(plot_roc(result))) == set()
 
 
-def test_single_label_probabilities_sum_to_one_over_the_learnt_classes():
+def test_curves_are_of_the_records_that_the_table_judges_where_training_lacks_a_class():
     result = make_result(SINGLE_LABEL)
     result.train_labels[:, 2] = 0
     learnt = learnt_test(result)
-    np.testing.assert_allclose(learnt.scores.sum(axis=1), 1)
-    assert len(learnt.scores) == result.test.labels[:, :2].any(axis=1).sum()
+    assert len(learnt.names) == 2 and len(learnt.scores) == len(result.test.scores)
+    areas = [roc_auc_score(learnt.labels[:, column], learnt.scores[:, column]) for column in range(2)]
+    assert np.mean(areas) == pytest.approx(result.judge(num_resamples=5)["macro_auroc"])
 
 
 def test_reliability_is_that_of_the_calibration_error():

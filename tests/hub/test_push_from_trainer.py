@@ -131,7 +131,7 @@ def test_a_push_that_fails_meanwhile_is_logged_and_the_last_one_sends_all(hub, m
     trainer.train()
     assert trainer.state.global_step == 4 and not files_of(hub)
     assert caplog.text.count("A push during training failed") == 2
-    with pytest.raises(ValueError, match="The run is saved: `ecg-transformers push --folder"):
+    with pytest.raises(ValueError, match="What is saved stays; .*`ecg-transformers push --folder"):
         trainer.push_to_hub()
     hub.break_commits = False
     trainer.push_to_hub()

@@ -132,7 +132,7 @@ def test_settings_and_other_targets_run_from_the_command_line(checkpoint, shared
     sexes = evaluated(checkpoint, tmp_path / "sex", "--target", "sex")
     assert 0 < sexes["pretrained"]["linear"]["accuracy"] <= 1
     people = evaluated(checkpoint, tmp_path / "identity", "--target", "identity", "--split", "all")
-    assert 0 < people["pretrained"]["identity"]["recall_at_1"] <= 1
+    assert people["pretrained"]["identity"]["num_queries"] > 20
     intervals = ["--dataset", "ludb", "--data_dir", str(shared_data_dir / "ludb"), "--target", "intervals"]
     measured = evaluated(checkpoint, tmp_path / "intervals", *intervals)
     assert len(measured["pretrained"]["linear"]["per_target"]) == 5

@@ -53,7 +53,7 @@ from .pretrain import (
 from .report import DataSource, format_interval, format_score, installed_versions, write_json
 from .run_costs import run_costs
 from .stored_calibration import stored_calibration
-from .supervised import predict
+from .supervised import predict, readable_dataset
 from .targets import load_task
 
 logger = logging.getLogger("ecg_transformers")
@@ -207,6 +207,7 @@ def build_finetuning(
         train = WindowRows(train, feature_extractor, random=True)
     elif all_windows:
         train = WindowRows(train, feature_extractor, random=False)
+    validation = readable_dataset(splits.validation, feature_extractor)  # a batch without input would be an error
     label2id = model.config.label2id if splits.problem_type == MULTI_LABEL else None
     loss, callbacks = None, []
     if splits.problem_type == REGRESSION:
@@ -228,7 +229,7 @@ def build_finetuning(
         model=model,
         args=args,
         train_dataset=train,
-        eval_dataset=WindowRows(splits.validation, feature_extractor, random=False),
+        eval_dataset=WindowRows(validation, feature_extractor, random=False),
         data_collator=EcgDataCollator(feature_extractor, label2id=label2id, return_sample_id=True),
         processing_class=feature_extractor,
         compute_metrics=ValidationMetrics(

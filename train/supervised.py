@@ -5,6 +5,7 @@ at once, afterwards. Our encoders have no dropout (stochastic depth, `drop_path_
 recipe uses dropout, this one is not the same.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from ecg_transformers.modeling.feature_extraction_ecg import EcgFeatureExtractor
 
 from .metrics import macro_auroc
 from .predictions import REGRESSION, SINGLE_LABEL, Predictions
+
+logger = logging.getLogger("ecg_transformers")
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,19 @@ def predict(
     else:
         truth = np.array([[name in of_record for name in label_names] for of_record in labels], dtype=np.int8)
     return Predictions(np.concatenate(scores).astype(float), truth, list(record_ids), list(patient_ids))
+
+
+def readable_dataset(dataset: Dataset, feature_extractor: EcgFeatureExtractor, batch_size: int = 64) -> Dataset:
+    """The rows that can become input; the others are named in the log, with the reason."""
+    kept, left_out = [], {}
+    for start in range(0, len(dataset), batch_size):
+        numbers = range(start, min(start + batch_size, len(dataset)))
+        rows = [dataset[number] for number in numbers]
+        found = {id(row) for row in readable(rows, feature_extractor, left_out)}
+        kept += [number for number, row in zip(numbers, rows, strict=True) if id(row) in found]
+    for record_id, reason in left_out.items():
+        logger.warning("Record %s cannot become input and is left out: %s", record_id, reason)
+    return dataset.select(kept) if left_out else dataset
 
 
 def readable(rows: list[dict], feature_extractor: EcgFeatureExtractor, left_out: dict[str, str]) -> list[dict]:

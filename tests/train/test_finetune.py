@@ -252,6 +252,18 @@ def test_a_frozen_encoder_stays_as_it_is(checkpoint, few, tmp_path):
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
+def test_validation_goes_on_without_a_batch_that_cannot_be_read(checkpoint, few, tmp_path, caplog):
+    rows = [dict(row) for row in few.validation.select(range(20)).with_format(None)]
+    short = {"signal": rows[16]["ecg"]["signal"][:2400], "leads": rows[16]["ecg"]["leads"]}  # 1 s
+    for row in rows[16:]:
+        row["ecg"] = row["ecg"] | short
+    validation = few.validation.from_list(rows, features=few.validation.features)
+    settings = QUICK | {"output_dir": str(tmp_path), "max_steps": 2, "per_device_eval_batch_size": 16}
+    trainer = build_finetuning(checkpoint, dataclasses.replace(few, validation=validation), settings)
+    assert len(trainer.eval_dataset.rows) == 16 and caplog.text.count("cannot become input") == 4
+    assert "eval_macro_auroc" in trainer.evaluate()
+
+
 def test_training_stops_early(checkpoint, few, tmp_path):
     settings = QUICK | {"output_dir": str(tmp_path), "learning_rate": 0.0, "max_steps": 50, "eval_steps": 1}
     trainer = build_finetuning(checkpoint, few, settings | {"early_stopping_patience": 2})

@@ -26,7 +26,7 @@ def plot_comparison(comparison: Mapping) -> Figure:
     """Draws every row with its 95 % interval and its seeds; on the right, where there are any, the learning curves.
 
     Args:
-        comparison (`Mapping`): As [`~.comparison_report.compare_rows`] returns it, with `curves`.
+        comparison (`Mapping`): As [`~.comparison_scores.compare_rows`] returns it, with `curves`.
     """
     rows = comparison["rows"]
     groups = _groups(rows)

@@ -38,6 +38,7 @@ from ecg_transformers.modeling.masking import keyed_generator
 
 from .comparison_data import SPLITS, ComparisonData
 from .online_probe import follow_with_probe, probe_history, steps_between
+from .patients import patients_of
 from .pretrain import build_trainer, last_complete_checkpoint, split_settings, train_and_save
 from .probes import EmbeddingTable, embed, linear_probe
 from .supervised import SupervisedSettings, predict, train_on_labels
@@ -302,8 +303,8 @@ def labelled_subset(train: Dataset, fraction: float, seed: int) -> list[int]:
     if fraction == 1:
         return list(range(len(train)))
     of_patient: dict[str, list[int]] = {}
-    for number, (record_id, patient) in enumerate(zip(train["record_id"], train["patient_id"], strict=True)):
-        of_patient.setdefault(f"record {record_id}" if patient is None else patient, []).append(number)
+    for number, patient in enumerate(patients_of(train["record_id"], train["patient_id"])):
+        of_patient.setdefault(patient, []).append(number)
     patients = sorted(of_patient)
     chosen: list[int] = []
     for number in torch.randperm(len(patients), generator=keyed_generator(seed, "labelled subset")).tolist():

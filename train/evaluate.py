@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import AutoFeatureExtractor, AutoModel
 
 from ecg_transformers.data import load_ecg
@@ -50,11 +51,12 @@ def run(args: argparse.Namespace):
     options = parse_options(args.options)
     folder = Path(args.output_dir)
     if args.target in ("delineation", "identity"):
-        rows = load_ecg(args.dataset, data_dir=args.data_dir, split="all", decode=False, **options)
+        split = "all" if args.target == "delineation" else args.split
+        rows = load_ecg(args.dataset, data_dir=args.data_dir, split=split, decode=False, **options)
         found = (
-            delineation(args, changes, folder)
+            delineation(args, rows, changes, folder)
             if args.target == "delineation"
-            else identity(args, options, model, feature_extractor)
+            else identity(args, rows, options, model, feature_extractor)
         )
         page = {}
     else:
@@ -74,6 +76,7 @@ def run(args: argparse.Namespace):
             "problem_type": splits.problem_type,
             "label_names": list(splits.label_names),
             "splits": describe_splits(splits, evaluation),
+            "copies_left_out": {split: dict(copies) for split, copies in splits.copies.items()},
             **evaluation.facts,
         }
         page = {
@@ -135,34 +138,34 @@ def check_flags(args: argparse.Namespace):
             raise ValueError("Delineation is judged on LUDB: --dataset ludb --data_dir DIR, without --options.")
 
 
-def delineation(args: argparse.Namespace, changes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def delineation(args: argparse.Namespace, rows: Dataset, changes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Of the frozen encoder, and with `--protocol finetuned` of all weights."""
     found: dict[str, Any] = {"problem_type": "token_classification", "label_names": ["P", "QRS", "T"]}
     found |= {part: {} for part in ("random_encoder", "pretrained", "difference")}
     for protocol in args.protocol:
         result = evaluate_delineation(
-            args.model, args.data_dir, folder, frozen=protocol == "linear", extractor_settings=changes, seed=args.seed
+            args.model, rows, folder, frozen=protocol == "linear", extractor_settings=changes, seed=args.seed
         )
         for part, of_protocol in result.items():
             found[part] |= of_protocol
     return found | {"splits": {"all": {"which": FOLDS_OF_DELINEATION}}}
 
 
-def identity(args: argparse.Namespace, options: Mapping[str, Any], model, feature_extractor) -> dict[str, Any]:
-    """Among the records of `--split`, features standardised by the training split."""
-    train, searched = (
-        load_ecg(args.dataset, data_dir=args.data_dir, split=split, decode=False, **options)
-        for split in ("train", args.split)
-    )
+def identity(
+    args: argparse.Namespace, rows: Dataset, options: Mapping[str, Any], model, feature_extractor
+) -> dict[str, Any]:
+    """Among the rows of `--split`, features standardised by the training split."""
+    train = load_ecg(args.dataset, data_dir=args.data_dir, split="train", decode=False, **options)
     compared = compare_identity(
-        model, feature_extractor, searched, train, batch_size=args.batch_size, seed=args.seed, progress=False
+        model, feature_extractor, rows, train, batch_size=args.batch_size, seed=args.seed, progress=False
     )
-    splits = {"train": {"records": len(train)}, args.split: {"records": len(searched)}}
+    splits = {"train": {"records": len(train)}, args.split: {"records": len(rows)}}
     return {"problem_type": "retrieval", "label_names": [], "splits": splits, **compared}
 
 
 def describe_splits(splits: LabelledSplits, evaluation: Evaluation) -> dict[str, dict]:
-    """Records and patients of each split that were embedded, its folds where it has some, and who was left out."""
+    """Records and patients of each split that were embedded, its folds where it has some, and who was left out (of
+    exact copies their number; `copies_left_out` of the metrics names them)."""
     described = {}
     for split, rows in splits.items():
         table = evaluation.tables["pretrained"].tables[split]
@@ -174,6 +177,8 @@ def describe_splits(splits: LabelledSplits, evaluation: Evaluation) -> dict[str,
             "without_label": splits.unlabelled[split],
             "not_readable": len(rows) - len(table),
         }
+        if split in splits.copies:  # training keeps its copies
+            described[split]["exact_copies"] = len(splits.copies[split])
     return described
 
 

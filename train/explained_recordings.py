@@ -18,13 +18,13 @@ from ecg_transformers.modeling.leads import STANDARD_LEADS
 from ecg_transformers.modeling.recording_input import DIMENSIONLESS, Recording, read_recordings
 
 from .ecg_paper import save_figure
+from .encoding import in_evaluation
 from .explanation_plots import BIN_SECONDS, plot_explanation
 from .explanations import (
     NORM,
     attention_rollout,
     class_number,
     explained_output,
-    in_evaluation,
     integrated_gradients,
 )
 

@@ -15,6 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .encoding import in_evaluation
+
 Target = int | str | torch.Tensor | Sequence[int | str]
 NORM = "norm"
 FEATURES = ("logits", "embeddings", "pooler_output")
@@ -136,9 +138,11 @@ def integrated_gradients(
         batch_size (`int`, *optional*, defaults to 16): Steps of records at once.
 
     Raises:
-        ValueError: for an input with NaN, an unknown target, or a completeness error beyond `tolerance`.
+        ValueError: for an input with NaN, an unknown target, a number of targets that is neither 1 nor that of the
+            records, or a completeness error beyond `tolerance`.
     """
     _check_input(input_values)
+    _check_target(target, len(input_values))
     if num_steps < 2:
         raise ValueError(f"Expected num_steps of at least 2, got {num_steps}.")
     inputs = input_values.detach().clone()
@@ -191,6 +195,7 @@ def occlusion(
         `torch.FloatTensor` of shape `(batch, num_leads, num_samples // window_samples)`, in units of the output.
     """
     _check_input(input_values)
+    _check_target(target, len(input_values))
     num_records, num_leads, num_samples = input_values.shape
     if window_samples < 1 or num_samples % window_samples:
         raise ValueError(f"Expected window_samples to divide {num_samples} samples, got {window_samples}.")
@@ -276,6 +281,15 @@ def class_number(model: PreTrainedModel, target: int | str) -> int:
     return int(target)
 
 
+def _check_target(target: Target, num_records: int) -> None:
+    several = isinstance(target, list | tuple) or (isinstance(target, torch.Tensor) and target.ndim == 2)
+    accepted = {1, num_records} if isinstance(target, list | tuple) else {num_records}
+    if several and len(target) not in accepted:
+        raise ValueError(
+            f"Expected one target for all records or one for each of the {num_records}, got {len(target)} targets."
+        )
+
+
 def _rows(leads, lead_mask) -> dict:
     """What a model is told of the rows of its input, where there is anything to tell."""
     given = {"leads": leads, "lead_mask": lead_mask}
@@ -288,18 +302,6 @@ def _check_input(input_values: torch.Tensor) -> None:
             f"Expected finite input_values of shape (batch, num_leads, num_samples), got {tuple(input_values.shape)}"
             f"{', with NaN or infinite values' if input_values.ndim == 3 else ''}. Use the feature extractor."
         )
-
-
-@contextmanager
-def in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Sets a model to evaluation, and each of its modules back to what it was."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training
 
 
 @contextmanager

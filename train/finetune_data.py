@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class LabelledSplits:
         problem_type (`str`): `"multi_label_classification"`, `"single_label_classification"` or `"regression"`.
         unlabelled (`dict[str, int]`): Records without any label of the task, of each split.
         left_out (`bool`): Whether these were left out; else they count as negative for every label.
+        copies (`dict[str, dict[str, str]]`, *optional*):
+            Of splits from which exact copies of a recording were left out: each with the record that stays.
     """
 
     train: Dataset
@@ -47,6 +49,7 @@ class LabelledSplits:
     problem_type: str
     unlabelled: Mapping[str, int]
     left_out: bool
+    copies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def items(self) -> Iterator[tuple[str, Dataset]]:
         return ((split, vars(self)[split]) for split in SPLITS)

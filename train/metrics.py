@@ -48,7 +48,7 @@ class PairedDifference:
     Args:
         difference (`float`): Macro AUROC of the model minus that of the baseline.
         ci95 (`tuple[float, float]`): Percentile interval of the difference over paired resamples.
-        p_value (`float`): Two-sided; see [`paired_bootstrap`].
+        p_value (`float`): Two-sided; see [`paired_facts`].
     """
 
     difference: float
@@ -153,7 +153,7 @@ def bootstrap_interval(
     for counts in resample_counts(len(arrays[0]), num_resamples, seed, groups):
         rows = np.repeat(np.arange(len(counts)), counts)
         values.append(statistic(*(array[rows] for array in arrays)))
-    return _percentile_interval(np.asarray(values, dtype=float))
+    return percentile_interval(np.asarray(values, dtype=float))
 
 
 def auroc_interval(
@@ -174,8 +174,8 @@ def auroc_interval(
     counts = resample_counts(len(labels), num_resamples, seed, groups)
     areas = resampled_auroc(labels, scores, counts)
     return AurocInterval(
-        macro=_percentile_interval(_mean_over_labels(areas)),
-        per_class={name: _percentile_interval(areas[:, column]) for column, name in enumerate(kept)},
+        macro=percentile_interval(_mean_over_labels(areas)),
+        per_class={name: percentile_interval(areas[:, column]) for column, name in enumerate(kept)},
     )
 
 
@@ -191,10 +191,8 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Compares the macro AUROC of two models on the same records, by the same resamples for both.
 
-    The p-value is two-sided and inverts the percentile interval: twice the smaller of the fractions of resamples in
-    which the difference is at most, or at least, zero, with one added to count and number (so that it is never zero,
-    and at least `2 / (num_resamples + 1)`), and at most 1. It speaks about the draw of test records only, not about
-    the seeds of pretraining.
+    Interval and p-value are those of [`paired_facts`]. They speak about the draw of test records only, not about the
+    seeds of pretraining.
     """
     label_names = list(label_names)
     value = macro_auroc(labels, scores, label_names, min_positives).value
@@ -205,13 +203,44 @@ def paired_bootstrap(
     differences = _mean_over_labels(resampled_auroc(kept_labels, kept_scores, counts)) - _mean_over_labels(
         resampled_auroc(kept_labels, kept_baseline, counts)
     )
-    differences = differences[~np.isnan(differences)]
-    tail = min((differences <= 0).sum(), (differences >= 0).sum())
-    return PairedDifference(
-        difference=value - baseline,
-        ci95=_percentile_interval(differences),
-        p_value=float(min(1.0, 2 * (tail + 1) / (len(differences) + 1))),
-    )
+    facts = paired_facts(differences)
+    return PairedDifference(value - baseline, ci95=tuple(facts["ci95"]), p_value=facts["p_value"])
+
+
+def paired_facts(differences: np.ndarray) -> dict[str, list[float] | float]:
+    """What a paired bootstrap says of a difference between two models, ready for JSON.
+
+    The p-value is two-sided and inverts the percentile interval: twice the smaller of the fractions of resamples in
+    which the difference is at most, or at least, zero, with one added to count and number (so that it is never zero,
+    and at least `2 / (num_resamples + 1)`), and at most 1.
+
+    Args:
+        differences (`np.ndarray` of shape `(num_resamples,)`):
+            The difference in each resample, both models judged on the same; NaN where it could not be judged.
+
+    Returns:
+        `dict` of `ci95`, see [`percentile_interval`], and `p_value`.
+    """
+    known = differences[~np.isnan(differences)]
+    tail = min((known <= 0).sum(), (known >= 0).sum())
+    return {
+        "ci95": list(percentile_interval(known)),
+        "p_value": float(min(1.0, 2 * (tail + 1) / (len(known) + 1))),
+    }
+
+
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles of resampled values `(num_resamples,)`; NaN, a resample that could not be judged,
+    is left out.
+
+    Raises:
+        ValueError: if none could be judged.
+    """
+    values = values[~np.isnan(values)]
+    if not len(values):
+        raise ValueError("No bootstrap resample could be judged. Test on more records.")
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def resampled_auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -280,11 +309,3 @@ def _mean_over_labels(areas: np.ndarray) -> np.ndarray:
     """Mean of `(num_resamples, num_labels)` over the labels that the resample kept; NaN where it kept none."""
     kept = ~np.isnan(areas)
     return np.where(kept.any(axis=1), np.nansum(areas, axis=1) / np.maximum(kept.sum(axis=1), 1), np.nan)
-
-
-def _percentile_interval(values: np.ndarray) -> tuple[float, float]:
-    values = values[~np.isnan(values)]
-    if not len(values):
-        raise ValueError("No bootstrap resample could be judged. Test on more records.")
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from transformers import FeatureExtractionMixin, PreTrainedConfig
 
 from .licences import data_licence_line, hub_licence, is_settled, licence_section
@@ -26,6 +26,7 @@ from .report import (
     verdict,
 )
 from .run_costs import RunCosts
+from .templates import template_environment
 
 DATA_LICENCE_KEY = "training_data_license"
 """In the header of a card, beside `license`, which is that of the weights."""
@@ -121,13 +122,7 @@ def render_model_card(
 
 def card_environment() -> Environment:
     """Where the templates of cards are rendered: as Markdown, with nothing left undefined."""
-    environment = Environment(
-        loader=PackageLoader("ecg_transformers.train", "."),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("ecg_transformers.train", autoescape=False)
     environment.filters |= {"score": format_score, "interval": format_interval, "cell": _cell}
     environment.filters |= {"score_key": score_key, "verdict": verdict, "caveat": small_test_caveat}
     environment.globals |= {"protocols": PROTOCOLS, "encoders": ENCODERS, "no_results": NO_RESULTS}

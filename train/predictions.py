@@ -22,8 +22,11 @@ from .metrics import (
     macro_auroc,
     macro_f1,
     paired_bootstrap,
+    paired_facts,
+    percentile_interval,
     resample_counts,
 )
+from .patients import patients_of
 
 MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
 REGRESSION = "regression"
@@ -52,10 +55,7 @@ class Predictions:
 
     def patients(self) -> list[str]:
         """A patient for each record; a record without one counts as a patient of its own."""
-        return [
-            f"record {record}" if patient is None else str(patient)
-            for record, patient in zip(self.record_ids, self.patient_ids, strict=True)
-        ]
+        return patients_of(self.record_ids, self.patient_ids)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def judge_regression(
         varies = truth.std() > 0 and found.scores[:, column].std() > 0
         per_target[name] = {
             "mae": float(np.abs(error).mean()),
-            "mae_ci95": np.percentile(resampled[:, column], (2.5, 97.5)).tolist(),
+            "mae_ci95": list(percentile_interval(resampled[:, column])),
             "bias": float(error.mean()),
             "sd": float(error.std(ddof=1)) if len(error) > 1 else None,
             "pearson": float(np.corrcoef(truth, found.scores[:, column])[0, 1]) if varies else None,
@@ -207,7 +207,7 @@ def judge_regression(
         }
     return {
         "macro_zmae": float((np.abs(errors) / deviations).mean()),
-        "macro_zmae_ci95": np.percentile((resampled / deviations).mean(axis=1), (2.5, 97.5)).tolist(),
+        "macro_zmae_ci95": list(percentile_interval((resampled / deviations).mean(axis=1))),
         "per_target": per_target,
     }
 
@@ -219,7 +219,7 @@ def compare_results(
 
     Returns:
         `dict` of `macro_auroc` (of a regression `macro_zmae`; pretrained minus random), `ci95` and `p_value`, see
-        [`~ecg_transformers.train.metrics.paired_bootstrap`].
+        [`~ecg_transformers.train.metrics.paired_facts`].
     """
     first, second = pretrained, random_encoder
     if (first.protocol, first.label_names, first.test.record_ids) != (
@@ -233,13 +233,7 @@ def compare_results(
         errors = [(np.abs(part.test.scores - part.test.labels) / deviations).mean(axis=1) for part in (first, second)]
         difference = errors[0] - errors[1]
         counts = resample_counts(len(difference), num_resamples, seed, first.test.patients())
-        resampled = counts @ difference / counts.sum(axis=1)
-        tail = min((resampled <= 0).sum(), (resampled >= 0).sum())
-        return {
-            "macro_zmae": float(difference.mean()),
-            "ci95": np.percentile(resampled, (2.5, 97.5)).tolist(),
-            "p_value": float(min(1.0, 2 * (tail + 1) / (len(resampled) + 1))),
-        }
+        return {"macro_zmae": float(difference.mean())} | paired_facts(counts @ difference / counts.sum(axis=1))
     unlearnt = excluded_labels(first.train_labels, first.label_names)
     columns = [column for column, name in enumerate(first.label_names) if name not in unlearnt]
     paired = paired_bootstrap(

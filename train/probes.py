@@ -7,7 +7,7 @@ same records, with a paired bootstrap of the difference.
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +15,13 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from tqdm.auto import tqdm
 from transformers import FeatureExtractionMixin, PreTrainedModel
-from transformers.utils import logging
 
-from ecg_transformers.data import EcgDataCollator
 from ecg_transformers.modeling.feature_extraction_ecg import average_windows
 
+from .encoding import in_evaluation, input_batches
 from .metrics import auroc_interval, excluded_labels, macro_auroc, paired_bootstrap
-
-logger = logging.get_logger(__name__)
+from .patients import patients_of
 
 C_GRID = (0.0001, 0.001, 0.01, 0.1, 1.0)
 
@@ -71,10 +68,7 @@ class EmbeddingTable:
 
     def patients(self) -> list[str]:
         """A patient for each record; a record without one counts as a patient of its own."""
-        return [
-            f"record {record}" if patient is None else str(patient)
-            for record, patient in zip(self.record_ids, self.patient_ids, strict=True)
-        ]
+        return patients_of(self.record_ids, self.patient_ids)
 
     def select_folds(self, folds: Iterable[int]) -> "EmbeddingTable":
         """The records of some folds, in their order."""
@@ -210,27 +204,14 @@ def embed(
         device (`torch.device` or `str`, *optional*): Where the model runs; by default where it is.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
     """
-    device = torch.device(device) if device is not None else model.device
-    collator = EcgDataCollator(feature_extractor)
-    total = len(dataset) if isinstance(dataset, Sized) else None
+    model.to(model.device if device is None else device)
     features, columns = [], {"record_id": [], "patient_id": [], "labels": [], "fold": []}
-    modes = {module: module.training for module in model.modules()}
-    model.to(device).eval()
-    try:
-        with torch.inference_mode(), tqdm(total=total, desc="Embedding", unit="rec", disable=not progress) as bar:
-            for rows in _batches(dataset, batch_size):
-                pooled, kept = _pooled_features(model, collator, rows, device)
-                features.append(pooled)
-                for name, values in columns.items():
-                    values.extend(rows[number].get(name) for number in kept)
-                bar.update(len(rows))
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    if collator.bad_records:
-        logger.warning(f"{len(collator.bad_records)} records were left out: {list(collator.bad_records)[:10]}.")
-    if not columns["record_id"]:
-        raise ValueError(f"The dataset holds no records to embed ({len(collator.bad_records)} were left out).")
+    with in_evaluation(model), torch.inference_mode():
+        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Embedding", progress):
+            pooled = model(**batch.inputs).pooler_output.float().cpu()
+            features.append(average_windows(pooled, batch.window_record).numpy())
+            for name, values in columns.items():
+                values.extend(row.get(name) for row in batch.rows)
     return EmbeddingTable(
         features=np.concatenate(features),
         record_ids=[str(record) for record in columns["record_id"]],
@@ -267,7 +248,7 @@ def linear_probe(
         min_positives (`int`, *optional*, defaults to 1): Test positives that a label needs.
     """
     tables = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
-    refuse_shared_patients(tables)
+    refuse_patients_in_two_tables(tables)
     untrainable = excluded_labels(train.multi_hot(label_names), label_names)
     kept = [name for name in label_names if name not in untrainable]
     if not kept:
@@ -371,48 +352,40 @@ def compare_with_random(
     return compare_probes(*results, num_resamples=probe_options.get("num_resamples", 1000), seed=seed)
 
 
-def _batches(dataset: Iterable[dict], batch_size: int) -> Iterator[list[dict]]:
-    rows = []
-    for row in dataset:
-        rows.append(row)
-        if len(rows) == batch_size:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
+def fit_logistic(features: np.ndarray, labels: np.ndarray, C: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Logistic regressions with an L2 penalty, one a label.
 
+    Args:
+        features (`np.ndarray` of shape `(num_records, hidden_size)`): Taken as they are.
+        labels (`np.ndarray` of shape `(num_records, num_labels)`): 0 or 1.
+        C (`float`): Inverse strength of the penalty.
 
-def _pooled_features(
-    model: PreTrainedModel, collator: EcgDataCollator, rows: list[dict], device: torch.device
-) -> tuple[np.ndarray, list[int]]:
-    """Features of the records of a batch that can become input, float32 `(kept, hidden_size)`, and their positions."""
-    numbered = [{"record_id": row["record_id"], "ecg": row["ecg"], "label": number} for number, row in enumerate(rows)]
-    try:
-        batch = collator(numbered)
-    except ValueError:
-        if all(row["record_id"] in collator.bad_records for row in rows):
-            return np.empty((0, model.config.pooled_size), dtype=np.float32), []
-        raise
-    inputs = {name: batch[name].to(device) for name in ("input_values", "lead_mask") if name in batch}
-    inputs["input_values"] = inputs["input_values"].to(model.dtype)
-    kept, window_record = torch.unique(batch["labels"], return_inverse=True)
-    pooled = model(**inputs).pooler_output.float().cpu()
-    return average_windows(pooled, window_record).numpy(), kept.tolist()
+    Returns:
+        `Callable`: features of other records to probabilities `(num_records, num_labels)`, 0 for labels without a
+        positive or a negative, which cannot be learnt.
+    """
+    learnt = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
+    models = {column: LogisticRegression(C=C, max_iter=2000).fit(features, labels[:, column]) for column in learnt}
+
+    def probabilities(other: np.ndarray) -> np.ndarray:
+        scores = np.zeros((len(other), labels.shape[1]))
+        for column, model in models.items():
+            scores[:, column] = model.predict_proba(other)[:, 1]
+        return scores
+
+    return probabilities
 
 
 def _fit_scores(train: EmbeddingTable, table: EmbeddingTable, label_names: Sequence[str], C: float) -> np.ndarray:
-    """Probabilities `(len(table), len(label_names))` of logistic regressions fitted on `train`."""
+    """Probabilities `(len(table), len(label_names))` of logistic regressions fitted on `train`, standardised."""
     scaler = StandardScaler().fit(train.features)
-    train_features, features = scaler.transform(train.features), scaler.transform(table.features)
-    scores = np.empty((len(table), len(label_names)))
-    for column, labels in enumerate(train.multi_hot(label_names).T):
-        classifier = LogisticRegression(C=C, max_iter=2000).fit(train_features, labels)
-        scores[:, column] = classifier.predict_proba(features)[:, 1]
-    return scores
+    return fit_logistic(scaler.transform(train.features), train.multi_hot(label_names), C)(
+        scaler.transform(table.features)
+    )
 
 
-def refuse_shared_patients(tables: dict[str, EmbeddingTable]) -> None:
-    """No patient in two tables."""
+def refuse_patients_in_two_tables(tables: dict[str, EmbeddingTable]) -> None:
+    """No patient in two tables; nor a record without one, which counts as a patient of its own."""
     names = list(tables)
     for number, name in enumerate(names):
         for other in names[number + 1 :]:

@@ -14,6 +14,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.masking import DrawKeys
 from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTraining
 
+from .encoding import in_evaluation
 from .plots import BLUE, GREY, ORANGE
 from .report import ReportFigure
 
@@ -31,6 +32,7 @@ def reconstruction_figures(
     feature_extractor: EcgFeatureExtractor,
     recordings: Any,
     seed: int = 0,
+    image_format: str = "svg",
 ) -> list[ReportFigure]:
     """A figure for a report of each recording, with the mask that its place and the seed give.
 
@@ -39,6 +41,7 @@ def reconstruction_figures(
         feature_extractor ([`EcgFeatureExtractor`]): The model's; of several windows the first is drawn.
         recordings: A few rows of [`load_ecg`], decoded or stored, as the feature extractor takes them.
         seed (`int`, *optional*, defaults to 0): Seed of the masks.
+        image_format (`str`, *optional*, defaults to `"svg"`): `"svg"` or `"png"`.
     """
     features = feature_extractor(recordings)
     input_values, lead_mask = features["input_values"], features.get("lead_mask")
@@ -47,14 +50,11 @@ def reconstruction_figures(
         input_values = input_values[first]
         lead_mask = None if lead_mask is None else lead_mask[first]
     keys = DrawKeys(seed=seed, step=0, epoch=0, sample_ids=tuple(range(len(input_values))))
-    training = model.training
-    model.eval()
-    with torch.no_grad():
+    with in_evaluation(model), torch.no_grad():
         inputs = {"input_values": input_values.to(model.device), "lead_mask": lead_mask}
         if lead_mask is not None:
             inputs["lead_mask"] = lead_mask.to(model.device)
         signals, hidden = model.reconstruct(**inputs, **model.draw_inputs(input_values, keys))
-    model.train(training)
     figures = []
     for number, (signal, reconstruction, mask) in enumerate(zip(input_values, signals, hidden, strict=True)):
         present = np.ones(len(signal), dtype=bool) if lead_mask is None else lead_mask[number].numpy()
@@ -77,7 +77,7 @@ def reconstruction_figures(
             caption += " Level and size of a hidden patch are those of the recording; only its shape is predicted."
         alt = "Leads of an electrocardiogram below each other, with hidden patches shaded and their reconstruction"
         title = "Reconstruction" if len(input_values) == 1 else f"Reconstruction {number + 1}"
-        figures.append(ReportFigure.draw(figure, title, caption, alt, wide=True))
+        figures.append(ReportFigure.draw(figure, title, caption, alt, image_format, wide=True))
     return figures
 
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from .plots import figure_to_data_uri
+from .templates import template_environment
 
 PROTOCOLS = {
     "linear": "frozen features, standardised, one logistic regression for each label",
@@ -112,13 +112,7 @@ class Report:
 
 def render_report(report: Report) -> str:
     """The page, as HTML."""
-    environment = Environment(
-        loader=PackageLoader("ecg_transformers.train", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("ecg_transformers.train", autoescape=True)
     environment.filters["score"] = format_score
     environment.filters["interval"] = format_interval
     environment.filters["p_value"] = format_p_value
@@ -147,9 +141,24 @@ def write_json(content: Mapping, path: Path) -> Path:
     return path
 
 
+def score_of(judged: Mapping) -> str | None:
+    """The key of the score that decides, which says what kind of judgement it is; `None` for those of clusters."""
+    return next((key for key in MAIN_SCORES if key in judged), None)
+
+
+def difference_of(comparison: Mapping, protocol: str) -> Mapping | None:
+    """Pretrained minus baseline by the score that decides, with `ci95` and `p_value`; `None` where there is none."""
+    score = score_of(comparison["pretrained"][protocol])
+    difference = comparison["difference"].get(protocol)
+    if difference is None or not isinstance(difference.get(score), Mapping):
+        return difference
+    of_score = difference[score]  # of delineation, each score has its own
+    return {score: of_score["difference"], "ci95": of_score["ci95"], "p_value": of_score["p_value"]}
+
+
 def summarize(comparison: Mapping, protocol: str) -> list[str]:
     """The result of a protocol in three lines for a terminal; clusters, which have no one score, in two."""
-    key = next((key for key in MAIN_SCORES if key in comparison["pretrained"][protocol]), None)
+    key = score_of(comparison["pretrained"][protocol])
     lines = []
     for encoder, title in (("random_encoder", "random encoder"), ("pretrained", "pretrained")):
         result = comparison[encoder][protocol]
@@ -160,12 +169,9 @@ def summarize(comparison: Mapping, protocol: str) -> list[str]:
             found = f"{decapitalized(MAIN_SCORES[key])} {format_score(result[key])}  95 % {interval}"
         lines.append(f"{title:>15}  {protocol} {found}")
     if key is not None:
-        difference = comparison["difference"][protocol]
-        if isinstance(difference[key], Mapping):  # several scores were compared
-            difference = difference[key]
-        value = difference["difference"] if "difference" in difference else difference[key]
+        difference = difference_of(comparison, protocol)
         interval = format_interval(difference["ci95"], signed=True)
-        lines.append(f"{'difference':>15}  {value:+.3f}  95 % {interval} (paired bootstrap)")
+        lines.append(f"{'difference':>15}  {difference[key]:+.3f}  95 % {interval} (paired bootstrap)")
     return lines
 
 

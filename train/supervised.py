@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from ecg_transformers.data import EcgDataCollator
 from ecg_transformers.modeling.feature_extraction_ecg import EcgFeatureExtractor, average_windows
 
+from .encoding import in_evaluation
 from .metrics import macro_auroc
 from .predictions import REGRESSION, SINGLE_LABEL, Predictions
 
@@ -141,29 +142,27 @@ def predict(
     """
     scores, rows = [], []
     problem_type = model.config.problem_type
-    was_training = model.training
-    model.eval()
-    for start in range(0, len(dataset), batch_size):
-        batch_rows = [dataset[number] for number in range(start, min(start + batch_size, len(dataset)))]
-        try:
-            inputs = feature_extractor([row["ecg"] for row in batch_rows])
-        except ValueError:
-            if left_out is None:
-                raise
-            batch_rows = readable(batch_rows, feature_extractor, left_out)
-            if not batch_rows:
-                continue
-            inputs = feature_extractor([row["ecg"] for row in batch_rows])
-        tensors = {name: inputs[name].to(model.device) for name in ("input_values", "lead_mask") if name in inputs}
-        logits = model(**tensors).logits.float().cpu()
-        if "window_record" in inputs:
-            logits = average_windows(logits, inputs["window_record"])
-        if problem_type != REGRESSION:
-            logits = logits.softmax(dim=-1) if problem_type == SINGLE_LABEL else logits.sigmoid()
-        scores.append(logits.numpy())
-        truth = "targets" if problem_type == REGRESSION else "labels"
-        rows += [(row["record_id"], row["patient_id"], row[truth]) for row in batch_rows]
-    model.train(was_training)
+    with in_evaluation(model):
+        for start in range(0, len(dataset), batch_size):
+            batch_rows = [dataset[number] for number in range(start, min(start + batch_size, len(dataset)))]
+            try:
+                inputs = feature_extractor([row["ecg"] for row in batch_rows])
+            except ValueError:
+                if left_out is None:
+                    raise
+                batch_rows = readable(batch_rows, feature_extractor, left_out)
+                if not batch_rows:
+                    continue
+                inputs = feature_extractor([row["ecg"] for row in batch_rows])
+            tensors = {name: inputs[name].to(model.device) for name in ("input_values", "lead_mask") if name in inputs}
+            logits = model(**tensors).logits.float().cpu()
+            if "window_record" in inputs:
+                logits = average_windows(logits, inputs["window_record"])
+            if problem_type != REGRESSION:
+                logits = logits.softmax(dim=-1) if problem_type == SINGLE_LABEL else logits.sigmoid()
+            scores.append(logits.numpy())
+            truth = "targets" if problem_type == REGRESSION else "labels"
+            rows += [(row["record_id"], row["patient_id"], row[truth]) for row in batch_rows]
     if not rows:
         raise ValueError(f"No record can become input: {dict(list((left_out or {}).items())[:3])}.")
     record_ids, patient_ids, labels = zip(*rows, strict=True)
@@ -175,13 +174,22 @@ def predict(
 
 
 def readable_dataset(dataset: Dataset, feature_extractor: EcgFeatureExtractor, batch_size: int = 64) -> Dataset:
-    """The rows that can become input; the others are named in the log, with the reason."""
+    """The rows that can become input; the others are named in the log, with the reason.
+
+    Raises:
+        ValueError: if no row can.
+    """
     kept, left_out = [], {}
     for start in range(0, len(dataset), batch_size):
         numbers = range(start, min(start + batch_size, len(dataset)))
         rows = [dataset[number] for number in numbers]
         found = {id(row) for row in readable(rows, feature_extractor, left_out)}
         kept += [number for number, row in zip(numbers, rows, strict=True) if id(row) in found]
+    if not kept:
+        raise ValueError(
+            f"No record can become input: {dict(list(left_out.items())[:3])}. Change the feature extractor's "
+            "settings, or give other records."
+        )
     for record_id, reason in left_out.items():
         logger.warning("Record %s cannot become input and is left out: %s", record_id, reason)
     return dataset.select(kept) if left_out else dataset

@@ -95,8 +95,10 @@ def load_task(
 def _one_of_each(splits: LabelledSplits) -> LabelledSplits:
     """No recording in two splits, and none that counts twice in a score."""
     refuse_shared_recordings(dict(splits.items()))
-    judged = {split: one_of_each(vars(splits)[split])[0] for split in ("validation", "test")}
-    return dataclasses.replace(splits, **judged)
+    judged, copies = {}, {}
+    for split in ("validation", "test"):
+        judged[split], copies[split] = one_of_each(vars(splits)[split])
+    return dataclasses.replace(splits, **judged, copies=copies)
 
 
 def _sexes(rows: Dataset) -> tuple[tuple[str, ...], Sequence[list[str] | None]]:

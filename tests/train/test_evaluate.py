@@ -1,17 +1,22 @@
 """`ecg-transformers evaluate`, on carried recordings and a tiny encoder without training."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from datasets import Dataset, concatenate_datasets
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train import targets
 from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, main
 from ecg_transformers.train.evaluate import name_folds
 from ecg_transformers.train.evaluation import run, settings
+from ecg_transformers.train.finetune_data import load_labelled_splits
+from ecg_transformers.train.shared_folder import without_private
 
 INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
 SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -33,10 +38,19 @@ def evaluated(checkpoint, output, *words):
     return json.loads((output / "metrics.json").read_text())
 
 
+def with_a_copy(*choices):
+    """The splits, the first test record twice."""
+    splits = load_labelled_splits(*choices)
+    copy = Dataset.from_list([splits.test.with_format(None)[0] | {"record_id": "copied"}], splits.test.features)
+    return dataclasses.replace(splits, test=concatenate_datasets([splits.test, copy], info=splits.test.info))
+
+
 @pytest.fixture(scope="module")
 def evaluation(checkpoint, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluation")
-    return output, evaluated(checkpoint, output, "--protocol", "linear", "knn", "zero-shot-cluster")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "load_labelled_splits", with_a_copy)
+        return output, evaluated(checkpoint, output, "--protocol", "linear", "knn", "zero-shot-cluster")
 
 
 def test_every_protocol_stands_beside_a_random_encoder(evaluation):
@@ -54,6 +68,17 @@ def test_every_protocol_stands_beside_a_random_encoder(evaluation):
         assert difference["macro_auroc"] == pytest.approx(areas[0] - areas[1])
     assert metrics["splits"]["train"]["which"] == "folds 1-8" and metrics["splits"]["test"]["which"] == "fold 10"
     assert metrics["splits"]["test"]["records"] == 64 and metrics["splits"]["test"]["without_label"] == 2
+
+
+def test_copies_that_are_left_out_are_counted_on_the_page_and_named_in_the_metrics(evaluation):
+    output, metrics = evaluation
+    first = load_labelled_splits("ptb-xl-sample").test["record_id"][0]
+    assert metrics["copies_left_out"] == {"validation": {}, "test": {"copied": first}}
+    counts = {split: facts.get("exact_copies") for split, facts in metrics["splits"].items()}
+    assert counts == {"train": None, "validation": 0, "test": 1}
+    assert "Exact copies" in (output / "evaluation.html").read_text()
+    assert "copied" not in pq.read_table(output / "predictions.parquet")["record_id"].to_pylist()
+    assert "copied" not in json.dumps(without_private(metrics))
 
 
 def test_anybody_can_score_the_predictions_again_with_scikit_learn_alone(evaluation):

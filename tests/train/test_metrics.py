@@ -11,6 +11,8 @@ from ecg_transformers.train.metrics import (
     macro_auroc,
     macro_f1,
     paired_bootstrap,
+    paired_facts,
+    percentile_interval,
     resample_counts,
     resampled_auroc,
 )
@@ -150,6 +152,19 @@ def test_paired_bootstrap_of_a_model_with_itself_finds_nothing():
     labels, scores = multilabel_scores()
     result = paired_bootstrap(labels, scores, scores, LABELS, num_resamples=100)
     assert result.difference == 0 and result.ci95 == (0, 0) and result.p_value == 1
+
+
+def test_facts_of_differences_leave_out_resamples_that_could_not_be_judged():
+    differences = np.array([np.nan, *range(-3, 37)], dtype=float)  # 4 of 40 are at most 0
+    facts = paired_facts(differences)
+    assert facts == {"ci95": np.percentile(differences[1:], (2.5, 97.5)).tolist(), "p_value": 2 * (4 + 1) / (40 + 1)}
+    assert paired_facts(-differences)["p_value"] == facts["p_value"]
+    assert percentile_interval(differences) == tuple(facts["ci95"])
+
+
+def test_an_interval_of_resamples_that_could_not_be_judged_is_refused():
+    with pytest.raises(ValueError, match="No bootstrap resample could be judged"):
+        percentile_interval(np.full(3, np.nan))
 
 
 def test_pairing_makes_the_interval_narrower_than_two_independent_ones():

@@ -20,7 +20,7 @@ from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler, Ec
 
 from ..finetune_data import LabelledSplits
 from ..predictions import REGRESSION, Predictions, ProtocolResult
-from ..probes import refuse_shared_patients
+from ..probes import refuse_patients_in_two_tables
 from .head_training import HeadTask, TrainedHead, shuffled_batches, train_head
 from .token_cache import TokenCache, cache_tokens
 
@@ -211,7 +211,7 @@ def fit_attentive(
         cache = cache_tokens(model, feature_extractor, rows, batch_size, settings.cache_dtype, free, device, progress)
         free -= cache.tokens.nbytes if cache.in_memory else 0
         caches[split], truth[split] = cache, splits.truth_of(split, cache.record_ids)
-    refuse_shared_patients(caches)
+    refuse_patients_in_two_tables(caches)
     cached = time.monotonic()
     task = HeadTask(truth["train"], splits.label_names, splits.problem_type)
     head, trained = train_attentive_head(model.config, caches, truth, task, settings, seed, device)

@@ -5,26 +5,18 @@ It stands between two comments, so that a later evaluation replaces it and leave
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard
-from huggingface_hub.repocard_data import model_index_to_eval_results
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from huggingface_hub import EvalResult
 
 from ecg_transformers.data.corpora.nstdb import NOISES
 
 from ..model_index import index_entry
-from .page_sections import SETTINGS, counts_words
+from ..report import score_of
+from ..templates import template_environment
+from .page_sections import SETTING_WORDS, counts_and_choices
 from .page_tables import Table, escape_markdown, label_table, protocol_table, table_markdown, target_table
 from .page_task_tables import cluster_table, identity_table, overlap_table, point_table, setting_table
-from .page_words import (
-    baseline_of,
-    caveats_of,
-    choices_of,
-    parts_of,
-    score_of,
-    verdicts_of,
-)
+from .page_words import baseline_of, caveats_of, verdicts_of
 
 START = "<!-- ecg-transformers evaluation: start -->"
 END = "<!-- ecg-transformers evaluation: end -->"
@@ -47,21 +39,14 @@ def card_section(metrics: Mapping) -> str:
     Args:
         metrics (`Mapping`): The content of `metrics.json`.
     """
-    environment = Environment(
-        loader=PackageLoader("ecg_transformers.train.evaluation", "."),
-        autoescape=False,  # Markdown, escaped by `md`
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("ecg_transformers.train.evaluation", autoescape=False)
     environment.filters["md"] = escape_markdown
     sections = []
-    for name, part in parts_of(metrics).items():
-        for protocol in part["pretrained"]:
-            sections += _protocol_sections(part, protocol, name)
+    for protocol in metrics["pretrained"]:
+        sections += _protocol_sections(metrics, protocol)
     for name, entries in metrics.get("settings", {}).items():
         if entries:
-            title, intro = SETTINGS.get(name, (name.replace("_", " ").capitalize(), "The protocol linear."))
+            title, intro = SETTING_WORDS[name]
             table = setting_table(entries, intro, NOISES if name == "noise" else None)
             sections.append(_section(title, table))
     return environment.get_template("card_template.md.j2").render(
@@ -74,33 +59,6 @@ def card_section(metrics: Mapping) -> str:
         caveats=caveats_of(metrics),
         command=metrics["command"].replace("```", "` ` `"),
     )
-
-
-def update_card(path: str | Path, metrics: Mapping) -> Path:
-    """Writes the section into a card, in place of an earlier one, and its results into the model-index.
-
-    Results of other tasks stay in the model-index; those of the same task are replaced.
-
-    Args:
-        path (`str` or `Path`): `README.md`; a card that is not there is made.
-        metrics (`Mapping`): The content of `metrics.json`.
-
-    Raises:
-        ValueError: for a card in which one of the two markers is missing or stands twice.
-    """
-    path = Path(path)
-    card = ModelCard.load(path) if path.is_file() else ModelCard("---\nlibrary_name: transformers\n---\n")
-    card.text = replace_section(card.text, card_section(metrics))
-    index = card.data.to_dict().get("model-index")
-    kept = model_index_to_eval_results(index)[1] if index else list(card.data.eval_results or [])
-    results = eval_results(metrics)
-    places = {_place(result) for result in results}
-    kept = [old for old in kept if _place(old) not in places]
-    card.data.model_name = card.data.model_name or _model_name(metrics)
-    card.data.eval_results = [*kept, *results]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    card.save(path)
-    return path
 
 
 def replace_section(text: str, section: str) -> str:
@@ -119,34 +77,27 @@ def replace_section(text: str, section: str) -> str:
 def eval_results(metrics: Mapping) -> list[EvalResult]:
     """An entry of the model-index for each protocol that has a score, with interval and random encoder beside it."""
     results = []
-    for name, part in parts_of(metrics).items():
-        for protocol, judged in part["pretrained"].items():
-            if score_of(judged) is None:
-                continue
-            key, _, found = baseline_of(part, protocol)
-            beside = "from_scratch" if protocol == "finetuned" else key
-            task = f"{metrics['task']}, {name}" if name else metrics["task"]
-            results.append(
-                index_entry(
-                    judged,
-                    protocol,
-                    task,
-                    metrics["task"].split()[0],
-                    f"{metrics['task']}, {'test split' if 'test' in metrics['splits'] else 'all records'}",
-                    None if found is None else (beside, found),
-                )
+    for protocol, judged in metrics["pretrained"].items():
+        if score_of(judged) is None:
+            continue
+        _, baseline = baseline_of(metrics, protocol)
+        beside = "from_scratch" if protocol == "finetuned" else "random_encoder"
+        results.append(
+            index_entry(
+                judged,
+                protocol,
+                metrics["task"],
+                metrics["task"].split()[0],
+                f"{metrics['task']}, {'test split' if 'test' in metrics['splits'] else 'all records'}",
+                (beside, baseline),
             )
+        )
     return results
 
 
-def _place(result: EvalResult) -> tuple[str | None, ...]:
-    """What a later result has to share with an earlier one to replace it."""
-    return result.task_type, result.dataset_type, result.dataset_config, result.dataset_split, result.metric_name
-
-
-def _protocol_sections(metrics: Mapping, protocol: str, name: str) -> list[CardSection]:
+def _protocol_sections(metrics: Mapping, protocol: str) -> list[CardSection]:
     judged = metrics["pretrained"][protocol]
-    title = f"{name.capitalize()}, protocol {protocol}" if name not in ("", protocol) else f"Protocol {protocol}"
+    title = f"Protocol {protocol}"
     score, left_out = score_of(judged), judged.get("excluded", {})
     if score == "recall_at_1":
         return [_section("Identity", identity_table(metrics, protocol))]
@@ -156,10 +107,7 @@ def _protocol_sections(metrics: Mapping, protocol: str, name: str) -> list[CardS
     if score is None:
         return [_section(title, cluster_table(metrics, protocol))]
     of_each = target_table if score == "macro_zmae" else label_table
-    choices = choices_of(metrics, protocol)
-    notes = [counts_words(judged)] + (
-        [f"Chosen on the validation split, counted or fixed: {choices}."] if choices else []
-    )
+    notes = counts_and_choices(metrics, protocol)
     return [
         _section(title, protocol_table(metrics, protocol), notes, left_out),
         _section(f"{title}: each {'target' if score == 'macro_zmae' else 'label'}", of_each(metrics, protocol)),
@@ -175,7 +123,3 @@ def _told(facts) -> str:
         words = (value if key == "which" else f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
         return ", ".join(words)
     return str(facts)
-
-
-def _model_name(metrics: Mapping) -> str:
-    return str(metrics["model"]).rstrip("/").rsplit("/", 1)[-1]

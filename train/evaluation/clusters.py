@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from ..metrics import resample_counts
+from ..metrics import paired_facts, percentile_interval, resample_counts
 from ..neighbours import ALGORITHMS, find_clusters, score_clusters
-from ..probes import EmbeddingTable, refuse_shared_patients
+from ..probes import EmbeddingTable, refuse_patients_in_two_tables
 
 PROTOCOL = "zero-shot-cluster"
 AGREEMENTS = ("nmi", "ari")
@@ -54,7 +54,7 @@ class Clustering:
             resampled = resampled_agreement(self.classes, clusters, counts)
             chance = np.array([agreement(_contingency(classes, clusters)) for classes in dealt])
             for column, name in enumerate(AGREEMENTS):
-                low, high = np.percentile(_centred(resampled[:, column], scores[name]), (2.5, 97.5))
+                low, high = percentile_interval(_centred(resampled[:, column], scores[name]))
                 scores[f"{name}_ci95"] = [float(max(low, LOWEST[name])), float(min(high, 1.0))]
                 scores[f"{name}_chance"] = float(chance[:, column].mean())
                 scores[f"{name}_chance_p_value"] = float(
@@ -74,7 +74,7 @@ def cluster_test_split(
     train: EmbeddingTable, test: EmbeddingTable, label_names: Sequence[str], seed: int = 0
 ) -> Clustering:
     """Finds the clusters. Arguments and errors as in [`cluster_protocol`]."""
-    refuse_shared_patients({"train": train, "test": test})
+    refuse_patients_in_two_tables({"train": train, "test": test})
     single = [_single_class(labels, label_names) for labels in train.labels]
     class_names = [name for name in label_names if name in single]
     classes = [_single_class(labels, class_names) for labels in test.labels]
@@ -158,13 +158,7 @@ def compare_clusters(
             _centred(resampled_agreement(*columns, counts)[:, 1], point)
             for columns, point in zip(pair, points, strict=True)
         ]
-        values = resampled[0] - resampled[1]
-        tail = min((values <= 0).sum(), (values >= 0).sum())
-        differences[algorithm] = {
-            "ari": float(points[0] - points[1]),
-            "ci95": [float(bound) for bound in np.percentile(values, (2.5, 97.5))],
-            "p_value": float(min(1.0, 2 * (tail + 1) / (num_resamples + 1))),
-        }
+        differences[algorithm] = {"ari": float(points[0] - points[1])} | paired_facts(resampled[0] - resampled[1])
     return {
         "random_encoder": {PROTOCOL: random_encoder.summary(num_resamples, seed)},
         "pretrained": {PROTOCOL: pretrained.summary(num_resamples, seed)},

@@ -8,7 +8,6 @@ Records are cut into windows as the feature extractor cuts them, overlapping by 
 in prediction, where probabilities are averaged. LUDB is small: all windows are made once and kept in memory.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,11 +19,12 @@ import torch
 from datasets import Dataset
 from transformers import AutoFeatureExtractor, PreTrainedModel
 
-from ecg_transformers.data import load_ecg
 from ecg_transformers.data.records import EcgRecord
 from ecg_transformers.modeling import EcgFeatureExtractor
 
+from ..encoding import in_evaluation
 from ..finetune_data import refuse_shared_patients
+from ..report import write_json
 from ..supervised import readable
 from .delineation_judgement import compare_waves, count_waves, judge_waves, write_waves
 from .delineation_masks import LABEL_NAMES, RecordWaves, annotated_waves, subject_of, waves_of_mask
@@ -56,29 +56,27 @@ def delineate(
             Gets id and reason of records that cannot become input; without it, these are an error.
     """
     extractor = windows_of(feature_extractor, feature_extractor.num_samples // 2)
-    was_training = model.training
-    model.eval()
     found = []
-    for start in range(0, len(rows), RECORDS_AT_ONCE):
-        batch = [rows[number] for number in range(start, min(start + RECORDS_AT_ONCE, len(rows)))]
-        batch = batch if left_out is None else readable(batch, extractor, left_out)
-        if not batch:
-            continue
-        inputs = extractor([row["ecg"] for row in batch])
-        probabilities = _probabilities(model, inputs)
-        window_record = inputs["window_record"].numpy()
-        for number, row in enumerate(batch):
-            record = EcgRecord.from_row(row)
-            num_samples = record.signal.shape[1]
-            length = extractor.resampled_length(num_samples, record.sampling_rate)
-            mask = _join(probabilities[window_record == number], extractor.window_starts(length), length)
-            leads = tuple(lead for lead in extractor.leads if lead in record.leads)
-            mask = mask[[extractor.leads.index(lead) for lead in leads]]
-            signal = record.to_millivolts()[[record.leads.index(lead) for lead in leads]]
-            waves = waves_of_mask(mask, signal, leads, record.sampling_rate)
-            facts = (row["record_id"], subject_of(row), float(record.sampling_rate), num_samples)
-            found.append(RecordWaves(*facts, leads, waves))
-    model.train(was_training)
+    with in_evaluation(model):
+        for start in range(0, len(rows), RECORDS_AT_ONCE):
+            batch = [rows[number] for number in range(start, min(start + RECORDS_AT_ONCE, len(rows)))]
+            batch = batch if left_out is None else readable(batch, extractor, left_out)
+            if not batch:
+                continue
+            inputs = extractor([row["ecg"] for row in batch])
+            probabilities = _probabilities(model, inputs)
+            window_record = inputs["window_record"].numpy()
+            for number, row in enumerate(batch):
+                record = EcgRecord.from_row(row)
+                num_samples = record.signal.shape[1]
+                length = extractor.resampled_length(num_samples, record.sampling_rate)
+                mask = _join(probabilities[window_record == number], extractor.window_starts(length), length)
+                leads = tuple(lead for lead in extractor.leads if lead in record.leads)
+                mask = mask[[extractor.leads.index(lead) for lead in leads]]
+                signal = record.to_millivolts()[[record.leads.index(lead) for lead in leads]]
+                waves = waves_of_mask(mask, signal, leads, record.sampling_rate)
+                facts = (row["record_id"], subject_of(row), float(record.sampling_rate), num_samples)
+                found.append(RecordWaves(*facts, leads, waves))
     return found
 
 
@@ -127,7 +125,7 @@ def subject_folds(rows: Dataset) -> dict[int, Dataset]:
 
 def evaluate_delineation(
     checkpoint: str,
-    data_dir: str,
+    rows: Dataset,
     output_dir: str | Path,
     frozen: bool = True,
     num_folds: int = NUM_FOLDS,
@@ -139,7 +137,7 @@ def evaluate_delineation(
 
     Args:
         checkpoint (`str`): Folder or id of a model of this library, with its feature extractor.
-        data_dir (`str`): Folder of LUDB.
+        rows (`Dataset`): All records of LUDB, `load_ecg("ludb", data_dir=..., split="all", decode=False)`.
         output_dir (`str` or `Path`):
             Gets `<protocol>.json`, `<protocol>_waves.parquet`, and as `<protocol>_delineator` the model (with its
             feature extractor) that tests fold 1, for [`delineate`].
@@ -160,7 +158,6 @@ def evaluate_delineation(
     settings = DelineationSettings(frozen=frozen, **training)
     stored = AutoFeatureExtractor.from_pretrained(checkpoint)
     feature_extractor = EcgFeatureExtractor(**(stored.to_dict() | dict(extractor_settings or {})))
-    rows = load_ecg("ludb", data_dir=data_dir, split="all", decode=False)
     folds = subject_folds(rows)
     stride = feature_extractor.num_samples // 4
     windows = {fold: MaskedWindows(of_fold, feature_extractor, stride) for fold, of_fold in folds.items()}
@@ -197,5 +194,5 @@ def evaluate_delineation(
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_waves(predictions, folder / f"{settings.protocol}_waves.parquet")
-    (folder / f"{settings.protocol}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(result, folder / f"{settings.protocol}.json")
     return result

@@ -20,7 +20,7 @@ from ..evaluate_metrics.delineation_scores import (
     delineation_scores,
     points_of_waves,
 )
-from ..metrics import resample_counts
+from ..metrics import paired_facts, percentile_interval, resample_counts
 from .delineation_masks import LABEL_NAMES, RecordWaves, mask_of_waves
 
 TOLERANCE_MS = 150.0
@@ -116,7 +116,7 @@ def judge_waves(counts: WaveCounts, num_resamples: int = 1000, seed: int = 0) ->
 
 def compare_waves(counts: WaveCounts, baseline: WaveCounts, num_resamples: int = 1000, seed: int = 0) -> dict:
     """`miou` and `miou_waves` of a model minus those of a baseline, with `ci95` and `p_value` of a paired bootstrap
-    over subjects (the p-value is that of [`~ecg_transformers.train.metrics.paired_bootstrap`])."""
+    over subjects, see [`~ecg_transformers.train.metrics.paired_facts`]."""
     if counts.subjects != baseline.subjects:
         raise ValueError("The two models were judged on other subjects. Judge both on the same folds.")
     weights = resample_counts(len(counts.subjects), num_resamples, seed)
@@ -124,12 +124,7 @@ def compare_waves(counts: WaveCounts, baseline: WaveCounts, num_resamples: int =
     for name in ("miou", "miou_waves"):
         once = np.ones((1, len(counts.subjects)))
         value, drawn = (_scores(counts, w)[name] - _scores(baseline, w)[name] for w in (once, weights))
-        tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
-        result[name] = {
-            "difference": float(value[0]),
-            "ci95": [float(limit) for limit in np.percentile(drawn, (2.5, 97.5))],
-            "p_value": float(min(1.0, 2 * (tail + 1) / (len(drawn) + 1))),
-        }
+        result[name] = {"difference": float(value[0])} | paired_facts(drawn)
     return result
 
 
@@ -208,5 +203,5 @@ def _with_interval(name: str, value: np.ndarray, drawn: np.ndarray) -> dict:
     drawn = drawn[np.isfinite(drawn)]
     return {
         name: float(value[0]) if np.isfinite(value[0]) else None,
-        f"{name}_ci95": [float(limit) for limit in np.percentile(drawn, (2.5, 97.5))] if len(drawn) else None,
+        f"{name}_ci95": list(percentile_interval(drawn)) if len(drawn) else None,
     }

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..evaluate_metrics.delineation_scores import BACKGROUND, NOT_ANNOTATED, WAVES
+from ..patients import patient_of
 
 LABEL_NAMES = ("background", *WAVES)
 SHORTEST_MS = {"P": 30.0, "QRS": 40.0, "T": 60.0}
@@ -75,8 +76,7 @@ def annotated_waves(row: Mapping[str, Any], leads: Sequence[str] | None = None) 
 
 def subject_of(row: Mapping[str, Any]) -> str:
     """Whom a recording is of; one of nobody known is of somebody of its own."""
-    patient = row.get("patient_id")
-    return f"record {row['record_id']}" if patient is None else str(patient)
+    return patient_of(row["record_id"], row.get("patient_id"))
 
 
 def num_samples_of(ecg: Mapping[str, Any]) -> int:

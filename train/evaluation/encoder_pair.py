@@ -22,7 +22,14 @@ from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
 from ..finetune_data import LabelledSplits
-from ..metrics import excluded_labels, macro_auroc, resample_counts, resampled_auroc
+from ..metrics import (
+    excluded_labels,
+    macro_auroc,
+    paired_facts,
+    percentile_interval,
+    resample_counts,
+    resampled_auroc,
+)
 from ..predictions import REGRESSION, Predictions, ProtocolResult
 from ..probes import EmbeddingTable, embed
 from .protocols import FrozenTables, decoded, linear_protocol
@@ -201,20 +208,15 @@ def judge_pair(
         resampled[encoder] = np.take_along_axis(np.stack([one.resampled for one in judged], axis=1), draw, axis=1)
         facts[encoder] = {
             metric: float(values[encoder].mean()),
-            f"{metric}_ci95": _interval(resampled[encoder].mean(axis=1)),
+            f"{metric}_ci95": list(percentile_interval(resampled[encoder].mean(axis=1))),
             of_labels: _means_by_name([one.by_name for one in judged]),
             "C": [result.details["C"] for result in results[encoder]],
         }
         if num_draws > 1:
             facts[encoder] |= {f"{metric}_sd": float(values[encoder].std(ddof=1)), "draws": values[encoder].tolist()}
     differences = (resampled["pretrained"] - resampled["random_encoder"]).mean(axis=1)
-    known = differences[~np.isnan(differences)]
-    tail = min((known <= 0).sum(), (known >= 0).sum())
-    facts["difference"] = {
-        metric: float((values["pretrained"] - values["random_encoder"]).mean()),
-        "ci95": _interval(differences),
-        "p_value": float(min(1.0, 2 * (tail + 1) / (len(known) + 1))),
-    }
+    difference = float((values["pretrained"] - values["random_encoder"]).mean())
+    facts["difference"] = {metric: difference} | paired_facts(differences)
     return facts | {
         "num_train_records": len(first.train_labels),
         "num_test_records": len(first.test.record_ids),
@@ -270,13 +272,6 @@ def _means_by_name(by_name: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Of each name, the mean over the draws that have it."""
     names = dict.fromkeys(name for values in by_name for name in values)
     return {name: float(np.mean([values[name] for values in by_name if name in values])) for name in names}
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    values = values[~np.isnan(values)]
-    if not len(values):
-        raise ValueError("No bootstrap resample could be judged. Test on more records.")
-    return np.percentile(values, (2.5, 97.5)).tolist()
 
 
 def _concatenate(tables: Iterable[EmbeddingTable]) -> EmbeddingTable:

@@ -6,6 +6,7 @@ Order and initial weights come from generators of a seed; the global generators 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -115,7 +116,7 @@ def train_head(
         ValueError: for a loss that is not finite.
     """
     best, best_step, best_weights, looks_without_gain, step = -math.inf, 0, None, 0, 0
-    for step, batch in zip(range(1, num_steps + 1), batches, strict=False):
+    for step, batch in enumerate(islice(batches, num_steps), start=1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1)
         loss = loss_of(batch)

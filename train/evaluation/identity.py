@@ -18,7 +18,8 @@ from scipy.spatial.distance import cdist
 from sklearn.preprocessing import StandardScaler
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
-from ..metrics import resample_counts
+from ..metrics import paired_facts, percentile_interval, resample_counts
+from ..patients import patients_of
 from ..probes import embed, random_encoder_like
 from .duplicates import find_duplicates
 
@@ -68,11 +69,10 @@ class IdentityMatches:
 
     def summary(self, num_resamples: int = 1000, seed: int = 0) -> dict:
         """The numbers of [`identity_scores`], ready for JSON."""
-        low, high = np.percentile(self.resampled(num_resamples, seed), (2.5, 97.5), axis=0)
-        result = {}
+        resampled, result = self.resampled(num_resamples, seed), {}
         for column, (name, value) in enumerate(zip(SCORES, self.means(), strict=True)):
             result[name] = float(value)
-            result[f"{name}_ci95"] = [float(low[column]), float(high[column])]
+            result[f"{name}_ci95"] = list(percentile_interval(resampled[:, column]))
         return result | {
             "chance": dict(self.chance),
             "num_queries": len(self.queries),
@@ -110,7 +110,7 @@ def match_identities(
         copies.update([record_id for record_id in record_ids if record_id in set(group)][1:])
     kept = [row for row, record_id in enumerate(record_ids) if record_id not in copies]
     features, ids = features[kept], [record_ids[row] for row in kept]
-    people = np.array([f"record {record_ids[row]}" if patients[row] is None else str(patients[row]) for row in kept])
+    people = np.array(patients_of(ids, [patients[row] for row in kept]))
     _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
     queries = np.flatnonzero(counts[person] > 1)
     if not len(queries) or len(counts) < 2:
@@ -237,17 +237,11 @@ def compare_matches(
         raise ValueError("The two encoders searched other records. Compare them on the same set.")
     column = SCORES.index("recall_at_1")
     arrays = [matches.resampled(num_resamples, seed)[:, column] for matches in (pretrained, random_encoder)]
-    differences = arrays[0] - arrays[1]
-    tail = min((differences <= 0).sum(), (differences >= 0).sum())
-    difference = {
-        "recall_at_1": float(pretrained.means()[column] - random_encoder.means()[column]),
-        "ci95": [float(bound) for bound in np.percentile(differences, (2.5, 97.5))],
-        "p_value": float(min(1.0, 2 * (tail + 1) / (num_resamples + 1))),
-    }
+    difference = float(pretrained.means()[column] - random_encoder.means()[column])
     return {
         "random_encoder": {PROTOCOL: random_encoder.summary(num_resamples, seed)},
         "pretrained": {PROTOCOL: pretrained.summary(num_resamples, seed)},
-        "difference": {PROTOCOL: difference},
+        "difference": {PROTOCOL: {"recall_at_1": difference} | paired_facts(arrays[0] - arrays[1])},
     }
 
 

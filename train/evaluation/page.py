@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ..model_card import method_of
 from ..predictions import ProtocolResult
 from ..probes import EmbeddingTable
 from ..report import DataSource, ReportFigure, format_fact
+from ..templates import template_environment
 from .page_curves import positives_of
 from .page_sections import (
     Section,
@@ -26,7 +26,7 @@ from .page_sections import (
     setting_sections,
 )
 from .page_task_tables import splits_table
-from .page_words import caveats_of, parts_of, verdicts_of
+from .page_words import caveats_of, verdicts_of
 
 PROBLEM_WORDS = {
     "multi_label_classification": "any number of labels a record",
@@ -53,7 +53,6 @@ class EvaluationReport:
         published (`Sequence[Mapping]`):
             Numbers of others of the same task, split and protocol, as [`~.published.comparable_numbers`] gives them.
         published_notes (`Sequence[str]`): How to read them, or why there are none.
-        caveats (`Sequence[str]`): Sentences besides those that the numbers ask for.
     """
 
     metrics: Mapping
@@ -65,7 +64,6 @@ class EvaluationReport:
     explanations: Sequence[ReportFigure] = ()
     published: Sequence[Mapping] = ()
     published_notes: Sequence[str] = ()
-    caveats: Sequence[str] = ()
 
 
 def encoder_facts(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> dict[str, str | int | float]:
@@ -93,13 +91,7 @@ def write_evaluation_page(report: EvaluationReport, path: str | Path) -> Path:
 
 def render_evaluation_page(report: EvaluationReport) -> str:
     """The page, as HTML."""
-    environment = Environment(
-        loader=PackageLoader("ecg_transformers.train.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("ecg_transformers.train.evaluation", autoescape=True)
     environment.filters["fact"] = format_fact
     metrics = report.metrics
     name = str(metrics["model"]).rstrip("/").rsplit("/", 1)[-1]
@@ -110,7 +102,7 @@ def render_evaluation_page(report: EvaluationReport) -> str:
         verdicts=verdicts_of(metrics),
         facts=facts_of(report),
         splits=splits_table(metrics, report.predictions),
-        caveats=[*caveats_of(metrics, positives_of(report.predictions)), *report.caveats],
+        caveats=caveats_of(metrics, positives_of(report.predictions)),
         sections=sections_of(report),
         command=metrics["command"],
         versions=metrics["versions"],
@@ -124,10 +116,8 @@ def sections_of(report: EvaluationReport) -> list[Section]:
     """What there is to show, in order."""
     metrics, results = report.metrics, report.predictions
     sections = []
-    for name, part in parts_of(metrics).items():
-        shown = {} if name else results
-        for protocol in part["pretrained"]:
-            sections.append(judged_section(part, protocol, shown, f"protocol-{len(sections) + 1}"))
+    for number, protocol in enumerate(metrics["pretrained"], start=1):
+        sections.append(judged_section(metrics, protocol, results, f"protocol-{number}"))
     sections += setting_sections(metrics.get("settings", {}))
     if any(len(table) >= 3 for table in report.features.values()):
         sections.append(features_section(report.features, metrics, results))
@@ -141,11 +131,7 @@ def sections_of(report: EvaluationReport) -> list[Section]:
 
 
 def summary_of(metrics: Mapping, name: str) -> str:
-    protocols = ", ".join(
-        protocol if name in ("", protocol) else f"{protocol} ({name})"
-        for name, part in parts_of(metrics).items()
-        for protocol in part["pretrained"]
-    )
+    protocols = ", ".join(metrics["pretrained"])
     return (
         f"What the encoder {name} knows, beside one of the same configuration with random weights, on the same "
         f"records. Task: {metrics['task']}. Protocols: {protocols}."

@@ -30,17 +30,15 @@ CHART_INCHES = 4.9
 """Width of a chart: two of them side by side on a desk, one at nearly its own size on a phone."""
 
 
-def plot_label_bars(pretrained: Mapping, baseline: Mapping | None, baseline_name: str, pretrained_name: str) -> Figure:
+def plot_label_bars(pretrained: Mapping, baseline: Mapping, baseline_name: str, pretrained_name: str) -> Figure:
     """AUROC of each label and the macro mean, one below the other, with 95 % intervals; bars start at 0.5, chance.
 
     Args:
-        pretrained, baseline (`Mapping`): Judgements of a classification; no baseline draws one bar.
+        pretrained, baseline (`Mapping`): Judgements of a classification.
         baseline_name, pretrained_name (`str`): For the legend.
     """
     names = ["macro", *pretrained["per_class"]]
-    series = [(pretrained_name, pretrained, BLUE)]
-    if baseline is not None:
-        series.insert(0, (baseline_name, baseline, LIGHT_GREY))
+    series = [(baseline_name, baseline, LIGHT_GREY), (pretrained_name, pretrained, BLUE)]
     is_crowded = len(names) > 2 * MOST_NAMED_CURVES
     row_inches, font_size = (NARROW_ROW_INCHES, 6) if is_crowded else (ROW_INCHES, 8)
     figure = Figure(figsize=(CHART_INCHES, 1.2 + row_inches * len(names)), layout="constrained")

@@ -11,12 +11,12 @@ from ecg_transformers.data.corpora.nstdb import NOISES
 from ..plots import figure_to_data_uri
 from ..predictions import REGRESSION, SINGLE_LABEL, ProtocolResult
 from ..probes import EmbeddingTable
-from ..report import ReportFigure
+from ..report import ReportFigure, score_of
 from .page_curves import positives_of
 from .page_examples import choose_examples, draw_examples
 from .page_figures import plot_errors, plot_label_bars, plot_precision_recall, plot_reliability, plot_roc
 from .page_projection import MOST_RECORDS, plot_projection, projection_methods
-from .page_setting_figures import judged_entries, plot_low_shot, plot_names, plot_noise
+from .page_setting_figures import plot_low_shot, plot_names, plot_noise
 from .page_tables import Table, format_number, label_table, protocol_table, target_table
 from .page_task_tables import (
     cluster_table,
@@ -26,7 +26,7 @@ from .page_task_tables import (
     published_table,
     setting_table,
 )
-from .page_words import baseline_of, choices_of, pretrained_name, score_of
+from .page_words import baseline_of, choices_of, judged_entries, pretrained_name
 
 LARGEST_SVG = 200_000
 """Letters of a data URI: a chart that needs more, of thousands of points, becomes a PNG if that is smaller."""
@@ -36,7 +36,7 @@ NO_PUBLISHED = (
     "No published numbers stand beside these. They would only where task, split and protocol are the same, and none "
     "such was given."
 )
-SETTINGS = {
+SETTING_WORDS = {
     "low_shot": (
         "Few labels",
         "The protocol linear, learnt from a part of the training records. Validation and test split stay whole.",
@@ -109,7 +109,7 @@ def classification_section(
     metrics: Mapping, protocol: str, results: Mapping[tuple[str, str], ProtocolResult], anchor: str
 ) -> Section:
     """Tables, bars, ROC and precision-recall curves, and reliability of a protocol."""
-    _, name, baseline = baseline_of(metrics, protocol)
+    name, baseline = baseline_of(metrics, protocol)
     judged = metrics["pretrained"][protocol]
     result = results.get(("pretrained", protocol))
     figures = [
@@ -117,8 +117,8 @@ def classification_section(
             plot_label_bars(judged, baseline, name.lower(), pretrained_name(protocol).lower()),
             f"AUROC of each label ({protocol})",
             "Bars start at chance; lines are 95 % intervals.",
-            f"Bars of the AUROC of {len(judged['per_class'])} labels; the macro mean is {judged['macro_auroc']:.3f}"
-            + ("." if baseline is None else f", of the {name.lower()} row {baseline['macro_auroc']:.3f}."),
+            f"Bars of the AUROC of {len(judged['per_class'])} labels; the macro mean is {judged['macro_auroc']:.3f}, "
+            f"of the {name.lower()} row {baseline['macro_auroc']:.3f}.",
         )
     ]
     if result is not None:
@@ -146,13 +146,12 @@ def classification_section(
         )
         alt = f"Observed frequency against predicted probability, {protocol}, before and after temperature scaling"
         figures.append(embed_chart(plot_reliability(result, temperature), f"Reliability ({protocol})", caption, alt))
-    notes = [counts_words(judged)]
-    choices = choices_of(metrics, protocol)
-    notes += [f"Chosen on the validation split, counted or fixed: {choices}."] if choices else []
+    notes = counts_and_choices(metrics, protocol)
     if judged.get("temperature") is not None:
-        temperatures = [] if baseline is None else [f"{baseline['temperature']:.3f} ({name.lower()})"]
-        temperatures.append(f"{judged['temperature']:.3f} ({pretrained_name(protocol).lower()})")
-        notes.append(f"Temperature: {', '.join(temperatures)}. ECE and Brier score: lower is better.")
+        notes.append(
+            f"Temperature: {baseline['temperature']:.3f} ({name.lower()}), {judged['temperature']:.3f} "
+            f"({pretrained_name(protocol).lower()}). ECE and Brier score: lower is better."
+        )
     if judged.get("challenge_metric_missing"):
         notes.append(f"No challenge metric: {judged['challenge_metric_missing']}")
     return Section(
@@ -181,10 +180,8 @@ def regression_section(
         )
         alt = f"Predictions of {target} against the truth, and their differences against their means"
         figures.append(embed_chart(plot_errors(result, column), f"{target} ({protocol})", caption, alt, wide=True))
-    notes = [counts_words(judged)]
-    choices = choices_of(metrics, protocol)
-    notes += [f"Chosen on the validation split, counted or fixed: {choices}."] if choices else []
     tables = protocol_table(metrics, protocol), target_table(metrics, protocol)
+    notes = counts_and_choices(metrics, protocol)
     return Section(anchor, f"Protocol {protocol}", tables=tables, notes=notes, figures=figures)
 
 
@@ -194,7 +191,7 @@ def setting_sections(settings: Mapping[str, Sequence[Mapping]]) -> list[Section]
     for name, entries in settings.items():
         if not entries:
             continue
-        title, intro = SETTINGS.get(name, (name.replace("_", " ").capitalize(), "The protocol linear."))
+        title, intro = SETTING_WORDS[name]
         kinds = NOISES if name == "noise" else None
         figures = []
         judged = judged_entries(entries)
@@ -271,8 +268,11 @@ def _setting_figure(name: str, entries: Sequence[Mapping]) -> tuple[Figure, str]
     return plot_names(entries), "Score with its 95 % interval, of both encoders."
 
 
-def counts_words(judged: Mapping) -> str:
-    return (
+def counts_and_choices(metrics: Mapping, protocol: str) -> list[str]:
+    """How many records were learnt from and tested on, and what was chosen, in a sentence each."""
+    judged, choices = metrics["pretrained"][protocol], choices_of(metrics, protocol)
+    counts = (
         f"Learnt from {judged['num_train_records']} records, tested on {judged['num_test_records']} records of "
         f"{judged['num_test_patients']} patients."
     )
+    return [counts, f"Chosen on the validation split, counted or fixed: {choices}."] if choices else [counts]

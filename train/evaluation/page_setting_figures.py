@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..plots import BLUE, GREY
-from ..report import MAIN_SCORES
+from ..report import MAIN_SCORES, score_of
 from .page_figures import CHART_INCHES, lighten
+from .page_words import judged_entries
 
 ENCODER_STYLES = {
     "random_encoder": (GREY, "--o", "random encoder"),
@@ -17,14 +18,9 @@ ENCODER_STYLES = {
 CLEAN = "clean"
 
 
-def judged_entries(entries: Sequence[Mapping]) -> list[Mapping]:
-    """The entries that hold numbers, not a refusal."""
-    return [entry for entry in entries if "refused" not in entry]
-
-
 def score_of_entries(entries: Sequence[Mapping]) -> str:
     """The key of their score: `macro_auroc`, or `macro_zmae` of a regression."""
-    return next(key for key in MAIN_SCORES if key in judged_entries(entries)[0]["pretrained"])
+    return score_of(judged_entries(entries)[0]["pretrained"])
 
 
 def plot_low_shot(entries: Sequence[Mapping]) -> Figure:

@@ -8,8 +8,8 @@ pretrained one, with intervals, and says which labels were left out.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..report import MAIN_SCORES, format_interval, format_p_value, format_score
-from .page_words import baseline_of, difference_of, pretrained_name, protocol_words, score_of
+from ..report import MAIN_SCORES, difference_of, format_interval, format_p_value, format_score, score_of
+from .page_words import baseline_of, pretrained_name, protocol_words
 
 MISSING = "–"
 
@@ -64,17 +64,12 @@ def escape_markdown(text: str) -> str:
 
 def protocol_table(metrics: Mapping, protocol: str) -> Table:
     """Random, pretrained and their difference: what can be said of a protocol in three lines."""
-    _, name, baseline = baseline_of(metrics, protocol)
+    name, baseline = baseline_of(metrics, protocol)
     pretrained = metrics["pretrained"][protocol]
     score = score_of(pretrained)
-    judgements = [judged for judged in (baseline, pretrained) if judged is not None]
-    columns = [
-        (title, describe) for title, key, describe in _columns(score) if any(key in judged for judged in judgements)
-    ]
+    columns = [(title, describe) for title, key, describe in _columns(score) if key in baseline or key in pretrained]
     rows = [
-        Row(who, tuple(Cell("not run" if judged is None else MISSING) for _ in columns))
-        if judged is None
-        else Row(who, tuple(describe(judged) for _, describe in columns), main=judged is pretrained)
+        Row(who, tuple(describe(judged) for _, describe in columns), main=judged is pretrained)
         for who, judged in ((name, baseline), (pretrained_name(protocol), pretrained))
     ]
     cell = difference_cell(metrics, protocol)
@@ -121,13 +116,12 @@ def label_table(metrics: Mapping, protocol: str, positives: Mapping[str, int] | 
     Args:
         positives (`Mapping[str, int]`, *optional*): Test records with each label.
     """
-    _, name, baseline = baseline_of(metrics, protocol)
+    name, baseline = baseline_of(metrics, protocol)
     pretrained = metrics["pretrained"][protocol]
-    shown = [(name, baseline)] if baseline is not None else []
-    shown.append((pretrained_name(protocol), pretrained))
+    shown = [(name, baseline), (pretrained_name(protocol), pretrained)]
     thresholds = pretrained.get("thresholds", {})
     header = ["Label"] + (["Test records with it"] if positives is not None else [])
-    header += [f"AUROC, {who.lower()}" for who, _ in shown] + (["Difference"] if baseline is not None else [])
+    header += [f"AUROC, {who.lower()}" for who, _ in shown] + ["Difference"]
     header += [f"AUPRC, {who.lower()}" for who, _ in shown] + (["Threshold"] if thresholds else [])
     rows = []
     for label in pretrained["per_class"]:
@@ -136,8 +130,7 @@ def label_table(metrics: Mapping, protocol: str, positives: Mapping[str, int] | 
         for area, (_, judged) in zip(areas, shown, strict=True):
             bounds = judged["per_class_ci95"].get(label)
             cells.append(Cell(format_optional(area), () if bounds is None else (format_interval(bounds),)))
-        if baseline is not None:
-            cells.append(Cell(MISSING if None in areas else f"{areas[1] - areas[0]:+.3f}"))
+        cells.append(Cell(MISSING if None in areas else f"{areas[1] - areas[0]:+.3f}"))
         cells += [Cell(format_optional(judged["per_class_auprc"].get(label))) for _, judged in shown]
         if thresholds:
             cells.append(Cell(format_optional(thresholds.get(label))))
@@ -149,15 +142,13 @@ def label_table(metrics: Mapping, protocol: str, positives: Mapping[str, int] | 
 
 def target_table(metrics: Mapping, protocol: str) -> Table:
     """Errors of each target of a regression, of both encoders, beside that of always saying the training mean."""
-    _, name, baseline = baseline_of(metrics, protocol)
+    name, baseline = baseline_of(metrics, protocol)
     pretrained = metrics["pretrained"][protocol]
     rows = []
     for target in pretrained["per_target"]:
         mean = pretrained["per_target"][target]["train_mean_mae"]
         rows.append(Row(f"{target}: training mean", (Cell(format_number(mean)), Cell(MISSING), Cell(MISSING))))
         for who, judged in ((name, baseline), (pretrained_name(protocol), pretrained)):
-            if judged is None:
-                continue
             found = judged["per_target"][target]
             deviation = "" if found["sd"] is None else f" ± {format_number(found['sd'])}"
             cells = (

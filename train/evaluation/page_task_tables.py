@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ..predictions import ProtocolResult
-from ..report import MAIN_SCORES, format_fact, format_interval
+from ..report import MAIN_SCORES, format_fact, format_interval, score_of
 from .page_tables import (
     MISSING,
     Cell,
@@ -14,7 +14,7 @@ from .page_tables import (
     paired_cell,
     with_interval,
 )
-from .page_words import baseline_of, pretrained_name, protocol_words
+from .page_words import baseline_of, judged_entries, pretrained_name, protocol_words
 
 IDENTITY_COLUMNS = {
     "recall_at_1": "Recall at 1",
@@ -29,10 +29,8 @@ COLUMN_NAMES = {"which": "Which records"}
 
 
 def sides_of(metrics: Mapping, protocol: str) -> list[tuple[str, Mapping]]:
-    """Name and judgement of the baseline, where it was run, and of the pretrained encoder."""
-    _, name, baseline = baseline_of(metrics, protocol)
-    sides = [] if baseline is None else [(name, baseline)]
-    return [*sides, (pretrained_name(protocol), metrics["pretrained"][protocol])]
+    """Name and judgement of the baseline and of the pretrained encoder."""
+    return [baseline_of(metrics, protocol), (pretrained_name(protocol), metrics["pretrained"][protocol])]
 
 
 def cluster_table(metrics: Mapping, protocol: str) -> Table:
@@ -136,8 +134,8 @@ def setting_table(entries: Sequence[Mapping], caption: str, kinds: Mapping[str, 
     Args:
         kinds (`Mapping[str, str]`, *optional*): Name of each `group` of entries, put before their value.
     """
-    judged = [entry for entry in entries if "refused" not in entry]
-    score = next((key for key in MAIN_SCORES if judged and key in judged[0]["pretrained"]), "macro_auroc")
+    judged = judged_entries(entries)
+    score = score_of(judged[0]["pretrained"]) if judged else "macro_auroc"
     rows = []
     for entry in entries:
         name = name_of_entry(entry, kinds or {})

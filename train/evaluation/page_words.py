@@ -1,11 +1,11 @@
 """What the evaluation page says in words: what stands above the pretrained encoder, what its difference allows to
 say, what was chosen, and what has to be known to read the numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..predictions import FEW_POSITIVES, REGRESSION, SINGLE_LABEL
-from ..report import MAIN_SCORES, PROTOCOLS, decapitalized, format_fact
+from ..report import MAIN_SCORES, PROTOCOLS, decapitalized, difference_of, format_fact, score_of
 
 PROTOCOL_WORDS = PROTOCOLS | {
     "linear-kim": "frozen features, one linear layer, trained in the form of ECG-JEPA (Kim)",
@@ -16,8 +16,6 @@ PROTOCOL_WORDS = PROTOCOLS | {
     ("knn", REGRESSION): "frozen features, the mean of the nearest neighbours",
     "zero-shot-cluster": "clusters of frozen features, found without labels, against the classes",
 }
-FURTHER_TASKS = ("delineation", "identity", "clusters")
-"""Keys of `metrics.json` under which a task of its own has `random_encoder`, `pretrained` and `difference`."""
 LOWER_IS_BETTER = ("macro_zmae",)
 
 
@@ -34,47 +32,25 @@ def protocol_words(protocol: str, problem_type: str) -> str:
     return words
 
 
-def baseline_of(metrics: Mapping, protocol: str) -> tuple[str, str, Mapping | None]:
-    """What stands above the pretrained encoder: its key, its name, and its judgement.
-
-    That is the random encoder; for `finetuned` the same encoder trained from scratch, whose judgement is `None` where
-    nobody asked for it.
-    """
+def baseline_of(metrics: Mapping, protocol: str) -> tuple[str, Mapping]:
+    """What stands above the pretrained encoder: the name and the judgement of the random encoder, which for
+    `finetuned` was trained from scratch."""
     judged = metrics["random_encoder"].get(protocol)
-    if protocol == "finetuned":
-        from_scratch = metrics.get("from_scratch", {}).get(protocol)
-        key = "random_encoder" if from_scratch is None else "from_scratch"
-        return key, "Trained from scratch", judged if from_scratch is None else from_scratch
     if judged is None:
         raise ValueError(
             f"Expected the random encoder beside the pretrained one for protocol {protocol!r}, got none. Run the "
             "protocol on both: without it nobody can tell what the pretraining is worth."
         )
-    return "random_encoder", "Random encoder", judged
+    return "Trained from scratch" if protocol == "finetuned" else "Random encoder", judged
 
 
 def pretrained_name(protocol: str) -> str:
     return "Pretrained, fine-tuned" if protocol == "finetuned" else "Pretrained encoder"
 
 
-def score_of(judged: Mapping) -> str | None:
-    """The key of the score that decides, which says what kind of judgement it is; `None` for those of clusters."""
-    return next((key for key in MAIN_SCORES if key in judged), None)
-
-
-def protocols_of(metrics: Mapping, *scores: str) -> list[str]:
-    """The protocols that are judged by one of some scores, in their order."""
-    return [protocol for protocol, judged in metrics["pretrained"].items() if score_of(judged) in scores]
-
-
-def difference_of(metrics: Mapping, protocol: str) -> Mapping | None:
-    """Pretrained minus baseline by the score that decides, with `ci95` and `p_value`; `None` where there is none."""
-    score = score_of(metrics["pretrained"][protocol])
-    difference = metrics.get("difference", {}).get(protocol)
-    if difference is None or not isinstance(difference.get(score), Mapping):
-        return difference
-    of_score = difference[score]  # of delineation, each score has its own
-    return {score: of_score["difference"], "ci95": of_score["ci95"], "p_value": of_score["p_value"]}
+def judged_entries(entries: Sequence[Mapping]) -> list[Mapping]:
+    """The entries of a setting that hold numbers, not a refusal."""
+    return [entry for entry in entries if "refused" not in entry]
 
 
 def verdict_of(metrics: Mapping, protocol: str) -> str | None:
@@ -97,9 +73,11 @@ def verdict_of(metrics: Mapping, protocol: str) -> str | None:
 def caveats_of(metrics: Mapping, positives: Mapping[str, int] | None = None) -> list[str]:
     """What has to be known to read the numbers: how wide the intervals are, and what must not be compared."""
     widths, sizes = [], None
-    for protocol in protocols_of(metrics, "macro_auroc", "macro_zmae"):
-        judged = metrics["pretrained"][protocol]
-        low, high = judged[f"{score_of(judged)}_ci95"]
+    for protocol, judged in metrics["pretrained"].items():
+        score = score_of(judged)
+        if score not in ("macro_auroc", "macro_zmae"):
+            continue
+        low, high = judged[f"{score}_ci95"]
         widths.append(f"±{(high - low) / 2:.3f} ({protocol})")
         sizes = judged["num_test_records"], judged["num_test_patients"]
     caveats = []
@@ -129,27 +107,19 @@ def caveats_of(metrics: Mapping, positives: Mapping[str, int] | None = None) -> 
     ]
 
 
-def parts_of(metrics: Mapping) -> dict[str, Mapping]:
-    """The metrics themselves, under an empty name, and those of the further tasks."""
-    return {"": metrics} | {key: metrics[key] for key in FURTHER_TASKS if metrics.get(key)}
-
-
 def verdicts_of(metrics: Mapping) -> list[str]:
-    """A sentence for each protocol of each task that has a difference."""
-    sentences = []
-    for name, part in parts_of(metrics).items():
-        for protocol in part["pretrained"]:
-            sentence = verdict_of(part, protocol)
-            if sentence is not None:
-                sentences.append(sentence if name in ("", protocol) else f"{name}, {sentence}")
-    return sentences
+    """A sentence for each protocol that has a difference."""
+    sentences = [verdict_of(metrics, protocol) for protocol in metrics["pretrained"]]
+    return [sentence for sentence in sentences if sentence is not None]
 
 
 def choices_of(metrics: Mapping, protocol: str) -> str:
     """What was chosen on the validation split, counted or fixed, of both encoders, in a line; empty for nothing."""
-    _, name, baseline = baseline_of(metrics, protocol)
-    sides = [] if baseline is None else [(name.lower(), baseline.get("details", {}))]
-    sides.append(("pretrained", metrics["pretrained"][protocol].get("details", {})))
+    name, baseline = baseline_of(metrics, protocol)
+    sides = [
+        (who, judged.get("details", {}))
+        for who, judged in ((name.lower(), baseline), ("pretrained", metrics["pretrained"][protocol]))
+    ]
     keys = dict.fromkeys(key for _, details in sides for key in details)
     parts = []
     for key in keys:

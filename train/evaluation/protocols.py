@@ -14,10 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ..finetune_data import LabelledSplits
-from ..metrics import excluded_labels, macro_auroc
 from ..neighbours import knn_scores
 from ..predictions import REGRESSION, SINGLE_LABEL, Predictions, ProtocolResult
-from ..probes import C_GRID, EmbeddingTable, embed, refuse_shared_patients
+from ..probes import C_GRID, EmbeddingTable, embed, fit_logistic, refuse_patients_in_two_tables
+from .head_training import HeadTask
 
 K_GRID = (5, 10, 20, 50, 100)
 
@@ -39,12 +39,16 @@ class FrozenTables:
     problem_type: str
 
     def __post_init__(self):
-        refuse_shared_patients(dict(self.tables))
+        refuse_patients_in_two_tables(dict(self.tables))
 
     def standardised(self) -> dict[str, np.ndarray]:
         """Features of each split, centred and scaled by those of the training split."""
         scaler = StandardScaler().fit(self.tables["train"].features)
         return {split: scaler.transform(table.features) for split, table in self.tables.items()}
+
+    def task(self) -> HeadTask:
+        """What is to be learnt from the training split; a `ValueError` where nothing can be."""
+        return HeadTask(self.truth["train"], self.label_names, self.problem_type)
 
     def predictions(self, split: str, scores: np.ndarray) -> Predictions:
         table = self.tables[split]
@@ -126,14 +130,13 @@ def linear_protocol(tables: FrozenTables, C: float | None = None, C_grid: Sequen
             Inverse strength of the L2 penalty (ridge: `alpha = 1 / C`). By default the one of `C_grid` that does best
             on the validation split; the strongest penalty of equals.
     """
-    _check_learnable(tables)
-    features = tables.standardised()
+    task, features = tables.task(), tables.standardised()
     candidates = (C,) if C is not None else tuple(sorted(C_grid))
     found = {}
     for candidate in candidates:
-        fit = _fit(features["train"], tables.truth["train"], tables.problem_type, candidate)
+        fit = _fit(features["train"], tables.truth["train"], task, candidate)
         found[candidate] = fit, fit(features["validation"])
-    best = candidates[0] if C is not None else _best({c: scores for c, (_, scores) in found.items()}, tables)
+    best = _best({candidate: scores for candidate, (_, scores) in found.items()}, task, tables)
     fit, on_validation = found[best]
     return tables.result("linear", {"validation": on_validation, "test": fit(features["test"])}, {"C": best})
 
@@ -149,8 +152,7 @@ def knn_protocol(
 
     `k` is by default the one of `k_grid` that does best on the validation split; the most neighbours of equals.
     """
-    _check_learnable(tables)
-    features = tables.standardised()
+    task, features = tables.task(), tables.standardised()
     num_train = len(features["train"])
 
     def scores(split: str, k: int) -> np.ndarray:
@@ -158,57 +160,31 @@ def knn_protocol(
 
     candidates = (k,) if k is not None else sorted({min(candidate, num_train) for candidate in k_grid}, reverse=True)
     on_validation = {candidate: scores("validation", candidate) for candidate in candidates}
-    best = candidates[0] if k is not None else _best(on_validation, tables)
+    best = _best(on_validation, task, tables)
     details = {"k": best, "metric": metric, "weights": weights}
     return tables.result("knn", {"validation": on_validation[best], "test": scores("test", best)}, details)
 
 
-def _check_learnable(tables: FrozenTables):
-    if tables.problem_type == REGRESSION:
-        return
-    unlearnt = excluded_labels(tables.truth["train"], tables.label_names)
-    if len(unlearnt) == len(tables.label_names):
-        raise ValueError(f"No label can be learnt from the training split: {unlearnt}. Train on more records.")
-
-
-def _fit(features: np.ndarray, truth: np.ndarray, problem_type: str, C: float) -> Callable[[np.ndarray], np.ndarray]:
+def _fit(features: np.ndarray, truth: np.ndarray, task: HeadTask, C: float) -> Callable[[np.ndarray], np.ndarray]:
     """A fitted linear model: features to scores `(num_records, num_labels)`. Labels that cannot be learnt score 0."""
-    if problem_type == REGRESSION:
-        centre, scale = truth.mean(axis=0), truth.std(axis=0)
-        ridge = Ridge(alpha=1 / C).fit(features, (truth - centre) / np.where(scale > 0, scale, 1))
-        return lambda other: ridge.predict(other).reshape(len(other), -1) * scale + centre
-    num_labels = truth.shape[1]
-    if problem_type == SINGLE_LABEL:
+    if task.problem_type == REGRESSION:
+        ridge = Ridge(alpha=1 / C).fit(features, (truth - task.centre) / task.scale)
+        return lambda other: ridge.predict(other).reshape(len(other), -1) * task.scale + task.centre
+    if task.problem_type == SINGLE_LABEL:
         model = LogisticRegression(C=C, max_iter=2000).fit(features, truth.argmax(axis=1))
 
         def of_classes(other: np.ndarray) -> np.ndarray:
-            scores = np.zeros((len(other), num_labels))
+            scores = np.zeros((len(other), truth.shape[1]))
             scores[:, model.classes_] = model.predict_proba(other)
             return scores
 
         return of_classes
-    learnt = [column for column in range(num_labels) if 0 < truth[:, column].sum() < len(truth)]
-    models = {column: LogisticRegression(C=C, max_iter=2000).fit(features, truth[:, column]) for column in learnt}
-
-    def of_labels(other: np.ndarray) -> np.ndarray:
-        scores = np.zeros((len(other), num_labels))
-        for column, model in models.items():
-            scores[:, column] = model.predict_proba(other)[:, 1]
-        return scores
-
-    return of_labels
+    return fit_logistic(features, truth, C)
 
 
-def _best(on_validation: Mapping[float, np.ndarray], tables: FrozenTables):
-    """The first candidate with the best score on the validation split."""
+def _best(on_validation: Mapping[float, np.ndarray], task: HeadTask, tables: FrozenTables) -> float:
+    """The first candidate with the best scores on the validation split; the only one without a look at it."""
+    if len(on_validation) == 1:
+        return next(iter(on_validation))
     truth = tables.truth["validation"]
-    if tables.problem_type == REGRESSION:
-        scale = tables.truth["train"].std(axis=0)
-        return min(on_validation, key=lambda candidate: (np.abs(on_validation[candidate] - truth) / scale).mean())
-    unlearnt = excluded_labels(tables.truth["train"], tables.label_names)
-    columns = [column for column, name in enumerate(tables.label_names) if name not in unlearnt]
-    names = [tables.label_names[column] for column in columns]
-    return max(
-        on_validation,
-        key=lambda candidate: macro_auroc(truth[:, columns], on_validation[candidate][:, columns], names).value,
-    )
+    return max(on_validation, key=lambda candidate: task.quality(on_validation[candidate], truth))

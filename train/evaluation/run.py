@@ -1,7 +1,7 @@
 """Every protocol that is asked for, for the pretrained encoder and a random one, on the same records and draws."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,12 @@ class ProtocolOptions:
     Args:
         output_dir (`Path`): Where fine-tuned classifiers go.
         finetune_config (`str`): Preset of `finetuned`.
-        finetune_settings (`Mapping`): What differs from it.
         nstdb_dir (`str`, *optional*): Folder of the noise database, for the setting `noise`.
         batch_size (`int`), seed (`int`): Of embedding; of random encoder, heads, draws and bootstrap.
     """
 
     output_dir: Path
     finetune_config: str = "finetune"
-    finetune_settings: Mapping[str, Any] = field(default_factory=dict)
     nstdb_dir: str | None = None
     batch_size: int = 64
     seed: int = 0
@@ -155,6 +153,5 @@ def _run(protocol, encoder, model, feature_extractor, splits, tables, options: P
         splits,
         options.output_dir / "finetuned" / encoder,
         options.finetune_config,
-        options.finetune_settings,
-        options.seed,
+        seed=options.seed,
     )

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..predictions import ProtocolResult
 from ..schedules import kim_finetune_learning_rate, kim_probe_learning_rate
-from .head_training import HeadTask, batches_an_epoch, shuffled_batches, train_head
+from .head_training import batches_an_epoch, shuffled_batches, train_head
 from .protocols import FrozenTables
 
 INITIALIZERS = ("torch", "truncated_normal")
@@ -34,7 +34,7 @@ class SgdLinear:
         batch_size (`int`): Records in a step (all of them, if there are fewer).
         epochs (`int`, *optional*), num_steps (`int`, *optional*): How long, one of the two.
         peak_learning_rate (`float`): See `learning_rate`.
-        weight_decay (`float`), decay_bias (`bool`): Of the weight; whether it is of the bias too.
+        weight_decay (`float`): Of weight and bias.
         drop_last (`bool`): Whether the rest of an epoch that is smaller than a batch is left out.
         bias (`bool`), initializer (`str`): Of the layer: `"torch"` draws both uniformly within 1 / sqrt(width), as
             `torch.nn.Linear` does; `"truncated_normal"` has a deviation of 0.02 and zero biases.
@@ -51,7 +51,6 @@ class SgdLinear:
     weight_decay: float
     epochs: int | None = None
     num_steps: int | None = None
-    decay_bias: bool = True
     drop_last: bool = False
     bias: bool = True
     initializer: str = "torch"
@@ -168,7 +167,7 @@ def sgd_linear_protocol(tables: FrozenTables, form: str | SgdLinear, seed: int =
             raise ValueError(f"Expected a form of {sorted(SGD_LINEAR_FORMS)}, got {form!r}.")
         form = SGD_LINEAR_FORMS[form]
     started = time.monotonic()
-    task = HeadTask(tables.truth["train"], tables.label_names, tables.problem_type)
+    task = tables.task()
     features = {split: torch.from_numpy(table.features).float() for split, table in tables.tables.items()}
     targets = {split: task.targets(tables.truth[split]) for split in ("train", "validation")}
     num_records, width = features["train"].shape
@@ -226,9 +225,4 @@ def draw_linear(width: int, num_outputs: int, form: SgdLinear, seed: int) -> nn.
 
 def linear_optimizer(head: nn.Linear, form: SgdLinear) -> torch.optim.AdamW:
     """AdamW with the weight decay of a form."""
-    biases = [] if head.bias is None else [head.bias]
-    groups = [
-        {"params": [head.weight], "weight_decay": form.weight_decay},
-        {"params": biases, "weight_decay": form.weight_decay if form.decay_bias else 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=form.peak_learning_rate)
+    return torch.optim.AdamW(head.parameters(), lr=form.peak_learning_rate, weight_decay=form.weight_decay)

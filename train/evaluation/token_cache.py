@@ -2,18 +2,18 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
-from ecg_transformers.data import EcgDataCollator
 from ecg_transformers.modeling import EcgViTConfig
+
+from ..encoding import in_evaluation, input_batches
+from ..patients import patients_of
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -58,10 +58,7 @@ class TokenCache:
 
     def patients(self) -> list[str]:
         """A patient for each record; a record without one counts as a patient of its own."""
-        return [
-            f"record {record}" if patient is None else str(patient)
-            for record, patient in zip(self.record_ids, self.patient_ids, strict=True)
-        ]
+        return patients_of(self.record_ids, self.patient_ids)
 
 
 def cache_tokens(
@@ -93,33 +90,21 @@ def cache_tokens(
     """
     if dtype not in DTYPES:
         raise ValueError(f"Expected a cache of {list(DTYPES)}, got {dtype!r}.")
-    device = torch.device(device) if device is not None else model.device
-    collator = EcgDataCollator(feature_extractor)
+    model.to(model.device if device is None else device)
     tokens, masks, windows = _GrowingArray(np.dtype(dtype), max_bytes), [], []
     record_ids, patient_ids = [], []
-    modes = {module: module.training for module in model.modules()}
-    model.to(device).eval()
-    try:
-        with torch.inference_mode():
-            for rows in tqdm(_batches(dataset, batch_size), desc="Tokens", unit="batch", disable=not progress):
-                found = _tokens_of(model, collator, rows, device)
-                if found is None:
-                    continue
-                values, mask, window_record, kept = found
-                ids = [str(rows[number]["record_id"]) for number in kept]
-                tokens.append(_narrowed(values, window_record, ids, dtype))
-                masks.append(mask)
-                windows.append(window_record + len(record_ids))
-                record_ids += ids
-                patients = [rows[number].get("patient_id") for number in kept]
-                patient_ids += [None if patient is None else str(patient) for patient in patients]
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    if collator.bad_records:
-        logger.warning("%d records were left out: %s.", len(collator.bad_records), list(collator.bad_records)[:10])
-    if not record_ids:
-        raise ValueError(f"The dataset holds no records to encode ({len(collator.bad_records)} were left out).")
+    with in_evaluation(model), torch.inference_mode():
+        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Tokens", progress):
+            values = model(**batch.inputs).last_hidden_state.float().cpu().numpy()
+            present = present_tokens(model.config, batch.inputs.get("lead_mask"))
+            window_record = batch.window_record.numpy()
+            ids = [str(row["record_id"]) for row in batch.rows]
+            tokens.append(_narrowed(values, window_record, ids, dtype))
+            masks.append(np.ones(values.shape[:2], bool) if present is None else present.cpu().numpy())
+            windows.append(window_record + len(record_ids))
+            record_ids += ids
+            patients = [row.get("patient_id") for row in batch.rows]
+            patient_ids += [None if patient is None else str(patient) for patient in patients]
     present = np.concatenate(masks)
     mask = None if present.all() else present
     cache = TokenCache(tokens.finish(), mask, np.concatenate(windows), record_ids, patient_ids)
@@ -171,32 +156,6 @@ class _GrowingArray:
             whole[start : start + len(chunk)] = chunk
             start += len(chunk)
         return whole
-
-
-def _batches(dataset: Iterable[dict], batch_size: int) -> Iterator[list[dict]]:
-    rows = iter(dataset)
-    while batch := list(islice(rows, batch_size)):
-        yield batch
-
-
-def _tokens_of(
-    model: PreTrainedModel, collator: EcgDataCollator, rows: list[dict], device: torch.device
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]] | None:
-    """Tokens, mask and record of each window, and which rows could become input; `None` where no row could."""
-    numbered = [{"record_id": row["record_id"], "ecg": row["ecg"], "label": number} for number, row in enumerate(rows)]
-    try:
-        batch = collator(numbered)
-    except ValueError:
-        if all(row["record_id"] in collator.bad_records for row in rows):
-            return None
-        raise
-    inputs = {name: batch[name].to(device) for name in ("input_values", "lead_mask") if name in batch}
-    inputs["input_values"] = inputs["input_values"].to(model.dtype)
-    kept, window_record = torch.unique(batch["labels"], return_inverse=True)
-    tokens = model(**inputs).last_hidden_state.float().cpu()
-    present = present_tokens(model.config, inputs.get("lead_mask"))
-    mask = np.ones(tokens.shape[:2], bool) if present is None else present.cpu().numpy()
-    return tokens.numpy(), mask, window_record.numpy(), kept.tolist()
 
 
 def _narrowed(tokens: np.ndarray, window_record: np.ndarray, record_ids: list[str], dtype: str) -> np.ndarray:

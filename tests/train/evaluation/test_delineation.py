@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import EvalPrediction
 
+from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpora.ludb import LUDB
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForTokenClassification, EcgViTModel
 from ecg_transformers.train.evaluate_metrics.delineation_scores import mask_scores
@@ -174,9 +175,8 @@ def test_the_evaluation_writes_scores_of_both_encoders_and_their_waves(shared_da
     for subject in range(1, 6):  # one of each fold
         for path in (shared_data_dir / "ludb" / "data").glob(f"{subject}.*"):
             shutil.copy(path, folder / "data")
-    result = evaluate_delineation(
-        checkpoint, str(folder), tmp_path / "out", num_folds=2, max_steps=2, num_resamples=20
-    )
+    rows = load_ecg("ludb", data_dir=str(folder), split="all", decode=False)
+    result = evaluate_delineation(checkpoint, rows, tmp_path / "out", num_folds=2, max_steps=2, num_resamples=20)
     assert json.loads((tmp_path / "out" / "delineation_linear.json").read_text()) == result
     judged = result["pretrained"]["delineation_linear"]
     assert judged["num_subjects"] == 2 and judged["num_rows"] == 6

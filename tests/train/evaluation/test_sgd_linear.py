@@ -67,7 +67,7 @@ def by_hand(tables: FrozenTables, form: SgdLinear, rates, seed=0) -> tuple[list,
             norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
             gradients = [gradient * min(1, form.gradient_clip / norm) for gradient in gradients]
         weight = adamw(weight, gradients[0], states[0], step, rate, form.weight_decay)
-        bias = adamw(bias, gradients[1], states[1], step, rate, form.weight_decay if form.decay_bias else 0)
+        bias = adamw(bias, gradients[1], states[1], step, rate, form.weight_decay)
         weights.append(weight)
         biases.append(bias)
     return weights, biases

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ecg_transformers.train.comparison_plots import plot_comparison
-from ecg_transformers.train.comparison_report import Row, TestSet, compare_rows, pairs_of
+from ecg_transformers.train.comparison_scores import Row, TestSet, compare_rows, pairs_of
 from ecg_transformers.train.metrics import auroc_interval, paired_bootstrap
 
 LABELS = ["CD", "MI", "NORM"]

@@ -7,6 +7,7 @@ recordings: where a published recipe uses them, this one is not the same.
 """
 
 import argparse
+import dataclasses
 import logging
 import shlex
 import sys
@@ -38,12 +39,12 @@ from .finetune_data import LabelledSplits, WindowRows, class_weights, task_name
 from .finetune_objective import ScaledTargets, ValidationMetrics, WeightedLoss
 from .finetuned_card import render_finetuned_card
 from .finetuning_trainer import FineTuningTrainer
+from .frozen_encoder import freeze_encoder
 from .layer_decay import layer_decay_groups
 from .metrics import excluded_labels
 from .predictions import MULTI_LABEL, REGRESSION, judge, write_predictions
 from .pretrain import (
     describe_flags,
-    model_field_names,
     parse_flags,
     read_config,
     sort_settings,
@@ -73,7 +74,7 @@ class FineTuningArguments(EcgTrainingArguments):
             `"balanced"` weights the loss by the counts of the training split, see [`class_weights`].
         early_stopping_patience (`int`, *optional*):
             Looks at the validation split without a better macro AUROC after which the training stops.
-        freeze_encoder (`bool`, *optional*, defaults to `False`): Train the head alone, without stochastic depth.
+        freeze_encoder (`bool`, *optional*, defaults to `False`): Train the head alone, on an encoder in evaluation.
         random_windows (`bool`, *optional*):
             Cut a random window from records that are longer than the model's input. By default where the feature
             extractor takes all windows of a record (`long_records="all"`).
@@ -150,7 +151,8 @@ def run(args: argparse.Namespace):
     folder = Path(args.output_dir)
     write_json(metrics, folder / "metrics.json")
     card = render_finetuned_card(
-        *(trainer.model.config, trainer.processing_class, folder.name, Path(args.model).name, source, metrics, splits),
+        *(trainer.model.config, trainer.processing_class, folder.name, Path(args.model).name, source, metrics),
+        splits=as_taught(splits, trainer),
         license=trainer.args.weights_licence,
         costs=run_costs(metrics["seconds"], trainer.args),
     )
@@ -190,14 +192,17 @@ def build_finetuning(
         dict(settings), stored.model_type, FineTuningArguments
     )
     args = training_arguments(training, FineTuningArguments)
-    if args.freeze_encoder and "drop_path_rate" in model_field_names(stored.model_type):
-        model_settings["drop_path_rate"] = 0.0
     set_seed(args.seed)
     model = load_classifier(checkpoint, splits.label_names, splits.problem_type, model_settings)
     if args.freeze_encoder:
-        model.base_model.requires_grad_(False)
+        freeze_encoder(model.base_model)
     feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
     feature_extractor = EcgFeatureExtractor(**(feature_extractor.to_dict() | extractor_settings))
+    splits = dataclasses.replace(  # a batch without input would be an error
+        splits,
+        train=readable_dataset(splits.train, feature_extractor),
+        validation=readable_dataset(splits.validation, feature_extractor),
+    )
     if splits.problem_type != REGRESSION:
         for split, _ in splits.items():
             _check_labels(split, splits)
@@ -207,7 +212,6 @@ def build_finetuning(
         train = WindowRows(train, feature_extractor, random=True)
     elif all_windows:
         train = WindowRows(train, feature_extractor, random=False)
-    validation = readable_dataset(splits.validation, feature_extractor)  # a batch without input would be an error
     label2id = model.config.label2id if splits.problem_type == MULTI_LABEL else None
     loss, callbacks = None, []
     if splits.problem_type == REGRESSION:
@@ -229,7 +233,7 @@ def build_finetuning(
         model=model,
         args=args,
         train_dataset=train,
-        eval_dataset=WindowRows(validation, feature_extractor, random=False),
+        eval_dataset=WindowRows(splits.validation, feature_extractor, random=False),
         data_collator=EcgDataCollator(feature_extractor, label2id=label2id, return_sample_id=True),
         processing_class=feature_extractor,
         compute_metrics=ValidationMetrics(
@@ -258,7 +262,7 @@ def load_classifier(
         label2id={name: number for number, name in id2label.items()},
         problem_type=problem_type,
         ignore_mismatched_sizes=True,  # the head of another task
-        **{"calibration": None} | settings,  # of weights that will change
+        **dict(settings) | {"calibration": None},  # that was of other weights; `finish` stores that of the new ones
     )
     if problem_type == REGRESSION and model.classifier.bias is None:
         raise ValueError("A regression needs a bias, which holds the mean of the targets: set classifier_bias=True.")
@@ -282,8 +286,15 @@ def _check_labels(split: str, splits: LabelledSplits):
         logger.warning("%s: class %s has %s", split, name, reason)
 
 
+def as_taught(splits: LabelledSplits, trainer: Trainer) -> LabelledSplits:
+    """The splits with those training records that a Trainer of [`build_finetuning`] learns from: the readable ones."""
+    train = trainer.train_dataset
+    return dataclasses.replace(splits, train=train.rows if isinstance(train, WindowRows) else train)
+
+
 def finish(trainer: Trainer, splits: LabelledSplits) -> dict:
     """Scores of the selected weights on validation and, for the first time, test; writes `predictions.parquet`."""
+    splits = as_taught(splits, trainer)
     names, args, state = splits.label_names, trainer.args, trainer.state
     found, left_out = {}, {}
     for split in ("validation", "test"):
@@ -310,6 +321,7 @@ def finish(trainer: Trainer, splits: LabelledSplits) -> dict:
             "unlabelled_records": dict(splits.unlabelled),
             "unlabelled_left_out": splits.left_out,
             "not_judged_records": left_out,
+            "copies_left_out": {split: dict(copies) for split, copies in splits.copies.items()},
             "steps": state.global_step,
             "epochs": state.epoch,
             "best_step": state.best_global_step,

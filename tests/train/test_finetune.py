@@ -20,7 +20,9 @@ from ecg_transformers.train.cli import main
 from ecg_transformers.train.finetune import (
     FINETUNE_PRESETS,
     FineTuningArguments,
+    as_taught,
     build_finetuning,
+    finish,
     load_classifier,
 )
 from ecg_transformers.train.finetune_data import (
@@ -252,16 +254,37 @@ def test_a_frozen_encoder_stays_as_it_is(checkpoint, few, tmp_path):
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
+def with_short_records(rows, start):
+    """The rows, those from `start` cut to 1 s, which is too short to become input."""
+    short = [dict(row) for row in rows.with_format(None)]
+    for row in short[start:]:
+        row["ecg"] = row["ecg"] | {"signal": row["ecg"]["signal"][:2400]}
+    return rows.from_list(short, features=rows.features)
+
+
 def test_validation_goes_on_without_a_batch_that_cannot_be_read(checkpoint, few, tmp_path, caplog):
-    rows = [dict(row) for row in few.validation.select(range(20)).with_format(None)]
-    short = {"signal": rows[16]["ecg"]["signal"][:2400], "leads": rows[16]["ecg"]["leads"]}  # 1 s
-    for row in rows[16:]:
-        row["ecg"] = row["ecg"] | short
-    validation = few.validation.from_list(rows, features=few.validation.features)
+    validation = with_short_records(few.validation.select(range(20)), 16)
     settings = QUICK | {"output_dir": str(tmp_path), "max_steps": 2, "per_device_eval_batch_size": 16}
     trainer = build_finetuning(checkpoint, dataclasses.replace(few, validation=validation), settings)
     assert len(trainer.eval_dataset.rows) == 16 and caplog.text.count("cannot become input") == 4
     assert "eval_macro_auroc" in trainer.evaluate()
+
+
+@pytest.mark.parametrize("random_windows", [True, False])
+def test_records_that_cannot_be_read_neither_train_nor_count(random_windows, checkpoint, few, tmp_path, caplog):
+    splits = dataclasses.replace(few, train=with_short_records(few.train, 60))
+    settings = QUICK | {"output_dir": str(tmp_path), "random_windows": random_windows}
+    trainer = build_finetuning(checkpoint, splits, settings)
+    assert caplog.text.count("cannot become input") == 4
+    assert trainer.train_dataset.rows["record_id"][:] == few.train["record_id"][:60]
+    assert finish(trainer, splits)["training"]["num_train_records"] == 60
+    assert (as_taught(splits, trainer).truth_of("train") == few.truth_of("train")[:60]).all()
+
+
+def test_a_training_split_that_cannot_be_read_is_an_error(checkpoint, few, tmp_path):
+    splits = dataclasses.replace(few, train=with_short_records(few.train, 0))
+    with pytest.raises(ValueError, match="No record can become input.*Change the feature extractor"):
+        build_finetuning(checkpoint, splits, QUICK | {"output_dir": str(tmp_path)})
 
 
 def test_training_stops_early(checkpoint, few, tmp_path):
@@ -326,7 +349,8 @@ def test_two_processes_learn_and_score_as_one_with_the_whole_batch(checkpoint, t
 
 @pytest.fixture(scope="module")
 def finetuned(checkpoint, tmp_path_factory):
-    """A single-label run of a user's own folder; one class of the table has no training record."""
+    """A single-label run of a user's own folder; one class of the table has no training record, and the last test
+    record lies there twice."""
     folder, output = tmp_path_factory.mktemp("recordings"), tmp_path_factory.mktemp("finetuned")
     lines = ["path,patient_id,labels,split,leads,sampling_rate,unit,axes"]
     for split, count in (("train", 40), ("validation", 24), ("test", 24)):
@@ -339,6 +363,9 @@ def finetuned(checkpoint, tmp_path_factory):
             label = "" if split == "test" and number == 3 else label
             leads, patient = " ".join(row["ecg"]["leads"]), row["patient_id"]
             lines.append(f'{row["record_id"]}.npy,{patient},{label},{split},{leads},100,mV,"lead,sample"')
+    last = row["record_id"]
+    (folder / "copied.npy").write_bytes((folder / f"{last}.npy").read_bytes())
+    lines.append(lines[-1].replace(f"{last}.npy", "copied.npy"))
     (folder / "records.csv").write_text("\n".join(lines))
     command = ["finetune", "--model", checkpoint, "--dataset", "ecgfolder", "--data_dir", str(folder)]
     assert main([*command, "--config", "finetune_cpu", *FLAGS, "--output_dir", str(output), "--debug"]) == 0
@@ -359,6 +386,7 @@ def test_what_cannot_be_judged_is_named(finetuned):
     assert metrics["test"]["excluded"]["rare"].startswith("training set: 0 positive")
     assert set(metrics["test"]["per_class"]) == {"NORM", "other"}
     assert len(metrics["training"]["not_judged_records"]["test"]) == 1
+    assert list(metrics["training"]["copies_left_out"]["test"]) == ["copied"]
     assert metrics["test"]["num_records"] == 22
 
 
@@ -387,7 +415,7 @@ def test_the_card_says_what_was_measured_and_its_snippet_runs(finetuned, monkeyp
 
 
 def test_help_lists_every_flag(checkpoint, tmp_path, capsys):
-    assert main(["finetune", "--model", checkpoint, "--output_dir", str(tmp_path), "--help_all"]) == 0
+    assert main(["finetune", "--model", checkpoint, "--help_all"]) == 0
     out = capsys.readouterr().out
     assert "--layer_decay" in out and "--learning_rate" in out and "--classifier_pooling" in out
 

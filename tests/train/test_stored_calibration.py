@@ -6,7 +6,12 @@ from scipy.special import expit, logit
 from transformers import AutoConfig, pipeline
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling import (
+    EcgFeatureExtractor,
+    EcgViTConfig,
+    EcgViTForSequenceClassification,
+    EcgViTModel,
+)
 from ecg_transformers.train.finetune import build_finetuning, finish, load_classifier
 from ecg_transformers.train.finetune_data import load_labelled_splits
 from ecg_transformers.train.pretrain import train_and_save
@@ -28,6 +33,17 @@ def test_thresholds_after_the_temperature_split_the_same_records():
 def test_one_label_a_record_has_a_temperature_alone_and_a_regression_nothing():
     assert stored_calibration({"temperature": 1.5}, LABELS) == {"labels": list(LABELS), "temperature": 1.5}
     assert stored_calibration({"macro_zmae": 0.5}, LABELS) is None
+
+
+def test_a_classifier_that_is_fine_tuned_again_starts_without_its_calibration(tmp_path):
+    shape = {"leads": ["I"], "num_samples": 100, "patch_size": 50, "hidden_size": 16, "num_hidden_layers": 1}
+    names = dict(enumerate(LABELS))
+    config = EcgViTConfig(**shape, num_attention_heads=2, intermediate_size=16, id2label=names)
+    config.calibration = {"labels": list(LABELS), "temperature": 2.0}
+    EcgViTForSequenceClassification(config).save_pretrained(tmp_path)
+    for settings in ({}, {"calibration": config.calibration}):  # `finish` alone stores one
+        again = load_classifier(str(tmp_path), LABELS, "multi_label_classification", settings)
+        assert again.config.calibration is None
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..finetune import FINETUNE_PRESETS, build_finetuning
+from ..finetune import FINETUNE_PRESETS, as_taught, build_finetuning
 from ..finetune_data import LabelledSplits
 from ..predictions import ProtocolResult
 from ..pretrain import read_config, train_and_save
@@ -63,6 +63,5 @@ def finetuned_protocol(
         "seed": seed,
         "seconds": round(time.monotonic() - started, 1),
     }
-    return ProtocolResult(
-        "finetuned", splits.label_names, splits.problem_type, splits.truth_of("train"), **found, details=details
-    )
+    truth = as_taught(splits, trainer).truth_of("train")
+    return ProtocolResult("finetuned", splits.label_names, splits.problem_type, truth, **found, details=details)

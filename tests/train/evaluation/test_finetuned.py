@@ -1,0 +1,27 @@
+"""The protocol `finetuned`, for two steps of a tiny encoder."""
+
+import dataclasses
+
+import torch
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train.evaluation.finetuned import finetuned_protocol
+from ecg_transformers.train.finetune_data import load_labelled_splits
+
+INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
+SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def test_training_records_that_cannot_be_read_are_not_counted(tmp_path):
+    splits = load_labelled_splits("ptb-xl-sample")
+    rows = [dict(row) for row in splits.train.select(range(64)).with_format(None)]
+    for row in rows[60:]:
+        row["ecg"] = row["ecg"] | {"signal": row["ecg"]["signal"][:2400]}  # 1 s
+    splits = dataclasses.replace(splits, train=splits.train.from_list(rows, features=splits.train.features))
+    torch.manual_seed(0)
+    model = EcgViTModel(EcgViTConfig(patch_size=100, **SIZE, **INPUT))
+    settings = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "use_cpu": True, "disable_tqdm": True}
+    extractor = EcgFeatureExtractor(**INPUT, normalization="lead")
+    result = finetuned_protocol(model, extractor, splits, tmp_path, settings=settings)
+    assert result.details["steps"] == 2
+    assert result.judge(num_resamples=10)["num_train_records"] == len(result.train_labels) == 60

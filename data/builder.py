@@ -96,6 +96,8 @@ class EcgBuilderConfig(datasets.BuilderConfig):
 
     def create_config_id(self, config_kwargs, custom_features=None):
         what = {key: config_kwargs[key] for key in ("data_dir", "options") if key in config_kwargs}
+        if "options" in what:  # with the content of files that they name, so that no cache of other files is served
+            what["options"] = CORPORA[self.name].stored_options(what["options"])
         what.update(corpus=self.name, storage_version=STORAGE_VERSION, files=folder_fingerprint(self.data_dir))
         return super().create_config_id(what, custom_features)
 

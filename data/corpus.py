@@ -1,5 +1,6 @@
 """What a corpus has to declare: one `Corpus` in one short file each (`corpora/ptb_xl.py` is the model)."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ class Corpus:
         locate (`Callable`, *optional*):
             `(data_dir, options) -> (folder, options)`, for a corpus whose `data_dir` may be a file, or whose options
             are declared by a file of its own; by default `data_dir` is the folder.
+        file_options (`tuple[str, ...]`): Those options whose value is the path of a file.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Corpus:
     extra_features: Callable[[], dict[str, Any]] | None = None
     stored_rows: Callable[[str, Mapping[str, Any]], Any] | None = None
     locate: Callable[[Path, Mapping[str, Any]], tuple[Path, dict[str, Any]]] | None = None
+    file_options: tuple[str, ...] = ()
 
     def complete_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The corpus's options with defaults filled in.
@@ -86,6 +89,16 @@ class Corpus:
                     f"Unknown {name}={complete[name]!r} for corpus {self.name!r}. Choose from {list(admitted)}."
                 )
         return complete
+
+    def stored_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options as they are stored with what was made from the corpus, and published with it: a file by its
+        name and SHA-256 in place of its path, which is of one machine alone."""
+        stored = dict(options)
+        for name in self.file_options:
+            if stored[name] is not None:
+                file = Path(stored[name])
+                stored[name] = f"{file.name}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+        return stored
 
     def classes(self, data_dir: Path, options: Mapping[str, Any]) -> tuple[str, ...]:
         """All classes in order, of the folder where the corpus leaves it to that; empty if none are declared."""

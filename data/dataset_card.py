@@ -5,6 +5,8 @@ import yaml
 
 from .prepared import PREPARED, Manifest
 
+CARD_NAME = "README.md"
+
 # Licence names as corpora state them → identifiers of the Hub; all others are "other", with their name.
 HUB_LICENCES = {
     "cc by 4.0": "cc-by-4.0",

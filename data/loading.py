@@ -145,6 +145,11 @@ def label_names(name: str, data_dir: str | os.PathLike | None = None, **options)
     if corpus.folder_label_names is not None:
         folder, options = locate(corpus, data_dir, options)
     classes = corpus.classes(folder, options)
+    if not classes and folder is not None:
+        raise ValueError(
+            f"{folder} declares no classes: its table has no column `labels`, or an empty one. Say by the option "
+            "labels=... which column holds them."
+        )
     if not classes:
         raise ValueError(f"Corpus {name!r} declares no classes. Collect them from the `labels` of its rows.")
     return classes

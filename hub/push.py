@@ -2,22 +2,20 @@
 
 import argparse
 import logging
-from pathlib import Path
 
 from ecg_transformers.data.prepared import MANIFEST_NAME, PREPARED
 from ecg_transformers.train.shared_folder import is_model_folder
 
 from .push_dataset import push_prepared
 from .push_model import push_model
+from .pushed_folder import find_folder
 
 logger = logging.getLogger("ecg_transformers")
 
 
 def run(args: argparse.Namespace):
     """The command: what the folder holds says which of both it is."""
-    folder = Path(args.folder).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}. Give the --output_dir of `prepare`, `pretrain` or `finetune`.")
+    folder = find_folder(args.folder)
     settings = {"private": args.private or None, "revision": args.revision, "licence": args.licence}
     at = f", revision={args.revision!r}" if args.revision else ""
     is_model = is_model_folder(folder)

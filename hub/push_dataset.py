@@ -6,21 +6,27 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from urllib.parse import quote
 
 import datasets
 import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from ecg_transformers.data.bad_records import REPORT_NAME
-from ecg_transformers.data.dataset_card import dataset_card
+from ecg_transformers.data.dataset_card import CARD_NAME, dataset_card
 from ecg_transformers.data.prepared import MANIFEST_NAME, Manifest, read_manifest, shard_url, verify_shards
-from ecg_transformers.train.hub_client import Repository, is_there, open_repository, plain_errors, send
-from ecg_transformers.train.licences import is_settled, licence_name
+from ecg_transformers.train.hub_client import (
+    Repository,
+    is_there,
+    open_repository,
+    plain_errors,
+    refuse_other_files,
+    send,
+)
+from ecg_transformers.train.licences import EXPECTED_LICENCE, is_settled, licence_name
+
+from .pushed_folder import at_revision, check_repo_id, find_folder
 
 logger = logging.getLogger("ecg_transformers")
-
-CARD_NAME = "README.md"
 
 
 def push_prepared(
@@ -53,12 +59,10 @@ def push_prepared(
         ValueError: for a folder that is unfinished or damaged, an unsettled licence, a repository that holds anything
             else or is public where `private` was asked, and for what the Hub refuses.
     """
-    if "/" not in repo_id:
-        raise ValueError(f"Expected repo_id as OWNER/NAME, got {repo_id!r}.")
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}. Give the --output_dir of `ecg-transformers prepare`.")
+    check_repo_id(repo_id)
+    folder = find_folder(folder)
     manifest = read_manifest(folder)
+    _refuse_private_paths(folder, manifest)
     stated = _settle_licence(manifest, licence)
     verify_shards(folder, manifest, tuple(manifest.splits))
     texts = _texts(folder, manifest, stated)
@@ -67,7 +71,17 @@ def push_prepared(
         repository = open_repository(api, repo_id, "dataset", revision, private)
         _check_same_corpus(api, repository, manifest)
         _send(api, repository, folder, manifest, texts)
-    return f"hf://datasets/{repo_id}" + (f"@{quote(revision, safe='')}" if revision else "")
+    return at_revision(f"hf://datasets/{repo_id}", "@", revision)
+
+
+def _refuse_private_paths(folder: Path, manifest: Manifest):
+    """Earlier versions stored the path of a file that an option names; every shard has it too."""
+    private = [name for name, value in manifest.options.items() if isinstance(value, str) and os.path.isabs(value)]
+    if private:
+        raise ValueError(
+            f"{folder} states a path of this machine in the options {private}, which would be published. Run "
+            "`prepare` into a new folder: this version stores name and checksum of such a file instead."
+        )
 
 
 def _settle_licence(manifest: Manifest, licence: str | None) -> Manifest:
@@ -77,7 +91,7 @@ def _settle_licence(manifest: Manifest, licence: str | None) -> Manifest:
         raise ValueError(
             f"The licence of the recordings is not settled: corpus {manifest.corpus!r} has {chosen!r}. Look it up at "
             f"{manifest.homepage or 'their source'}, and if it allows you to publish them, state it: "
-            '--licence "CC BY 4.0".'
+            f'--licence "CC BY 4.0". {EXPECTED_LICENCE}.'
         )
     return dataclasses.replace(manifest, licence=chosen)
 
@@ -116,11 +130,7 @@ def _check_same_corpus(api: HfApi, repository: Repository, manifest: Manifest):
     """Only a new repository, or one of the same conversion, is written to."""
     repo_id = repository.repo_id
     if MANIFEST_NAME not in repository.files:
-        others = sorted(set(repository.files) - {".gitattributes", CARD_NAME})
-        if others:
-            raise ValueError(
-                f"{repo_id} holds other files ({', '.join(others[:3])}) and is left as it is. Give another --repo_id."
-            )
+        refuse_other_files(repository)
         return
     with tempfile.TemporaryDirectory() as temporary:
         path = api.hf_hub_download(

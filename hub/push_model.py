@@ -6,14 +6,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from huggingface_hub import HfApi
 
 from ecg_transformers.train.hub_client import plain_errors
 from ecg_transformers.train.model_upload import open_model_repository, upload_model
 from ecg_transformers.train.published_card import published_card
-from ecg_transformers.train.shared_folder import is_evaluation, read_shared_folder
+from ecg_transformers.train.shared_folder import is_evaluation, read_shared_folder, with_preview
+
+from .pushed_folder import at_revision, check_repo_id, find_folder
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -32,7 +33,7 @@ def push_model(
     endpoint: str | None = None,
 ) -> str:
     """Uploads a checkpoint to a model repository of the Hub: weights (safetensors), configuration, feature extractor,
-    code for `trust_remote_code`, card, scores, training arguments and a picture.
+    code for `trust_remote_code`, card, scores, training arguments and pictures.
 
     Nothing is pickled, and files that are there already are not sent again.
 
@@ -62,11 +63,8 @@ def push_model(
         ValueError: for a folder that lacks something, a licence that is not settled, a repository that holds anything
             else or is public where `private` was asked, and for what the Hub refuses.
     """
-    if "/" not in repo_id:
-        raise ValueError(f"Expected repo_id as OWNER/NAME, got {repo_id!r}.")
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}. Give the --output_dir of `pretrain` or `finetune`.")
+    check_repo_id(repo_id)
+    folder = find_folder(folder)
     if isinstance(results, (str, os.PathLike)):
         results = _read_results(Path(results).expanduser())
     shared = read_shared_folder(folder, results)
@@ -79,8 +77,9 @@ def push_model(
     api = HfApi(endpoint=endpoint, token=token)
     with plain_errors(repo_id, api.endpoint, "model"):
         repository = open_model_repository(api, repo_id, shared.config, revision, private)
+        shared = with_preview(shared, folder)
         upload_model(api, repository, shared, commit_message or f"Upload {name}", licence, weights_licence)
-    return f"{api.endpoint}/{repo_id}" + (f"/tree/{quote(revision, safe='')}" if revision else "")
+    return at_revision(f"{api.endpoint}/{repo_id}", "/tree/", revision)
 
 
 def _read_results(path: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from .explained_recordings import explain_recording
 from .finetune_data import LabelledSplits, task_name
 from .report import ReportFigure, installed_versions, summarize, write_json
 from .targets import load_task
+from .weights_digest import DIGEST_KEY, model_digest
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -89,6 +90,7 @@ def run(args: argparse.Namespace):
     metrics = {
         "task": task_name(args.dataset, options, args.target),
         "model": args.model,
+        DIGEST_KEY: model_digest(args.model),
         **found,
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["ecg-transformers", *args.argv]),

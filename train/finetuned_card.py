@@ -40,7 +40,7 @@ def render_finetuned_card(
         costs ([`RunCosts`], *optional*): Time, hardware and carbon of the training; `None` says "not recorded".
     """
     facts = {} if metrics is None else metrics["training"]
-    left_out = ("unlabelled_records", "unlabelled_left_out", "not_judged_records")
+    left_out = ("unlabelled_records", "unlabelled_left_out", "not_judged_records", "copies_left_out")
     body = (
         card_environment()
         .get_template("finetuned_card_template.md.j2")

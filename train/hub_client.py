@@ -14,6 +14,8 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 
+from ecg_transformers.data.dataset_card import CARD_NAME
+
 FILES_PER_UPLOAD = 16
 AGAIN = "Run the same command again: what has arrived is not sent again."
 
@@ -63,6 +65,15 @@ def open_repository(
     entries = api.list_repo_tree(repo_id, repo_type=repo_type, revision=info.sha, recursive=True)
     files = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
     return Repository(repo_id, repo_type, revision, is_new_branch, info.sha, files)
+
+
+def refuse_other_files(repository: Repository):
+    """Raises `ValueError` for a repository that holds more than a new one does."""
+    if others := sorted(set(repository.files) - {".gitattributes", CARD_NAME}):
+        raise ValueError(
+            f"{repository.repo_id} holds other files ({', '.join(others[:3])}) and is left as it is. Give another "
+            "--repo_id."
+        )
 
 
 def is_there(entry: RepoFile | None, sha256: str, content: bytes | None = None) -> bool:

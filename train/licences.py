@@ -5,18 +5,30 @@ import re
 from ecg_transformers.data.dataset_card import HUB_LICENCES
 
 CODE_LICENCE = "Apache-2.0"
-# Corpora of which the package does not know the licence, or of which it is for the user to find out.
+# What corpora say whose licence the package does not know or their owner has to find out, and what people write where
+# they know of none.
 UNSETTLED_LICENCE = re.compile(
-    r"^\s*(none|other)?\s*$|\b(unknown|unset|unstated|verify|yours?)\b|that of the recordings", re.IGNORECASE
+    r"^\W*(?:none|other|no|nil|null|n\W?a|t\W?b\W?[acd]|to\W?do|to be \w+|pending|x+|yes|true|false|licen[cs]ed?)\W*$"
+    r"|^\W*(?:none|see|ask|check|no licen[cs]e)\b"
+    r"|\b(?:un(?:known|set|stated|specified|clear|decided|defined|sure|licen[cs]ed)|verify|yours?)\b"
+    r"|\bnot (?:yet|known|stated|specified|mentioned|given|found|listed|available|applicable|clear|sure|set)\b"
+    r"|\bnot (?:settled|declared|decided|determined|documented)\b"
+    r"|that of the recordings",
+    re.IGNORECASE,
 )
+EXPECTED_LICENCE = (
+    "Expected its name, such as 'CC BY 4.0', 'CC0 1.0', 'ODC-BY 1.0' or 'ODbL 1.0', or that of the agreement under "
+    "which you were given them"
+)
+"""What a message says where the licence of recordings is not settled."""
 # Identifiers that the Hub knows beside those of corpora; any other licence is "other", with its name.
 HUB_IDENTIFIERS = {*HUB_LICENCES.values(), "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "openrail", "gpl-3.0"}
 HUB_IDENTIFIERS |= {"cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0"}
 
 
 def is_settled(licence: str | None) -> bool:
-    """Whether somebody has stated a licence: not `None`, "unknown", "other", "verify on its page" and the like."""
-    return licence is not None and not UNSETTLED_LICENCE.search(licence)
+    """Whether somebody has stated a licence: not `None`, "unknown", "n/a", "-", "verify on its page" and the like."""
+    return licence is not None and bool(re.search(r"\w{2}", licence)) and not UNSETTLED_LICENCE.search(licence)
 
 
 def licence_name(licence: str) -> str:

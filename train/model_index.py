@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from .report import MAIN_SCORES
+from .report import MAIN_SCORES, score_of
 
 INDEX_TYPES = {
     "macro_auroc": ("ecg-classification", "roc_auc"),
@@ -23,10 +23,10 @@ def score_key(judgement: Mapping[str, Any]) -> str:
     Raises:
         ValueError: where there is no such score, as for clusters.
     """
-    for key in MAIN_SCORES:
-        if key in judgement:
-            return key
-    raise ValueError(f"Expected one of the scores {list(MAIN_SCORES)} among the results, got {sorted(judgement)}.")
+    key = score_of(judgement)
+    if key is None:
+        raise ValueError(f"Expected one of the scores {list(MAIN_SCORES)} among the results, got {sorted(judgement)}.")
+    return key
 
 
 def index_entry(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,20 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from transformers.utils import CONFIG_NAME
 
-from .hub_client import Repository, is_there, open_repository, send
+from ecg_transformers.data.dataset_card import CARD_NAME
+
+from .hub_client import Repository, is_there, open_repository, refuse_other_files, send
+from .preview import PREVIEW_NAME, RUN_PICTURE_NAME
 from .published_card import published_card
-from .shared_folder import ARGUMENTS_NAME, CARD_NAME, PREVIEW_NAME, RESULTS_NAMES, SharedFolder
+from .shared_folder import ARGUMENTS_NAME, RESULTS_NAMES, SharedFolder
 
 logger = logging.getLogger("ecg_transformers")
+
+# Settings that make another model: its sizes, its input and its labels. All others may change from version to version.
+SHAPES = re.compile(
+    r"(?:size|dim|heads|layers|channels|depths|kernel|stride|width|registers|codes)$"
+    r"|^(?:leads|position_leads|sampling_rate|num_samples|patching|problem_type|id2label)$"
+)
 
 
 def open_model_repository(
@@ -30,11 +40,7 @@ def open_model_repository(
     """
     repository = open_repository(api, repo_id, "model", revision, private)
     if CONFIG_NAME not in repository.files:
-        others = sorted(set(repository.files) - {".gitattributes", CARD_NAME})
-        if others:
-            raise ValueError(
-                f"{repo_id} holds other files ({', '.join(others[:3])}) and is left as it is. Give another --repo_id."
-            )
+        refuse_other_files(repository)
         return repository
     with tempfile.TemporaryDirectory() as temporary:
         path = api.hf_hub_download(repo_id, CONFIG_NAME, revision=repository.commit, local_dir=temporary)
@@ -42,13 +48,30 @@ def open_model_repository(
             known = json.loads(Path(path).read_text(encoding="utf-8", errors="replace"))
         except ValueError:
             known = {}
-    told = [(kind.get("model_type"), *(kind.get("architectures") or ())) for kind in (known, config)]
-    if told[0] != told[1]:
+    if differing := _differences(known if isinstance(known, Mapping) else {}, config):
         raise ValueError(
-            f"{repo_id} holds another model ({', '.join(map(str, told[0]))}; this one is {', '.join(told[1])}) and is "
-            "left as it is. Give another --repo_id, or delete that repository first."
+            f"{repo_id} holds another model, and is left as it is: {differing}. `push` writes over earlier versions "
+            "of the same model alone. Give another --repo_id, or delete that repository first."
         )
     return repository
+
+
+def _differences(known: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What of two configurations makes two models of them, in words; empty for versions of one model."""
+    known, config = ({"id2label": None, **json.loads(json.dumps(kind, default=list))} for kind in (known, config))
+    names = [name for name in config if SHAPES.search(name) and name in known and known[name] != config[name]]
+    kinds = [
+        ", ".join(map(str, (kind.get("model_type"), *(kind.get("architectures") or ())))) for kind in (known, config)
+    ]
+    if kinds[0] != kinds[1]:
+        return f"it is {kinds[0]}, this one is {kinds[1]}"
+    there, here = ({name: _shortened(kind[name]) for name in names} for kind in (known, config))
+    return "; ".join(f"{name} is {there[name]} there and {here[name]} here" for name in names)
+
+
+def _shortened(value: Any, longest: int = 60) -> str:
+    text = str(list(value.values()) if isinstance(value, Mapping) else value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def upload_model(
@@ -69,9 +92,9 @@ def upload_model(
     Returns:
         `CommitInfo`: `None` if all was there.
     """
-    picture = PREVIEW_NAME if PREVIEW_NAME in folder.texts else None
-    card = published_card(folder.card, repository.repo_id, licence, weights_licence, folder.results, picture)
-    texts = folder.texts | {CARD_NAME: str(card).encode()}
+    card = published_card(folder.card, repository.repo_id, licence, weights_licence, folder.results, folder.pictures)
+    pictures = {name: picture.content for name, picture in folder.pictures.items()}
+    texts = folder.texts | pictures | {CARD_NAME: str(card).encode()}
     large = [CommitOperationAdd(name, str(path)) for name, path in folder.weights.items()]
     small = [CommitOperationAdd(name, content) for name, content in texts.items()]
     lacking = [
@@ -96,7 +119,7 @@ def upload_model(
 
 def _belongs_to_weights(name: str) -> bool:
     """Weights that `from_pretrained` would read instead of, or among, the new ones, and what was said of the old."""
-    if name in (*RESULTS_NAMES, ARGUMENTS_NAME, PREVIEW_NAME):
+    if name in (*RESULTS_NAMES, ARGUMENTS_NAME, PREVIEW_NAME, RUN_PICTURE_NAME):
         return True
     is_safe = name.startswith("model") and name.endswith((".safetensors", ".safetensors.index.json"))
     return "/" not in name and (is_safe or name.startswith("pytorch_model"))

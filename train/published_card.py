@@ -7,8 +7,9 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from .evaluation.card_section import card_section, eval_results, replace_section
-from .licences import data_licence_line, hub_licence, is_settled, licence_name, licence_section
+from .licences import EXPECTED_LICENCE, data_licence_line, hub_licence, is_settled, licence_name, licence_section
 from .model_card import DATA_LICENCE_KEY, NO_RESULTS
+from .preview import Picture
 from .shared_folder import is_evaluation, public_evaluation
 
 RESULTS_BELOW = "Measured after the training: see the evaluation below."
@@ -24,7 +25,7 @@ def published_card(
     data_licence: str | None = None,
     weights_licence: str | None = None,
     results: Mapping[str, Any] | None = None,
-    preview: str | None = None,
+    pictures: Mapping[str, Picture] | None = None,
 ) -> ModelCard:
     """Prepares a card for the Hub; what a person wrote into it stays.
 
@@ -36,7 +37,7 @@ def published_card(
         results (`Mapping`, *optional*):
             What `evaluate` wrote: goes into the text and the model-index. What `quickstart` and `finetune` wrote is in
             their card already.
-        preview (`str`, *optional*): File name of a picture to show below the first paragraph.
+        pictures (`Mapping[str, Picture]`, *optional*): To show below the first paragraph, by file name.
 
     Raises:
         ValueError: for a header that cannot be read, and while the licence of the training data is not settled.
@@ -47,18 +48,20 @@ def published_card(
         reason = " ".join(str(error).split())
         raise ValueError(f"The header of README.md cannot be read: {reason}. Correct it by hand.") from error
     body, header = card.text.lstrip("\n"), card.data.to_dict()
-    stated = header.get(DATA_LICENCE_KEY) if data_licence is None else licence_name(data_licence)
+    stated = _one_text(header, DATA_LICENCE_KEY, "--licence") if data_licence is None else licence_name(data_licence)
     if not is_settled(stated):
-        says = "states none" if data_licence is None else f"was given as {data_licence!r}, which is none"
+        says = f"states {stated!r}" if data_licence is None else f"was given as {data_licence!r}, which is none"
         raise ValueError(
             f"The licence of the training data is not settled: {'the card' if data_licence is None else 'it'} {says}. "
             "Look it up where the recordings come from, and if it allows you to publish weights that were trained on "
-            'them, state it: --licence "CC BY 4.0".'
+            f'them, state it: --licence "CC BY 4.0". {EXPECTED_LICENCE}.'
         )
     if weights_licence is not None and not is_settled(weights_licence):
         raise ValueError(f"{weights_licence!r} is no licence of weights. Name one, such as cc-by-4.0 or apache-2.0.")
     if weights_licence is None:
-        weights_licence = header.get("license_name") if header.get("license") == "other" else header.get("license")
+        weights_licence = _one_text(header, "license", "--weights_licence")
+        if weights_licence == "other":
+            weights_licence = _one_text(header, "license_name", "--weights_licence")
     header = {name: value for name, value in header.items() if name not in ("license", "license_name")}
     header |= hub_licence(weights_licence) | {DATA_LICENCE_KEY: stated}
     header.setdefault("library_name", "transformers")
@@ -83,9 +86,31 @@ def published_card(
     data = ModelCardData(**header)
     if data.eval_results:
         data.model_name = repo_id.split("/")[-1]
-    if preview is not None and f"({preview})" not in body:
-        body = FIRST_PARAGRAPH.sub(lambda match: f"{match[0]}\n![What this run found]({preview})\n", body, count=1)
+    shown = [
+        "\n".join([f"![{picture.alt}]({name})", *([f"*{picture.caption}*"] if picture.caption else [])])
+        for name, picture in (pictures or {}).items()
+        if f"({name})" not in body
+    ]
+    if shown:
+        body = FIRST_PARAGRAPH.sub(lambda match: "\n\n".join([match[0].rstrip("\n"), *shown]) + "\n", body, count=1)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.rstrip()}\n")
+
+
+def _one_text(header: Mapping[str, Any], name: str, flag: str) -> str | None:
+    """A field that states one licence; a list of one is the same.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    stated = header.get(name)
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    if stated is not None and not isinstance(stated, str):
+        raise ValueError(
+            f"Expected one licence as {name} in the header of README.md, got {stated!r}. State the one that holds by "
+            f"{flag} NAME, or correct the header by hand."
+        )
+    return stated
 
 
 def _addressed(body: str, repo_id: str) -> str:

@@ -1,7 +1,9 @@
 """A `Trainer` whose pushes hold what a person needs and nothing that is unpickled."""
 
 import dataclasses
+import json
 import logging
+import os
 import shlex
 import shutil
 import tempfile
@@ -13,12 +15,14 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
+from ecg_transformers.data.dataset_card import CARD_NAME
+
 from .data_source import declared_source
 from .hub_client import plain_errors
-from .licences import is_settled
+from .licences import EXPECTED_LICENCE, is_settled
 from .model_upload import open_model_repository, upload_model
 from .report import DataSource
-from .shared_folder import ARGUMENTS_NAME, CARD_NAME, SharedFolder, read_shared_folder, shared_arguments
+from .shared_folder import ARGUMENTS_NAME, SharedFolder, read_shared_folder, shared_arguments, with_preview
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -27,9 +31,9 @@ class PushingTrainer(Trainer):
     """[`~transformers.Trainer`] with `push_to_hub=True` as this library means it.
 
     Every push is one commit of weights, configuration, feature extractor, code, card, training arguments as JSON and
-    a picture; pickles (`training_args.bin`, optimiser states) stay at home. The licence of the training data, the
-    token and the repository are looked at before the training starts. Pushes during training run beside it: one that
-    fails is logged, and a later one sends what it lacked.
+    pictures; pickles (`training_args.bin`, optimiser states) stay at home. The licence of the training data, the
+    feature extractor, the token and the repository are looked at before the training starts. Pushes during training
+    run beside it: one that fails, for whatever reason, is logged, and a later one sends what it lacked.
 
     Args:
         data ([`~ecg_transformers.train.report.DataSource`], *optional*):
@@ -41,7 +45,7 @@ class PushingTrainer(Trainer):
         self.data = data
         self.card = None
         """The card that goes out; `None` until the run is done, when [`draft_card`] makes one of what is known."""
-        self._pushes: list[Future] = []
+        self._pushes: list[tuple[str, Future]] = []
         self._executor: ThreadPoolExecutor | None = None
         super().__init__(*args, **kwargs)
 
@@ -59,6 +63,11 @@ class PushingTrainer(Trainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Looks at all that could stop a push, and creates the repository."""
+        if self.processing_class is None:
+            raise ValueError(
+                "push_to_hub: expected processing_class=EcgFeatureExtractor(...), without which nobody knows what to "
+                "feed the model. Nothing has been trained."
+            )
         if not self.is_world_process_zero():
             return
         args, licence = self.args, self.recordings().licence
@@ -66,7 +75,7 @@ class PushingTrainer(Trainer):
             raise ValueError(
                 f"push_to_hub: the licence of the training data is not settled: it is {licence!r}. Look it up where "
                 "the recordings come from, and if it allows you to publish weights that were trained on them, state "
-                'it: --data_licence "CC BY 4.0". Nothing has been trained.'
+                f'it: --data_licence "CC BY 4.0". {EXPECTED_LICENCE}. Nothing has been trained.'
             )
         if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             raise ValueError(
@@ -78,7 +87,8 @@ class PushingTrainer(Trainer):
         with plain_errors(name, self._hub.endpoint, "model"):
             if "/" not in name:
                 name = f"{self._hub.whoami()['name']}/{name}"
-            config = self.model.config.to_dict() | {"architectures": [type(self.model).__name__]}
+            config = json.loads(self.model.config.to_json_string())  # as it is stored, without what is the default
+            config["architectures"] = [type(self.model).__name__]
             private = args.hub_private_repo if private is None else private
             open_model_repository(self._hub, name, config, args.hub_revision, private)
         self.hub_model_id = name
@@ -132,72 +142,117 @@ class PushingTrainer(Trainer):
             `CommitInfo`, `None` where nothing was lacking; with `blocking=False` a `Future` of it.
 
         Raises:
-            ValueError: for what the Hub refuses. Everything is saved then, and the message says how to send it.
+            ValueError: for what the Hub refuses and what breaks. Everything is saved then, and the message says how to
+                send it.
         """
         if not self.is_world_process_zero():
             return None
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self._finish_current_push()
-        shared = self._with_arguments(read_shared_folder(self.args.output_dir))
-        if blocking:
-            return self._upload(shared, commit_message, revision)
-        return self._submit(self._upload, shared, commit_message, revision)
+        try:
+            shared = read_shared_folder(self.args.output_dir)
+            shared = self._with_arguments(with_preview(shared, self.args.output_dir))
+            if blocking:
+                return self._upload(shared, commit_message, revision)
+        except Exception as error:  # the Hub, the connection, the disk: after all the training, say what remains
+            again = self._command(revision)
+            raise ValueError(
+                f"The push failed: {_sentence(error)} What is saved stays; `{again}` sends it."
+            ) from error
+        return self._submit("the model", self._upload, shared, commit_message, revision)
+
+    def _command(self, revision: str | None = None) -> str:
+        """What sends the finished run, by hand."""
+        words = ["ecg-transformers", "push", "--folder", self.args.output_dir, "--repo_id", self.hub_model_id]
+        revision = self.args.hub_revision if revision is None else revision
+        return shlex.join(words + (["--revision", revision] if revision is not None else []))
 
     def _with_arguments(self, shared: SharedFolder) -> SharedFolder:
         return dataclasses.replace(shared, texts=shared.texts | {ARGUMENTS_NAME: shared_arguments(self.args)})
 
     def _upload(self, shared: SharedFolder, message: str, revision: str | None = None) -> CommitInfo | None:
-        folder, repo_id = self.args.output_dir, self.hub_model_id
-        words = ["ecg-transformers", "push", "--folder", folder, "--repo_id", repo_id]
+        repo_id = self.hub_model_id
         revision = self.args.hub_revision if revision is None else revision
-        words += ["--revision", revision] if revision is not None else []
-        again = f"What is saved stays; when the run has ended, `{shlex.join(words)}` sends it."
         licence, weights_licence = self.recordings().licence, self.args.weights_licence
-        with plain_errors(repo_id, self._hub.endpoint, "model", again):
+        with plain_errors(repo_id, self._hub.endpoint, "model", again=""):
             private = self.args.hub_private_repo
             repository = open_model_repository(self._hub, repo_id, shared.config, revision, private)
             return upload_model(self._hub, repository, shared, message, licence, weights_licence)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Pushes a checkpoint beside the training. Its weights are copied first: it may be deleted meanwhile."""
+        """Pushes a checkpoint beside the training, which nothing that happens here may stop."""
         args = self.args
         if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
             return
-        if not args.hub_always_push and not all(push.done() for push in self._pushes):
+        if not args.hub_always_push and not all(push.done() for _, push in self._pushes):
             return
-        self.callback_handler.on_push_begin(args, self.state, self.control)
         self._report_failures()
-        shared = self._with_arguments(read_shared_folder(checkpoint_folder, card=str(self._current_card())))
-        copies = Path(tempfile.mkdtemp(prefix=".push-", dir=args.output_dir))
-        weights = {name: Path(shutil.copyfile(path, copies / name)) for name, path in shared.weights.items()}
-        shared = dataclasses.replace(shared, weights=weights)
         in_steps = args.save_strategy == SaveStrategy.STEPS
         at = f"step {self.state.global_step}" if in_steps else f"epoch {int(self.state.epoch)}"
-        self._submit(self._upload_copies, shared, f"Training in progress, {at}", copies)
+        try:
+            self.callback_handler.on_push_begin(args, self.state, self.control)
+            shared, kept = self._keep(checkpoint_folder)
+        except Exception as error:  # a full disk, a callback, a card: a training is worth more than a push
+            self._say_failed(error, at)
+            return
+        self._submit(at, self._upload_kept, shared, f"Training in progress, {at}", kept)
 
-    def _submit(self, upload: Callable, *args) -> Future:
+    def _keep(self, checkpoint_folder: str) -> tuple[SharedFolder, Path]:
+        """A checkpoint as it is now, with its weights in a folder of their own: it may be deleted meanwhile."""
+        shared = self._with_arguments(read_shared_folder(checkpoint_folder, card=str(self._current_card())))
+        kept = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
+        try:
+            for name, path in shared.weights.items():
+                _link_or_copy(path, kept / name)
+        except BaseException:
+            shutil.rmtree(kept, ignore_errors=True)
+            raise
+        return dataclasses.replace(shared, weights={name: kept / name for name in shared.weights}), kept
+
+    def _submit(self, what: str, upload: Callable, *args) -> Future:
         """One after the other; Python ends when all are done."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
-        self._pushes.append(self._executor.submit(upload, *args))
-        return self._pushes[-1]
+        push = self._executor.submit(upload, *args)
+        self._pushes.append((what, push))
+        return push
 
-    def _upload_copies(self, shared: SharedFolder, message: str, copies: Path) -> CommitInfo | None:
+    def _upload_kept(self, shared: SharedFolder, message: str, kept: Path) -> CommitInfo | None:
         try:
             return self._upload(shared, message)
         finally:
-            shutil.rmtree(copies)
+            shutil.rmtree(kept, ignore_errors=True)
 
     def _finish_current_push(self) -> None:
         """Waits for the pushes that run beside the training."""
-        if not all(push.done() for push in self._pushes):
+        if not all(push.done() for _, push in self._pushes):
             logger.info("Waiting for the push of a checkpoint ...")
         self._report_failures(wait=True)
 
     def _report_failures(self, wait: bool = False):
         """A push that failed during training does not stop it: a later one sends what it lacked."""
-        done = [push for push in self._pushes if wait or push.done()]
-        self._pushes = [push for push in self._pushes if push not in done]
-        for push in done:
+        done = [(what, push) for what, push in self._pushes if wait or push.done()]
+        self._pushes = [waiting for waiting in self._pushes if waiting not in done]
+        for what, push in done:
             if (error := push.exception()) is not None:
-                logger.warning("A push during training failed: %s", error)
+                self._say_failed(error, what)
+
+    def _say_failed(self, error: BaseException, what: str):
+        logger.warning(
+            "The push of %s failed: %s The training goes on, and the next push sends what this one lacked; by hand, "
+            "when the run has ended: %s",
+            *(what, _sentence(error), self._command()),
+        )
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith(".") else f"{text}."
+
+
+def _link_or_copy(path: Path, target: Path):
+    """A second name for a file, which takes no room and outlives the first; a copy where the disk knows none."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)

@@ -1,10 +1,11 @@
 """What of a checkpoint's folder goes to the Hub: nothing that is unpickled, nothing of this machine, no patients.
 
 A list of what is allowed, not of what is forbidden: weights (safetensors), configuration, feature extractor, the code
-that both name, card, scores, training arguments and one picture. Optimiser states, pickles, pages of the run and
+that both name, card, scores, training arguments and pictures. Optimiser states, pickles, pages of the run and
 `predictions.parquet`, which names records and patients, stay at home.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -20,11 +21,12 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from .plots import figure_to_bytes, plot_auroc_bars, plot_training_curve
+from ecg_transformers.data.dataset_card import CARD_NAME
 
-CARD_NAME = "README.md"
+from .preview import PREVIEW_NAME, RUN_PICTURE_NAME, Picture, ecg_picture, run_picture, stored_picture
+from .weights_digest import DIGEST_KEY, weights_digest
+
 ARGUMENTS_NAME = "training_args.json"
-PREVIEW_NAME = "preview.png"
 RESULTS_NAMES = ("metrics.json", "report.json")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # Names of records, and what only means something on the machine of the run.
@@ -36,8 +38,10 @@ ADDRESS = re.compile(
 LOCAL_PATH = re.compile(
     r"(?<![\w/:.~-])(?:~|\.{1,2})?/(?=[^/\s])(?:[^/\s\"',;]+/)*(?P<name>[^/\s\"',;]*)/?(?=[\s\"',;)\]}]|$)"
 )
-PRIVATE_KEYS = {"command", "not_judged_records", "output_dir", "logging_dir", "run_name", "resume_from_checkpoint"}
+PRIVATE_KEYS = {"command", "output_dir", "logging_dir", "run_name", "resume_from_checkpoint"}
 PRIVATE_KEYS |= {
+    "not_judged_records",
+    "copies_left_out",
     "record_ids",
     "patient_ids",
     "hub_token",
@@ -57,6 +61,7 @@ class SharedFolder:
         weights (`dict[str, Path]`): Its weights, by name.
         texts (`dict[str, bytes]`): Everything else but the card, by name.
         card (`str`): The card as it lies there.
+        pictures (`dict[str, Picture]`): For the card, by name.
         results (`dict`, *optional*): Scores that lie beside the weights.
         left_out (`list[str]`): Names of the files that stay at home.
     """
@@ -65,6 +70,7 @@ class SharedFolder:
     weights: dict[str, Path]
     texts: dict[str, bytes]
     card: str
+    pictures: dict[str, Picture]
     results: dict[str, Any] | None
     left_out: list[str]
 
@@ -110,24 +116,60 @@ def read_shared_folder(
     texts |= {name: _to_json(without_private(scores)) for name, scores in stored.items()}
     evaluations = [scores for scores in stored.values() if is_evaluation(scores)]
     found = next(iter([*evaluations, *stored.values()]), None)
+    for scores in evaluations:
+        _check_scores(scores, weights, "the folder", needed=False)
     if results is not None:
         found = dict(results)
+        _check_scores(found, weights, "--results", needed=True)
         texts[RESULTS_NAMES[0]] = _to_json(without_private(found))
     if (folder / ARGUMENTS_NAME).is_file():
         texts[ARGUMENTS_NAME] = _to_json(without_private(_read_json(folder / ARGUMENTS_NAME)))
-    if (picture := preview(folder, found)) is not None:
-        texts[PREVIEW_NAME] = picture
-    sent = {*weights, *texts, CARD_NAME}
+    state = _read_json(folder / TRAINER_STATE_NAME) if (folder / TRAINER_STATE_NAME).is_file() else None
+    pictures = {PREVIEW_NAME: stored_picture(folder), RUN_PICTURE_NAME: run_picture(found, state)}
+    pictures = {name: picture for name, picture in pictures.items() if picture is not None}
+    sent = {*weights, *texts, *pictures, CARD_NAME}
     left_out = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in sent)
     card = (folder / CARD_NAME).read_text(encoding="utf-8") if card is None else card
-    return SharedFolder(config, weights, texts, card, found, left_out)
+    return SharedFolder(config, weights, texts, card, pictures, found, left_out)
+
+
+def with_preview(shared: SharedFolder, folder: str | os.PathLike) -> SharedFolder:
+    """The same with the picture of what the model makes of an electrocardiogram, unless it brings one of its own."""
+    if PREVIEW_NAME in shared.pictures or (picture := ecg_picture(Path(folder))) is None:
+        return shared
+    return dataclasses.replace(shared, pictures={PREVIEW_NAME: picture, **shared.pictures})
+
+
+def _check_scores(scores: Mapping[str, Any], weights: Mapping[str, Path], where: str, needed: bool):
+    """Raises `ValueError` for an evaluation of other weights; where it is `needed`, also if it does not say of which.
+
+    In the folder of the weights an evaluation of before this was noted is taken as theirs.
+    """
+    cure = "Run `ecg-transformers evaluate --model` on the folder that is pushed, and give its metrics.json."
+    stated = scores.get(DIGEST_KEY)
+    if stated is None and needed:
+        raise ValueError(
+            f"The scores of {where} do not say by {DIGEST_KEY} which weights they are of (their model was "
+            f"{scores.get('model')!r}). {cure}"
+        )
+    if stated is not None and stated != weights_digest(weights.values()):
+        raise ValueError(
+            f"The scores of {where} are of another model, {scores.get('model')!r}, or of earlier weights: the SHA-256 "
+            f"of the weights differs. {cure}"
+        )
 
 
 def _weights(folder: Path) -> dict[str, Path]:
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         names = [SAFE_WEIGHTS_NAME]
     elif (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
-        names = sorted(set(_read_json(folder / SAFE_WEIGHTS_INDEX_NAME)["weight_map"].values()))
+        index = _read_json(folder / SAFE_WEIGHTS_INDEX_NAME)
+        try:
+            names = sorted(set(index["weight_map"].values()))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{folder / SAFE_WEIGHTS_INDEX_NAME} does not name the files of the weights. Save the model again."
+            ) from error
         if outside := [name for name in names if Path(name).name != name]:
             raise ValueError(
                 f"{SAFE_WEIGHTS_INDEX_NAME} of {folder} names {outside[0]!r}, which is no file beside it."
@@ -176,21 +218,6 @@ def _source_files(folder: Path, *configurations: Mapping[str, Any]) -> dict[str,
         raise ValueError(f"{folder} lacks {name}, which the model needs to load elsewhere. {cure}") from error
 
 
-def preview(folder: Path, results: Mapping[str, Any] | None) -> bytes | None:
-    """A picture of the run as PNG: the one in the folder, else scores beside a random encoder, else the training."""
-    if (folder / PREVIEW_NAME).is_file():
-        return (folder / PREVIEW_NAME).read_bytes()
-    if results is not None and "pretrained" in results:
-        protocol = next(iter(results["pretrained"]))
-        if "per_class" in results["pretrained"][protocol]:
-            return figure_to_bytes(plot_auroc_bars(results, protocol), dpi=100)
-    if (folder / TRAINER_STATE_NAME).is_file():
-        history = _read_json(folder / TRAINER_STATE_NAME).get("log_history", [])
-        if any("loss" in entry for entry in history):
-            return figure_to_bytes(plot_training_curve(history), dpi=100)
-    return None
-
-
 def shared_arguments(args: TrainingArguments) -> bytes:
     """Training arguments as JSON, without paths, tokens and names of this machine."""
     return _to_json(without_private(json.loads(args.to_json_string())))
@@ -198,7 +225,7 @@ def shared_arguments(args: TrainingArguments) -> bytes:
 
 def without_private(content: Any) -> Any:
     """JSON without the fields of `PRIVATE_KEYS`; of paths only the last part stays, of addresses neither user nor
-    password nor query."""
+    password nor query, and nothing of the home directory, whatever is in its name."""
     if isinstance(content, Mapping):
         kept = {key: value for key, value in content.items() if key not in PRIVATE_KEYS}
         return {without_private(key): without_private(value) for key, value in kept.items()}
@@ -206,6 +233,9 @@ def without_private(content: Any) -> Any:
         return [without_private(value) for value in content]
     if isinstance(content, str):
         content = FILE_ADDRESS.sub("/", content)
+        home = str(Path.home())
+        if len(home) > 1:
+            content = content.replace(f"{home}/", "/")
         content = ADDRESS.sub(lambda found: f"{found['scheme']}{found['place']}", content)
         return LOCAL_PATH.sub(lambda found: found["name"], content)
     return content

@@ -15,7 +15,6 @@ The sources are published corpora of their own: what is trained on these recordi
 """
 
 import csv
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -117,15 +116,14 @@ def _read_folds(table: str | os.PathLike | None) -> dict[int, tuple[str, int]] |
 
 
 def _locate(data_dir: Path, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Adds the digest of the table to the options, so that a cache made with another table is not served."""
+    """The options with the full path of the table, so that other processes find it."""
     table = options["ptb_xl_table"]
     if table is None:
         return data_dir, dict(options)
     table = Path(table).expanduser().absolute()
     if not table.is_file():
         raise ValueError(f"There is no table {table}. ptb_xl_table is the path of PTB-XL's ptbxl_database.csv.")
-    digest = hashlib.blake2b(table.read_bytes(), digest_size=16).hexdigest()
-    return data_dir, dict(options) | {"ptb_xl_table": str(table), "ptb_xl_table_digest": digest}
+    return data_dir, dict(options) | {"ptb_xl_table": str(table)}
 
 
 CINC2021 = Corpus(
@@ -141,4 +139,5 @@ CINC2021 = Corpus(
     label_names=lambda options: snomed_label_names(options["task"]),
     extra_features=snomed_features,
     locate=_locate,
+    file_options=("ptb_xl_table",),
 )

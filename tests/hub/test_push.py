@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import HfApi
 
@@ -144,9 +145,10 @@ def test_a_licence_that_nobody_stated_stops_the_push_before_anything_is_asked(hu
     assert not hub.requests
 
 
-@pytest.mark.parametrize("licence", ["", " ", "unknown", "verify on its page", "yours", "other"])
-def test_these_are_no_licences(hub, own_records, licence):
-    assert "not settled" in refusal(own_records, licence=licence, **TOKEN)
+@pytest.mark.parametrize("licence", ["", "unknown", "n/a", "-"])
+def test_these_are_no_licences_and_the_message_says_what_would_be_one(hub, own_records, licence):
+    said = refusal(own_records, licence=licence, **TOKEN)
+    assert "not settled" in said and "Expected its name, such as 'CC BY 4.0', 'CC0 1.0'" in said
 
 
 @pytest.mark.parametrize("licence", ["CC BY 4.0", "cc-by-4.0"])
@@ -259,6 +261,31 @@ def test_datasets_alone_streams_the_same_records_by_the_card(hub, prepared, tmp_
         for row in load_ecg("prepared", prepared, split=split, streaming=True, decode=False)
     ]
     assert json.loads(child.stdout) == expected and len(expected) == 5
+
+
+def test_nothing_that_is_pushed_names_a_folder_of_this_machine(hub, tmp_path):
+    records = tmp_path / "records" / "ward 3"
+    records.mkdir(parents=True)
+    np.savetxt(records / "a.csv", np.random.default_rng(0).normal(size=(500, 2)), delimiter=",")
+    (records / "broken.edf").write_bytes(b"0       no recording")
+    lines = ["path,labels", "ward 3/a.csv,NORM", "ward 3/broken.edf,MI", "ward 3/lost.csv,MI"]
+    (records.parent / "table.csv").write_text("\n".join(lines) + "\n")
+    declared = {"leads": ["I", "II"], "sampling_rate": 100, "unit": "mV", "table": "table.csv"}
+    (records.parent / "ecgfolder.json").write_text(json.dumps(declared))
+    prepare_corpus("ecgfolder", records.parent, tmp_path / "out")
+    push_prepared(tmp_path / "out", REPO, licence="CC BY 4.0", **TOKEN)
+    files = hub.files("datasets", REPO)
+    assert b"broken.edf" in files["bad_records.jsonl"] and b"lost.csv" in files["bad_records.jsonl"]
+    for name, content in files.items():
+        assert str(tmp_path).encode() not in content and f"{Path.home()}/".encode() not in content, name
+
+
+def test_a_folder_of_an_earlier_version_that_states_a_path_is_not_published(hub, prepared):
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    manifest["options"]["ptb_xl_table"] = "/home/me/ptbxl_database.csv"
+    (prepared / "manifest.json").write_text(json.dumps(manifest))
+    assert "states a path of this machine in the options ['ptb_xl_table']" in refusal(prepared, **TOKEN)
+    assert not hub.requests
 
 
 def test_the_command_pushes_and_says_how_to_load(hub, prepared, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from ecg_transformers.train import pushing_trainer
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.finetune import build_finetuning
 from ecg_transformers.train.finetune_data import load_labelled_splits
-from ecg_transformers.train.pretrain import build_trainer, train_and_save
+from ecg_transformers.train.pretrain import build_trainer, train_and_save, training_arguments
+from ecg_transformers.train.pushing_trainer import PushingTrainer
 from ecg_transformers.train.report import DataSource
 
 REPO = "owner/run"
@@ -27,6 +29,7 @@ RUN = {"model_type": "ecg_jepa", "patch_size": 100, "mask_type": "random", "mask
 RUN |= {f"predictor_{name}": value for name, value in SIZE.items()}
 RUN |= {"per_device_train_batch_size": 4, "max_steps": 4, "logging_steps": 1, "save_strategy": "steps"}
 RUN |= {"save_steps": 2, "disable_tqdm": True, "use_cpu": True, "push_to_hub": True, "hub_model_id": REPO}
+AGAIN = "the next push sends what this one lacked; by hand, when the run has ended:"
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 
 
@@ -118,6 +121,17 @@ def test_a_repository_of_another_model_stops_before_the_training(hub, make_train
         make_trainer()
 
 
+def test_a_later_run_goes_to_the_repository_of_an_earlier_one_and_not_one_of_another_size(hub, make_trainer, tmp_path):
+    trainer = make_trainer(push_to_hub=False)
+    trainer.save_model(tmp_path / "earlier")
+    repo = hub.create("models", REPO)
+    config = hub.store((tmp_path / "earlier" / "config.json").read_bytes())
+    hub.commit(repo, "main", {"config.json": config}, "an earlier run")
+    make_trainer(mask_ratio=[0.5, 0.6])
+    with pytest.raises(ValueError, match="num_attention_heads is 2 there and 4 here"):
+        make_trainer(num_attention_heads=4)
+
+
 @pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
 def test_pickled_states_are_not_published(hub, make_trainer, strategy):
     with pytest.raises(ValueError, match="pickled optimiser states"):
@@ -130,12 +144,77 @@ def test_a_push_that_fails_meanwhile_is_logged_and_the_last_one_sends_all(hub, m
     hub.break_commits = True
     trainer.train()
     assert trainer.state.global_step == 4 and not files_of(hub)
-    assert caplog.text.count("A push during training failed") == 2
-    with pytest.raises(ValueError, match="What is saved stays; .*`ecg-transformers push --folder"):
+    assert "The push of step 2 failed: " in caplog.text and "The push of step 4 failed: " in caplog.text
+    assert f"The training goes on, and {AGAIN} ecg-transformers push --folder" in caplog.text
+    with pytest.raises(ValueError, match="The push failed: .* What is saved stays; `ecg-transformers push --folder"):
         trainer.push_to_hub()
     hub.break_commits = False
     trainer.push_to_hub()
     assert messages(hub) == ["initial commit", "End of training"] and "model.safetensors" in files_of(hub)
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["_link_or_copy", pytest.param("upload_model", marks=SLOW), pytest.param("read_shared_folder", marks=SLOW)],
+)
+def test_whatever_stops_a_push_does_not_stop_the_training(hub, make_trainer, monkeypatch, caplog, tmp_path, where):
+    def fail(*args, **settings):
+        raise OSError(28, "No space left on device")
+
+    trainer = make_trainer(max_steps=2, save_steps=1, hub_always_push=True)
+    monkeypatch.setattr(pushing_trainer, where, fail)
+    trainer.train()
+    assert trainer.state.global_step == 2 and not files_of(hub)
+    for step in (1, 2):
+        assert f"The push of step {step} failed: [Errno 28] No space left on device. The training" in caplog.text
+        assert (tmp_path / "run" / f"checkpoint-{step}" / "trainer_state.json").is_file()
+    assert not list((tmp_path / "run").glob(".push-*"))
+
+
+def test_a_checkpoint_that_is_pushed_takes_no_room_and_may_be_deleted(tmp_path):
+    (tmp_path / "weights").write_bytes(b"0")
+    pushing_trainer._link_or_copy(tmp_path / "weights", tmp_path / "kept")
+    assert os.path.samefile(tmp_path / "weights", tmp_path / "kept")
+    (tmp_path / "weights").unlink()
+    assert (tmp_path / "kept").read_bytes() == b"0"
+
+
+def test_where_the_disk_knows_no_links_it_is_copied(tmp_path, monkeypatch):
+    def fail(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", fail)
+    (tmp_path / "weights").write_bytes(b"0")
+    pushing_trainer._link_or_copy(tmp_path / "weights", tmp_path / "kept")
+    assert (tmp_path / "kept").read_bytes() == b"0"
+
+
+def test_without_a_feature_extractor_nothing_is_trained_or_created(hub, recordings, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    settings = training_arguments({"output_dir": str(tmp_path), "use_cpu": True, "push_to_hub": True})
+    model = EcgViTModel(EcgViTConfig(patch_size=100, **SIZE, **INPUT))
+    with pytest.raises(ValueError, match="push_to_hub: expected processing_class=EcgFeatureExtractor"):
+        PushingTrainer(model=model, args=settings, train_dataset=recordings)
+    assert not hub.requests
+
+
+@pytest.mark.slow
+def test_a_run_whose_last_push_fails_keeps_everything_and_says_so(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RUN | {"save_strategy": "no", "max_steps": 1}))
+    hub.break_commits = True
+    run = tmp_path / "run"
+    assert main(["pretrain", "--config", str(tmp_path / "tiny.yaml"), "--output_dir", str(run)]) == 1
+    said = capsys.readouterr().err
+    push = ["push", "--folder", str(run), "--repo_id", REPO]
+    assert f"What is saved stays; `ecg-transformers {' '.join(push)}` sends it." in said
+    assert {"model.safetensors", "README.md", "training.html", "trainer_state.json"} <= set(os.listdir(run))
+    hub.break_commits = False
+    assert main(push) == 0
+    assert files_of(hub)["model.safetensors"] == (run / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow
@@ -194,8 +273,19 @@ def test_the_commands_push_card_and_scores_when_they_are_done(hub, encoder, tmp_
     assert card.data.license == "mit" and card.data["training_data_license"] == "CC BY 4.0"
     (result,) = card.data.eval_results
     assert result.metric_type == "roc_auc" and "| test |" in card.text and messages(hub)[-1] == "End of training"
-    assert {"metrics.json", "preview.png", "training_args.json"} <= set(there) and "predictions.parquet" not in there
-    assert str(tmp_path) not in b"".join(there[name] for name in there if name.endswith((".json", ".md"))).decode()
+    assert {"metrics.json", "preview.png", "results.png", "training_args.json"} <= set(there)
+    assert "predictions.parquet" not in there
+    assert "bars of the scores: " in card.text and "Recording 00063 of [PTB-XL]" in card.text
+    evaluation = ["evaluate", "--model", run, "--output_dir", str(tmp_path / "scores")]
+    assert main(evaluation) == 0
+    scores = str(tmp_path / "scores" / "metrics.json")
+    assert main(["push", "--folder", run, "--repo_id", REPO, "--results", scores]) == 0
+    assert main(["push", "--folder", encoder, "--repo_id", "owner/b", "--licence", "CC0", "--results", scores]) == 1
+    there = files_of(hub)
+    assert b"Random encoder" in there["README.md"]
+    for name, content in there.items():
+        for folder in (tmp_path, Path(encoder).parent, f"{Path.home()}/"):
+            assert str(folder).encode() not in content, (name, folder)
 
 
 @pytest.mark.slow
@@ -208,6 +298,9 @@ def test_a_pretraining_in_a_process_of_its_own_ends_when_all_is_pushed(hub, tmp_
     assert child.returncode == 0, child.stderr[-3000:]
     assert messages(hub)[1:] and messages(hub)[-1] == "End of training"
     there = files_of(hub)
-    assert "s on " in there["README.md"].decode() and {"preview.png", "training_args.json"} <= set(there)
+    assert "s on " in there["README.md"].decode() and {"results.png", "training_args.json"} <= set(there)
+    assert "hidden patches shaded](preview.png)" in there["README.md"].decode()
+    for name, content in there.items():
+        assert str(tmp_path).encode() not in content and f"{Path.home()}/".encode() not in content, name
     assert there["model.safetensors"] == (tmp_path / "run" / "model.safetensors").read_bytes()
     assert HfApi(endpoint=hub.url, token="hf_owner").model_info(REPO).id == REPO

@@ -20,6 +20,7 @@ from ecg_transformers.train.model_card import render_model_card
 from ecg_transformers.train.report import DataSource
 from ecg_transformers.train.run_costs import RunCosts
 from ecg_transformers.train.shared_folder import read_shared_folder, without_private
+from ecg_transformers.train.weights_digest import model_digest
 
 REPO = "owner/ecg-jepa-tiny"
 TOKEN = {"token": "hf_owner"}
@@ -31,7 +32,8 @@ CODE = {"modeling_ecg_jepa.py", "configuration_ecg_jepa.py", "feature_extraction
 def tiny_config(**changes):
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     size |= {f"predictor_{name}": value for name, value in size.items()}
-    return EcgJepaConfig(leads=LEADS, sampling_rate=100, num_samples=400, patch_size=50, **(size | changes))
+    size |= {"leads": LEADS, "sampling_rate": 100, "num_samples": 400, "patch_size": 50}
+    return EcgJepaConfig(**(size | changes))
 
 
 def write_checkpoint(folder, model_class=EcgJepaForPreTraining, data=PTB_XL, **card):
@@ -44,7 +46,7 @@ def write_checkpoint(folder, model_class=EcgJepaForPreTraining, data=PTB_XL, **c
     ).save(folder / "README.md")
 
 
-def comparison():
+def comparison(**changes):
     def of(score):
         found = {"macro_auroc": score, "macro_auroc_ci95": [score - 0.1, score + 0.1], "per_class": {"MI": score}}
         found |= {"per_class_ci95": {"MI": [score - 0.1, score + 0.1]}, "excluded": {}}
@@ -55,13 +57,14 @@ def comparison():
     both = {"random_encoder": of(0.6), "pretrained": of(0.8), "difference": difference}
     facts = {"problem_type": "multi_label_classification", "label_names": ["MI"], "versions": {}, "model": "/me/run"}
     facts |= {"splits": {"train": "folds 1-8", "test": "fold 10"}, "task": "ptb-xl superdiagnostic"}
-    return facts | both | {"command": "ecg-transformers evaluate --model=/me/run --data_dir /home/me/data"}
+    return facts | both | {"command": "ecg-transformers evaluate --model=/me/run --data_dir /home/me/data"} | changes
 
 
 @pytest.fixture(scope="session")
 def checkpoint_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     write_checkpoint(folder / "encoder")
+    (folder / "encoder" / "preview.png").write_bytes(b"\x89PNG of mine")  # else each push draws one
     return folder / "encoder"
 
 
@@ -145,18 +148,31 @@ def test_scores_beside_the_weights_go_into_card_model_index_and_picture_without_
         and "evaluate --model=run --data_dir data" in card.text
         and "/home" not in card.text
     )
-    assert there["preview.png"].startswith(b"\x89PNG") and "](preview.png)" in card.text
+    assert there["results.png"].startswith(b"\x89PNG") and "](results.png)" in card.text
     assert json.loads(there["metrics.json"])["model"] == "run" and b"/home" not in there["metrics.json"]
 
 
 @pytest.mark.slow
 def test_results_of_an_evaluation_elsewhere_can_be_named(hub, checkpoint, tmp_path):
     path = tmp_path / "metrics.json"
-    path.write_text(json.dumps(comparison()))
+    path.write_text(json.dumps(comparison(weights_sha256=model_digest(checkpoint))))
     push_model(checkpoint, REPO, results=path, **TOKEN)
     assert "metrics.json" in files_of(hub) and b"Random encoder" in files_of(hub)["README.md"]
     path.write_text("{}")
     assert "Give metrics.json of `evaluate`" in refusal(checkpoint, results=path, **TOKEN)
+
+
+@pytest.mark.parametrize("where", ["beside the weights", "elsewhere"])
+def test_scores_of_other_weights_are_refused(hub, checkpoint, where):
+    scores = comparison(weights_sha256="0" * 64)
+    if where == "elsewhere":
+        assert "do not say by weights_sha256" in refusal(checkpoint, results=comparison(), **TOKEN)
+        said = refusal(checkpoint, results=scores, **TOKEN)
+    else:
+        (checkpoint / "metrics.json").write_text(json.dumps(scores))
+        said = refusal(checkpoint, **TOKEN)
+    assert "are of another model, '/me/run', or of earlier weights" in said and "evaluate --model" in said
+    assert not hub.requests
 
 
 def test_training_arguments_go_without_folders_and_tokens(hub, checkpoint):
@@ -175,6 +191,26 @@ def test_what_a_person_wrote_into_the_card_stays(hub, checkpoint):
     assert card.data.license == "mit" and "* Training data: CC0." in card.text
 
 
+def test_a_picture_of_the_run_is_kept_and_shown(hub, checkpoint):
+    push_model(checkpoint, REPO, **TOKEN)
+    there = files_of(hub)
+    assert there["preview.png"] == b"\x89PNG of mine"
+    assert b"\n\n![A picture of this model](preview.png)\n\n" in there["README.md"]
+
+
+def test_without_one_the_card_shows_what_the_model_makes_of_a_carried_recording(hub, checkpoint):
+    (checkpoint / "preview.png").unlink()
+    push_model(checkpoint, REPO, **TOKEN)
+    there = files_of(hub)
+    card = there["README.md"].decode()
+    assert there["preview.png"].startswith(b"\x89PNG\r\n")
+    assert "hidden patches shaded](preview.png)\n*Shaded: what one mask of the pretraining hides" in card
+    assert "(Wagner et al., 2020, CC BY 4.0; test fold 10, at 100 Hz)" in card
+    hub.requests.clear()
+    push_model(checkpoint, REPO, **TOKEN)  # the same picture again
+    assert not hub.uploads()
+
+
 # --- what is refused, before anything is asked --------------------------------------------------------------------
 
 
@@ -185,6 +221,7 @@ def test_an_unsettled_licence_of_the_data_stops_the_push_before_anything_is_aske
     assert "licence of the training data is not settled" in said and '--licence "CC BY 4.0"' in said
     assert "not settled" in refusal(tmp_path / "mine", licence="unknown", **TOKEN)
     assert not hub.requests
+    (tmp_path / "mine" / "preview.png").write_bytes(b"mine")
     push_model(tmp_path / "mine", REPO, licence="cc-by-4.0", **TOKEN)
     card = ModelCard(files_of(hub)["README.md"].decode())
     assert card.data["training_data_license"] == "CC BY 4.0" and "Licence of the data: CC BY 4.0." in card.text
@@ -200,10 +237,26 @@ def pickle_weights(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+def break_index(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"metadata": {}}')
+
+
+def break_shard(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model-1.safetensors").write_bytes(b"\0" * 100)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+
+
 def drop_auto_map(folder):
     config = json.loads((folder / "config.json").read_text())
     del config["auto_map"]
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def header(fields):
+    text = "---\n" + ("" if "training" in fields else "training_data_license: CC0\n") + fields + "\n---\n# Mine\n"
+    return lambda folder: (folder / "README.md").write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +268,17 @@ def drop_auto_map(folder):
         (lambda folder: (folder / "leads.py").unlink(), "lacks leads.py"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON"),
         (drop_auto_map, "names no code (auto_map). Load the model"),
-        (spoil_weights, "damaged or was not written to its end"),
+        (spoil_weights, "model.safetensors is damaged or was not written to its end"),
+        (break_shard, "model-1.safetensors is damaged"),
+        (break_index, "model.safetensors.index.json does not name the files of the weights"),
+        (
+            header("license: [mit, cc-by-4.0]"),
+            "one licence as license in the header of README.md, got ['mit'",
+        ),
+        (header("license: 4.0"), "--weights_licence NAME"),
+        (header("license: other\nlicense_name: {a: b}"), "Expected one licence as license_name"),
+        (header("training_data_license: [CC0, MIT]"), "State the one that holds by --licence NAME"),
+        (header("training_data_license: n/a"), "the card states 'n/a'"),
         (pickle_weights, "only pytorch_model.bin, which could run code"),
         (shutil.rmtree, "There is no folder"),
     ],
@@ -224,6 +287,15 @@ def test_a_folder_that_is_not_whole_is_not_published(hub, checkpoint, spoil, say
     spoil(checkpoint)
     assert says in refusal(checkpoint, **TOKEN)
     assert not hub.requests
+
+
+def test_a_list_of_one_licence_is_that_licence_and_a_flag_counts_before_a_list(hub, checkpoint):
+    header("license: [mit]")(checkpoint)
+    push_model(checkpoint, REPO, **TOKEN)
+    assert ModelCard(files_of(hub)["README.md"].decode()).data.license == "mit"
+    header("license: [mit, cc-by-4.0]")(checkpoint)
+    push_model(checkpoint, REPO, weights_licence="cc-by-4.0", **TOKEN)
+    assert ModelCard(files_of(hub)["README.md"].decode()).data.license == "cc-by-4.0"
 
 
 def test_the_repository_needs_an_owner(checkpoint):
@@ -277,8 +349,37 @@ def test_another_model_is_not_written_over(hub, checkpoint, tmp_path):
     before = files_of(hub)
     write_checkpoint(tmp_path / "other", EcgJepaModel)
     said = refusal(tmp_path / "other", **TOKEN)
-    assert "holds another model (ecg_jepa, EcgJepaForPreTraining; this one is ecg_jepa, EcgJepaModel)" in said
+    assert "another model, and is left as it is: it is ecg_jepa, EcgJepaForPreTraining, this one is ecg_jepa" in said
     assert files_of(hub) == before
+
+
+def known(hub, **changes):
+    """A repository with a configuration of ours in it."""
+    config = tiny_config(**changes)
+    config.architectures = ["EcgJepaForPreTraining"]
+    repo = hub.create("models", REPO)
+    hub.commit(repo, "main", {"config.json": hub.store(config.to_json_string().encode())}, "before")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"hidden_size": 32, "num_hidden_layers": 2}, "hidden_size is 32 there and 16 here; num_hidden_layers is 2"),
+        ({"sampling_rate": 200}, "sampling_rate is 200 there and 100 here"),
+        ({"id2label": {0: "MI", 1: "NORM", 2: "CD"}}, "id2label is ['MI', 'NORM', 'CD'] there and None here"),
+    ],
+)
+def test_a_model_of_other_sizes_or_labels_is_not_written_over(hub, checkpoint, changes, says):
+    known(hub, **changes)
+    said = refusal(checkpoint, **TOKEN)
+    assert says in said and "Give another --repo_id, or delete that repository first" in said
+    assert set(files_of(hub)) == {"config.json"}
+
+
+def test_a_version_that_was_trained_otherwise_is_written_over(hub, checkpoint):
+    known(hub, mask_ratio=[0.13, 0.2], calibration=None, drop_path_rate=0.3)
+    push_model(checkpoint, REPO, **TOKEN)
+    assert "model.safetensors" in files_of(hub)
 
 
 def test_a_repository_with_other_files_is_left_as_it_is(hub, checkpoint):
@@ -452,6 +553,7 @@ def test_flags_of_models_are_refused_for_a_corpus(hub, tmp_path, capsys):
         ("file:///home/a/b", "b"),
         ("25 mm/s, 1 / 2, OWNER/name, ~0.5", "25 mm/s, 1 / 2, OWNER/name, ~0.5"),
         ("https://physionet.org/content/ptb-xl", "https://physionet.org/content/ptb-xl"),
+        (f"{Path.home()}/b.csv, file://{Path.home()}/a/b.csv", "b.csv, b.csv"),
     ],
 )
 def test_paths_and_secrets_stay_at_home_wherever_they_stand_in_a_text(text, left):

@@ -1,10 +1,11 @@
 import csv
+import hashlib
 import logging
 from collections import Counter
 
 import pytest
 
-from ecg_transformers.data import load_ecg
+from ecg_transformers.data import load_ecg, prepare_corpus
 from ecg_transformers.data.corpora.cinc2021 import CINC2021, SOURCES, SOURCES_2020
 
 RECORDS = {  # one of each source, where the challenge has it
@@ -31,6 +32,7 @@ def folder(write_cinc_record, tmp_path):
 
 
 def write_table(path, rows):
+    path.parent.mkdir(exist_ok=True)
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([("ecg_id", "patient_id", "strat_fold"), *rows])
@@ -84,6 +86,21 @@ def test_another_table_is_not_served_from_the_cache(write_cinc_record, tmp_path)
     for fold in (3, 9):
         table = write_table(tmp_path / "table.csv", [(1, "15709.0", fold)])
         assert load(tmp_path / "data", tmp_path, ptb_xl_table=table)["fold"][:] == [fold]
+
+
+def test_a_prepared_folder_names_the_table_by_content_and_not_by_its_place(write_cinc_record, tmp_path):
+    write_cinc_record("HR00001", "426783006")
+    table = write_table(tmp_path / "mine" / "ptbxl_database.csv", [(1, "15709.0", 3)])
+    manifest = prepare_corpus("cinc2021", tmp_path / "data", tmp_path / "out", ptb_xl_table=table)
+    digest = hashlib.sha256(table.read_bytes()).hexdigest()
+    assert manifest.options["ptb_xl_table"] == f"ptbxl_database.csv, SHA-256 {digest}"
+    for path in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+    elsewhere = write_table(tmp_path / "yours" / table.name, [(1, "15709.0", 3)])
+    assert prepare_corpus("cinc2021", tmp_path / "data", tmp_path / "out", ptb_xl_table=elsewhere) == manifest
+    write_table(table, [(1, "15709.0", 3), (2, "13243.0", 9)])  # says the same of the record that is there
+    with pytest.raises(ValueError, match="holds another conversion"):
+        prepare_corpus("cinc2021", tmp_path / "data", tmp_path / "out", ptb_xl_table=table)
 
 
 def test_without_the_table_the_log_says_that_patients_lie_in_several_splits(folder, tmp_path, caplog):

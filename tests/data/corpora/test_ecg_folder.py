@@ -8,6 +8,7 @@ import wfdb
 
 from ecg_transformers.data import EcgDataCollator, label_names, load_ecg
 from ecg_transformers.data.corpora.ecg_folder import ECG_FOLDER, OPTIONS
+from ecg_transformers.data.prepare import prepare_corpus
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForSequenceClassification
 
 SPLITS = ("train", "validation", "test")
@@ -302,11 +303,12 @@ def test_every_option_is_explained_in_the_docstring():
     assert all(f"`{name}`" in ecg_folder.__doc__ for name in OPTIONS)
 
 
-def test_a_table_without_labels_is_said_to_have_none(plain, load, caplog):
+def test_a_table_without_labels_is_said_to_have_none(plain, load, caplog, tmp_path):
     folder, declared = plain(*[{"labels": "", "lables": "MI"}] * 4)
     table = folder / "records.csv"
     table.write_text(table.read_text().replace("labels", "unused", 1))
     load(folder, **declared)
     assert "has no column `labels`" in caplog.text and "lables" in caplog.text
-    with pytest.raises(ValueError, match="say by labels=... which it is"):
+    with pytest.raises(ValueError, match="no column `labels`, or an empty one. Say by the option labels="):
         label_names("ecgfolder", data_dir=folder, **declared)
+    assert prepare_corpus("ecgfolder", folder, tmp_path / "prepared", **declared).label_names is None

@@ -3,12 +3,14 @@
 import argparse
 import inspect
 import logging
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -26,7 +28,8 @@ from . import (
     convert_st_mem,
     convert_weimann,
 )
-from .published_card import ECG_FM, ECG_FOUNDER, HUBERT_ECG, PublishedModel, render_published_card
+from .authors_card import ECG_FM, ECG_FOUNDER, HUBERT_ECG, PublishedModel, render_published_card
+from .stand_ins import NAMESPACE, OMEGACONF, standing_in_for
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -97,7 +100,7 @@ SOURCES = {
             "Coppola et al., medRxiv 2024.11.14.24317328; a part of them is not public.",
         ),
         UNKNOWN_SPLIT,
-        convert_weimann.NUMPY_GLOBALS,
+        [*convert_weimann.NUMPY_GLOBALS, *standing_in_for(convert_hubert_ecg.CONFIGURATIONS)],
         HUBERT_ECG,
     ),
     "ecg-fm": Source(
@@ -109,7 +112,7 @@ SOURCES = {
             "As the authors of ECG-FM state: physionet.org/content/mimic-iv-ecg/1.0 and challenge-2021/1.0.3.",
         ),
         UNKNOWN_SPLIT,
-        convert_weimann.NUMPY_GLOBALS,
+        [*convert_weimann.NUMPY_GLOBALS, *standing_in_for([*NAMESPACE, *OMEGACONF])],
         ECG_FM,
     ),
     "ecg-founder": Source(
@@ -125,17 +128,15 @@ SOURCES = {
         ECG_FOUNDER,
     ),
 }
+FLAGS = ("leads", "sampling_rate", "num_attention_heads", "predictor_num_attention_heads")
 LICENCES = {"st-mem": "cc-by-nc-4.0", "hubert-ecg": "cc-by-nc-4.0"}
 
 
 def run(args: argparse.Namespace):
     """The command."""
-    given = {
-        "leads": None if args.leads is None else canonical_leads(args.leads.split(",")),
-        "sampling_rate": args.sampling_rate,
-        "num_attention_heads": args.num_attention_heads,
-        "predictor_num_attention_heads": args.predictor_num_attention_heads,
-    }
+    given = {name: vars(args)[name] for name in FLAGS}
+    if args.leads is not None:
+        given["leads"] = canonical_leads(args.leads.split(","))
     model, feature_extractor = convert_file(args.source, args.checkpoint, **given)
     model.save_pretrained(args.output_dir)
     feature_extractor.save_pretrained(args.output_dir)
@@ -146,6 +147,8 @@ def run(args: argparse.Namespace):
         card = render_model_card(model.config, feature_extractor, split=source.split, training=training, **given)
     else:
         card = render_published_card(source.published, model.config, feature_extractor, file=file, **given)
+    if "ForSequenceClassification" in type(model).__name__:
+        card.data.pipeline_tag = None  # its features are not what it is for, and its task has no tag on the Hub
     card.save(Path(args.output_dir) / "README.md")
     logger.info("Wrote %s and its feature extractor to %s", type(model).__name__, args.output_dir)
 
@@ -167,7 +170,11 @@ def convert_file(source: str, path: str, **given) -> tuple[PreTrainedModel, EcgF
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [] if takes_any else sorted(settings.keys() - parameters.keys())
     if unknown:
-        raise ValueError(f"A file of {source} says {unknown} itself. Leave these flags out.")
+        flags = ", ".join(f"--{name}" for name in unknown)
+        known = ", ".join(f"--{name}" for name in FLAGS if name in parameters)
+        raise ValueError(
+            f"{flags} cannot be set for {source}: leave it out. What can be given is {known or 'nothing'}."
+        )
     model = SOURCES[source].convert(checkpoint, **settings)
     return model, SOURCES[source].feature_extractor(model, checkpoint)
 
@@ -182,14 +189,21 @@ def read_checkpoint(path: str, safe_globals: list | None = None) -> dict:
     if not Path(path).is_file():
         raise ValueError(f"There is no file {path!r}.")
     if Path(path).suffix == ".safetensors":
-        return load_file(path)
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{path} is no whole file of safetensors ({error}). Download it again, or save it again."
+            ) from error
     admitted = torch.serialization.safe_globals(safe_globals) if safe_globals else nullcontext()
     try:
         with admitted:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for what is no checkpoint
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        reason = type(error).__name__ if name is None else f"it names {name[1]}"
         raise ValueError(
-            f"{path} cannot be read as tensors alone ({type(error).__name__}). A file that is no checkpoint of torch "
+            f"{path} cannot be read as tensors alone ({reason}). A file that is no checkpoint of torch "
             "or that needs code to load is refused."
         ) from error
     if not isinstance(checkpoint, dict):

@@ -1,10 +1,12 @@
 """Checkpoints of ECG-FM (Hub: wanglab/ecg-fm) to ours, tensor by tensor.
 
-The files are of fairseq-signals: `{"cfg", "model", "optimizer_history", ...}`; a pretrained model has quantizer,
-projections and mask embedding beside the encoder, which are left out; a fine-tuned one has `encoder.*` and the head
-`proj.*`. The structure is `fairseq_signals/models/{ecg_transformer,wav2vec2}` with the settings of
-`w2v_cmsc_rlm.yaml`; with the quantizer it has the 90.9 million parameters that the authors state. The code of both
-repositories is MIT.
+The files are of fairseq-signals, whose trainer writes `{"args": None, "cfg": {...}, "model": state_dict,
+"optimizer_history", "extra_state", ...}`: settings as plain dictionaries, beside metrics that may be scalars of numpy.
+`args` as a namespace and `cfg` as an object of omegaconf, which its loader takes too, are read as their content (see
+`stand_ins`). A pretrained model has quantizer, projections and mask embedding beside the encoder, which are left out;
+a fine-tuned one has `encoder.*` and the head `proj.*`. The structure is
+`fairseq_signals/models/{ecg_transformer,wav2vec2}` with the settings of `w2v_cmsc_rlm.yaml`; with the quantizer it has
+the 90.9 million parameters that the authors state. The code of both repositories is MIT.
 """
 
 import re
@@ -16,6 +18,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor, EcgFmConfig, EcgFmFor
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
 from .checkpoint_keys import count_blocks, load_renamed_state_dict, with_current_weight_norm
+from .stand_ins import plain_settings
 
 PUBLISHED_HEADS = {768: 12, 1024: 16}
 STRIDE = 2  # of every convolution
@@ -64,7 +67,7 @@ def convert_ecg_fm_checkpoint(
                 f"This is no ECG-FM checkpoint: expected the key {prefix + key!r}, found "
                 f"{sorted(map(str, state))[:6]}..."
             )
-    settings = (checkpoint.get("cfg") or {}).get("model") or {}
+    settings = {} if checkpoint is state else _stated_settings(checkpoint)
     state = with_current_weight_norm(state)
     fields = {"leads": leads, **_fields(state, prefix, settings, num_attention_heads)}
     if is_classifier:
@@ -74,6 +77,13 @@ def convert_ecg_fm_checkpoint(
         model = EcgFmModel(EcgFmConfig(**fields))
     load_renamed_state_dict(model, state, _their_key, [prefix + pattern for pattern in PRETRAINING_ONLY])
     return model
+
+
+def _stated_settings(checkpoint: dict) -> dict:
+    """What the file says of the model: `cfg["model"]`, or in files of old the flat `args`."""
+    cfg, args = (plain_settings(checkpoint.get(key)) for key in ("cfg", "args"))
+    found = cfg.get("model") if isinstance(cfg, dict) else args
+    return found if isinstance(found, dict) else {}
 
 
 def _fields(state: dict[str, torch.Tensor], prefix: str, settings: dict, num_attention_heads: int | None) -> dict:

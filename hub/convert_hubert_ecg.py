@@ -1,13 +1,15 @@
 """Checkpoints of HuBERT-ECG (Hub: Edoardo-BS/hubert-ecg-small, -base, -large) to ours, tensor by tensor.
 
 Their weights are those of transformers' HuBERT, with what their pretraining predicts beside it (`final_proj.*`,
-`label_embedding.*`, `masked_spec_embed`), which an encoder leaves out. Take `model.safetensors` of the Hub: the `.pt`
-files of the authors' scripts hold their configuration as an object of their own code, which is refused unread.
-Strides and heads are in no tensor: they are those of the published models, by the number of convolutions and by the
-width (`code/pretrain.py` of the authors' repository). Code and weights are CC BY-NC 4.0.
+`label_embedding.*`, `masked_spec_embed`), which an encoder leaves out. Take `model.safetensors` of the Hub. The `.pt`
+files of the authors' scripts (`code/pretrain.py`, `code/finetune.py`) hold their configuration as an object,
+`model_config`, which is read as its values alone (see `stand_ins`). Strides and heads are in no tensor: where no
+`model_config` says them, they are those of the published models, by the number of convolutions and by the width. Code
+and weights are CC BY-NC 4.0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -20,6 +22,7 @@ from ecg_transformers.modeling import (
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
 from .checkpoint_keys import count_blocks, load_renamed_state_dict, with_current_weight_norm
+from .stand_ins import plain_settings
 
 SECONDS = 5
 # By the kernels of the convolutions: their strides, and the sampling rate (Hz) that they were made for.
@@ -28,6 +31,7 @@ PUBLISHED_CONVOLUTIONS = {
     (10, 3, 3, 2): ((4, 2, 2, 2), 50),
     (10, 3, 3, 3, 3, 2, 2): ((5, 2, 2, 2, 2, 2, 2), 500),
 }
+CONFIGURATIONS = ("hubert_ecg.HuBERTECGConfig", "transformers.models.hubert.configuration_hubert.HubertConfig")
 PUBLISHED_HEADS = {512: 8, 768: 12, 960: 12}
 PRETRAINING_ONLY = (r"masked_spec_embed$", r"final_proj\.\d+\.", r"label_embedding\.\d+\.")
 CLASSIFIER_PREFIX = "hubert_ecg."
@@ -40,18 +44,22 @@ def convert_hubert_ecg_checkpoint(
     """Builds our model from a loaded checkpoint.
 
     Args:
-        checkpoint (`dict`): The state dict, or `{"model_state_dict": state_dict, ...}`.
+        checkpoint (`dict`): The state dict, or `{"model_state_dict": state_dict, "model_config": ..., ...}`.
         leads (`Sequence[str]`): In the order in which they were joined; the file does not say.
-        num_attention_heads (`int`, *optional*): By default those of the published model of this width.
+        num_attention_heads (`int`, *optional*):
+            By default what the file says, else those of the published model of this width.
 
     Returns:
-        [`HubertEcgModel`], or [`HubertEcgForSequenceClassification`] of a file with `classifier.weight`.
+        [`HubertEcgModel`], or [`HubertEcgForSequenceClassification`] of a file with `classifier.weight`: for several
+        labels a record, as the authors fine-tune the published ones. No file says so; where yours was trained
+        otherwise, set `config.problem_type`.
 
     Raises:
         ValueError: if a key is missing or unexpected, a shape does not fit, or the convolutions are of no published
             model.
     """
     state = checkpoint.get("model_state_dict", checkpoint)
+    stated = {} if state is checkpoint else plain_settings(checkpoint.get("model_config")) or {}
     is_classifier = "classifier.weight" in state
     prefix = CLASSIFIER_PREFIX if is_classifier else ""
     for key in ("feature_extractor.conv_layers.0.conv.weight", "feature_projection.projection.weight"):
@@ -61,10 +69,10 @@ def convert_hubert_ecg_checkpoint(
                 f"{sorted(map(str, state))[:6]}..."
             )
     state = with_current_weight_norm(state)
-    fields = {"leads": leads, **_fields(state, prefix, num_attention_heads)}
+    fields = {"leads": leads, **_fields(state, prefix, stated, num_attention_heads)}
     if is_classifier:
-        num_labels = len(state["classifier.weight"])
-        model = HubertEcgForSequenceClassification(HubertEcgConfig(**fields, num_labels=num_labels))
+        head = {"num_labels": len(state["classifier.weight"]), "problem_type": "multi_label_classification"}
+        model = HubertEcgForSequenceClassification(HubertEcgConfig(**fields, **head))
     else:
         model = HubertEcgModel(HubertEcgConfig(**fields))
     # Ours and theirs have the same names, down to the prefix of a classifier.
@@ -72,7 +80,9 @@ def convert_hubert_ecg_checkpoint(
     return model
 
 
-def _fields(state: dict[str, torch.Tensor], prefix: str, num_attention_heads: int | None) -> dict:
+def _fields(
+    state: dict[str, torch.Tensor], prefix: str, stated: Mapping[str, Any], num_attention_heads: int | None
+) -> dict:
     count = count_blocks(state, prefix + "feature_extractor.conv_layers.")
     weights = [state.get(f"{prefix}feature_extractor.conv_layers.{layer}.conv.weight") for layer in range(count)]
     kernels = tuple(weight.shape[-1] for weight in weights if weight is not None)
@@ -81,8 +91,11 @@ def _fields(state: dict[str, torch.Tensor], prefix: str, num_attention_heads: in
             f"The convolutions have the kernels {kernels}; the strides are known of {list(PUBLISHED_CONVOLUTIONS)}."
         )
     strides, sampling_rate = PUBLISHED_CONVOLUTIONS[kernels]
+    if tuple(stated.get("conv_stride", strides)) != strides:
+        raise ValueError(f"The file says conv_stride={stated['conv_stride']}; HuBERT-ECG has {list(strides)}.")
     hidden_size = len(state[prefix + "feature_projection.projection.weight"])
-    if num_attention_heads is None and hidden_size not in PUBLISHED_HEADS:
+    heads = num_attention_heads or stated.get("num_attention_heads") or PUBLISHED_HEADS.get(hidden_size)
+    if heads is None:
         raise ValueError(f"No published model has width {hidden_size}. Give num_attention_heads.")
     return {
         "sampling_rate": sampling_rate,
@@ -92,7 +105,7 @@ def _fields(state: dict[str, torch.Tensor], prefix: str, num_attention_heads: in
         "conv_stride": strides,
         "hidden_size": hidden_size,
         "num_hidden_layers": count_blocks(state, prefix + "encoder.layers."),
-        "num_attention_heads": num_attention_heads or PUBLISHED_HEADS[hidden_size],
+        "num_attention_heads": heads,
         "intermediate_size": len(state[prefix + "encoder.layers.0.feed_forward.intermediate_dense.weight"]),
     }
 

@@ -109,7 +109,8 @@ def convert_st_mem_checkpoint(
     if is_whole:
         model = WHOLE_MODELS[method](CONFIGS[method](**config))
     elif "head.weight" in state:
-        model = CLASSIFIERS[method](CONFIGS[method](**config, num_labels=len(state["head.weight"])))
+        head = {"num_labels": len(state["head.weight"]), "problem_type": "single_label_classification"}
+        model = CLASSIFIERS[method](CONFIGS[method](**config, **head))
     else:
         model = ENCODERS[method](CONFIGS[method](**config))
     load_st_mem_state_dict(model, state)

@@ -1,10 +1,11 @@
 """`ecg-transformers export`: a checkpoint becomes one file that runs without our code (ONNX, int8) or without Python
 source (`torch.export`).
 
-All three read `input_values` float32 `(batch, num_leads, num_samples)` and `lead_mask` bool `(batch, num_leads)`,
-`True` = recorded, for any batch; fewer leads are zeros with `False` in the mask, which takes them out of attention and
-pooling as in the model itself. Recordings become that input by the feature extractor, which lies beside the file, and
-whose essentials the file repeats (`metadata_props` of ONNX, extra files of `torch.export`).
+All three read `input_values` float32 `(batch, rows, num_samples)` and `lead_mask` bool `(batch, num_leads)`, `True` =
+recorded, for any batch. Rows are the leads and then, for a model of hybrid input, its extra channels, which are always
+there and have no place in the mask. Fewer leads are zeros with `False` in the mask, which takes them out of attention
+and pooling as in the model itself. Recordings become that input by the feature extractor, which lies beside the file,
+and whose essentials the file repeats (`metadata_props` of ONNX, extra files of `torch.export`).
 """
 
 import argparse
@@ -23,7 +24,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrained
 
 from ecg_transformers import modeling
 from ecg_transformers.modeling import EcgFeatureExtractor
-from ecg_transformers.modeling.pipeline_ecg import calibration_of
+from ecg_transformers.modeling.calibration import calibration_of
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -67,12 +68,18 @@ def export_model(checkpoint: str, file_format: str, output_dir: str | Path) -> P
         classifier (before sigmoid and temperature, of one window each), `embeddings` of an embedding model.
 
     Raises:
-        ValueError: for an unknown format, a missing library, or a file whose outputs differ from the model's.
+        ValueError: for an unknown format, a missing library, a feature extractor of other rows than the model's, or a
+            file whose outputs differ from the model's.
     """
     if file_format not in FORMATS:
         raise ValueError(f"Expected format of {list(FORMATS)}, got {file_format!r}.")
     feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
     model = load_for_export(checkpoint)
+    if len(feature_extractor.beat_channels) != model.config.extra_channels:
+        raise ValueError(
+            f"The feature extractor of {checkpoint} gives the beat_channels {list(feature_extractor.beat_channels)}, "
+            f"the model reads {model.config.extra_channels} extra_channels: save the two that belong together."
+        )
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = FORMATS[file_format](model, feature_extractor, folder)
@@ -111,6 +118,7 @@ def describe(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor) -> 
         "model_type": config.model_type,
         "architecture": type(model).__name__,
         "leads": json.dumps(list(config.leads)),
+        "rows": json.dumps([*config.leads, *feature_extractor.beat_channels]),
         "sampling_rate": str(config.sampling_rate),
         "num_samples": str(config.num_samples),
         "unit": feature_extractor.unit,

@@ -38,7 +38,6 @@ class EcgFmConfig(PublishedEncoderConfigMixin, Wav2Vec2Config):
     calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
-        self.check_input()
         if self.feat_extract_norm != "group" or self.do_stable_layer_norm or self.add_adapter:
             raise ValueError(
                 "ECG-FM has feat_extract_norm='group' and neither do_stable_layer_norm nor add_adapter, got "

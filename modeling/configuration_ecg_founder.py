@@ -47,7 +47,6 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
     calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
-        self.check_input()
         for field in POSITIVE:
             if getattr(self, field) < 1:
                 raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")

@@ -1,11 +1,11 @@
 """Configuration of the ECG vision transformer, the one encoder of every method in this library."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .calibration import check_calibration
 from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
 from .remote_code import IS_REMOTE_CODE, custom_pipelines
 
@@ -149,8 +149,7 @@ class EcgViTConfig(PreTrainedConfig):
             raise ValueError("This pooling reads the first register: set num_registers to 1 or more.")
         if self.patching == "all_leads" and (self.extra_channels or self.lead_separators):
             raise ValueError("extra_channels and lead_separators need patching='per_lead': they belong to rows.")
-        if self.calibration is not None:
-            _check_calibration(self.calibration)
+        check_calibration(self.calibration)
         if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust
             kwargs.pop("custom_pipelines", None)
         if self.lead_separators and (self.num_registers or self.extra_channels or self.attention_pattern != "full"):
@@ -178,18 +177,6 @@ class EcgViTConfig(PreTrainedConfig):
     def num_position_rows(self) -> int:
         """Rows of the position table: the leads it knows and the extra channels, or one with `"all_leads"`."""
         return len(self.position_leads) + self.extra_channels if self.patching == "per_lead" else 1
-
-
-def _check_calibration(calibration: Mapping[str, Any]):
-    temperature, thresholds = calibration.get("temperature"), calibration.get("thresholds") or {}
-    unknown = sorted(set(calibration) - {"labels", "temperature", "thresholds"})
-    strangers = sorted(set(thresholds) - set(calibration.get("labels", ())))
-    is_positive = isinstance(temperature, int | float) and temperature > 0
-    if not is_positive or unknown or strangers or not calibration.get("labels"):
-        raise ValueError(
-            "Expected calibration with labels, a temperature above 0 and thresholds of these labels, got "
-            f"{dict(calibration)}."
-        )
 
 
 __all__ = ["EcgViTConfig"]

@@ -37,9 +37,5 @@ class HubertEcgConfig(PublishedEncoderConfigMixin, HubertConfig):
     mask_time_prob: float | int = 0.0
     calibration: dict[str, Any] | None = None
 
-    def __post_init__(self, **kwargs):
-        self.check_input()
-        super().__post_init__(**kwargs)
-
 
 __all__ = ["HubertEcgConfig"]

@@ -52,6 +52,8 @@ def canonical_lead(name: str) -> str:
         ValueError: if the name is no known lead. `MLII` and `ML5` of the MIT-BIH database are among the unknown: they
             are modified leads, and taking them for lead II or V5 is a decision that the caller has to state.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"Expected the name of a lead, such as 'II', got {name!r}.")
     key = name.strip().upper().replace("_", "").replace("-", "").replace(" ", "").removesuffix(".")
     if key not in _ALIASES:
         raise ValueError(

@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .calibration import CalibratedModelMixin
 from .collectives import gather_rows
 from .configuration_ecg_vit import EcgViTConfig
 from .cropa import cross_pattern_attention, cross_pattern_attention_with_weights, token_cross_mask
@@ -149,7 +150,7 @@ class EcgViTLayer(GradientCheckpointingLayer):
         return self.mlp_residual(hidden_states, self.mlp(self.layernorm_after(hidden_states)))
 
 
-class EcgViTPreTrainedModel(PreTrainedModel):
+class EcgViTPreTrainedModel(CalibratedModelMixin, PreTrainedModel):
     config_class = EcgViTConfig
     base_model_prefix = "ecg_vit"
     main_input_name = "input_values"
@@ -390,7 +391,10 @@ class EcgViTForSequenceClassification(EcgViTPreTrainedModel):
         """
         outputs = self.ecg_vit(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
         logits = self.classifier(self._pool(outputs, lead_mask))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        loss = None
+        if labels is not None:
+            self.forget_calibration_in_training()
+            loss = self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

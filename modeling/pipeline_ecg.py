@@ -8,40 +8,28 @@ model: `pipeline("ecg-classification", model=ID, trust_remote_code=True)` needs 
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView, Set, Sized
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import Pipeline, PreTrainedConfig
-from transformers.utils import logging
+from transformers import Pipeline
 
+from .calibration import calibration_of
 from .feature_extraction_ecg import average_windows
 from .recording_input import DeclaredRecording
-
-logger = logging.get_logger(__name__)
 
 MULTI_LABEL, SINGLE_LABEL, REGRESSION = "multi_label_classification", "single_label_classification", "regression"
 FUNCTIONS = {MULTI_LABEL: "sigmoid", SINGLE_LABEL: "softmax", REGRESSION: "none"}
 ARRAY_KEYS = ("array", "sampling_rate", "leads", "unit", "gain", "offset", "electrode_placement")
+AN_ARRAY = "{'array': ..., 'sampling_rate': Hz, 'leads': [...], 'unit': 'mV'}"
 LONG_RECORDS = ("all", "first", "center")
 WINDOWS_PER_PASS = 64
 """A day of ECG is thousands of windows, which would not fit into memory at once."""
 
 Windows = dict[str, Any]  # what the model reads of some recordings, and `num_windows` of each
-
-
-def calibration_of(config: PreTrainedConfig) -> Mapping[str, Any] | None:
-    """The calibration of a classifier, `None` where it has none, or one for other labels."""
-    labels, calibration = [config.id2label[number] for number in range(config.num_labels)], config.calibration
-    if calibration is not None and list(calibration["labels"]) != labels:
-        logger.warning_once(
-            f"The stored calibration is for the labels {list(calibration['labels'])}, the model has {labels}: "
-            "scores are not calibrated."
-        )
-        return None
-    return calibration
 
 
 class EcgPipeline(Pipeline):
@@ -85,7 +73,7 @@ class EcgPipeline(Pipeline):
         """
         if isinstance(inputs, Mapping) and isinstance(inputs.get("ecg"), list):  # a slice of a dataset
             inputs = [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
-        if isinstance(inputs, list | tuple):
+        if isinstance(inputs, list | tuple | Set | MappingView):
             inputs = list(inputs)
             if not inputs:
                 return []
@@ -138,12 +126,15 @@ class EcgPipeline(Pipeline):
         else:
             items, num_workers = _NumberedStream(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
         for batch in DataLoader(items, batch_size=batch_size, num_workers=num_workers, collate_fn=_concatenate):
+            if isinstance(batch, ValueError):
+                raise batch
             for output in self.forward(batch, **forward_params):
                 yield self.postprocess(output, **postprocess_params)
 
     def _sanitize_parameters(self, long_records: str | None = None, **unknown) -> tuple[dict, dict, dict]:
         if unknown:
-            raise ValueError(f"{type(self).__name__} has no setting {sorted(unknown)}.")
+            beside = "" if set(unknown).isdisjoint(ARRAY_KEYS) else f" They belong beside an array: {AN_ARRAY}."
+            raise ValueError(f"{type(self).__name__} has no setting {sorted(unknown)}.{beside}")
         if long_records is not None and long_records not in LONG_RECORDS:
             raise ValueError(f"Expected long_records of {list(LONG_RECORDS)}, got {long_records!r}.")
         return {} if long_records is None else {"long_records": long_records}, {}, {}
@@ -194,8 +185,12 @@ class EcgClassificationPipeline(EcgPipeline):
     ) -> tuple[dict, dict, dict]:
         preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(**others)
         is_regression = self.model.config.problem_type == REGRESSION
-        if top_k is not None and (is_regression or top_k < 1):
-            raise ValueError(f"Expected top_k of at least 1, and of a classifier, got {top_k}: leave it out for all.")
+        is_count = isinstance(top_k, Integral) and not isinstance(top_k, bool) and top_k >= 1
+        if top_k is not None and (is_regression or not is_count):
+            raise ValueError(
+                f"Expected top_k to be a whole number of at least 1, and of a classifier, got {top_k!r}: leave it out "
+                "for all."
+            )
         if function_to_apply is not None and function_to_apply not in FUNCTIONS.values():
             raise ValueError(f"Expected function_to_apply of {sorted(FUNCTIONS.values())}, got {function_to_apply!r}.")
         given = {"top_k": top_k, "function_to_apply": function_to_apply}
@@ -244,6 +239,8 @@ class EcgFeatureExtractionPipeline(EcgPipeline):
 
     def _sanitize_parameters(self, return_tokens: bool | None = None, **others) -> tuple[dict, dict, dict]:
         preprocess_params, forward_params, postprocess_params = super()._sanitize_parameters(**others)
+        if return_tokens not in (None, True, False):
+            raise ValueError(f"Expected return_tokens to be True or False, got {return_tokens!r}.")
         if return_tokens is not None:
             forward_params, postprocess_params = ({"return_tokens": return_tokens} for _ in range(2))
         return preprocess_params, forward_params, postprocess_params
@@ -276,26 +273,37 @@ class _NumberedItems(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, number: int) -> Windows:
-        return self.process(self.items[number], number=number, **self.params)
+    def __getitem__(self, number: int) -> Windows | ValueError:
+        return _or_error(self.process, self.items[number], number, self.params)
 
 
 class _NumberedStream(IterableDataset):
     def __init__(self, items, process, params):
         self.items, self.process, self.params = items, process, params
 
-    def __iter__(self) -> Iterator[Windows]:
+    def __iter__(self) -> Iterator[Windows | ValueError]:
         for number, item in enumerate(self.items):
-            yield self.process(item, number=number, **self.params)
+            yield _or_error(self.process, item, number, self.params)
 
 
-def _concatenate(items: list[Windows]) -> Windows:
+def _or_error(process: Callable[..., Windows], item: Any, number: int, params: dict) -> Windows | ValueError:
+    """The windows, or the sentence why there are none: a worker that raises it would put its trace-back before it."""
+    try:
+        return process(item, number=number, **params)
+    except ValueError as error:
+        return error
+
+
+def _concatenate(items: list[Windows | ValueError]) -> Windows | ValueError:
+    for item in items:
+        if isinstance(item, ValueError):
+            return item
     batch = {key: torch.cat([item[key] for item in items]) for key in items[0] if key != "num_windows"}
     return batch | {"num_windows": [count for item in items for count in item["num_windows"]]}
 
 
 def _is_recording(inputs: Any) -> bool:
-    return isinstance(inputs, Mapping | str | os.PathLike | np.ndarray | torch.Tensor | DeclaredRecording)
+    return isinstance(inputs, Mapping | str | bytes | os.PathLike | np.ndarray | torch.Tensor | DeclaredRecording)
 
 
 def _read(item: Any) -> tuple[Any, dict[str, Any]]:
@@ -306,10 +314,7 @@ def _read(item: Any) -> tuple[Any, dict[str, Any]]:
         return item, {}
     if not isinstance(item, Mapping) or "array" not in item:
         came = f"the keys {sorted(map(str, item))}" if isinstance(item, Mapping) else type(item).__name__
-        raise ValueError(
-            "Expected {'array': ..., 'sampling_rate': Hz, 'leads': [...], 'unit': 'mV'}, a row of load_ecg, an "
-            f"EcgRecord or the path of a file, got {came}."
-        )
+        raise ValueError(f"Expected {AN_ARRAY}, a row of load_ecg, an EcgRecord or the path of a file, got {came}.")
     unknown = sorted(str(key) for key in set(item) - set(ARRAY_KEYS) - {"record_id"})
     if unknown:
         raise ValueError(f"Expected the keys {list(ARRAY_KEYS)} beside an array, got {unknown} too.")
@@ -322,7 +327,7 @@ def _read_file(path: str) -> Any:
     except ModuleNotFoundError as error:
         raise ValueError(
             f"Reading files needs the package: pip install ecg-transformers. Or read {path} yourself and pass "
-            "{'array': ..., 'sampling_rate': Hz, 'leads': [...], 'unit': 'mV'}."
+            f"{AN_ARRAY}."
         ) from error
     return read_recording(path)
 

@@ -14,21 +14,26 @@ from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
+from .calibration import CalibratedModelMixin, check_calibration
 from .leads import canonical_leads, lead_indices
-from .remote_code import custom_pipelines, ship_source_files
+from .remote_code import IS_REMOTE_CODE, custom_pipelines, ship_source_files
 
 
 class PublishedEncoderConfigMixin:
-    """Of a configuration with `leads`, `sampling_rate` (Hz), `num_samples` and `hidden_size`."""
+    """Of a configuration with `leads`, `sampling_rate` (Hz), `num_samples`, `hidden_size` and `calibration`."""
 
-    def check_input(self) -> None:
-        """Brings `leads` to their names and refuses an input that cannot be."""
+    def __post_init__(self, **kwargs):
+        """Brings `leads` to their names and refuses an input or a calibration that cannot be."""
         self.leads = canonical_leads(self.leads)
         if not self.leads or self.sampling_rate <= 0 or self.num_samples < 1:
             raise ValueError(
                 "Expected a lead, a sampling_rate above 0 and num_samples of at least 1, got "
                 f"{list(self.leads)}, {self.sampling_rate} and {self.num_samples}."
             )
+        check_calibration(self.calibration)
+        if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Adds to a configuration whose code is saved beside it where the pipelines are."""
@@ -43,7 +48,7 @@ class PublishedEncoderConfigMixin:
         return self.hidden_size
 
 
-class PublishedEncoderMixin:
+class PublishedEncoderMixin(CalibratedModelMixin):
     """Of a [`PreTrainedModel`]: what it reads, and what it saves."""
 
     accepts_loss_kwargs = False
@@ -128,7 +133,10 @@ class PublishedSequenceClassifier(PublishedEncoderMixin):
         """
         outputs: BaseModelOutputWithPooling = self.base_model(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
         logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        loss = None
+        if labels is not None:
+            self.forget_calibration_in_training()
+            loss = self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

@@ -248,6 +248,9 @@ def is_known_lead(name: str) -> bool:
 @lru_cache(maxsize=256)
 def recorded_leads(names: tuple[str, ...]) -> tuple[str, ...]:
     """Standard spelling of the channels of a recording; other channels (`"MLII"`, `"RESP"`) keep their names."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"Expected the names of leads, such as 'II', got {name!r} in {list(names)}.")
     leads = tuple(canonical_lead(name) if is_known_lead(name) else name.strip() for name in names)
     repeated = sorted({lead for lead in leads if leads.count(lead) > 1})
     if repeated:

@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
 from ecg_transformers.train.cli import main
@@ -39,6 +40,17 @@ def test_a_whole_model_becomes_a_pretraining_checkpoint(tmp_path, state, golden)
     small = golden("kim_small")
     loss = model(small["input"], bool_masked_pos=small["block/mask"][None]).loss
     torch.testing.assert_close(loss, small["block/loss"][0], atol=1e-6, rtol=0)
+
+
+def test_a_broken_file_of_safetensors_is_named_in_a_sentence(tmp_path, capsys):
+    save_file({"encoder": torch.zeros(100)}, tmp_path / "model.safetensors")
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    command = ["convert", "--source", "kim", "--checkpoint", str(tmp_path / "model.safetensors")]
+    for content in (whole[:-100], b"", b"<html>404</html>"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        assert main([*command, "--output_dir", str(tmp_path / "converted")]) == 1
+        said = capsys.readouterr().err
+        assert "model.safetensors is no whole file of safetensors" in said and "Download it again" in said
 
 
 def test_a_file_that_needs_code_to_load_is_refused(tmp_path, capsys):

@@ -181,6 +181,29 @@ def test_int8_is_smaller_and_loses_little_auroc(tmp_path):
     assert not np.array_equal(int8, float32)
 
 
+@pytest.mark.slow
+def test_the_rows_of_hybrid_input_are_the_leads_and_then_the_extra_channels(tmp_path):
+    folder = save(tmp_path / "model", EcgViTModel, extra_channels=1)
+    path = export.export_model(folder, "onnx", tmp_path / "out")
+    facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(facts["rows"]) == [*LEADS, "r_peaks"] and json.loads(facts["leads"]) == list(LEADS)
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    signal = load_ecg("ptb-xl-sample", split="test")[0]["ecg"]
+    values = extractor(signal)["input_values"]
+    assert values.shape[1:] == (4, 500)
+    mask = torch.ones(len(values), 3, dtype=torch.bool)  # the extra channel has no place in it
+    model = export.load_for_export(folder)
+    for output, truth in zip(export.onnx_function(path)((values, mask)), eager(model, values), strict=True):
+        np.testing.assert_allclose(output, truth, rtol=0, atol=export.LARGEST_DIFFERENCE)
+
+
+def test_a_feature_extractor_of_other_rows_is_refused(tmp_path):
+    folder = save(tmp_path / "model", EcgViTModel, extra_channels=1)
+    EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=500).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"gives the beat_channels \[\], the model reads 1 extra_channels"):
+        export.export_model(folder, "onnx", tmp_path / "out")
+
+
 def test_models_that_are_no_one_graph_are_refused(tmp_path):
     EcgFounderConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="ecg_founder.*not one graph"):

@@ -243,6 +243,18 @@ def test_an_encoder_without_a_classifier_is_refused(tmp_path, folder):
         ({"array": np.zeros((2, 4, 2000))}, "several recordings"),
         ({"array": np.full((4, 2600), np.nan)}, "NaN"),
         ({"unt": "mV"}, "unt"),
+        ({"array": np.zeros((4, 0))}, "no samples"),
+        ({"array": np.zeros((4, 2600), dtype=int)}, "gain"),
+        ({"array": np.zeros((4, 2600), dtype=complex)}, "complex128"),
+        ({"array": np.zeros((2600, 4))}, "transpose it"),
+        ({"array": [[0.0, 1.0], [2.0]]}, "rectangular"),
+        ({"array": None}, "Expected floats"),
+        ({"leads": [0, 1, 2, 3]}, "names of leads"),
+        ({"leads": "I,II,V1,V2"}, "sequence of lead names"),
+        ({"leads": ["I", "I", "II", "V1"]}, "more than once"),
+        ({"unit": "furlong"}, "Unknown unit"),
+        ({"sampling_rate": "200"}, "sampling rate in Hz"),
+        ({"sampling_rate": float("nan")}, "sampling rate in Hz"),
     ],
 )
 def test_a_bad_recording_in_a_list_is_named(classify, long_recording, change, sentence):
@@ -252,16 +264,51 @@ def test_a_bad_recording_in_a_list_is_named(classify, long_recording, change, se
     assert "Item 1 (r17)" in str(caught.value)
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 2600)), torch.zeros(4, 2600), {"signals": 1}, 7])
+def test_a_bad_recording_in_a_worker_is_told_without_its_trace_back(classify, long_recording):
+    with pytest.raises(ValueError, match="^Item 1: .*unit"):
+        classify([long_recording, long_recording | {"unit": None}], num_workers=1)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, torch.float16, torch.bfloat16, list, "numbers"])
+def test_every_kind_of_numbers_is_read(classify, long_recording, kind):
+    signal = long_recording["array"]
+    if kind is list:
+        array = signal.tolist()
+    elif kind == "numbers":  # of a converter
+        array = (signal * 1000).round().astype(np.int16)
+        long_recording |= {"unit": "adc", "gain": 0.001}
+    else:
+        array = torch.tensor(signal, dtype=kind) if isinstance(kind, torch.dtype) else signal.astype(kind)
+    found = scores_of(classify(long_recording | {"array": array}))
+    assert found == pytest.approx(
+        scores_of(classify(long_recording | {"array": signal, "unit": "mV", "gain": None})), abs=0.02
+    )
+
+
+def test_sets_and_views_of_recordings_are_several(classify, long_recording):
+    expected = [classify(long_recording)]
+    assert classify({"a": long_recording}.values()) == expected
+    with pytest.raises(ValueError, match="Item 0"):
+        classify({1})
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 2600)), torch.zeros(4, 2600), {"signals": 1}, 7, None, b"abc"])
 def test_what_does_not_say_what_it_holds_is_refused(classify, bad):
     with pytest.raises(ValueError, match="'sampling_rate': Hz"):
         classify(bad)
 
 
 def test_unknown_settings_are_refused(classify, long_recording):
-    for settings in ({"topk": 1}, {"top_k": 0}, {"function_to_apply": "tanh"}, {"long_records": "last"}):
+    counts = [{"top_k": value} for value in (0, "3", 2.0, True)]
+    for settings in ({"topk": 1}, {"function_to_apply": "tanh"}, {"long_records": "last"}, *counts):
         with pytest.raises(ValueError, match=next(iter(settings))):
             classify(long_recording, **settings)
+    with pytest.raises(ValueError, match="beside an array: {'array'"):
+        classify(long_recording["array"], sampling_rate=200)
+    assert len(classify(long_recording, top_k=np.int64(2))) == 2
+    extract = pipeline("ecg-feature-extraction", model=classify.model, feature_extractor=classify.feature_extractor)
+    with pytest.raises(ValueError, match="return_tokens to be True or False"):
+        extract(long_recording, return_tokens="yes")
 
 
 def test_the_configuration_names_the_pipelines_only_where_their_code_lies(folder):

@@ -186,6 +186,14 @@ def test_a_target_that_the_model_does_not_have_is_refused(ecg, model_class, targ
         integrated_gradients(tiny(model_class), ecg, target, num_steps=2)
 
 
+@pytest.mark.parametrize("target", [[0, 1, 0], ["NORM"] * 4, [], torch.ones(1, 16)])
+def test_as_many_targets_as_records_or_one_are_asked_for(ecg, target):
+    model = tiny(EcgViTModel) if isinstance(target, torch.Tensor) else tiny()
+    for explain in (integrated_gradients, lambda *args: occlusion(*args, window_samples=ecg.shape[-1])):
+        with pytest.raises(ValueError, match=f"one for each of the {len(ecg)}, got {len(target)} targets"):
+            explain(model, ecg, target)
+
+
 def test_a_pretraining_model_and_nan_are_refused(ecg):
     model = EcgJepaForPreTraining(
         EcgJepaConfig(

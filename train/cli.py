@@ -25,6 +25,7 @@ COMMANDS = {
     "info": ("ecg_transformers.train.info", "what a file or folder holds and what is odd about it"),
     "convert": ("ecg_transformers.hub.convert", "turn an authors' checkpoint into one that from_pretrained loads"),
     "export": ("ecg_transformers.hub.export", "write a model as ONNX, int8 ONNX or a torch.export program"),
+    "space": ("ecg_transformers.hub.space", "write a page for a model: a Space of the Hub that runs here too"),
 }
 
 # As in train/evaluation, which would import torch.
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="ecg-transformers COMMAND --help explains a command.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.set_defaults(help_all=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     add_arguments = {
         "quickstart": _quickstart_arguments,
@@ -78,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         "info": _info_arguments,
         "convert": _convert_arguments,
         "export": _export_arguments,
+        "space": _space_arguments,
     }
     for name, (_, summary) in COMMANDS.items():
         description = summary[0].upper() + summary[1:] + "."
@@ -94,6 +97,11 @@ def _output_argument(parser: argparse.ArgumentParser, default: str | None = None
     parser.add_argument(
         "--output_dir", required=default is None, default=default, metavar="DIR", help="folder to write to"
     )
+
+
+def _output_or_help_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--output_dir", metavar="DIR", help="folder to write to")
+    parser.add_argument("--help_all", action="store_true", help="list every flag")
 
 
 def _corpus_arguments(parser: argparse.ArgumentParser, default: str | None = None):
@@ -133,8 +141,7 @@ def _pretrain_arguments(parser: argparse.ArgumentParser):
     parser.add_argument(
         "--online_probe_steps", type=_positive, metavar="N", help="log a linear probe of the features every N steps"
     )
-    _output_argument(parser)
-    parser.add_argument("--help_all", action="store_true", help="list every flag")
+    _output_or_help_arguments(parser)
 
 
 def _finetune_arguments(parser: argparse.ArgumentParser):
@@ -142,8 +149,7 @@ def _finetune_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--config", default="finetune", metavar="NAME|FILE", help="preset or YAML file (finetune)")
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals"))
-    _output_argument(parser)
-    parser.add_argument("--help_all", action="store_true", help="list every flag")
+    _output_or_help_arguments(parser)
 
 
 def _task_arguments(parser: argparse.ArgumentParser, targets: tuple[str, ...]):
@@ -270,6 +276,11 @@ def _export_arguments(parser: argparse.ArgumentParser):
     _output_argument(parser)
 
 
+def _space_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
+    _output_argument(parser)
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -306,6 +317,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if rest and args.command not in FREE_FLAGS:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if args.command in ("pretrain", "finetune") and args.output_dir is None and not args.help_all:
+        parser.error("the following arguments are required: --output_dir")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in ("httpx", "httpx2", "httpcore", "datasets", "filelock", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -314,7 +327,7 @@ def main(argv: list[str] | None = None) -> int:
     # this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        if args.output_dir is not None:
+        if args.output_dir is not None and not args.help_all:
             _make_output_folder(args.output_dir)
         importlib.import_module(COMMANDS[args.command][0]).run(args)
     except KeyboardInterrupt:

@@ -45,9 +45,15 @@ def test_help_of_pretrain_says_that_training_flags_are_accepted(capsys):
 
 def test_every_flag_is_listed_on_demand(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["pretrain", "--config", "quickstart", "--output_dir", "unused", "--help_all"]) == 0
+    assert main(["pretrain", "--config", "quickstart", "--help_all"]) == 0
     listed = capsys.readouterr().out
     assert all(flag in listed for flag in ("--learning_rate", "--ema_start", "--mask_ratio", "--normalization"))
+
+
+def test_a_training_needs_a_folder_to_write_to(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["pretrain", "--config", "quickstart"])
+    assert stopped.value.code == 2 and "required: --output_dir" in capsys.readouterr().err
 
 
 def test_version_is_that_of_the_distribution(capsys):

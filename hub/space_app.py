@@ -1,0 +1,189 @@
+"""The page of a Space, by gradio: pick or upload a recording, see its trace, the model's scores, what they depend on,
+and the carried recordings that the model finds most alike.
+"""
+
+import logging
+import os
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from ecg_transformers.data.formats.limits import missing_library
+from ecg_transformers.modeling.pipeline_ecg import REGRESSION
+
+from . import space_html
+from .space_model import SpaceModel
+from .space_page import METHODS, Shown, SpacePage, load_page
+from .space_recording import AXES, FIELDS, MAX_MEGABYTES, MAX_SECONDS, UNITS, Declaration
+
+KEEP_SECONDS = 1800  # uploads and recordings in memory, at most
+BANNER = (
+    "<strong>Research software, not a medical device.</strong> Nothing here is a diagnosis, and nobody has tested it "
+    "for one. Upload only recordings that you may share, without names."
+)
+SOURCE = (
+    "Samples and neighbours: [PTB-XL](https://physionet.org/content/ptb-xl/) (Wagner et al., Scientific Data 2020, "
+    "doi:10.1038/s41597-020-0495-6), first 500 records, licence "
+    "[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/). Made with `ecg-transformers` (Apache-2.0)."
+)
+
+
+def build_app(model: str | os.PathLike, neighbours: str | os.PathLike, title: str, revision: str | None = None):
+    """The page as `gradio.Blocks`; [`launch_app`] serves it.
+
+    Args:
+        model (`str`): Folder or id of the Hub.
+        neighbours (`str`): Features of the carried recordings, written by `ecg-transformers space`.
+        title (`str`): Heading of the page.
+        revision (`str`, *optional*): Commit of a model of the Hub.
+
+    Raises:
+        ValueError: without gradio, or for a model or an index that cannot be read.
+    """
+    gradio = _import_gradio()
+    page = load_page(model, neighbours, revision)
+    with gradio.Blocks(
+        title=title, analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS), fill_width=True
+    ) as app:
+        gradio.Markdown(f"# {title}\n\n{_what_it_does(page.model)}")
+        gradio.HTML(f'<div class="ecg-banner" role="note">{BANNER}</div>')
+        with gradio.Tabs():
+            with gradio.Tab("Samples"):
+                names = list(page.samples)
+                sample = gradio.Radio(names, value=names[0], label="From the test fold of PTB-XL", elem_id="sample")
+            with gradio.Tab("Upload"):
+                submit, upload = _upload_tab(gradio)
+        results = _results(gradio, page.model)
+        gradio.Markdown(SOURCE)
+        _connect(gradio, app, page, (sample, submit, upload), results)
+    return app
+
+
+def _results(gradio, model: SpaceModel) -> dict[str, Any]:
+    """What is shown of a recording, by name."""
+    has_classes = model.is_classifier
+    parts = {"shown": gradio.State(None, time_to_live=KEEP_SECONDS), "message": gradio.HTML(elem_id="message")}
+    with gradio.Column(visible=False, elem_id="results") as parts["results"]:
+        gradio.Markdown("## Recording")
+        parts["trace"] = gradio.HTML(elem_id="trace")
+        is_regression = model.model.config.problem_type == REGRESSION
+        gradio.Markdown("## Estimates" if is_regression else "## Class probabilities", visible=has_classes)
+        parts["scores"] = gradio.HTML(elem_id="scores", visible=has_classes)
+        gradio.Markdown("## What the output depends on")
+        with gradio.Row():
+            parts["method"] = gradio.Radio(list(METHODS), value=next(iter(METHODS)), label="Method", elem_id="method")
+            parts["target"] = gradio.Dropdown(
+                model.classes, label="Class (of integrated gradients)", elem_id="target", visible=has_classes
+            )
+        parts["explanation"] = gradio.HTML(elem_id="explanation")
+        gradio.Markdown(
+            "## Most alike to the model\n\nThe recordings of PTB-XL's training folds that the model places nearest, "
+            "with their labels. Distance: 0 is the same direction of features, 1 unrelated."
+        )
+        parts["neighbours"] = gradio.HTML(elem_id="neighbours")
+    return parts
+
+
+def _connect(gradio, app, page: SpacePage, inputs: tuple, parts: dict[str, Any]):
+    """Trace and scores come first, map and neighbours follow, because they take longer."""
+    sample, submit, (files, *declared) = inputs
+    shown, explanation, neighbours = (parts[name] for name in ("shown", "explanation", "neighbours"))
+
+    def show(opened: tuple[Shown | None, str]) -> dict:
+        recording, error = opened
+        if not error:
+            found, error = page.guarded(lambda: (page.trace(recording), *page.scores(recording)))
+        if error:
+            return {shown: None, parts["message"]: error, parts["results"]: gradio.update(visible=False)}
+        pieces = dict(zip((parts["trace"], parts["scores"], parts["target"]), found, strict=True))
+        visible = {parts["results"]: gradio.update(visible=True), parts["message"]: ""}
+        return pieces | visible | {shown: recording, explanation: "", neighbours: ""}
+
+    def show_sample(name: str) -> dict:
+        return show(page.guarded(page.open_sample, name))
+
+    def show_upload(paths: list[str] | None, mask_missing_leads: bool, *values) -> dict:
+        stated = Declaration(**dict(zip(FIELDS, values, strict=True)))
+        return show(page.guarded(page.open_upload, paths, mask_missing_leads, stated))
+
+    def explain(recording: Shown | None, method: str, target: str | None) -> str:
+        return page.piece(page.explanation, recording, method, target)
+
+    def find_neighbours(recording: Shown | None) -> str:
+        return page.piece(page.nearest, recording)
+
+    quiet = {"api_visibility": "private", "trigger_mode": "always_last"}
+    outputs = [part for name, part in parts.items() if name != "method"]
+    settings = quiet | {"outputs": outputs, "show_progress_on": [parts["message"]]}
+    starts = [
+        app.load(show_sample, [sample], **settings),
+        sample.input(show_sample, [sample], **settings),
+        submit.click(show_upload, [files, *declared], **settings),
+    ]
+    explained = quiet | {"inputs": [shown, parts["method"], parts["target"]], "outputs": [explanation]}
+    for start in starts:
+        start.then(explain, **explained).then(find_neighbours, [shown], [neighbours], **quiet)
+    gradio.on([parts["method"].input, parts["target"].input], explain, **explained)
+
+
+def launch_app(app, **settings):
+    """Serves the page, on a Space or here; no link to share, nothing fetched from elsewhere."""
+    gradio = _import_gradio()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("ecg_transformers").setLevel(logging.ERROR)
+    theme = gradio.themes.Default(
+        primary_hue="sky", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    )
+    app.launch(
+        theme=theme,
+        css=space_html.CSS,
+        max_file_size=MAX_MEGABYTES * 2**20,
+        share=False,
+        ssr_mode=False,
+        footer_links=[],
+        **settings,
+    )
+
+
+def _upload_tab(gradio):
+    """The button; and files, checkbox and fields, those in the order of `FIELDS`."""
+    upload = gradio.File(file_count="multiple", label="A recording", elem_id="upload", height=140)
+    gradio.Markdown(
+        f"WFDB (`.hea` and `.dat` together), EDF, DICOM, HL7 aECG, GE MUSE, Philips, CSV, Parquet, npy, npz, MATLAB; "
+        f"up to {MAX_MEGABYTES} MB and {MAX_SECONDS} s. Your files are deleted within the hour."
+    )
+    with gradio.Accordion("What the file does not say (CSV and arrays)", open=False, elem_id="declared"):
+        with gradio.Row():
+            rate = gradio.Textbox(label=FIELDS["sampling_rate"], placeholder="500", elem_id="rate", min_width=140)
+            unit = gradio.Dropdown(list(UNITS), value=None, label=FIELDS["unit"], elem_id="unit", min_width=140)
+            leads = gradio.Textbox(
+                label=FIELDS["leads"], placeholder="I, II, V1 (if no header line)", elem_id="leads", min_width=200
+            )
+        with gradio.Row():
+            axes = gradio.Dropdown(list(AXES), value=None, label=f"{FIELDS['axes']} (npy, npz, MATLAB)", min_width=140)
+            step = gradio.Textbox(label=f"{FIELDS['step']} (unit per step, of whole numbers)", min_width=140)
+            array = gradio.Textbox(label=f"{FIELDS['dataset']} (if there are several)", min_width=200)
+    mask = gradio.Checkbox(False, label="Go on without missing leads (masked, by name)", elem_id="mask")
+    button = gradio.Button("Read the recording", variant="primary", elem_id="submit")
+    return button, [upload, mask, rate, unit, leads, axes, step, array]
+
+
+def _what_it_does(model: SpaceModel) -> str:
+    extractor = model.feature_extractor
+    reads = (
+        f"It reads {extractor.num_samples / extractor.sampling_rate:g} s at {extractor.sampling_rate:g} Hz of the "
+        f"leads {', '.join(extractor.leads)}."
+    )
+    if model.is_classifier:
+        return f"A model that tells classes of electrocardiograms apart: {', '.join(model.classes)}. {reads}"
+    return f"An encoder of electrocardiograms. It has no classes: see what it finds alike. {reads}"
+
+
+def _import_gradio():
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: nothing is reported to anyone
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio
+    except ImportError as error:
+        raise missing_library("gradio", "space") from error
+    return gradio

@@ -1,0 +1,249 @@
+"""The model behind the page of a Space: what it makes of one recording, and the recordings nearest to it."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME
+
+from ecg_transformers.data import EcgRecord, load_ecg
+from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.calibration import calibration_of
+from ecg_transformers.modeling.lead_plan import plan_leads
+from ecg_transformers.modeling.pipeline_ecg import (
+    FUNCTIONS,
+    EcgClassificationPipeline,
+    EcgFeatureExtractionPipeline,
+)
+from ecg_transformers.train.explained_recordings import Explanation, explain_recording
+from ecg_transformers.train.probes import EmbeddingTable, embed
+from ecg_transformers.train.shared_folder import is_model_folder
+
+SAMPLE_CORPUS = "ptb-xl-sample"
+NUM_NEIGHBOURS = 4
+CLASSIFIER = "ForSequenceClassification"
+LARGEST_LIKELY_MV = 10.0
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A carried recording near to the one of the page.
+
+    Args:
+        row (`dict`): As `load_ecg("ptb-xl-sample")` gives it.
+        distance (`float`): 1 minus the cosine of the standardised features, 0 to 2.
+    """
+
+    row: dict[str, Any]
+    distance: float
+
+
+class SpaceModel:
+    """A classifier, or an encoder without classes, with its feature extractor.
+
+    Args:
+        model ([`PreTrainedModel`]): As `from_pretrained` gives it.
+        feature_extractor ([`EcgFeatureExtractor`]): The model's.
+    """
+
+    def __init__(self, model: PreTrainedModel, feature_extractor: EcgFeatureExtractor):
+        self.model = model.eval().requires_grad_(False)
+        self.feature_extractor = feature_extractor
+        self.is_classifier = CLASSIFIER in type(model).__name__
+        # The features of a classifier are those that its head reads.
+        self.encoder = model.base_model if self.is_classifier else model
+
+    @classmethod
+    def load(cls, checkpoint: str | PathLike, revision: str | None = None) -> "SpaceModel":
+        """Loads a folder or an id of the Hub; of a pretraining checkpoint the encoder.
+
+        Raises:
+            ValueError: for what is no model of this library with its feature extractor, or a classifier that does not
+                say what its labels are.
+        """
+        checkpoint = str(checkpoint)
+        check_place(checkpoint)
+        given = {} if revision is None else {"revision": revision}
+        try:
+            config = AutoConfig.from_pretrained(checkpoint, **given)
+            feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint, **given)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"{checkpoint} is no model of this library with its feature extractor: {reason}"
+            ) from error
+        if not isinstance(feature_extractor, EcgFeatureExtractor):
+            raise ValueError(
+                f"{checkpoint} is no model of ECGs: its input is made by {type(feature_extractor).__name__}."
+            )
+        is_classifier = any(CLASSIFIER in name for name in config.architectures or [])
+        if is_classifier and config.problem_type not in FUNCTIONS:
+            raise ValueError(
+                f"The configuration of {checkpoint} does not say what its labels are: set problem_type to one of "
+                f"{list(FUNCTIONS)} in its {CONFIG_NAME}."
+            )
+        auto_class = AutoModelForSequenceClassification if is_classifier else AutoModel
+        model = auto_class.from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True, **given)
+        return cls(model, feature_extractor)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the outputs, in their order; none of an encoder."""
+        return [self.model.config.id2label[n] for n in range(self.model.config.num_labels)] * self.is_classifier
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        return calibration_of(self.model.config) if self.is_classifier else None
+
+    def check(self, record: EcgRecord, mask_missing_leads: bool) -> list[str]:
+        """What is to be known of how the model reads a recording, a sentence each.
+
+        Raises:
+            ValueError: if it cannot read it, in words for somebody who sees only the page.
+        """
+        extractor, names = self.feature_extractor, tuple(record.leads)
+        plan = plan_leads(extractor.leads, names, extractor.derive_limb_leads, extractor.electrode_placement)
+        missing, found = ", ".join(plan.missing), ", ".join(names)
+        if len(plan.missing) == len(extractor.leads):
+            raise ValueError(
+                f"The recording has none of the leads that the model reads ({missing}), but "
+                f"{found}: are the names right?"
+            )
+        may_mask = mask_missing_leads or extractor.missing_leads == "mask"
+        if missing and not may_mask:
+            raise ValueError(
+                f"The recording lacks {missing}, which the model reads; it has {found}. Tick “Go on without missing "
+                "leads” to leave them out of the model's attention."
+            )
+        signal_mv, seconds = record.to_millivolts(), record.signal.shape[1] / record.sampling_rate
+        self._check_gaps(signal_mv[list(plan.sources)], [names[source] for source in plan.sources])
+        length = extractor.resampled_length(record.signal.shape[1], record.sampling_rate)
+        window = f"{extractor.num_samples / extractor.sampling_rate:g} s"
+        if length < extractor.num_samples and extractor.short_records == "raise":
+            raise ValueError(f"The recording lasts {seconds:g} s, the model reads {window}.")
+        notes = [f"{len(names)} leads, {seconds:.4g} s at {record.sampling_rate:g} Hz."]
+        if record.sampling_rate != extractor.sampling_rate:
+            notes.append(f"Resampled to {extractor.sampling_rate:g} Hz for the model.")
+        if (windows := len(extractor.window_starts(length))) > 1:
+            notes.append(f"The model reads {windows} windows of {window}; their mean counts.")
+        if missing:
+            notes.append(f"Not recorded and masked: {missing}. Expect worse answers.")
+        unread = [n for n, name in enumerate(names) if n not in plan.sources]
+        if unread:
+            notes.append(f"Not read by the model: {', '.join(names[n] for n in unread)}.")
+        if np.nanmax(np.abs(signal_mv - np.nanmedian(signal_mv, axis=1, keepdims=True))) > LARGEST_LIKELY_MV:
+            notes.append(f"Waves beyond {LARGEST_LIKELY_MV:g} mV: is the unit right?")
+        return notes
+
+    def _check_gaps(self, signal_mv: np.ndarray, leads: Sequence[str]):
+        if self.feature_extractor.nan_policy != "raise":
+            return
+        for lead, samples in zip(leads, np.isfinite(signal_mv), strict=True):
+            if not samples.all():
+                raise ValueError(
+                    f"{int((~samples).sum())} of {len(samples)} samples of lead {lead} are missing (NaN), and the "
+                    "model does not read recordings with gaps. Choose a stretch without."
+                )
+
+    def scores(self, record: EcgRecord, mask_missing_leads: bool = False) -> list[dict[str, Any]]:
+        """As `pipeline("ecg-classification")` gives them."""
+        extractor = self._extractor(mask_missing_leads)
+        return EcgClassificationPipeline(model=self.model, feature_extractor=extractor)(record)
+
+    def features(self, record: EcgRecord, mask_missing_leads: bool = False) -> np.ndarray:
+        """The pooled feature, float32 `(hidden_size,)`, averaged over the windows."""
+        extractor = self._extractor(mask_missing_leads)
+        return EcgFeatureExtractionPipeline(model=self.encoder, feature_extractor=extractor)(record)
+
+    def explain(
+        self, record: EcgRecord, method: str, target: str | None = None, mask_missing_leads: bool = False
+    ) -> Explanation:
+        """See [`explain_recording`]; `target` is a class."""
+        given = {"target": target} if method == "integrated_gradients" and self.is_classifier else {}
+        return explain_recording(self.model, self._extractor(mask_missing_leads), record, method, **given)
+
+    def _extractor(self, mask_missing_leads: bool) -> EcgFeatureExtractor:
+        if not mask_missing_leads:
+            return self.feature_extractor
+        extractor = copy.copy(self.feature_extractor)
+        extractor.missing_leads = "mask"
+        return extractor
+
+
+class NeighbourIndex:
+    """The carried recordings of PTB-XL's training folds by their features.
+
+    Args:
+        table ([`EmbeddingTable`]): As [`neighbour_table`] makes it.
+    """
+
+    def __init__(self, table: EmbeddingTable):
+        self.carried = load_ecg(SAMPLE_CORPUS, split="train")
+        places = {record_id: place for place, record_id in enumerate(self.carried["record_id"])}
+        if unknown := [record_id for record_id in table.record_ids if record_id not in places]:
+            raise ValueError(f"The index names recordings that are not carried: {unknown[:5]}. Write the Space again.")
+        self.places = [places[record_id] for record_id in table.record_ids]
+        features = table.features.astype(np.float64)
+        self.mean, spread = features.mean(axis=0), features.std(axis=0)
+        self.std = np.where(spread > 0, spread, 1.0)
+        self.directions = self._directions(features)
+
+    def nearest(self, features: np.ndarray, k: int = NUM_NEIGHBOURS) -> list[Neighbour]:
+        """The `k` nearest to a feature `(hidden_size,)`, the nearest first: by the cosine of standardised features, as
+        in the protocol `knn`."""
+        if features.shape != self.mean.shape:
+            raise ValueError("The index of neighbours is that of another model. Write the Space again.")
+        distances = 1 - self.directions @ self._directions(features[None])[0]
+        order = np.argsort(distances, kind="stable")[:k]
+        return [Neighbour(self.carried[self.places[n]], float(distances[n])) for n in order]
+
+    def _directions(self, features: np.ndarray) -> np.ndarray:
+        standardised = (features - self.mean) / self.std
+        return standardised / np.maximum(np.linalg.norm(standardised, axis=1, keepdims=True), 1e-12)
+
+
+def neighbour_table(model: SpaceModel) -> EmbeddingTable:
+    """Features of the carried recordings of the training folds.
+
+    Raises:
+        ValueError: if the model cannot read them.
+    """
+    rows = load_ecg(SAMPLE_CORPUS, split="train", decode=False)
+    return embed(model.encoder, model.feature_extractor, rows, batch_size=16, progress=False)
+
+
+def sample_rows(per_class: int = 1) -> list[dict[str, Any]]:
+    """Carried recordings of the test fold to choose from: the first of each class that have no other class, then the
+    first with several."""
+    carried = load_ecg(SAMPLE_CORPUS, split="test")
+    labels = list(carried["labels"])
+    kinds = sorted({row[0] for row in labels if len(row) == 1}, key=lambda kind: (kind != "NORM", kind))
+    chosen = [[place for place, row in enumerate(labels) if row == [kind]][:per_class] for kind in kinds]
+    chosen.append([place for place, row in enumerate(labels) if len(row) > 1][:per_class])
+    return [carried[place] for group in chosen for place in group]
+
+
+def check_place(checkpoint: str):
+    """Raises `ValueError` for what is neither a folder with a model nor an id of the Hub, before the Hub is asked."""
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        lacking = [name for name in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME) if not (folder / name).is_file()]
+        if lacking or not is_model_folder(folder):
+            raise ValueError(
+                f"{folder} is no model: expected {CONFIG_NAME}, {FEATURE_EXTRACTOR_NAME} and weights as `finetune` "
+                f"writes them; {', '.join(lacking) or 'the weights'} {'are' if len(lacking) != 1 else 'is'} not there."
+            )
+    elif folder.exists() or checkpoint.count("/") != 1 or checkpoint.startswith((".", "~", "/")):
+        raise ValueError(f"There is no folder {checkpoint}, and it is no id OWNER/NAME of the Hub.")

@@ -136,7 +136,8 @@ METHODS = {
 
 
 def method_of(config: PreTrainedConfig) -> Method:
-    """The method of a model: by its `model_type`, and ECG-JEPA's two by their masks."""
+    """The method of a model: by its `model_type`, and ECG-JEPA's two by their masks. Others have but a name."""
     if config.model_type == "ecg_jepa" and config.mask_type == "segments":
         return METHODS["ecg_jepa segments"]
-    return METHODS[config.model_type]
+    elsewhere = Method(name=config.model_type, description="A method from outside of ecg-transformers.")
+    return METHODS.get(config.model_type, elsewhere)

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 import yaml
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_PRETRAINING_MAPPING,
     AutoConfig,
     AutoFeatureExtractor,
     AutoModelForPreTraining,
@@ -26,7 +28,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from ecg_transformers.data import EcgPretrainingCollator, load_ecg
-from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig
 
 from .arguments import SslTrainingArguments
 from .corpus_options import parse_options
@@ -136,11 +138,18 @@ def split_settings(settings: dict) -> tuple[str, dict, dict, dict]:
     """Settings by whom they are for: model type, model configuration, feature extractor, training arguments."""
     settings = dict(settings)
     model_type = settings.pop("model_type", None)
-    if model_type not in MODEL_TYPES:
+    if model_type not in MODEL_TYPES and not _is_registered(model_type):
         raise ValueError(
-            f"Expected the configuration to name a model_type of {list(MODEL_TYPES)}, got {model_type!r}."
+            f"Expected the configuration to name a model_type of {list(MODEL_TYPES)}, or one that was registered with "
+            f"AutoConfig and AutoModelForPreTraining, got {model_type!r}."
         )
     return model_type, *sort_settings(settings, model_type, SslTrainingArguments)
+
+
+def _is_registered(model_type: str | None) -> bool:
+    """Whether it is a method of the user: an encoder of ours by its configuration, with a class for pretraining."""
+    config_class = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+    return config_class in MODEL_FOR_PRETRAINING_MAPPING and issubclass(config_class, EcgViTConfig)
 
 
 def sort_settings(settings: dict, model_type: str, arguments_class: type) -> tuple[dict, dict, dict]:

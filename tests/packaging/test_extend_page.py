@@ -1,0 +1,151 @@
+"""Every Python snippet of docs/extend.md runs, in order, and what the page says is so."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ..hub.conftest import hub as hub  # the fixture
+
+PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+METHOD, TRAINING, JUDGING, COMMANDS, TESTING, SHARING = SNIPPETS
+TINY = {
+    "max_steps=1000": "max_steps=2",
+    "hidden_size=96, num_hidden_layers=4": "hidden_size=16, num_hidden_layers=1",
+    "intermediate_size=384": "intermediate_size=32",
+    'save_strategy="no"': 'save_strategy="no", use_cpu=True, disable_tqdm=True',
+}
+WITHOUT_PACKAGE = """
+import sys
+sys.modules["ecg_transformers"] = None
+from transformers import AutoFeatureExtractor, AutoModel
+model = AutoModel.from_pretrained("runs/patches", trust_remote_code=True)
+AutoFeatureExtractor.from_pretrained("runs/patches", trust_remote_code=True)
+print(type(model).__name__, model(__import__("torch").ones(1, 8, 500)).pooler_output.sum().item())
+"""
+
+
+def smaller(snippet, changes=TINY):
+    for said, instead in changes.items():
+        assert snippet.count(said) == 1, said
+        snippet = snippet.replace(said, instead)
+    return snippet
+
+
+def run(folder, *command):
+    environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the file of the page lies."""
+    path = tmp_path_factory.mktemp("extend")
+    (path / "patch_regression.py").write_text(METHOD, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """The names that the page has after two small steps of training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        names = {}
+        exec(compile(smaller(TRAINING), "extend.md", "exec"), names)
+    return names
+
+
+def test_the_method_of_the_page_trains_and_passes_the_tests_of_the_page(folder, trained, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert trained["trainer"].state.global_step == 2
+    load = "\n".join(line for line in JUDGING.splitlines() if line.startswith(("from transformers", "encoder =")))
+    for snippet in (load, TESTING, SHARING):
+        exec(compile(snippet, "extend.md", "exec"), trained)
+    assert type(trained["encoder"]).__name__ == "PatchRegressionModel"
+    assert "# patches" in (folder / "runs" / "patches" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_method_is_one_file_of_at_most_eighty_lines():
+    assert len(METHOD.splitlines()) <= 80
+
+
+@pytest.mark.slow
+def test_the_page_judges_the_encoder_and_the_commands_know_it(folder, trained, monkeypatch):
+    monkeypatch.chdir(folder)
+    exec(compile(JUDGING, "extend.md", "exec"), trained)
+    assert 0 < trained["found"]["pretrained"]["linear"]["macro_auroc"] < 1
+    (folder / "mine.py").write_text(COMMANDS, encoding="utf-8")
+    named = re.findall(r"^python mine.py (.*)$", PAGE, flags=re.MULTILINE)
+    assert [command.split()[0] for command in named] == ["pretrain", "evaluate", "finetune", "embed"]
+    run(folder, "mine.py", *named[1].replace(" knn", "").split())
+    assert "difference" in json.loads((folder / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_the_command_pretrains_a_method_of_a_file(folder):
+    (folder / "mine.py").write_text(COMMANDS, encoding="utf-8")
+    (folder / "patches.yaml").write_text(re.search(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)[1], encoding="utf-8")
+    command = re.search(r"^python mine.py (pretrain .*)$", PAGE, flags=re.MULTILINE)[1]
+    command = command.replace("--dataset wfdb --data_dir RECORDS ", "").replace("runs/patches", "runs/command")
+    small = "--max_steps 2 --hidden_size 16 --num_hidden_layers 1 --intermediate_size 32 --use_cpu true"
+    run(folder, "mine.py", *command.split(), *small.split())
+    output = folder / "runs" / "command"
+    assert json.loads((output / "config.json").read_text(encoding="utf-8"))["model_type"] == "patch_regression"
+    assert "Masked patch regression" in (output / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_encoder_loads_without_the_package_and_without_the_file(folder, trained):
+    elsewhere = run(folder, "-c", WITHOUT_PACKAGE).split()
+    assert elsewhere[0] == "EcgViTModel"
+    with torch.inference_mode():
+        here = trained["trainer"].model.ecg_vit.eval()(torch.ones(1, 8, 500)).pooler_output.sum().item()
+    assert float(elsewhere[1]) == pytest.approx(here, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_folder_can_be_pushed(hub, folder, trained, monkeypatch):
+    from ecg_transformers.hub.push import push_model
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    exec(compile(SHARING, "extend.md", "exec"), trained)
+    push_model("runs/patches", "owner/patches")
+    sent = hub.files("models", "owner/patches")
+    assert {"model.safetensors", "preprocessor_config.json", "modeling_ecg_vit.py", "README.md"} <= set(sent)
+    assert b"Masked patch regression" in sent["README.md"] and "patch_regression.py" not in sent
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_method_as_one_does(folder):
+    weights = {}
+    for num_processes, batch in ((1, 32), (2, 16)):
+        output = f"runs/{num_processes}"
+        changes = TINY | {'"runs/patches"': f'"{output}"', "train_batch_size=32": f"train_batch_size={batch}"}
+        changes |= {"use_cpu=True": "use_cpu=True, ddp_backend='gloo'"} if num_processes > 1 else {}
+        (folder / "train_patches.py").write_text(smaller(TRAINING, changes), encoding="utf-8")
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+        run(folder, *(launcher if num_processes > 1 else []), "train_patches.py")
+        weights[num_processes] = load_file(folder / output / "model.safetensors")
+    for name, tensor in weights[1].items():
+        torch.testing.assert_close(weights[2][name], tensor, atol=1e-5, rtol=0, msg=name)
+
+
+def test_every_file_that_the_page_names_exists():
+    root = Path(__file__).parents[2]
+    named = re.findall(r"`((?:modeling|train|tests)/[\w/.]+)`", PAGE.replace("_NAME.py", ""))
+    assert len(named) >= 6
+    for path in named:
+        assert (root / path).exists() or path in ("modeling/configuration", "modeling/modeling"), path

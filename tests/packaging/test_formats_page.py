@@ -1,0 +1,34 @@
+"""Every Python snippet of docs/formats.md runs, in order, on small files of the formats that it reads."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from scipy.io import savemat
+
+from ..data.formats.test_aecg_reader import digits_of, document, sequence, series
+
+PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+
+
+def test_the_snippets_of_the_page_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    steps = np.arange(12 * 50).reshape(12, 50)
+    Path("0001.xml").write_text(document(series("".join(sequence(lead, digits_of(lead)) for lead in ("I", "II")))))
+    np.save("0001.npy", steps / 1000)
+    savemat("0001.mat", {"val": steps.astype(np.int16), "other": steps})
+    np.savetxt("0001.csv", steps[:3].T, delimiter=",", header="I,II,V1", comments="")
+    np.save("all.npy", np.stack([steps.T, steps.T + 1]) / 1000)
+    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(snippets) == 3
+    names, read = {}, []
+    exec(compile(snippets[0], "formats.md", "exec"), names)
+    assert names["record"].leads == ("I", "II") and names["record"].to_millivolts().dtype == np.float32
+    reader = names["read_recording"]
+    names["read_recording"] = lambda *args, **options: read.append(reader(*args, **options))
+    for snippet in snippets[1:]:
+        exec(compile(snippet, "formats.md", "exec"), names)
+    assert [record.leads for record in read] == [tuple(names["twelve"])] * 2 + [("I", "II")]
+    for record in read:
+        np.testing.assert_allclose(record.to_millivolts(), steps[: len(record.leads)] / 1000, rtol=1e-5)
+    assert capsys.readouterr().out.split() == ["all-0", "all-1"]

@@ -1,0 +1,103 @@
+"""Every snippet of docs/pretrain.md runs, in order, and every flag that it names is one."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.train.cli import build_parser, main
+from ecg_transformers.train.pretrain import parse_flags, read_config, split_settings
+
+PAGE = (Path(__file__).parents[2] / "docs" / "pretrain.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+RECORDINGS, MIXTURE, PARTS, LOADING = SNIPPETS
+COMMANDS = [line for line in PAGE.splitlines() if line.startswith("ecg-transformers ")]
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+TINY |= {f"predictor_{name}": value for name, value in TINY.items()}
+TINY |= {"per_device_train_batch_size": 8, "use_cpu": True, "disable_tqdm": True, "report_to": "none"}
+STEPS = {
+    '"max_steps": 1000': '"max_steps": 2',
+    '"save_steps": 500': '"save_steps": 2',
+    "every_steps=500": "every_steps=2",
+    'split="train"), {': 'split="train").select(range(60)), {',
+}
+
+
+def fewer_steps(snippet: str) -> str:
+    for said, instead in STEPS.items():
+        assert snippet.count(said) == 1, said
+        snippet = snippet.replace(said, instead)
+    return snippet.replace('read_config("ecg_jepa_cpu") | {', f'read_config("ecg_jepa_cpu") | {TINY} | {{')
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pretrain")
+
+
+@pytest.fixture(scope="module")
+def names(folder):
+    """The names that the first two snippets leave: recordings, and a run on a mixture."""
+    names = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for snippet in (RECORDINGS, fewer_steps(MIXTURE)):
+            exec(compile(snippet, "pretrain.md", "exec"), names)
+    return names
+
+
+def test_the_page_pretrains_on_a_mixture_with_a_probe_and_loads_the_encoder(folder, names, monkeypatch):
+    monkeypatch.chdir(folder)
+    logged = [entry for entry in names["trainer"].state.log_history if "probe_ptb_xl_macro_auroc" in entry]
+    assert logged[-1]["step"] == 2 and (folder / "runs" / "mine" / "checkpoint-2").is_dir()
+    exec(compile(LOADING, "pretrain.md", "exec"), names)
+    assert names["table"].features.shape == (40, 16)
+
+
+@pytest.mark.slow
+def test_the_trainer_of_the_page_is_built_from_its_parts(folder, names, monkeypatch):
+    monkeypatch.chdir(folder)
+    exec(compile(PARTS, "pretrain.md", "exec"), names)
+    assert (folder / "runs" / "jepa" / "preprocessor_config.json").exists()
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(folder, names, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    tiny = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    info, prepare, pretrain, evaluate = (shlex.split(line, comments=True)[1:] for line in COMMANDS[:4])
+    assert main([*info, "--max_records", "5"]) == 0
+    assert "looked at       5 recordings" in capsys.readouterr().out
+    assert main([*prepare[:-2], "--output_dir", "again"]) == 0  # --num_proc belongs to real corpora
+    run = [*pretrain, *tiny, "--output_dir", "runs/commands", "--streaming", "--save_strategy", "steps"]
+    assert main([*run, "--max_steps", "2", "--save_steps", "1"]) == 0
+    assert main([*run, "--max_steps", "3", "--resume_from_checkpoint", "last"]) == 0
+    assert {"training.html", "README.md", "checkpoint-2"} <= {path.name for path in Path("runs/commands").iterdir()}
+    assert main([*evaluate, "--model", "runs/commands"]) == 0
+
+
+def test_every_flag_that_the_page_names_is_one():
+    """Those of a command by its parser, the others as flags of pretrain."""
+    for line in COMMANDS:
+        words = shlex.split(line.replace("...", "--config ecg_jepa_cpu --output_dir runs"), comments=True)[1:]
+        args, rest = build_parser().parse_known_args(words)
+        if args.command == "pretrain":
+            split_settings(read_config(args.config) | parse_flags(rest))
+        else:
+            assert not rest, line
+    known = build_parser()._subparsers._group_actions[0].choices["pretrain"].format_help()
+    text = re.sub(r"```.*?```|`ecg-transformers push.*?`", "", PAGE, flags=re.DOTALL)
+    spans = [span for span in re.findall(r"`(--[^`]+)`", text) if span not in ("--num_proc", "--private")]
+    assert len(spans) > 40
+    for flag, *values in (span.split() for span in spans):
+        if re.search(rf"{flag}\b", known):
+            continue
+        preset = "lejepa_cpu" if flag == "--sigreg_weight" else "ecg_jepa_cpu"
+        flags = parse_flags([flag, *values])
+        model_type, model, extractor, _ = split_settings(read_config(preset) | flags)
+        if values:  # and takes this value
+            AutoConfig.for_model(model_type, **model)
+            EcgFeatureExtractor(**extractor)

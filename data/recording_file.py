@@ -16,7 +16,7 @@ from .formats.dicom_reader import read_dicom
 from .formats.edf_reader import read_edf
 from .formats.file_format import find_format, wfdb_path
 from .formats.hdf5_reader import open_hdf5_array
-from .formats.limits import LIBRARY_ERRORS
+from .formats.limits import LIBRARY_ERRORS, check_num_values
 from .formats.matlab_reader import read_matlab_array
 from .formats.muse_reader import read_muse
 from .formats.parquet_reader import holds_stored_rows, read_lead_columns, read_stored_rows
@@ -172,6 +172,7 @@ def _open_array(path: str, name: str, dataset: str | None):
 def _read_array(path: str, name: str, declared: ArrayDeclaration, record_id: str, dataset: str | None) -> EcgRecord:
     array = _open_array(path, name, dataset)
     if name == "HDF5" and array.ndim <= 2:
+        check_num_values(path, array.shape)
         try:
             array = array[()]
         except LIBRARY_ERRORS as error:

@@ -28,7 +28,7 @@ class PublishedModel:
     departures: str
 
 
-def render_published_card(
+def render_authors_card(
     model: PublishedModel,
     config: PreTrainedConfig,
     feature_extractor: FeatureExtractionMixin,
@@ -49,7 +49,7 @@ def render_published_card(
     """
     body = (
         card_environment()
-        .get_template("published_card_template.md.j2")
+        .get_template("authors_card_template.md.j2")
         .render(
             model=model,
             config=config,

@@ -28,7 +28,7 @@ from . import (
     convert_st_mem,
     convert_weimann,
 )
-from .authors_card import ECG_FM, ECG_FOUNDER, HUBERT_ECG, PublishedModel, render_published_card
+from .authors_card import ECG_FM, ECG_FOUNDER, HUBERT_ECG, PublishedModel, render_authors_card
 from .stand_ins import NAMESPACE, OMEGACONF, standing_in_for
 
 logger = logging.getLogger("ecg_transformers")
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace):
         training = {"Converted from": file}
         card = render_model_card(model.config, feature_extractor, split=source.split, training=training, **given)
     else:
-        card = render_published_card(source.published, model.config, feature_extractor, file=file, **given)
+        card = render_authors_card(source.published, model.config, feature_extractor, file=file, **given)
     if "ForSequenceClassification" in type(model).__name__:
         card.data.pipeline_tag = None  # its features are not what it is for, and its task has no tag on the Hub
     card.save(Path(args.output_dir) / "README.md")

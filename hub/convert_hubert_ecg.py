@@ -33,6 +33,17 @@ PUBLISHED_CONVOLUTIONS = {
 }
 CONFIGURATIONS = ("hubert_ecg.HuBERTECGConfig", "transformers.models.hubert.configuration_hubert.HubertConfig")
 PUBLISHED_HEADS = {512: 8, 768: 12, 960: 12}
+# What shapes the forward pass and is in no tensor, as the published models have it and ours is built.
+SETTINGS = {
+    "do_stable_layer_norm": False,
+    "feat_extract_norm": "group",
+    "feat_extract_activation": "gelu",
+    "feat_proj_layer_norm": True,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "conv_pos_batch_norm": False,
+    "num_conv_pos_embedding_groups": 16,
+}
 PRETRAINING_ONLY = (r"masked_spec_embed$", r"final_proj\.\d+\.", r"label_embedding\.\d+\.")
 CLASSIFIER_PREFIX = "hubert_ecg."
 LOWPASS_HZ = 40.0  # of scipy.signal.decimate by 5, the last filter before the model
@@ -60,6 +71,8 @@ def convert_hubert_ecg_checkpoint(
     """
     state = checkpoint.get("model_state_dict", checkpoint)
     stated = {} if state is checkpoint else plain_settings(checkpoint.get("model_config")) or {}
+    if not isinstance(stated, dict):
+        raise ValueError(f"Expected model_config of the file to be a configuration, got {type(stated).__name__}.")
     is_classifier = "classifier.weight" in state
     prefix = CLASSIFIER_PREFIX if is_classifier else ""
     for key in ("feature_extractor.conv_layers.0.conv.weight", "feature_projection.projection.weight"):
@@ -91,8 +104,10 @@ def _fields(
             f"The convolutions have the kernels {kernels}; the strides are known of {list(PUBLISHED_CONVOLUTIONS)}."
         )
     strides, sampling_rate = PUBLISHED_CONVOLUTIONS[kernels]
-    if tuple(stated.get("conv_stride", strides)) != strides:
-        raise ValueError(f"The file says conv_stride={stated['conv_stride']}; HuBERT-ECG has {list(strides)}.")
+    for name, built in (SETTINGS | {"conv_stride": list(strides)}).items():
+        said = stated.get(name, built)
+        if (list(said) if isinstance(said, tuple) else said) != built:
+            raise ValueError(f"The file says {name}={said!r}; HuBERT-ECG has {built!r}.")
     hidden_size = len(state[prefix + "feature_projection.projection.weight"])
     heads = num_attention_heads or stated.get("num_attention_heads") or PUBLISHED_HEADS.get(hidden_size)
     if heads is None:

@@ -70,7 +70,8 @@ def push_prepared(
     with plain_errors(repo_id, api.endpoint, "dataset"):
         repository = open_repository(api, repo_id, "dataset", revision, private)
         _check_same_corpus(api, repository, manifest)
-        _send(api, repository, folder, manifest, texts)
+        with plain_errors(repo_id, api.endpoint, "dataset", is_new=repository.is_new):
+            _send(api, repository, folder, manifest, texts)
     return at_revision(f"hf://datasets/{repo_id}", "@", revision)
 
 

@@ -68,7 +68,7 @@ def push_model(
     if isinstance(results, (str, os.PathLike)):
         results = _read_results(Path(results).expanduser())
     shared = read_shared_folder(folder, results)
-    card = published_card(shared.card, repo_id, licence, weights_licence)  # refused before anything is asked
+    card = published_card(shared.card, repo_id, licence, weights_licence, shared.results)  # refused before all else
     if card.data.get("license_name") == "unknown":
         logger.warning("The card says that the licence of the weights is unknown; --weights_licence NAME states it.")
     if shared.left_out:
@@ -77,8 +77,9 @@ def push_model(
     api = HfApi(endpoint=endpoint, token=token)
     with plain_errors(repo_id, api.endpoint, "model"):
         repository = open_model_repository(api, repo_id, shared.config, revision, private)
-        shared = with_preview(shared, folder)
-        upload_model(api, repository, shared, commit_message or f"Upload {name}", licence, weights_licence)
+        with plain_errors(repo_id, api.endpoint, "model", is_new=repository.is_new):
+            shared = with_preview(shared, folder)
+            upload_model(api, repository, shared, commit_message or f"Upload {name}", licence, weights_licence)
     return at_revision(f"{api.endpoint}/{repo_id}", "/tree/", revision)
 
 
@@ -87,7 +88,7 @@ def _read_results(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error}). Give metrics.json of `evaluate`.") from error
-    if not is_evaluation(found):
+    if not isinstance(found, dict) or not is_evaluation(found):
         raise ValueError(
             f"{path} holds no scores of a pretrained beside a random encoder. Give metrics.json of `evaluate`."
         )

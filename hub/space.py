@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import json
 import logging
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,14 +22,26 @@ from ecg_transformers.train.licences import CODE_LICENCE
 from ecg_transformers.train.shared_folder import without_private
 from ecg_transformers.train.templates import template_environment
 
-from .space_model import SpaceModel, check_place, neighbour_table
+from .space_model import SpaceModel, check_files, neighbour_table
 
 logger = logging.getLogger("ecg_transformers")
 
 DISTRIBUTION = "ecg-transformers"
 PACKAGES = ("modeling", "data", "train", "hub")
-COPIED = (".py", ".j2", ".yaml", ".csv", ".json", ".parquet", ".txt", ".md", ".LICENSE")
+DATA_FILES = {
+    "data/corpora": ("cinc2021_labels.csv", "cinc2021_labels.LICENSE"),
+    "data/ptb_xl_sample": ("ptb_xl_sample.parquet", "scp_statements.csv", "README.md", "LICENSE.txt"),
+    "train": ("*.j2",),
+    "train/configs": ("*.yaml",),
+    "train/evaluate_metrics": ("cinc2021_weights.csv", "cinc2021_weights.LICENSE"),
+    "train/evaluation": ("*.j2", "*.yaml"),
+    "train/finetune_configs": ("*.yaml",),
+    "hub": ("*.j2",),
+}
+"""What is copied of the package beside modules: what its wheel holds too, and no data that lies beside them."""
+LICENCE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")  # as the Hub writes them
 GRADIO_VERSION = "6.31.0"  # the one that the page was tried with
+ALSO_IMPORTED = ("fsspec", "tqdm")  # which others of the requirements bring
 READING_EXTRAS = ("edf", "dicom", "hdf5")
 MODEL_FOLDER, NEIGHBOURS_NAME = "model", "neighbours.parquet"
 
@@ -62,16 +75,17 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
         raise ValueError(f"{folder} is not empty, and nothing in it is written over. Give a new --output_dir.")
     local = Path(checkpoint).expanduser()
     local = local.resolve() if local.is_dir() else None
-    check_place(checkpoint)
+    check_files(checkpoint)
     revision = None if local else _last_commit(checkpoint)
     model = SpaceModel.load(checkpoint, revision)
     table = neighbour_table(model)
     card = _read_card(checkpoint, local, revision)
+    files = _model_files(local) if local else []
     title = f"ECG: {(local.name if local else checkpoint.split('/')[-1])}"
 
     folder.mkdir(parents=True, exist_ok=True)
     if local:
-        _copy_model(local, folder / MODEL_FOLDER)
+        _copy_files(files, folder / MODEL_FOLDER)
     _copy_package(folder / "ecg_transformers")
     table.save(folder / NEIGHBOURS_NAME)
     facts = {
@@ -82,6 +96,7 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
         "neighbours": NEIGHBOURS_NAME,
         "num_neighbours": len(table),
         "classes": model.classes,
+        "is_regression": model.is_regression,
         "has_card": card is not None,
         "licence": _licence_in_words(card),
         "header": yaml.safe_dump(_header(title, None if local else checkpoint, card), sort_keys=False).strip(),
@@ -100,7 +115,7 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
 def requirements() -> list[str]:
     """What the page needs, pinned to what is installed here; libraries of file formats that are not stay open."""
     lines = [f"gradio=={GRADIO_VERSION}"]
-    for text in importlib.metadata.requires(DISTRIBUTION) or ():
+    for text in [*(importlib.metadata.requires(DISTRIBUTION) or ()), *ALSO_IMPORTED]:
         requirement = Requirement(text)
         marker = requirement.marker
         if marker is not None and not any(marker.evaluate({"extra": name}) for name in ("", *READING_EXTRAS)):
@@ -126,8 +141,10 @@ def _header(title: str, model_id: str | None, card: ModelCard | None) -> dict[st
     }
     if model_id is not None:
         header["models"] = [model_id]
-    if _stated_licence(card) is not None:
-        header |= {key: value for key in ("license", "license_name") if (value := card.data.get(key)) is not None}
+    licence = _stated_licence(card)
+    if licence is not None:
+        is_other = card.data.get("license") == "other"
+        header |= {"license": "other", "license_name": licence} if is_other else {"license": licence}
     return header
 
 
@@ -135,7 +152,8 @@ def _stated_licence(card: ModelCard | None) -> str | None:
     if card is None:
         return None
     licence = card.data.get("license_name") if card.data.get("license") == "other" else card.data.get("license")
-    return None if licence in (None, "unknown") else licence
+    is_name = isinstance(licence, str) and LICENCE_NAME.fullmatch(licence) is not None
+    return licence if is_name and licence != "unknown" else None
 
 
 def _licence_in_words(card: ModelCard | None) -> str:
@@ -160,22 +178,20 @@ def _last_commit(model_id: str) -> str:
 
 
 def _read_card(checkpoint: str, local: Path | None, revision: str | None) -> ModelCard | None:
+    if local is not None and not (local / CARD_NAME).is_file():
+        return None
     try:
-        if local is None:
-            path = hf_hub_download(checkpoint, CARD_NAME, revision=revision)
-        else:
-            path = local / CARD_NAME
-            if not path.is_file():
-                return None
-        return ModelCard.load(path)
+        path = _inside(local, CARD_NAME) if local else hf_hub_download(checkpoint, CARD_NAME, revision=revision)
     except EntryNotFoundError:
         return None
-    except ValueError as error:
+    try:
+        return ModelCard.load(path)
+    except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"The header of {CARD_NAME} of {checkpoint} cannot be read. Correct it by hand.") from error
 
 
-def _copy_model(source: Path, target: Path):
-    """The files that are needed, by their names."""
+def _model_files(source: Path) -> list[tuple[str, Path]]:
+    """The files that are needed, by their names, and where they lie."""
     if (source / SAFE_WEIGHTS_NAME).is_file():
         names = [SAFE_WEIGHTS_NAME]
     else:
@@ -185,26 +201,58 @@ def _copy_model(source: Path, target: Path):
             raise ValueError(
                 f"{SAFE_WEIGHTS_INDEX_NAME} of {source} names {outside[0]!r}, which is no file beside it."
             )
+    names = [CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *names, *[CARD_NAME] * (source / CARD_NAME).is_file()]
+    return [(name, _inside(source, name)) for name in names]
+
+
+def _copy_files(files: list[tuple[str, Path]], target: Path):
     target.mkdir()
-    for name in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *names):
-        shutil.copyfile(source / name, target / name)
-    if (source / CARD_NAME).is_file():
-        text = (source / CARD_NAME).read_text(encoding="utf-8")
-        (target / CARD_NAME).write_text(without_private(text), encoding="utf-8")
+    for name, path in files:
+        if name == CARD_NAME:
+            (target / name).write_text(without_private(path.read_text(encoding="utf-8")), encoding="utf-8")
+        else:
+            shutil.copyfile(path, target / name)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of a model's folder; links lead to nothing outside of it, but to the blobs of the Hub's cache."""
+    path, allowed = (folder / name).resolve(), [folder.resolve()]
+    if folder.resolve().parent.name == "snapshots":
+        allowed.append(folder.resolve().parents[1] / "blobs")
+    if not any(path.is_relative_to(place) for place in allowed):
+        raise ValueError(f"{folder / name} is a link to a file outside of its folder. Put the file itself there.")
+    return path
 
 
 def _copy_package(target: Path):
-    """This package as it is installed, without tests and caches."""
+    """This package as it is installed, without tests and caches: its modules and `DATA_FILES`."""
     for name in PACKAGES:
         source = Path(importlib.import_module(f"ecg_transformers.{name}").__file__).parent
-        for path in sorted(source.rglob("*")):
+        for path in [*_modules(source), *_data_files(source, name)]:
             place = target / name / path.relative_to(source)
-            if path.is_file() and path.suffix in COPIED and "__pycache__" not in path.parts:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, place)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
     version = importlib.metadata.version(DISTRIBUTION)
     note = f'"""A copy of {DISTRIBUTION} {version} ({CODE_LICENCE}), without its tests."""\n'
     (target / "__init__.py").write_text(note, encoding="utf-8")
     for file in importlib.metadata.files(DISTRIBUTION) or ():
         if file.name == "LICENSE" and file.locate().is_file():
             shutil.copyfile(file.locate(), target / "LICENSE")
+
+
+def _modules(folder: Path) -> list[Path]:
+    """The Python files of a package and of the packages in it."""
+    found = [path for path in sorted(folder.glob("*.py")) if path.is_file() and not path.is_symlink()]
+    for inner in sorted(folder.iterdir()):
+        if not inner.is_symlink() and (inner / "__init__.py").is_file():
+            found += _modules(inner)
+    return found
+
+
+def _data_files(source: Path, package: str) -> list[Path]:
+    found = []
+    for place, patterns in DATA_FILES.items():
+        if place.split("/")[0] == package:
+            folder = source.joinpath(*place.split("/")[1:])
+            found += [path for pattern in patterns for path in sorted(folder.glob(pattern)) if not path.is_symlink()]
+    return found

@@ -2,21 +2,31 @@
 and the carried recordings that the model finds most alike.
 """
 
+import atexit
 import logging
 import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
+from ecg_transformers.data import EcgRecord
 from ecg_transformers.data.formats.limits import missing_library
-from ecg_transformers.modeling.pipeline_ecg import REGRESSION
 
 from . import space_html
 from .space_model import SpaceModel
 from .space_page import METHODS, Shown, SpacePage, load_page
-from .space_recording import AXES, FIELDS, MAX_MEGABYTES, MAX_SECONDS, UNITS, Declaration
+from .space_reader import UploadReader
+from .space_recording import AXES, FIELDS, MAX_MEGABYTES, MAX_RATE, MAX_SECONDS, UNITS, Declaration, read_upload
+from .space_uploads import make_folder
 
 KEEP_SECONDS = 1800  # uploads and recordings in memory, at most
+MAX_SESSIONS = 24  # whose recordings are kept, up to 38 MB each
+MAX_WAITING = 64
 BANNER = (
     "<strong>Research software, not a medical device.</strong> Nothing here is a diagnosis, and nobody has tested it "
     "for one. Upload only recordings that you may share, without names."
@@ -41,7 +51,9 @@ def build_app(model: str | os.PathLike, neighbours: str | os.PathLike, title: st
         ValueError: without gradio, or for a model or an index that cannot be read.
     """
     gradio = _import_gradio()
-    page = load_page(model, neighbours, revision)
+    folder = make_folder(KEEP_SECONDS)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    page = load_page(model, neighbours, revision, _reader(folder))
     with gradio.Blocks(
         title=title, analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS), fill_width=True
     ) as app:
@@ -56,7 +68,17 @@ def build_app(model: str | os.PathLike, neighbours: str | os.PathLike, title: st
         results = _results(gradio, page.model)
         gradio.Markdown(SOURCE)
         _connect(gradio, app, page, (sample, submit, upload), results)
-    return app
+    return app.queue(max_size=MAX_WAITING)
+
+
+def _reader(folder: Path) -> Callable[..., EcgRecord]:
+    """What reads uploads: a process with little memory, where the system can limit one."""
+    if sys.platform != "linux":
+        return read_upload
+    reader = UploadReader(folder)
+    reader.start()
+    atexit.register(reader.close)
+    return reader.read
 
 
 def _results(gradio, model: SpaceModel) -> dict[str, Any]:
@@ -66,7 +88,7 @@ def _results(gradio, model: SpaceModel) -> dict[str, Any]:
     with gradio.Column(visible=False, elem_id="results") as parts["results"]:
         gradio.Markdown("## Recording")
         parts["trace"] = gradio.HTML(elem_id="trace")
-        is_regression = model.model.config.problem_type == REGRESSION
+        is_regression = model.is_regression
         gradio.Markdown("## Estimates" if is_regression else "## Class probabilities", visible=has_classes)
         parts["scores"] = gradio.HTML(elem_id="scores", visible=has_classes)
         gradio.Markdown("## What the output depends on")
@@ -92,7 +114,7 @@ def _connect(gradio, app, page: SpacePage, inputs: tuple, parts: dict[str, Any])
     def show(opened: tuple[Shown | None, str]) -> dict:
         recording, error = opened
         if not error:
-            found, error = page.guarded(lambda: (page.trace(recording), *page.scores(recording)))
+            found, error = page.alone(lambda: (page.trace(recording), *page.scores(recording)))
         if error:
             return {shown: None, parts["message"]: error, parts["results"]: gradio.update(visible=False)}
         pieces = dict(zip((parts["trace"], parts["scores"], parts["target"]), found, strict=True))
@@ -129,6 +151,8 @@ def _connect(gradio, app, page: SpacePage, inputs: tuple, parts: dict[str, Any])
 def launch_app(app, **settings):
     """Serves the page, on a Space or here; no link to share, nothing fetched from elsewhere."""
     gradio = _import_gradio()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are removed at the end
     transformers_logging.set_verbosity_error()
     logging.getLogger("ecg_transformers").setLevel(logging.ERROR)
     theme = gradio.themes.Default(
@@ -138,6 +162,7 @@ def launch_app(app, **settings):
         theme=theme,
         css=space_html.CSS,
         max_file_size=MAX_MEGABYTES * 2**20,
+        state_session_capacity=MAX_SESSIONS,
         share=False,
         ssr_mode=False,
         footer_links=[],
@@ -150,7 +175,7 @@ def _upload_tab(gradio):
     upload = gradio.File(file_count="multiple", label="A recording", elem_id="upload", height=140)
     gradio.Markdown(
         f"WFDB (`.hea` and `.dat` together), EDF, DICOM, HL7 aECG, GE MUSE, Philips, CSV, Parquet, npy, npz, MATLAB; "
-        f"up to {MAX_MEGABYTES} MB and {MAX_SECONDS} s. Your files are deleted within the hour."
+        f"up to {MAX_MEGABYTES} MB, {MAX_SECONDS} s and {MAX_RATE} Hz. Your files are deleted within the hour."
     )
     with gradio.Accordion("What the file does not say (CSV and arrays)", open=False, elem_id="declared"):
         with gradio.Row():
@@ -174,6 +199,8 @@ def _what_it_does(model: SpaceModel) -> str:
         f"It reads {extractor.num_samples / extractor.sampling_rate:g} s at {extractor.sampling_rate:g} Hz of the "
         f"leads {', '.join(extractor.leads)}."
     )
+    if model.is_regression:
+        return f"A model that predicts numbers from electrocardiograms: {', '.join(model.classes)}. {reads}"
     if model.is_classifier:
         return f"A model that tells classes of electrocardiograms apart: {', '.join(model.classes)}. {reads}"
     return f"An encoder of electrocardiograms. It has no classes: see what it finds alike. {reads}"
@@ -181,7 +208,6 @@ def _what_it_does(model: SpaceModel) -> str:
 
 def _import_gradio():
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: nothing is reported to anyone
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
         import gradio
     except ImportError as error:

@@ -14,6 +14,7 @@ from ecg_transformers.train.plots import figure_to_bytes
 
 from .space_model import Neighbour
 
+LONGEST_SENTENCE = 500
 NEIGHBOUR_LEADS, NEIGHBOUR_SECONDS = ("II", "V2"), 5.0
 SUPERCLASSES = {
     "NORM": "normal ECG",
@@ -57,8 +58,11 @@ footer {display: none !important;}
 
 
 def message_html(sentence: str | None) -> str:
-    """The place where errors are told; empty without one."""
-    return "" if not sentence else f'<div class="ecg-error" role="alert">{escape(sentence)}</div>'
+    """The place where errors are told; empty without one. Names in a file may be as long as the file: it is cut."""
+    if not sentence:
+        return ""
+    shown = sentence if len(sentence) <= LONGEST_SENTENCE else sentence[: LONGEST_SENTENCE - 1] + "…"
+    return f'<div class="ecg-error" role="alert">{escape(shown)}</div>'
 
 
 def notes_html(sentences: Sequence[str]) -> str:

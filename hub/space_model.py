@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -24,9 +25,11 @@ from ecg_transformers.modeling.calibration import calibration_of
 from ecg_transformers.modeling.lead_plan import plan_leads
 from ecg_transformers.modeling.pipeline_ecg import (
     FUNCTIONS,
+    REGRESSION,
     EcgClassificationPipeline,
     EcgFeatureExtractionPipeline,
 )
+from ecg_transformers.train.checkpoints import check_place
 from ecg_transformers.train.explained_recordings import Explanation, explain_recording
 from ecg_transformers.train.probes import EmbeddingTable, embed
 from ecg_transformers.train.shared_folder import is_model_folder
@@ -62,7 +65,8 @@ class SpaceModel:
         self.model = model.eval().requires_grad_(False)
         self.feature_extractor = feature_extractor
         self.is_classifier = CLASSIFIER in type(model).__name__
-        # The features of a classifier are those that its head reads.
+        self.is_regression = self.is_classifier and model.config.problem_type == REGRESSION
+        # Neighbours are by what the encoder pools, as everybody loads it, whatever the head of a classifier reads.
         self.encoder = model.base_model if self.is_classifier else model
 
     @classmethod
@@ -74,8 +78,8 @@ class SpaceModel:
                 say what its labels are.
         """
         checkpoint = str(checkpoint)
-        check_place(checkpoint)
-        given = {} if revision is None else {"revision": revision}
+        check_files(checkpoint)
+        given = {"trust_remote_code": False} | ({} if revision is None else {"revision": revision})
         try:
             config = AutoConfig.from_pretrained(checkpoint, **given)
             feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint, **given)
@@ -95,7 +99,11 @@ class SpaceModel:
                 f"{list(FUNCTIONS)} in its {CONFIG_NAME}."
             )
         auto_class = AutoModelForSequenceClassification if is_classifier else AutoModel
-        model = auto_class.from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True, **given)
+        try:
+            model = auto_class.from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True, **given)
+        except (OSError, ValueError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"The weights of {checkpoint} cannot be read (safetensors only): {reason}") from error
         return cls(model, feature_extractor)
 
     @property
@@ -235,8 +243,8 @@ def sample_rows(per_class: int = 1) -> list[dict[str, Any]]:
     return [carried[place] for group in chosen for place in group]
 
 
-def check_place(checkpoint: str):
-    """Raises `ValueError` for what is neither a folder with a model nor an id of the Hub, before the Hub is asked."""
+def check_files(checkpoint: str):
+    """Raises `ValueError` for what is neither a folder with a whole model nor an id of the Hub, unasked."""
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         lacking = [name for name in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME) if not (folder / name).is_file()]
@@ -245,5 +253,5 @@ def check_place(checkpoint: str):
                 f"{folder} is no model: expected {CONFIG_NAME}, {FEATURE_EXTRACTOR_NAME} and weights as `finetune` "
                 f"writes them; {', '.join(lacking) or 'the weights'} {'are' if len(lacking) != 1 else 'is'} not there."
             )
-    elif folder.exists() or checkpoint.count("/") != 1 or checkpoint.startswith((".", "~", "/")):
-        raise ValueError(f"There is no folder {checkpoint}, and it is no id OWNER/NAME of the Hub.")
+    else:
+        check_place(checkpoint)

@@ -46,10 +46,11 @@ class SpacePage:
     Args:
         model ([`SpaceModel`]): The model.
         neighbours ([`NeighbourIndex`]): The index that belongs to it.
+        read (`Callable`, *optional*): Reads uploads, as [`read_upload`] does, which is taken without.
     """
 
-    def __init__(self, model: SpaceModel, neighbours: NeighbourIndex):
-        self.model, self.neighbours = model, neighbours
+    def __init__(self, model: SpaceModel, neighbours: NeighbourIndex, read: Callable[..., EcgRecord] = read_upload):
+        self.model, self.neighbours, self.read = model, neighbours, read
         self.samples = {self._sample_name(row): row for row in sample_rows()}
         self.lock = threading.Lock()  # one recording at a time: models take all cores that there are
 
@@ -63,7 +64,7 @@ class SpacePage:
         return Shown(record, False, f"PTB-XL {name}")
 
     def open_upload(self, paths: list[str] | None, mask_missing_leads: bool, declared: Declaration) -> Shown:
-        return Shown(read_upload(paths, declared), mask_missing_leads, "Your recording")
+        return Shown(self.read(paths, declared), mask_missing_leads, "Your recording")
 
     def trace(self, shown: Shown) -> str:
         """What is to be known of the recording, and its start on ECG paper."""
@@ -95,13 +96,17 @@ class SpacePage:
 
     def piece(self, work: Callable[..., str], shown: Shown | None, *given) -> str:
         """A piece of HTML, or the sentence that says why there is none; nothing without a recording."""
-        return "" if shown is None else "".join(filter(None, self.guarded(work, shown, *given)))
+        return "" if shown is None else "".join(filter(None, self.alone(work, shown, *given)))
+
+    def alone(self, work: Callable, *given) -> tuple[Any, str]:
+        """[`guarded`], while nothing else is done: for what asks the model."""
+        with self.lock:
+            return self.guarded(work, *given)
 
     def guarded(self, work: Callable, *given) -> tuple[Any, str]:
         """The result of some work and an empty message, or `None` and one sentence."""
         try:
-            with self.lock:
-                return work(*given), ""
+            return work(*given), ""
         except ValueError as error:
             return None, space_html.message_html(" ".join(str(error).split()))
         except Exception as error:  # the one place where a trace-back becomes a sentence
@@ -110,9 +115,14 @@ class SpacePage:
             return None, space_html.message_html(FAILED)
 
 
-def load_page(model: str | os.PathLike, neighbours: str | os.PathLike, revision: str | None = None) -> SpacePage:
-    """The model and the index that `ecg-transformers space` wrote."""
-    return SpacePage(SpaceModel.load(model, revision), NeighbourIndex(EmbeddingTable.load(Path(neighbours))))
+def load_page(
+    model: str | os.PathLike,
+    neighbours: str | os.PathLike,
+    revision: str | None = None,
+    read: Callable[..., EcgRecord] = read_upload,
+) -> SpacePage:
+    """The model and the index that `ecg-transformers space` wrote; `read` as in [`SpacePage`]."""
+    return SpacePage(SpaceModel.load(model, revision), NeighbourIndex(EmbeddingTable.load(Path(neighbours))), read)
 
 
 def _in_usual_order(record: EcgRecord) -> tuple[np.ndarray, list[str]]:

@@ -4,6 +4,7 @@ Nothing is guessed, nothing of the files is logged, and of what a file says of t
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -14,11 +15,17 @@ import numpy as np
 
 from ecg_transformers.data import EcgRecord, read_header, read_recording
 from ecg_transformers.data.formats.file_format import find_format
+from ecg_transformers.data.formats.hdf5_file import close_files
+from ecg_transformers.data.formats.limits import at_most
 from ecg_transformers.data.safe_paths import inside
 from ecg_transformers.modeling.recording_input import DIMENSIONLESS
 
 MAX_MEGABYTES = 20
 MAX_SECONDS = 120
+MAX_RATE = 5000
+MAX_VALUES = 16 * MAX_SECONDS * MAX_RATE
+"""Most values (leads x samples) of an upload, before anything of that size is made."""
+
 UNITS = ("mV", "uV", "V")
 AXES = {"a row for each sample": "sample,lead", "a row for each lead": "lead,sample"}
 FIELDS = {
@@ -83,18 +90,32 @@ def read_upload(paths: Sequence[str] | None, declared: Declaration | None = None
         for path in paths:
             shutil.copyfile(path, Path(folder, Path(path).name))
         try:
-            record = _read(folder, [Path(path).name for path in paths], (declared or Declaration()).given())
+            with at_most(MAX_VALUES):
+                record = _read(folder, [Path(path).name for path in paths], (declared or Declaration()).given())
+            _check_size(record)
+            kind = np.float32 if record.signal.dtype.kind == "f" else record.signal.dtype
+            signal = np.array(record.signal, dtype=kind)  # in memory, where the file was mapped
         except ValueError as error:
             raise ValueError(_in_words(str(error), folder)) from None
-        signal = np.array(record.signal)  # in memory, where the file was mapped
+        finally:
+            close_files()  # or what is deleted here would be kept
     if record.unit == DIMENSIONLESS:
         raise ValueError("The values of the file are no voltage, so that they have no place on ECG paper.")
-    seconds = signal.shape[1] / record.sampling_rate
+    return EcgRecord("recording", signal, record.leads, record.sampling_rate, record.unit, gain=record.gain)
+
+
+def _check_size(record: EcgRecord):
+    seconds = record.signal.shape[1] / record.sampling_rate
     if seconds > MAX_SECONDS:
         raise ValueError(
             f"The recording lasts {seconds:.0f} s, this page takes up to {MAX_SECONDS} s. Cut out a part of it."
         )
-    return EcgRecord("recording", signal, record.leads, record.sampling_rate, record.unit, gain=record.gain)
+    if record.sampling_rate > MAX_RATE:
+        raise ValueError(
+            f"The recording has {record.sampling_rate:g} Hz, this page takes up to {MAX_RATE} Hz. Resample it."
+        )
+    if record.signal.size > MAX_VALUES:
+        raise ValueError(f"The recording has {record.signal.size} values, this page takes up to {MAX_VALUES}.")
 
 
 def _check_files(paths: list[str]):
@@ -149,5 +170,5 @@ def _in_words(sentence: str, folder: str) -> str:
     sentence = sentence.replace(folder + os.sep, "").replace(folder, "the upload")
     for name, field in FIELDS.items():
         sentence = sentence.replace(f"pass ['{name}']", f"fill in “{field}”")
-        sentence = sentence.replace(f"{name}=", f"“{field}”")
+        sentence = re.sub(rf"\b{name}=", f"“{field}”", sentence)
     return sentence

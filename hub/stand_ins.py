@@ -5,12 +5,14 @@ Here a few names, and no others, stand for [`StandIn`], which keeps what the fil
 that could run: the classes themselves are never imported, and need not be installed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import torch
 
 DEEPEST = 50  # nested settings
+MOST_VALUES = 100_000  # of all settings, one that is held twice counted twice
 
 
 class StandIn:
@@ -44,7 +46,7 @@ OMEGACONF = (
 )
 
 
-def plain_settings(value: Any, depth: int = 0) -> Any:
+def plain_settings(value: Any) -> Any:
     """Settings as dictionaries, lists and plain values.
 
     Args:
@@ -53,17 +55,24 @@ def plain_settings(value: Any, depth: int = 0) -> Any:
             of a node in `_val`.
 
     Raises:
-        ValueError: for settings that hold themselves.
+        ValueError: for settings that hold themselves, or far too many.
     """
-    if depth > DEEPEST:
-        raise ValueError(f"The settings of the file are nested more than {DEEPEST} times.")
+    return _plain(value, 0, count(1))
+
+
+def _plain(value: Any, depth: int, counter: Iterator[int]) -> Any:
+    if depth > DEEPEST or next(counter) > MOST_VALUES:
+        raise ValueError(
+            f"The settings of the file are nested more than {DEEPEST} times or hold more than {MOST_VALUES} values: "
+            "no published model has such settings."
+        )
     if isinstance(value, StandIn):
         state = value.state
         if isinstance(state, Mapping):
             state = state.get("_content", state.get("_val", state))
-        return plain_settings(state, depth + 1)
+        return _plain(state, depth + 1, counter)
     if isinstance(value, Mapping):
-        return {key: plain_settings(inner, depth + 1) for key, inner in value.items()}
+        return {key: _plain(inner, depth + 1, counter) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | torch.Size):
-        return [plain_settings(inner, depth + 1) for inner in value]
+        return [_plain(inner, depth + 1, counter) for inner in value]
     return value

@@ -62,14 +62,15 @@ class CalibratedModelMixin:
         return (model, loading) if output_loading_info else model
 
     def forget_calibration_in_training(self) -> None:
-        """For the loss of a classifier: a step that changes the weights follows."""
+        """For the forward pass of a classifier: a step that changes the weights follows."""
         if self.training and torch.is_grad_enabled() and self.config.calibration is not None:
             forget_calibration(self, "the classifier is trained")
 
 
 def forget_calibration(model: PreTrainedModel, reason: str) -> None:
     """Drops the temperature and the thresholds of a configuration, with a word."""
-    logger.info("The stored calibration of %s is dropped: %s.", type(model).__name__, reason)
+    if not torch.compiler.is_compiling():
+        logger.warning(f"The stored calibration of {type(model).__name__} is dropped: {reason}.")
     model.config.calibration = None
 
 

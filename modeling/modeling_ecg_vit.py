@@ -391,10 +391,8 @@ class EcgViTForSequenceClassification(EcgViTPreTrainedModel):
         """
         outputs = self.ecg_vit(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
         logits = self.classifier(self._pool(outputs, lead_mask))
-        loss = None
-        if labels is not None:
-            self.forget_calibration_in_training()
-            loss = self.loss_function(labels, logits, self.config)
+        self.forget_calibration_in_training()
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

@@ -326,8 +326,8 @@ def _read_file(path: str) -> Any:
         from ecg_transformers.data import read_recording
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"Reading files needs the package: pip install ecg-transformers. Or read {path} yourself and pass "
-            f"{AN_ARRAY}."
+            "Reading files needs the package ecg-transformers, installed from its source. Or read "
+            f"{path} yourself and pass {AN_ARRAY}."
         ) from error
     return read_recording(path)
 

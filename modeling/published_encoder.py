@@ -133,10 +133,8 @@ class PublishedSequenceClassifier(PublishedEncoderMixin):
         """
         outputs: BaseModelOutputWithPooling = self.base_model(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
         logits = self.classifier(outputs.pooler_output)
-        loss = None
-        if labels is not None:
-            self.forget_calibration_in_training()
-            loss = self.loss_function(labels, logits, self.config)
+        self.forget_calibration_in_training()
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

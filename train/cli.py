@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="ecg-transformers COMMAND --help explains a command.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.set_defaults(help_all=False)
+    parser.set_defaults(help_all=False, model=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     add_arguments = {
         "quickstart": _quickstart_arguments,
@@ -329,6 +329,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.output_dir is not None and not args.help_all:
             _make_output_folder(args.output_dir)
+        if args.model is not None:
+            from .checkpoints import check_checkpoint
+
+            check_checkpoint(args.model)
         importlib.import_module(COMMANDS[args.command][0]).run(args)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")

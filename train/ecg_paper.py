@@ -128,7 +128,7 @@ def draw_paper(
         axes.plot(1 + pulse[:, 0], baseline + pulse[:, 1], color="black", linewidth=0.8)
     axes.text(2, 3, "25 mm/s   10 mm/mV", fontsize=8, va="center", bbox=_paper_box())
     if title:
-        figure.text(2 / width, 1 - 0.5 * top_mm / whole, title, fontsize=10, va="center")
+        figure.text(2 / width, 1 - 0.5 * top_mm / whole, title, fontsize=10, va="center", parse_math=False)
     return EcgPaper(figure, axes, strips, edges, width, whole, below_mm)
 
 
@@ -273,6 +273,7 @@ def _draw_strip(axes: Axes, strip: _Strip, trace_mv: np.ndarray, baseline: float
     trace_mm = trace_mv[strip.start : strip.stop] * MM_PER_MV
     axes.plot(strip.left_mm + times_mm, baseline + trace_mm, color="black", linewidth=0.8, solid_joinstyle="round")
     font = {"fontsize": 9, "fontweight": "bold", "va": "center", "bbox": _paper_box(), "zorder": 4}
+    font |= {"parse_math": False}  # names of leads come from files
     if strip.left_mm == LEFT_MM and len(strip.lead) <= LONGEST_NAME_AT_MARGIN:
         axes.text(LEFT_MM - 1.5, baseline, strip.lead, ha="right", **font)
     else:

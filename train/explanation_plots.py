@@ -79,7 +79,7 @@ def plot_explanation(
     _draw_bar(paper, colors, limits, words)
     for number, line in enumerate(lines):
         y = below_mm - BAR_STRIP_MM - LINE_MM * (number + 0.5)
-        paper.figure.text(2 / paper.width_mm, y / paper.height_mm, line, fontsize=8, va="center")
+        paper.figure.text(2 / paper.width_mm, y / paper.height_mm, line, fontsize=8, va="center", parse_math=False)
     return paper.figure
 
 

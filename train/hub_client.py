@@ -31,6 +31,7 @@ class Repository:
         is_new_branch (`bool`): Whether it is still to be made.
         commit (`str`): Its last commit, or that of the main branch where it is new.
         files (`dict[str, RepoFile]`): What it holds, by path.
+        is_new (`bool`): Whether this push has created it.
     """
 
     repo_id: str
@@ -39,6 +40,7 @@ class Repository:
     is_new_branch: bool
     commit: str
     files: dict[str, RepoFile]
+    is_new: bool = False
 
     @property
     def address(self) -> dict[str, Any]:
@@ -53,7 +55,8 @@ def open_repository(
     Raises:
         ValueError: for a public repository where a private one is asked.
     """
-    if not api.repo_exists(repo_id, repo_type=repo_type):
+    is_new = not api.repo_exists(repo_id, repo_type=repo_type)
+    if is_new:
         api.create_repo(repo_id, repo_type=repo_type, private=private)
     branches = {branch.name for branch in api.list_repo_refs(repo_id, repo_type=repo_type).branches}
     is_new_branch = revision is not None and revision not in branches
@@ -64,7 +67,7 @@ def open_repository(
         )
     entries = api.list_repo_tree(repo_id, repo_type=repo_type, revision=info.sha, recursive=True)
     files = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
-    return Repository(repo_id, repo_type, revision, is_new_branch, info.sha, files)
+    return Repository(repo_id, repo_type, revision, is_new_branch, info.sha, files, is_new)
 
 
 def refuse_other_files(repository: Repository):
@@ -120,19 +123,22 @@ def send(
 
 
 @contextmanager
-def plain_errors(repo_id: str, endpoint: str, repo_type: str, again: str = AGAIN):
-    """What the client reports becomes a `ValueError` that says what to do; `again`, where trying again may help."""
+def plain_errors(repo_id: str, endpoint: str, repo_type: str, again: str = AGAIN, is_new: bool = False):
+    """What the client reports becomes a `ValueError` that says what to do; `again`, where trying again may help, and
+    what is left behind where the repository `is_new`."""
     try:
         yield
     except (LocalTokenNotFoundError, OfflineModeIsEnabled, HTTPError) as error:
-        raise ValueError(_sentence(error, repo_id, endpoint, repo_type, again)) from error
+        raise ValueError(_sentence(error, repo_id, endpoint, repo_type, again, is_new)) from error
     except RuntimeError as error:  # so the client wraps what happens to a single large file
         if not isinstance(error.__cause__, HTTPError):
             raise
-        raise ValueError(_sentence(error.__cause__, repo_id, endpoint, repo_type, again)) from error
+        raise ValueError(_sentence(error.__cause__, repo_id, endpoint, repo_type, again, is_new)) from error
 
 
-def _sentence(error: BaseException, repo_id: str, endpoint: str, repo_type: str, again: str) -> str:
+def _sentence(
+    error: BaseException, repo_id: str, endpoint: str, repo_type: str, again: str, is_new: bool = False
+) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return f"Cannot push to {repo_id}: HF_HUB_OFFLINE is set."
     owner = repo_id.split("/")[0]
@@ -151,6 +157,7 @@ def _sentence(error: BaseException, repo_id: str, endpoint: str, repo_type: str,
     if status == 412:
         return f"Someone else has committed to {repo_id} in the meantime; nothing was changed. {again}"
     reason = " ".join(str(error).split()) or type(error).__name__
+    left = f"{repo_id} was created and is empty" if is_new else f"Nothing of {repo_id} was changed"
     if status is not None:
-        return f"{endpoint} refused ({status}): {reason}. Nothing of {repo_id} was changed. {again}"
-    return f"The connection to {endpoint} broke: {reason}. Nothing of {repo_id} was changed. {again}"
+        return f"{endpoint} refused ({status}): {reason}. {left}. {again}"
+    return f"The connection to {endpoint} broke: {reason}. {left}. {again}"

@@ -8,8 +8,13 @@ CODE_LICENCE = "Apache-2.0"
 # What corpora say whose licence the package does not know or their owner has to find out, and what people write where
 # they know of none.
 UNSETTLED_LICENCE = re.compile(
-    r"^\W*(?:none|other|no|nil|null|n\W?a|t\W?b\W?[acd]|to\W?do|to be \w+|pending|x+|yes|true|false|licen[cs]ed?)\W*$"
-    r"|^\W*(?:none|see|ask|check|no licen[cs]e)\b"
+    r"^\W*(?:none|other|no|nil|null|to be \w+|pending|x+|yes|true|false|licen[cs]ed?|lizenz|cc|foo|bar|test)\W*$"
+    r"|^\W*(?:public|private|proprietary|restricted|secret|internal)\W*$|\?\s*$"
+    r"|^\W*(?:none|see|ask|check|same|n\W?a|t\W?b\W?[acd]|to\W?do|no\W?licen[cs]e|no idea|dunno|idk)\b"
+    r"|^\W*(?:keine?|unbekannt|aucune?|inconnue?|ninguna?|desconocid[oa]|nessuna|sconosciut[oa]|geen|onbekend)\b"
+    r"|\b(?:don\W?t|do not) know\b|\b(?:confidential|all rights reserved|internal use|no (?:publication|sharing))\b"
+    r"|\b(?:do not|don\W?t|must not be|may not be|not (?:for|to be)) "
+    r"(?:distribut|publi(?:sh|cation)|shar(?:e|ing)|upload|release)"
     r"|\b(?:un(?:known|set|stated|specified|clear|decided|defined|sure|licen[cs]ed)|verify|yours?)\b"
     r"|\bnot (?:yet|known|stated|specified|mentioned|given|found|listed|available|applicable|clear|sure|set)\b"
     r"|\bnot (?:settled|declared|decided|determined|documented)\b"
@@ -18,7 +23,7 @@ UNSETTLED_LICENCE = re.compile(
 )
 EXPECTED_LICENCE = (
     "Expected its name, such as 'CC BY 4.0', 'CC0 1.0', 'ODC-BY 1.0' or 'ODbL 1.0', or that of the agreement under "
-    "which you were given them"
+    "which you were given them, in one line"
 )
 """What a message says where the licence of recordings is not settled."""
 # Identifiers that the Hub knows beside those of corpora; any other licence is "other", with its name.
@@ -27,8 +32,11 @@ HUB_IDENTIFIERS |= {"cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "lgpl-
 
 
 def is_settled(licence: str | None) -> bool:
-    """Whether somebody has stated a licence: not `None`, "unknown", "n/a", "-", "verify on its page" and the like."""
-    return licence is not None and bool(re.search(r"\w{2}", licence)) and not UNSETTLED_LICENCE.search(licence)
+    """Whether somebody has stated a licence that allows to publish: one line of text, and not `None`, "unknown",
+    "n/a", "-", "verify on its page", "confidential" and the like."""
+    if licence is None or not licence.isprintable():  # a line break would write more than a name into the card
+        return False
+    return bool(re.search(r"\w{2}", licence)) and not UNSETTLED_LICENCE.search(licence)
 
 
 def licence_name(licence: str) -> str:

@@ -9,7 +9,7 @@ Two rules hold everywhere: a label that a test set cannot judge is left out *and
 as 0.5; and two models are compared on the same resamples, since their errors on one record go together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,25 +135,6 @@ def resample_counts(
     for resample in range(num_resamples):
         counts[resample] = np.bincount(generator.integers(num_units, size=num_units), minlength=num_units)[members]
     return counts
-
-
-def bootstrap_interval(
-    statistic: Callable[..., float],
-    *arrays: np.ndarray,
-    num_resamples: int = 1000,
-    seed: int = 0,
-    groups: Sequence | None = None,
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of any statistic of arrays that share their first axis.
-
-    `statistic(*resampled_arrays)` may return NaN where a resample cannot be judged; such resamples are left out. For
-    the macro AUROC use [`auroc_interval`], which draws the same resamples and is a hundred times faster.
-    """
-    values = []
-    for counts in resample_counts(len(arrays[0]), num_resamples, seed, groups):
-        rows = np.repeat(np.arange(len(counts)), counts)
-        values.append(statistic(*(array[rows] for array in arrays)))
-    return percentile_interval(np.asarray(values, dtype=float))
 
 
 def auroc_interval(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from transformers import CONFIG_MAPPING
 from transformers.utils import CONFIG_NAME
 
 from ecg_transformers.data.dataset_card import CARD_NAME
@@ -58,7 +59,7 @@ def open_model_repository(
 
 def _differences(known: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """What of two configurations makes two models of them, in words; empty for versions of one model."""
-    known, config = ({"id2label": None, **json.loads(json.dumps(kind, default=list))} for kind in (known, config))
+    known, config = (_filled(kind) for kind in (known, config))
     names = [name for name in config if SHAPES.search(name) and name in known and known[name] != config[name]]
     kinds = [
         ", ".join(map(str, (kind.get("model_type"), *(kind.get("architectures") or ())))) for kind in (known, config)
@@ -67,6 +68,14 @@ def _differences(known: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         return f"it is {kinds[0]}, this one is {kinds[1]}"
     there, here = ({name: _shortened(kind[name]) for name in names} for kind in (known, config))
     return "; ".join(f"{name} is {there[name]} there and {here[name]} here" for name in names)
+
+
+def _filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with what it leaves to its class, where this library has that class."""
+    defaults = {}
+    if config.get("model_type") in CONFIG_MAPPING:
+        defaults = CONFIG_MAPPING[config["model_type"]]().to_dict()
+    return json.loads(json.dumps({**defaults, "id2label": None, **config}, default=list))
 
 
 def _shortened(value: Any, longest: int = 60) -> str:

@@ -31,12 +31,14 @@ from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassification
 
 from .ecg_paper import CLINICAL_COLUMNS, EcgPaper, draw_paper, plot_ecg_paper
 from .explained_recordings import explain_recording
+from .folder_files import own_file
 from .plots import BLUE, LIGHT_GREY, figure_to_bytes, plot_auroc_bars, plot_training_curve
 from .reconstructions import reconstruction_figures
 
 logger = logging.getLogger("ecg_transformers")
 
 PREVIEW_NAME, RUN_PICTURE_NAME = "preview.png", "results.png"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 RECORD_ID = "00063"
 ATTRIBUTION = (
     f"Recording {RECORD_ID} of [PTB-XL](https://physionet.org/content/ptb-xl) (Wagner et al., 2020, CC BY 4.0; test "
@@ -57,9 +59,18 @@ class Picture(NamedTuple):
 
 
 def stored_picture(folder: Path) -> Picture | None:
-    """The picture that somebody put beside the weights."""
+    """The picture that somebody put beside the weights.
+
+    Raises:
+        ValueError: for what is no PNG, or a link to what lies elsewhere.
+    """
     path = folder / PREVIEW_NAME
-    return Picture(path.read_bytes(), "A picture of this model", "") if path.is_file() else None
+    if not path.is_file():
+        return None
+    content = own_file(path).read_bytes()
+    if not content.startswith(PNG_SIGNATURE):
+        raise ValueError(f"{path} is no PNG. Save the picture as one, or remove it: then `push` draws one.")
+    return Picture(content, "A picture of this model", "")
 
 
 def run_picture(results: Mapping[str, Any] | None, state: Mapping[str, Any] | None) -> Picture | None:
@@ -169,7 +180,9 @@ def _scores_picture(model: PreTrainedModel, feature_extractor: EcgFeatureExtract
         alt, caption = "An electrocardiogram on ECG paper", f"The model predicts: {values}."
     else:
         calibrated = "calibrated" if calibration_of(model.config) else "uncalibrated"
-        _draw_scores(paper, shown, f"{calibrated} scores" + (f", {len(shown)} of {len(found)}" if found[8:] else ""))
+        _draw_scores(
+            paper, shown, f"{calibrated} scores" + (f", {len(shown)} of {len(found)}" if found[MOST_SCORES:] else "")
+        )
         scores = ", ".join(f"{score['label']} {score['score']:.2f}" for score in shown)
         alt = f"An electrocardiogram on ECG paper and bars of the scores: {scores}"
         caption = f"The {calibrated} scores of one recording; one recording says nothing of how good the model is."

@@ -4,12 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .evaluation.card_section import card_section, eval_results, replace_section
 from .licences import EXPECTED_LICENCE, data_licence_line, hub_licence, is_settled, licence_name, licence_section
 from .model_card import DATA_LICENCE_KEY, NO_RESULTS
 from .preview import Picture
+from .private_text import without_paths, without_places
 from .shared_folder import is_evaluation, public_evaluation
 
 RESULTS_BELOW = "Measured after the training: see the evaluation below."
@@ -27,7 +29,7 @@ def published_card(
     results: Mapping[str, Any] | None = None,
     pictures: Mapping[str, Picture] | None = None,
 ) -> ModelCard:
-    """Prepares a card for the Hub; what a person wrote into it stays.
+    """Prepares a card for the Hub; what a person wrote into it stays, without paths of this machine.
 
     Args:
         text (`str`): The card of the checkpoint, `README.md`.
@@ -40,14 +42,15 @@ def published_card(
         pictures (`Mapping[str, Picture]`, *optional*): To show below the first paragraph, by file name.
 
     Raises:
-        ValueError: for a header that cannot be read, and while the licence of the training data is not settled.
+        ValueError: for a header or results that cannot be read, and while the licence of the training data is not
+            settled.
     """
     try:
         card = ModelCard(text)
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"The header of README.md cannot be read: {reason}. Correct it by hand.") from error
-    body, header = card.text.lstrip("\n"), card.data.to_dict()
+    body, header = card.text.lstrip("\n"), without_places(card.data.to_dict())
     stated = _one_text(header, DATA_LICENCE_KEY, "--licence") if data_licence is None else licence_name(data_licence)
     if not is_settled(stated):
         says = f"states {stated!r}" if data_licence is None else f"was given as {data_licence!r}, which is none"
@@ -66,7 +69,7 @@ def published_card(
     header |= hub_licence(weights_licence) | {DATA_LICENCE_KEY: stated}
     header.setdefault("library_name", "transformers")
 
-    body = _addressed(body, repo_id)
+    body = without_paths(_addressed(body, repo_id))
     body = DATA_LICENCE.sub(lambda _: data_licence_line(stated), body)
     section = licence_section(stated, weights_licence)
     if LICENCES.search(body):
@@ -74,9 +77,8 @@ def published_card(
     else:
         body = f"{body.rstrip()}\n\n{section}"
     if results is not None and is_evaluation(results):
-        results = public_evaluation(results)
-        body = replace_section(body.replace(NO_RESULTS, RESULTS_BELOW, 1), card_section(results))
-        found = eval_results(results)
+        section, found = _results_shown(results)
+        body = replace_section(body.replace(NO_RESULTS, RESULTS_BELOW, 1), section)
         places = {(result.dataset_name, result.metric_name) for result in found}
         known = card.data.eval_results or []
         found += [result for result in known if (result.dataset_name, result.metric_name) not in places]
@@ -94,6 +96,18 @@ def published_card(
     if shown:
         body = FIRST_PARAGRAPH.sub(lambda match: "\n\n".join([match[0].rstrip("\n"), *shown]) + "\n", body, count=1)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.rstrip()}\n")
+
+
+def _results_shown(results: Mapping[str, Any]) -> tuple[str, list[EvalResult]]:
+    """Section and entries of the model-index."""
+    try:
+        results = public_evaluation(results)
+        return card_section(results), eval_results(results)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"metrics.json is not as `evaluate` writes it ({type(error).__name__}: {' '.join(str(error).split())}). "
+            "Run `ecg-transformers evaluate` again, or remove the file."
+        ) from error
 
 
 def _one_text(header: Mapping[str, Any], name: str, flag: str) -> str | None:

@@ -32,7 +32,7 @@ PTB_XL = DataSource(
     licence="CC BY 4.0",
     citation=(
         "Wagner P, Strodthoff N, Bousseljot R-D, et al. PTB-XL, a large publicly available electrocardiography "
-        "dataset. Scientific Data 2020;7:154. doi:10.13026/kfzx-aw45"
+        "dataset. Scientific Data 2020;7:154. doi:10.1038/s41597-020-0495-6"
     ),
     url="https://physionet.org/content/ptb-xl/",
     dataset_id="ptb-xl",
@@ -45,7 +45,11 @@ def run(args: argparse.Namespace):
     torch.set_num_threads(1)  # tensors this small: a second thread waits longer than it works
     folder = Path(args.output_dir)
     train, test = load_ecg(CORPUS, split="train"), load_ecg(CORPUS, split="test")
-    logger.info("%d recordings to learn from, %d to test on", len(train), len(test))
+    logger.info(
+        "%d recordings to learn from, %d to test on; those without a label of the task are not judged",
+        len(train),
+        len(test),
+    )
 
     settings = read_config("quickstart") | {"output_dir": args.output_dir, "seed": args.seed}
     if args.max_steps is not None:

@@ -8,7 +8,6 @@ that both name, card, scores, training arguments and pictures. Optimiser states,
 import dataclasses
 import json
 import os
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,33 +22,14 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS
 
 from ecg_transformers.data.dataset_card import CARD_NAME
 
+from .folder_files import own_file, read_json, read_text
 from .preview import PREVIEW_NAME, RUN_PICTURE_NAME, Picture, ecg_picture, run_picture, stored_picture
+from .private_text import is_local, without_places, without_private
 from .weights_digest import DIGEST_KEY, weights_digest
 
 ARGUMENTS_NAME = "training_args.json"
 RESULTS_NAMES = ("metrics.json", "report.json")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-# Names of records, and what only means something on the machine of the run.
-FILE_ADDRESS = re.compile(r"file:/+")
-ADDRESS = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/\s@]*@)?(?P<place>[^?#\s\"']*)(?:[?#][^\s\"']*)?", re.IGNORECASE
-)
-# At the start of a word, so that "25 mm/s" and the path of an address stay.
-LOCAL_PATH = re.compile(
-    r"(?<![\w/:.~-])(?:~|\.{1,2})?/(?=[^/\s])(?:[^/\s\"',;]+/)*(?P<name>[^/\s\"',;]*)/?(?=[\s\"',;)\]}]|$)"
-)
-PRIVATE_KEYS = {"command", "output_dir", "logging_dir", "run_name", "resume_from_checkpoint"}
-PRIVATE_KEYS |= {
-    "not_judged_records",
-    "copies_left_out",
-    "record_ids",
-    "patient_ids",
-    "hub_token",
-    "push_to_hub_token",
-    "deepspeed",
-    "fsdp_config",
-    "local_rank",
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +76,7 @@ def read_shared_folder(
         ValueError: for a folder that lacks something, or whose weights are damaged or pickled.
     """
     folder = Path(folder)
-    config = _read_json(folder / CONFIG_NAME)
+    config = _configuration(folder)
     weights = _weights(folder)
     if not (folder / FEATURE_EXTRACTOR_NAME).is_file():
         raise ValueError(
@@ -110,26 +90,34 @@ def read_shared_folder(
             "ecg_transformers.train.model_card.render_model_card does."
         )
     names = [CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *(n for n in (SAFE_WEIGHTS_INDEX_NAME,) if len(weights) > 1)]
-    texts = {name: (folder / name).read_bytes() for name in names}
-    texts |= _source_files(folder, config, _read_json(folder / FEATURE_EXTRACTOR_NAME))
-    stored = {name: _read_json(folder / name) for name in RESULTS_NAMES if (folder / name).is_file()}
+    texts = {name: own_file(folder / name).read_bytes() for name in names}
+    for name in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME):
+        stated = read_json(folder / name)
+        if (public := _public_configuration(stated)) != stated:
+            texts[name] = _to_json(public)
+    texts |= _source_files(folder, config, read_json(folder / FEATURE_EXTRACTOR_NAME))
+    stored = {name: read_json(folder / name) for name in RESULTS_NAMES if (folder / name).is_file()}
     texts |= {name: _to_json(without_private(scores)) for name, scores in stored.items()}
+    for name, scores in stored.items():
+        check_evaluation(scores, folder / name)
     evaluations = [scores for scores in stored.values() if is_evaluation(scores)]
     found = next(iter([*evaluations, *stored.values()]), None)
-    for scores in evaluations:
-        _check_scores(scores, weights, "the folder", needed=False)
+    for name, scores in stored.items():
+        if is_evaluation(scores) and (results is None or name != RESULTS_NAMES[0]):  # which `results` replaces
+            _check_scores(scores, weights, "the folder", needed=False)
     if results is not None:
         found = dict(results)
+        check_evaluation(found, "--results")
         _check_scores(found, weights, "--results", needed=True)
         texts[RESULTS_NAMES[0]] = _to_json(without_private(found))
     if (folder / ARGUMENTS_NAME).is_file():
-        texts[ARGUMENTS_NAME] = _to_json(without_private(_read_json(folder / ARGUMENTS_NAME)))
-    state = _read_json(folder / TRAINER_STATE_NAME) if (folder / TRAINER_STATE_NAME).is_file() else None
-    pictures = {PREVIEW_NAME: stored_picture(folder), RUN_PICTURE_NAME: run_picture(found, state)}
+        texts[ARGUMENTS_NAME] = _to_json(without_private(read_json(folder / ARGUMENTS_NAME)))
+    state = read_json(folder / TRAINER_STATE_NAME) if (folder / TRAINER_STATE_NAME).is_file() else None
+    pictures = {PREVIEW_NAME: stored_picture(folder), RUN_PICTURE_NAME: _run_picture(folder, found, state)}
     pictures = {name: picture for name, picture in pictures.items() if picture is not None}
     sent = {*weights, *texts, *pictures, CARD_NAME}
     left_out = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in sent)
-    card = (folder / CARD_NAME).read_text(encoding="utf-8") if card is None else card
+    card = read_text(folder / CARD_NAME) if card is None else card
     return SharedFolder(config, weights, texts, card, pictures, found, left_out)
 
 
@@ -159,18 +147,63 @@ def _check_scores(scores: Mapping[str, Any], weights: Mapping[str, Path], where:
         )
 
 
+def check_evaluation(scores: Mapping[str, Any], where: str | os.PathLike):
+    """Raises `ValueError` for scores of `evaluate` that somebody broke, by `where` they were read."""
+    if not is_evaluation(scores):
+        return
+    cure = "Run `ecg-transformers evaluate` again, or remove the file."
+    for encoder in ("pretrained", "random_encoder"):
+        found = scores[encoder]
+        if not isinstance(found, Mapping) or not found or not all(isinstance(of, Mapping) for of in found.values()):
+            raise ValueError(f"Expected scores by protocol as {encoder!r} in {where}, got {found!r}. {cure}")
+    try:
+        shlex.split(scores["command"])
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"The field 'command' of {where} is no command line ({error}). {cure}") from error
+
+
+def _run_picture(folder: Path, results: Mapping[str, Any] | None, state: Mapping[str, Any] | None) -> Picture | None:
+    try:
+        return run_picture(results, state)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"The scores or the {TRAINER_STATE_NAME} of {folder} cannot be drawn ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}). Write them again, or remove them."
+        ) from error
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    config = _public_configuration(read_json(folder / CONFIG_NAME))
+    classes = config.get("architectures") or []
+    if not isinstance(config.get("model_type"), str) or not (
+        isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    ):
+        raise ValueError(
+            f"{folder / CONFIG_NAME} names no model: expected a text as model_type and a list of texts as "
+            f"architectures, got {config.get('model_type')!r} and {classes!r}. Save the model again."
+        )
+    return config
+
+
+def _public_configuration(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the folder that a model was loaded from, and without other places of this machine."""
+    origin = config.get("_name_or_path")
+    left_out = {"_name_or_path"} if isinstance(origin, str) and is_local(origin) else set()
+    return {name: without_places(value) for name, value in config.items() if name not in left_out}
+
+
 def _weights(folder: Path) -> dict[str, Path]:
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         names = [SAFE_WEIGHTS_NAME]
     elif (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
-        index = _read_json(folder / SAFE_WEIGHTS_INDEX_NAME)
+        index = read_json(folder / SAFE_WEIGHTS_INDEX_NAME)
         try:
             names = sorted(set(index["weight_map"].values()))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{folder / SAFE_WEIGHTS_INDEX_NAME} does not name the files of the weights. Save the model again."
             ) from error
-        if outside := [name for name in names if Path(name).name != name]:
+        if outside := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
             raise ValueError(
                 f"{SAFE_WEIGHTS_INDEX_NAME} of {folder} names {outside[0]!r}, which is no file beside it."
             )
@@ -183,25 +216,38 @@ def _weights(folder: Path) -> dict[str, Path]:
         )
     for name in names:
         try:
-            with safe_open(folder / name, framework="pt") as file:
+            with safe_open(own_file(folder / name), framework="pt") as file:
                 file.keys()
+                notes = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise ValueError(
                 f"{folder / name} is damaged or was not written to its end ({error}). Save the model again."
             ) from error
+        if private := [f"{key}: {note}" for key, note in notes.items() if without_private({key: note}) != {key: note}]:
+            raise ValueError(
+                f"The header of {folder / name} names a place of this machine, which would be published: "
+                f"{private[0]!r}. Load the model and save it again with save_pretrained."
+            )
     return {name: folder / name for name in names}
 
 
 def _source_files(folder: Path, *configurations: Mapping[str, Any]) -> dict[str, bytes]:
     """The modules that Auto classes and pipelines need, and what these import: all in the folder itself."""
-    references = [
-        reference for configuration in configurations for reference in configuration.get("auto_map", {}).values()
-    ]
-    for configuration in configurations:
-        references += [pipeline["impl"] for pipeline in configuration.get("custom_pipelines", {}).values()]
     cure = "Load the model and the feature extractor with this package and save them again with save_pretrained."
-    if not all(configuration.get("auto_map") for configuration in configurations):
-        raise ValueError(f"{CONFIG_NAME} or {FEATURE_EXTRACTOR_NAME} of {folder} names no code (auto_map). {cure}")
+    references = []
+    for configuration in configurations:
+        auto_map, pipelines = (configuration.get(name) or {} for name in ("auto_map", "custom_pipelines"))
+        if not auto_map:
+            raise ValueError(f"{CONFIG_NAME} or {FEATURE_EXTRACTOR_NAME} of {folder} names no code (auto_map). {cure}")
+        try:
+            references += [*auto_map.values(), *(pipeline["impl"] for pipeline in pipelines.values())]
+        except (AttributeError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"auto_map or custom_pipelines of {folder} (in {CONFIG_NAME} or {FEATURE_EXTRACTOR_NAME}) is no "
+                f"mapping to code: {auto_map!r}, {pipelines!r}. {cure}"
+            ) from error
+    if texts := [reference for reference in references if not isinstance(reference, str)]:
+        raise ValueError(f"Expected 'MODULE.CLASS' in auto_map of {folder}, got {texts[0]!r}. {cure}")
     if elsewhere := sorted(reference for reference in references if "--" in reference):
         raise ValueError(f"The code of {folder} lies in another repository ({elsewhere[0]}). {cure}")
     names = {reference.split(".")[0] for reference in references}
@@ -210,9 +256,9 @@ def _source_files(folder: Path, *configurations: Mapping[str, Any]) -> dict[str,
     modules = {folder / f"{name}.py" for name in names}
     try:
         files = modules | {Path(file) for module in modules for file in get_relative_import_files(module)}
-        if outside := [file.name for file in files if file.resolve().parent != folder.resolve()]:
+        if outside := [file.name for file in files if file.parent.resolve() != folder.resolve()]:
             raise ValueError(f"The code of {folder} imports {outside[0]}, which lies elsewhere. {cure}")
-        return {file.name: file.read_bytes() for file in sorted(files)}
+        return {file.name: own_file(folder / file.name).read_bytes() for file in sorted(files)}
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise ValueError(f"{folder} lacks {name}, which the model needs to load elsewhere. {cure}") from error
@@ -221,24 +267,6 @@ def _source_files(folder: Path, *configurations: Mapping[str, Any]) -> dict[str,
 def shared_arguments(args: TrainingArguments) -> bytes:
     """Training arguments as JSON, without paths, tokens and names of this machine."""
     return _to_json(without_private(json.loads(args.to_json_string())))
-
-
-def without_private(content: Any) -> Any:
-    """JSON without the fields of `PRIVATE_KEYS`; of paths only the last part stays, of addresses neither user nor
-    password nor query, and nothing of the home directory, whatever is in its name."""
-    if isinstance(content, Mapping):
-        kept = {key: value for key, value in content.items() if key not in PRIVATE_KEYS}
-        return {without_private(key): without_private(value) for key, value in kept.items()}
-    if isinstance(content, list):
-        return [without_private(value) for value in content]
-    if isinstance(content, str):
-        content = FILE_ADDRESS.sub("/", content)
-        home = str(Path.home())
-        if len(home) > 1:
-            content = content.replace(f"{home}/", "/")
-        content = ADDRESS.sub(lambda found: f"{found['scheme']}{found['place']}", content)
-        return LOCAL_PATH.sub(lambda found: found["name"], content)
-    return content
 
 
 def is_evaluation(results: Mapping[str, Any]) -> bool:
@@ -250,15 +278,6 @@ def public_evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """`metrics.json` of `evaluate` without paths of this machine; the command stays, with the names of its files."""
     words = ["=".join(without_private(word.split("="))) for word in shlex.split(metrics["command"])]
     return without_private(metrics) | {"command": shlex.join(words)}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}). Write it again, or remove it if it is not needed.") from error
 
 
 def _to_json(content: Any) -> bytes:

@@ -173,13 +173,14 @@ def predict(
     return Predictions(np.concatenate(scores).astype(float), truth, list(record_ids), list(patient_ids))
 
 
-def readable_dataset(dataset: Dataset, feature_extractor: EcgFeatureExtractor, batch_size: int = 64) -> Dataset:
-    """The rows that can become input; the others are named in the log, with the reason.
+def readable_dataset(dataset: Dataset, feature_extractor: EcgFeatureExtractor) -> Dataset:
+    """The rows that can become input; the others are named in the log, with the reason. Reads every record once.
 
     Raises:
         ValueError: if no row can.
     """
     kept, left_out = [], {}
+    batch_size = 1 if feature_extractor.long_records == "all" else 64  # a day of ECG is thousands of windows
     for start in range(0, len(dataset), batch_size):
         numbers = range(start, min(start + batch_size, len(dataset)))
         rows = [dataset[number] for number in numbers]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..records import EcgRecord, known_lead_names, stored_unit
 from .hdf5_file import MAX_EXPANSION
-from .limits import LIBRARY_ERRORS, MAX_VALUES, check_num_values
+from .limits import LIBRARY_ERRORS, check_num_values, max_values
 from .steps import record_of_steps
 
 AXES = ("lead,sample", "sample,lead")
@@ -139,7 +139,7 @@ def open_npz(path: str, dataset: str | None = None) -> np.ndarray:
             member = members[choose(list(members), dataset, path, "array")]
             if not member.filename.endswith(".npy"):
                 raise ValueError(f"its member {member.filename!r} is no array (.npy)")
-            if member.file_size > min(8 * MAX_VALUES + 2**16, MAX_EXPANSION * (member.compress_size + 1)):
+            if member.file_size > min(8 * max_values() + 2**16, MAX_EXPANSION * (member.compress_size + 1)):
                 raise ValueError(f"its member {member.filename!r} declares {member.file_size} bytes")
             with archive.open(member) as stream:
                 version = np.lib.format.read_magic(stream)

@@ -50,6 +50,11 @@ def open_dataset(path: str | os.PathLike, name: str):
     return dataset
 
 
+def close_files():
+    """Closes the files that stay open for their next reader, so that what was deleted is gone."""
+    _open.cache_clear()
+
+
 # The process is part of the key: a worker that was forked must not share the position of its parent's open file.
 @lru_cache(maxsize=NUM_OPEN_FILES)
 def _open(path: str, modified_ns: int, process_id: int):

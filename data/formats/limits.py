@@ -4,12 +4,17 @@ import os
 import struct
 import tokenize
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 MAX_VALUES = 2**30
 """Most values (leads x samples) of one recording: a day of twelve leads at 1000 Hz."""
 
 MAX_TEXT_BYTES = 2**28
 """Largest XML file, and largest line-by-line table."""
+
+_MOST_VALUES: ContextVar[int] = ContextVar("most_values", default=MAX_VALUES)
 
 LIBRARY_ERRORS = (
     ArithmeticError,
@@ -29,13 +34,32 @@ LIBRARY_ERRORS = (
 """What libraries raise on damaged files. Caught around one call of the library and raised again as `ValueError`."""
 
 
+def max_values() -> int:
+    """Most values of one recording here: `MAX_VALUES`, or fewer inside of [`at_most`]."""
+    return _MOST_VALUES.get()
+
+
+@contextmanager
+def at_most(num_values: int) -> Iterator[None]:
+    """Lowers what a recording may hold, for files that strangers send.
+
+    Args:
+        num_values (`int`): Most values (leads x samples) of a recording that is read inside of the `with`.
+    """
+    token = _MOST_VALUES.set(num_values)
+    try:
+        yield
+    finally:
+        _MOST_VALUES.reset(token)
+
+
 def check_num_values(path: str, shape: tuple[int, ...]):
-    """Raises `ValueError` if an array of this shape is empty or larger than `MAX_VALUES`."""
+    """Raises `ValueError` if an array of this shape is empty or larger than [`max_values`]."""
     count = 1
     for length in shape:
         count *= int(length)
-    if not 0 < count <= MAX_VALUES:
-        raise ValueError(f"{path}: expected 1 to {MAX_VALUES} values, the file declares the shape {tuple(shape)}.")
+    if not 0 < count <= max_values():
+        raise ValueError(f"{path}: expected 1 to {max_values()} values, the file declares the shape {tuple(shape)}.")
 
 
 def read_bytes(path: str | os.PathLike, max_bytes: int, what: str) -> bytes:

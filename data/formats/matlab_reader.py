@@ -12,7 +12,7 @@ import numpy as np
 
 from .array_reader import choose
 from .hdf5_reader import open_hdf5_array
-from .limits import LIBRARY_ERRORS, MAX_VALUES, read_bytes
+from .limits import LIBRARY_ERRORS, check_num_values, max_values, read_bytes
 from .matlab5_struct import read_array
 
 MAX_BYTES = 2**31
@@ -33,7 +33,9 @@ def read_matlab_array(path: str | os.PathLike, dataset: str | None = None) -> np
     head = content[:128]
     if head.startswith(b"MATLAB 7.3"):
         try:
-            return open_hdf5_array(path, dataset)[()].T  # stored column by column
+            array = open_hdf5_array(path, dataset)
+            check_num_values(path, array.shape)
+            return array[()].T  # stored column by column
         except LIBRARY_ERRORS as error:
             raise ValueError(f"{path} cannot be read as a MATLAB 7.3 file: {error}") from error
     from scipy.io import loadmat, whosmat
@@ -41,7 +43,9 @@ def read_matlab_array(path: str | os.PathLike, dataset: str | None = None) -> np
 
     try:
         if head[126:128] in (b"IM", b"MI"):
-            return read_array(content, lambda names: choose(names, dataset, path, "numeric variable"), 8 * MAX_VALUES)
+            return read_array(
+                content, lambda names: choose(names, dataset, path, "numeric variable"), 8 * max_values()
+            )
         shapes = {name: shape for name, shape, kind in whosmat(BytesIO(content)) if kind in _NUMERIC}
         name = choose(list(shapes), dataset, path, "numeric variable")
         if not 0 < math.prod(shapes[name]) <= len(content):  # version 4 is not compressed

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..records import EcgRecord
 from .array_reader import ArrayDeclaration
-from .limits import LIBRARY_ERRORS, MAX_VALUES, check_num_values
+from .limits import LIBRARY_ERRORS, check_num_values, max_values
 from .steps import record_of_steps
 from .table_reader import check_axes, choose_columns
 
@@ -42,6 +42,7 @@ def read_stored_rows(path: str | os.PathLike) -> Iterator[EcgRecord]:
     """
     path = os.fspath(path)
     with _open(path) as file:
+        _check_bytes(path, max(_group_sizes(file), default=0))
         batches = file.iter_batches(batch_size=_ROWS_AT_ONCE)
         while True:
             try:
@@ -85,8 +86,7 @@ def read_lead_columns(
         names = file.schema_arrow.names
         columns, leads = choose_columns(path, names, declared.leads, rename_leads)
         check_num_values(path, (len(columns), file.metadata.num_rows))
-        if sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)) > 8 * MAX_VALUES:
-            raise ValueError(f"{path} declares more than {8 * MAX_VALUES} bytes.")
+        _check_bytes(path, sum(_group_sizes(file)))
         try:
             table = file.read(columns=[names[column] for column in columns])
             values = [table.column(names[column]).to_numpy() for column in columns]
@@ -105,6 +105,16 @@ def read_lead_columns(
     if steps.dtype.kind == "f":  # nulls have become NaN
         return EcgRecord(record_id, (steps * declared.step).astype(np.float32), leads, rate, unit)
     return record_of_steps(record_id, steps, leads, rate, unit, [declared.step] * len(leads))
+
+
+def _group_sizes(file: pq.ParquetFile) -> list[int]:
+    """Bytes of each group of rows, without compression, as the file states them."""
+    return [file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups)]
+
+
+def _check_bytes(path: str, num_bytes: int):
+    if num_bytes > 8 * max_values():
+        raise ValueError(f"{path} declares {num_bytes} bytes, more than the {8 * max_values()} of a recording.")
 
 
 def _open(path: str) -> pq.ParquetFile:

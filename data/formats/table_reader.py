@@ -14,7 +14,7 @@ import numpy as np
 from ...modeling.leads import canonical_lead
 from ..records import EcgRecord, known_lead_names
 from .array_reader import ArrayDeclaration
-from .limits import MAX_TEXT_BYTES, MAX_VALUES, check_num_values
+from .limits import MAX_TEXT_BYTES, check_num_values, max_values
 
 MISSING = ("", "nan")
 
@@ -138,7 +138,7 @@ def _with_first(cells: list[str], lines):
 
 
 def _read_values(path: str, lines, first_line: int, num_columns: int, delimiter: str) -> array:
-    values = array("d")
+    values, most = array("d"), max_values()
     for number, cells in enumerate(lines, start=first_line):
         if not cells:
             continue
@@ -151,8 +151,8 @@ def _read_values(path: str, lines, first_line: int, num_columns: int, delimiter:
         if float("inf") in row or float("-inf") in row:
             raise ValueError(f"{path}, line {number}: infinite values are no samples. Mark missing ones by 'nan'.")
         values.extend(row)
-        if len(values) > MAX_VALUES:
-            raise ValueError(f"{path} holds more than {MAX_VALUES} values.")
+        if len(values) > most:
+            raise ValueError(f"{path} holds more than {most} values.")
     check_num_values(path, (len(values),))
     return values
 

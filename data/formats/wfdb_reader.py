@@ -18,6 +18,7 @@ from ..safe_paths import inside
 from .limits import LIBRARY_ERRORS, check_num_values
 from .wfdb_header import WfdbHeader, WfdbSignal, read_header
 
+COMPRESSED = ("508", "516", "524")  # FLAC, of 8, 16 and 24 bits
 MAX_GAPS = 100
 """Values of a record of segments for each byte of its signal files: gaps between segments take no bytes."""
 
@@ -196,7 +197,8 @@ def _check_files(folder: str, header: WfdbHeader) -> int:
         if not os.path.isfile(path):
             raise ValueError(f"Cannot read signal file {path}: there is none.")
         sizes[path] = os.path.getsize(path)
-        compressed = signal.storage_format in ("508", "516", "524")
-        if not compressed and (header.num_samples or 0) * signal.samples_per_frame > sizes[path]:
+        if signal.storage_format in COMPRESSED:  # whatever the size of the file
+            check_num_values(path, (sum(each.samples_per_frame for each in header.signals), header.num_samples or 0))
+        elif (header.num_samples or 0) * signal.samples_per_frame > sizes[path]:
             raise ValueError(f"Signal file {path} is truncated: expected {header.num_samples} samples.")
     return sum(sizes.values())

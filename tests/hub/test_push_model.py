@@ -17,6 +17,7 @@ from ecg_transformers.hub.push_model import push_model
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.model_card import render_model_card
+from ecg_transformers.train.published_card import published_card
 from ecg_transformers.train.report import DataSource
 from ecg_transformers.train.run_costs import RunCosts
 from ecg_transformers.train.shared_folder import read_shared_folder, without_private
@@ -26,6 +27,8 @@ REPO = "owner/ecg-jepa-tiny"
 TOKEN = {"token": "hf_owner"}
 LEADS = ("I", "II", "V1")
 PTB_XL = DataSource("PTB-XL", "CC BY 4.0", "Wagner et al., 2020", "https://physionet.org/content/ptb-xl/", "ptb-xl")
+LINKED = ("preview.png", "README.md", "config.json", "preprocessor_config.json", "metrics.json", "leads.py")
+LINKED += ("training_args.json", "trainer_state.json", "model.safetensors")
 CODE = {"modeling_ecg_jepa.py", "configuration_ecg_jepa.py", "feature_extraction_ecg.py", "leads.py", "cropa.py"}
 
 
@@ -64,7 +67,7 @@ def comparison(**changes):
 def checkpoint_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     write_checkpoint(folder / "encoder")
-    (folder / "encoder" / "preview.png").write_bytes(b"\x89PNG of mine")  # else each push draws one
+    (folder / "encoder" / "preview.png").write_bytes(b"\x89PNG\r\n\x1a\n of mine")  # else each push draws one
     return folder / "encoder"
 
 
@@ -175,6 +178,12 @@ def test_scores_of_other_weights_are_refused(hub, checkpoint, where):
     assert not hub.requests
 
 
+def test_scores_that_are_named_replace_older_ones_beside_the_weights(hub, checkpoint):
+    (checkpoint / "metrics.json").write_text(json.dumps(comparison(weights_sha256="0" * 64)))
+    push_model(checkpoint, REPO, results=comparison(weights_sha256=model_digest(checkpoint)), **TOKEN)
+    assert json.loads(files_of(hub)["metrics.json"])["weights_sha256"] == model_digest(checkpoint)
+
+
 def test_training_arguments_go_without_folders_and_tokens(hub, checkpoint):
     arguments = {"learning_rate": 1e-3, "output_dir": "/home/me/run", "hub_token": "secret", "optim": "adamw_torch"}
     (checkpoint / "training_args.json").write_text(json.dumps(arguments))
@@ -194,7 +203,7 @@ def test_what_a_person_wrote_into_the_card_stays(hub, checkpoint):
 def test_a_picture_of_the_run_is_kept_and_shown(hub, checkpoint):
     push_model(checkpoint, REPO, **TOKEN)
     there = files_of(hub)
-    assert there["preview.png"] == b"\x89PNG of mine"
+    assert there["preview.png"] == b"\x89PNG\r\n\x1a\n of mine"
     assert b"\n\n![A picture of this model](preview.png)\n\n" in there["README.md"]
 
 
@@ -221,7 +230,7 @@ def test_an_unsettled_licence_of_the_data_stops_the_push_before_anything_is_aske
     assert "licence of the training data is not settled" in said and '--licence "CC BY 4.0"' in said
     assert "not settled" in refusal(tmp_path / "mine", licence="unknown", **TOKEN)
     assert not hub.requests
-    (tmp_path / "mine" / "preview.png").write_bytes(b"mine")
+    (tmp_path / "mine" / "preview.png").write_bytes(b"\x89PNG\r\n\x1a\n of mine")
     push_model(tmp_path / "mine", REPO, licence="cc-by-4.0", **TOKEN)
     card = ModelCard(files_of(hub)["README.md"].decode())
     assert card.data["training_data_license"] == "CC BY 4.0" and "Licence of the data: CC BY 4.0." in card.text
@@ -254,6 +263,33 @@ def drop_auto_map(folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def write(name, content):
+    text = content if isinstance(content, str) else json.dumps(content)
+    return lambda folder: (folder / name).write_text(text)
+
+
+def change_config(**fields):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | fields))
+
+    return change
+
+
+def link_elsewhere(name):
+    def link(folder):
+        (folder / name).unlink(missing_ok=True)
+        (folder.parent / "token").write_text('{"token": "hf_mine"}')
+        (folder / name).symlink_to(folder.parent / "token")
+
+    return link
+
+
+def note_a_path(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights, folder / "model.safetensors", {"format": "pt", "from": "/home/alice/run"})
+
+
 def header(fields):
     text = "---\n" + ("" if "training" in fields else "training_data_license: CC0\n") + fields + "\n---\n# Mine\n"
     return lambda folder: (folder / "README.md").write_text(text)
@@ -279,6 +315,18 @@ def header(fields):
         (header("license: other\nlicense_name: {a: b}"), "Expected one licence as license_name"),
         (header("training_data_license: [CC0, MIT]"), "State the one that holds by --licence NAME"),
         (header("training_data_license: n/a"), "the card states 'n/a'"),
+        *[(link_elsewhere(name), f"{name} is a link to") for name in LINKED],
+        (write("preview.png", "hf_mine"), "preview.png is no PNG"),
+        (header("license: !!python/object/apply:os.system ['false']"), "header of README.md cannot be read"),
+        (write("config.json", [1]), "config.json, got a list"),
+        (change_config(auto_map=["x"]), "is no mapping to code: ['x']"),
+        (change_config(auto_map={"AutoModel": 1}), "Expected 'MODULE.CLASS' in auto_map"),
+        (change_config(model_type=None), "config.json names no model"),
+        (write("metrics.json", [1]), "metrics.json, got a list"),
+        (write("metrics.json", comparison(pretrained={})), "Expected scores by protocol as 'pretrained' in"),
+        (write("metrics.json", comparison(splits=1)), "metrics.json is not as `evaluate` writes it"),
+        (write("metrics.json", comparison(command="evaluate 'a")), "No closing quotation"),
+        (note_a_path, "names a place of this machine, which would be published: 'from: /home/alice/run'"),
         (pickle_weights, "only pytorch_model.bin, which could run code"),
         (shutil.rmtree, "There is no folder"),
     ],
@@ -287,6 +335,24 @@ def test_a_folder_that_is_not_whole_is_not_published(hub, checkpoint, spoil, say
     spoil(checkpoint)
     assert says in refusal(checkpoint, **TOKEN)
     assert not hub.requests
+
+
+def test_the_cache_of_the_hub_may_link_to_its_own_blobs(checkpoint, tmp_path):
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0f", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(checkpoint, blobs)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    assert set(read_shared_folder(snapshot).texts) == set(read_shared_folder(checkpoint).texts)
+
+
+def test_configuration_and_card_go_without_paths(checkpoint):
+    change_config(_name_or_path="/home/alice/secret/run", note="/srv/patients/doe")(checkpoint)
+    text = (checkpoint / "README.md").read_text() + "\nTrained on `/srv/patients/doe`, see https://a.org/?id=5 .\n"
+    config = json.loads(read_shared_folder(checkpoint).texts["config.json"])
+    assert "_name_or_path" not in config and config["note"] == "doe" and config["leads"] == list(LEADS)
+    card = published_card(text, REPO).content
+    assert "Trained on `doe`, see https://a.org/?id=5 ." in card and "/srv" not in card
 
 
 def test_a_list_of_one_licence_is_that_licence_and_a_flag_counts_before_a_list(hub, checkpoint):
@@ -376,6 +442,14 @@ def test_a_model_of_other_sizes_or_labels_is_not_written_over(hub, checkpoint, c
     assert set(files_of(hub)) == {"config.json"}
 
 
+def test_what_a_configuration_leaves_to_its_class_is_compared_too(hub, checkpoint):
+    known(hub)
+    config = json.loads((checkpoint / "config.json").read_text())
+    del config["hidden_size"]
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    assert f"hidden_size is 16 there and {EcgJepaConfig().hidden_size} here" in refusal(checkpoint, **TOKEN)
+
+
 def test_a_version_that_was_trained_otherwise_is_written_over(hub, checkpoint):
     known(hub, mask_ratio=[0.13, 0.2], calibration=None, drop_path_rate=0.3)
     push_model(checkpoint, REPO, **TOKEN)
@@ -411,6 +485,7 @@ def test_an_interrupted_push_shows_nothing_and_goes_on_where_it_stopped(hub, che
 
 def test_weights_that_arrived_before_the_break_are_not_sent_again(hub, checkpoint, monkeypatch):
     hub.break_commits = True
+    assert "owner/ecg-jepa-tiny was created and is empty" in refusal(checkpoint, **TOKEN)
     assert "Nothing of owner/ecg-jepa-tiny was changed" in refusal(checkpoint, **TOKEN)
     assert len(puts(hub)) == 1 and not files_of(hub)
     hub.break_commits = False
@@ -553,6 +628,12 @@ def test_flags_of_models_are_refused_for_a_corpus(hub, tmp_path, capsys):
         ("file:///home/a/b", "b"),
         ("25 mm/s, 1 / 2, OWNER/name, ~0.5", "25 mm/s, 1 / 2, OWNER/name, ~0.5"),
         ("https://physionet.org/content/ptb-xl", "https://physionet.org/content/ptb-xl"),
+        (f"https://host.org{Path.home()}/data", f"https://host.org{Path.home()}/data"),
+        ("in C:\\Users\\alice\\b, \\\\server\\share\\b and ~alice/a/b", "in b, b and b"),
+        ("path:/srv/alice/b, +/-3 %, </b>", "path:b, +/-3 %, </b>"),
+        ("s3://bucket/patient-doe/b", "s3://bucket"),
+        ("/data/Jane Doe/b.csv", "b.csv"),
+        ("read '/data/Jane Doe/b.csv' first", "read 'b.csv' first"),
         (f"{Path.home()}/b.csv, file://{Path.home()}/a/b.csv", "b.csv, b.csv"),
     ],
 )
@@ -563,7 +644,7 @@ def test_paths_and_secrets_stay_at_home_wherever_they_stand_in_a_text(text, left
 @pytest.mark.parametrize("name", ["../secret.Model", "/tmp/secret.Model", "a/b.Model"])
 def test_code_outside_of_the_folder_is_not_taken(name, tmp_path):
     for file in ("config.json", "preprocessor_config.json"):
-        (tmp_path / file).write_text(json.dumps({"auto_map": {"AutoModel": name}}))
+        (tmp_path / file).write_text(json.dumps({"model_type": "a", "auto_map": {"AutoModel": name}}))
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     (tmp_path / "README.md").write_text("card")
     with pytest.raises(ValueError, match="no module beside it"):

@@ -1,6 +1,8 @@
+import configparser
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoFeatureExtractor, AutoModel
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.hub import space, space_recording
+from ecg_transformers.hub import space, space_app, space_recording
 from ecg_transformers.hub.push_model import push_model
 from ecg_transformers.hub.space_model import SpaceModel, neighbour_table
 from ecg_transformers.modeling import EcgViTModel
@@ -92,9 +94,71 @@ def test_the_header_of_the_space_states_what_is_known(written):
     assert "not a medical device" in (written / "README.md").read_text()
 
 
+def test_data_that_lie_beside_the_modules_stay_at_home(tmp_path, monkeypatch):
+    package = tmp_path / "data"
+    for name in ("cohort", "inner", "ptb_xl_sample", "configs"):
+        (package / name).mkdir(parents=True)
+    kept = ("__init__.py", "loading.py", "inner/__init__.py", "inner/deep.py", "ptb_xl_sample/ptb_xl_sample.parquet")
+    names = ("patients.csv", "notes.md", "cohort/ecg.parquet", "cohort/script.py", "inner/x.json", "configs/my.yaml")
+    for name in (*kept, *names, "ptb_xl_sample/mine.csv", "page.j2"):
+        (package / name).write_text("")
+    (package / "linked.py").symlink_to(tmp_path / "elsewhere.py")
+    found = [*space._modules(package), *space._data_files(package, "data")]
+    assert {str(path.relative_to(package)) for path in found} == set(kept)
+
+
+def test_the_copied_data_files_are_those_of_the_wheel(written):
+    settings = configparser.ConfigParser()
+    settings.read(REPOSITORY / "setup.cfg")
+    expected = set()
+    for package, patterns in settings["options.package_data"].items():
+        place = Path(*package.split(".")[1:])
+        for pattern in patterns.split(","):
+            paths = (REPOSITORY / place).glob(pattern.strip())
+            expected |= {path.relative_to(REPOSITORY) for path in paths if path.is_file() and path.suffix != ".py"}
+    copied = written / "ecg_transformers"
+    found = {path.relative_to(copied) for path in copied.rglob("*") if path.is_file() and path.suffix != ".py"}
+    assert found == expected | {Path("LICENSE")}
+
+
+def test_weights_that_would_be_unpickled_are_one_sentence(tmp_path):
+    model = save_model(tmp_path / "model")
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="cannot be read \\(safetensors only\\)") as caught:
+        space.write_space(str(model), tmp_path / "space")
+    assert "\n" not in str(caught.value) and not (tmp_path / "space").exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "config.json"])
+def test_links_to_files_outside_of_the_model_are_refused(model_folder, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(space, "neighbour_table", few_neighbours)
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    (model / name).rename(tmp_path / "secret")
+    (model / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match=f"{name} is a link to a file outside"):
+        space.write_space(str(model), tmp_path / "space")
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_snapshot_of_the_hub_may_link_to_its_blobs(tmp_path):
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0f", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "abc").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/abc")
+    assert space._inside(snapshot, "config.json") == (blobs / "abc").resolve()
+
+
+def test_a_card_with_tags_of_python_is_one_sentence(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: !!python/object/apply:os.getcwd []\n---\n# Card\n")
+    with pytest.raises(ValueError, match="header of README.md of tiny cannot be read. Correct it by hand."):
+        space._read_card("tiny", tmp_path, None)
+
+
 @pytest.mark.parametrize(
     "stated, licence",
     [("cc-by-4.0", {"license": "cc-by-4.0"}), ("other\nlicense_name: unknown", {}), (None, {})]
+    + [("Creative Commons", {}), ("[mit, apache-2.0]", {}), ('other\nlicense_name: "a|b<script>"', {})]
     + [("other\nlicense_name: ours", {"license": "other", "license_name": "ours"})],
 )
 def test_a_licence_is_that_of_the_card_and_never_invented(stated, licence):
@@ -115,6 +179,7 @@ def test_requirements_are_pinned_and_on_an_index(written):
     lines = [line for line in (written / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     assert lines[0] == "--extra-index-url https://download.pytorch.org/whl/cpu"
     names = {re.split("[=>]", line)[0] for line in lines[1:]}
+    assert {"fsspec", "tqdm"} <= names
     assert {"gradio", "torch", "transformers", "datasets", "wfdb", "matplotlib", "scikit-learn"} <= names
     assert all("+" not in line and "ecg-transformers" not in line for line in lines[1:])
     assert not names & {"pytest", "dask", "onnx", "playwright"}
@@ -176,6 +241,16 @@ def test_an_encoder_gets_a_page_without_classes(tmp_path, monkeypatch):
     assert SpaceModel.load(folder / "model").classes == []
 
 
+def test_a_regression_gets_a_page_of_values(tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "neighbour_table", few_neighbours)
+    monkeypatch.setattr(space, "_copy_package", lambda target: None)
+    model = save_model(tmp_path / "age", problem_type="regression")
+    folder = space.write_space(str(model), tmp_path / "space")
+    read_me = (folder / "README.md").read_text()
+    assert "the values of " in read_me and "probabilities" not in read_me
+    assert "A model that predicts numbers" in space_app._what_it_does(SpaceModel.load(folder / "model"))
+
+
 @pytest.mark.slow
 def test_a_model_of_the_hub_is_named_with_its_commit_and_not_copied(hub, model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(space, "neighbour_table", few_neighbours)
@@ -200,6 +275,7 @@ def test_the_command_of_the_page_has_the_flags_that_there_are():
 
 def test_the_page_states_the_limits_that_there_are():
     assert f"up to {space_recording.MAX_MEGABYTES} MB and {space_recording.MAX_SECONDS} s" in PAGE
+    assert f"and {space_recording.MAX_RATE} Hz" in PAGE and f"last {space_app.MAX_SESSIONS} visitors" in PAGE
 
 
 @pytest.mark.slow

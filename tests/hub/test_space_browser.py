@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -35,8 +37,12 @@ class Server:
         self.address, self.log = f"http://127.0.0.1:{port}/", log
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment |= {"GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        environment |= {"GRADIO_TEMP_DIR": str(log.parent / "uploads"), "TMPDIR": str(log.parent / "temporary")}
-        (log.parent / "temporary").mkdir()
+        self.temporary = log.parent / "temporary"
+        environment |= {"TMPDIR": str(self.temporary)}
+        left = self.temporary / "ecg-space-left"  # of a page that was killed
+        left.mkdir(parents=True)
+        (left / ".lock").write_text("")
+        (left / "visit.csv").write_text("left")
         with open(log, "w") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "app.py"], cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT
@@ -71,6 +77,7 @@ def server(space, tmp_path_factory):
     found = Server(space, tmp_path_factory.mktemp("server") / "log.txt")
     yield found
     found.stop()
+    assert list(found.temporary.glob("ecg-*")) == [] and list(found.temporary.rglob("*.csv")) == []
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +209,7 @@ def test_a_bad_upload_is_a_sentence_on_the_page(page, server, tmp_path):
     assert page.locator("#message [role=alert]").count() == 0
     log = server.log.read_text()
     assert "visit" not in log and "Traceback" not in log and "Error" not in log
-    assert not list((server.log.parent / "temporary").glob("ecg-upload-*"))
+    assert not list(server.temporary.rglob("ecg-upload-*"))
 
 
 def test_what_is_too_large_is_refused_before_it_arrives(page, server, tmp_path):
@@ -210,7 +217,29 @@ def test_what_is_too_large_is_refused_before_it_arrives(page, server, tmp_path):
     page.get_by_role("tab", name="Upload").click()
     page.locator("#upload input[type=file]").set_input_files(str(tmp_path / "large.csv"))
     page.get_by_text("maximum allowed size").first.wait_for(timeout=WAIT)
-    assert not list((server.log.parent / "uploads").rglob("large.csv"))
+    assert not list(server.temporary.rglob("large.csv"))
+
+
+def test_uploads_lie_in_a_folder_of_the_page_and_those_of_a_killed_page_are_gone(page, server, tmp_path):
+    upload(page, edf_file(tmp_path, "mine.edf"))
+    settle(page, "Your recording")
+    (folder,) = server.temporary.glob("ecg-space-*")
+    assert folder.name != "ecg-space-left" and list(folder.rglob("mine.edf"))
+    assert len(list(server.temporary.rglob("mine.edf"))) == 1
+    with socket.create_connection(("127.0.0.1", int(server.address.split(":")[-1].strip("/")))) as cut:
+        body = b'--B\r\nContent-Disposition: form-data; name="files"; filename="cut.csv"\r\n\r\n' + b"1,2\n" * 50_000
+        head = b"POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\n"
+        cut.sendall(head + b"Content-Length: %d\r\n\r\n" % (len(body) + 99) + body)
+        time.sleep(1)
+    inside = [path for path in server.temporary.rglob("*") if path.is_relative_to(folder)]
+    assert all(path in inside for path in server.temporary.rglob("*") if path.is_file())  # swept by age
+
+
+def test_a_small_file_that_claims_to_be_huge_is_a_sentence(page, tmp_path):
+    columns = {lead: pa.array(np.zeros(5_000_000, np.float32)) for lead in ("I", "II", "V1", "V2", "V5")}
+    pq.write_table(pa.table(columns), tmp_path / "small.parquet", compression="zstd")
+    upload(page, [str(tmp_path / "small.parquet")], sampling_rate=500, unit="mV")
+    page.locator("#message [role=alert]").get_by_text("expected 1 to 9600000 values").wait_for(timeout=WAIT)
 
 
 def test_a_phone_shows_all_of_it_without_scrolling_the_page_sideways(server, browser):

@@ -172,3 +172,22 @@ def test_sentences_and_labels_are_escaped(page):
     assert "<script>" not in space_html.message_html("x <script>")
     scores = [{"label": "<img src=x>", "score": 0.5}]
     assert "<img" not in space_html.scores_html(scores, "multi_label_classification", None, "<b>")
+
+
+def test_a_sentence_as_long_as_the_file_is_cut():
+    html = space_html.message_html("I, " * 10**6)
+    assert len(html) < 600 and html.endswith("…</div>")
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are(page):
+    leads = ["I", "II", "V1", "V2", "V5", "$\\frac$"]
+    odd = Shown(recording(millivolts()[:6], leads), False, "$\\frac$")
+    assert pictures(page.trace(odd))
+    assert pictures(page.explanation(odd, "Attention rollout", None))
+
+
+def test_reading_an_upload_does_not_wait_for_the_model(page, index):
+    other = SpacePage(page.model, index, read=lambda paths, declared: recording())
+    with other.lock:
+        found, message = other.guarded(other.open_upload, [], False, None)
+    assert message == "" and found.record.record_id == "recording"

@@ -1,14 +1,21 @@
 import dataclasses
+import os
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from ecg_transformers.data import EcgRecord
 from ecg_transformers.hub import space_recording
 from ecg_transformers.hub.space_model import SpaceModel
 from ecg_transformers.hub.space_recording import Declaration, read_upload
 
 from .space_inputs import bad_uploads, csv_file, drawn_model, edf_file, millivolts, text_file, wfdb_pair
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +101,49 @@ def test_segments_outside_of_the_upload_are_refused(tmp_path):
     paths = text_file(tmp_path, "long.hea", "long/2 1 100 200\n../../secret 100\n../../secret 100\n")
     with pytest.raises(ValueError, match="not inside the folder"):
         read_upload(paths)
+
+
+def test_files_that_claim_to_be_huge_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    few = 50_000  # of the page: 9.6 million
+    monkeypatch.setattr(space_recording, "MAX_VALUES", few)
+    zeros = np.zeros((12, few), np.float32)
+    columns = {lead: pa.array(zeros[0]) for lead in LEADS}
+    pq.write_table(pa.table(columns), tmp_path / "columns.parquet", compression="zstd")
+    row = EcgRecord("a", np.zeros((12, 500), np.int16), LEADS, 500.0, gain=[0.005] * 12).to_row()
+    row["ecg"]["signal"] = bytes(9 * few)
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "row.parquet", use_dictionary=False)
+    np.savez_compressed(tmp_path / "array.npz", a=zeros)
+    with h5py.File(tmp_path / "array.h5", "w") as file:
+        file.create_dataset("a", data=zeros, compression="gzip")
+    names = "".join(f"flac.dat 516 200/mV 16 0 0 0 0 {lead}\n" for lead in LEADS)
+    text_file(tmp_path, "flac.hea", f"flac 12 500 {few}\n{names}")
+    text_file(tmp_path, "flac.dat", b"fLaC" + bytes(100))
+    declared = Declaration(500, "mV", ", ".join(LEADS), "a row for each lead")
+    for names, stated, words in (
+        (["columns.parquet"], Declaration(500, "mV"), "expected 1 to 50000 values"),
+        (["row.parquet"], None, "declares .* bytes, more than the 400000"),
+        (["array.npz"], declared, "declares 2400128 bytes"),
+        (["array.h5"], declared, "expected 1 to 50000 values"),
+        (["flac.hea", "flac.dat"], None, "expected 1 to 50000 values"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_upload([str(tmp_path / name) for name in names], stated)
+
+
+def test_a_rate_beyond_all_recorders_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has 6000 Hz, this page takes up to 5000 Hz"):
+        read_upload(csv_file(tmp_path), Declaration(6000, "mV"))
+
+
+def test_no_file_stays_open(tmp_path, temporary):
+    with h5py.File(tmp_path / "array.h5", "w") as file:
+        file["a"] = millivolts()
+    read_upload([str(tmp_path / "array.h5")], Declaration(100, "mV", ", ".join(LEADS), "a row for each lead"))
+    opened = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in opened if path.endswith("array.h5") or "(deleted)" in path and "ecg-upload" in path]
+
+
+def test_names_of_fields_are_replaced_as_whole_words():
+    sentence = "Leave out leads=; rename channels by rename_leads=, and pass step=."
+    expected = "Leave out “Leads, in their order”; rename channels by rename_leads=, and pass “Step”."
+    assert space_recording._in_words(sentence, "/nowhere") == expected

@@ -104,10 +104,25 @@ def test_the_configuration_in_a_file_of_hubert_ecg_is_read(foreign, tmp_path):
     torch.save(file, tmp_path / "hubert.pt")
     assert convert_file("hubert-ecg", str(tmp_path / "hubert.pt"))[0].config.num_attention_heads == 2
     assert convert_file("hubert-ecg", str(tmp_path / "hubert.pt"), num_attention_heads=4)[0].config.hidden_size == 32
-    file["model_config"] = instance(kind, **said | {"conv_stride": (5, 2, 2, 2, 2)})
+
+
+@pytest.mark.parametrize(
+    "other", [{"conv_stride": (5, 2, 2, 2, 2)}, {"conv_stride": 4}, {"hidden_act": "relu"}, {"layer_norm_eps": 1e-3}]
+)
+def test_a_hubert_ecg_that_computes_otherwise_is_refused(foreign, tmp_path, other):
+    file = {"model_state_dict": hubert_ecg()[1]}
+    file["model_config"] = instance(foreign("hubert_ecg.HuBERTECGConfig"), num_attention_heads=2, **other)
     torch.save(file, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"The file says conv_stride=\[5, 2, 2, 2, 2\]"):
+    with pytest.raises(ValueError, match=f"The file says {next(iter(other))}=.*; HuBERT-ECG has"):
         convert_file("hubert-ecg", str(tmp_path / "other.pt"))
+
+
+def test_settings_that_hold_themselves_many_times_are_refused_at_once():
+    settings = [1]
+    for _ in range(40):
+        settings = [settings, settings]
+    with pytest.raises(ValueError, match="hold more than 100000 values"):
+        plain_settings(settings)
 
 
 @pytest.mark.parametrize("name", ["omegaconf.omegaconf.OmegaConf", "os.system", "builtins.eval"])

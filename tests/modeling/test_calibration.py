@@ -78,6 +78,21 @@ def test_training_drops_it(family):
     assert model.config.calibration is None
 
 
+def test_training_with_a_loss_of_the_users_own_drops_it(family):
+    """As of `Trainer(compute_loss_func=...)`, which keeps the labels from the model."""
+    classifier, _, config = family
+    model = classifier(config).train()
+    model(torch.zeros(2, 2, 200)).logits.sum().backward()
+    assert model.config.calibration is None
+
+
+def test_a_calibrated_classifier_trains_as_one_graph():
+    config_class, classifier, _, settings = FAMILIES["ecg_vit"]
+    model = classifier(config_class(**settings, **names(LABELS), calibration=CALIBRATION)).train()
+    torch.compile(model, backend="eager", fullgraph=True)(torch.zeros(2, 2, 200)).logits.sum().backward()
+    assert model.config.calibration is None
+
+
 def test_a_new_head_drops_it(family, tmp_path):
     """Although its labels have the same names."""
     classifier, encoder, config = family

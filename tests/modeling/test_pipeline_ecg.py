@@ -360,4 +360,4 @@ def test_a_folder_brings_its_pipelines_along_where_the_package_is_not_installed(
         assert scores_of(found) == pytest.approx(scores_of(expected), abs=1e-5)
         assert [row["above_threshold"] for row in found] == [row["above_threshold"] for row in expected]
     assert float(feature_sum) == pytest.approx(features.sum(), abs=1e-4)
-    assert "pip install ecg-transformers" in sentence
+    assert "needs the package ecg-transformers, installed from its source" in sentence

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train import hub_client, model_upload, shared_folder
+from ecg_transformers.train import folder_files, hub_client, model_upload, shared_folder
 from ecg_transformers.train.cli import build_parser
 from ecg_transformers.train.model_card import render_model_card
 from ecg_transformers.train.pretrain import parse_flags, read_config, split_settings
@@ -60,11 +60,11 @@ def test_the_commands_of_the_page_have_the_flags_that_there_are():
 
 
 def test_the_page_says_what_the_errors_say():
-    modules = (hub_client, model_upload, shared_folder)
+    modules = (folder_files, hub_client, model_upload, shared_folder)
     said = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in modules)
     said = re.sub(r'"\n\s+f?"', "", said)
     rows = re.findall(r"^\| ([^|]*) \|", PAGE.split("| it says |")[1], flags=re.MULTILINE)
     phrases = [phrase for row in rows for phrase in re.split(r" / | \.\.\. ", row) if "--" not in phrase]
-    assert len(phrases) == 11
+    assert len(phrases) == 13
     for phrase in phrases:
         assert phrase.replace("owner/", "OWNER/") in said, phrase

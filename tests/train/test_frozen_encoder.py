@@ -44,3 +44,12 @@ def test_nothing_is_random_in_a_frozen_encoder_and_its_head_learns(kind):
     logits.sum().backward()
     learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert learnt == {"classifier.weight", "classifier.bias"}
+
+
+def test_an_encoder_that_learns_again_is_in_training_again():
+    model = MODELS["stochastic depth"]()
+    freeze_encoder(model.base_model)
+    model.base_model.requires_grad_(True)
+    model.train()
+    model(torch.zeros(2, 2, 200))
+    assert model.base_model.training

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.calibration import names_classifier
 from ecg_transformers.modeling.leads import canonical_leads
 from ecg_transformers.train.model_card import render_model_card
 from ecg_transformers.train.report import DataSource
@@ -147,7 +148,7 @@ def run(args: argparse.Namespace):
         card = render_model_card(model.config, feature_extractor, split=source.split, training=training, **given)
     else:
         card = render_authors_card(source.published, model.config, feature_extractor, file=file, **given)
-    if "ForSequenceClassification" in type(model).__name__:
+    if names_classifier(type(model).__name__):
         card.data.pipeline_tag = None  # its features are not what it is for, and its task has no tag on the Hub
     card.save(Path(args.output_dir) / "README.md")
     logger.info("Wrote %s and its feature extractor to %s", type(model).__name__, args.output_dir)

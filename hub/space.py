@@ -18,8 +18,10 @@ from packaging.requirements import Requirement
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ecg_transformers.data.dataset_card import CARD_NAME
+from ecg_transformers.train.folder_files import own_file
 from ecg_transformers.train.licences import CODE_LICENCE
-from ecg_transformers.train.shared_folder import without_private
+from ecg_transformers.train.private_text import without_private
+from ecg_transformers.train.shared_folder import weight_names
 from ecg_transformers.train.templates import template_environment
 
 from .space_model import SpaceModel, check_files, neighbour_table
@@ -181,7 +183,7 @@ def _read_card(checkpoint: str, local: Path | None, revision: str | None) -> Mod
     if local is not None and not (local / CARD_NAME).is_file():
         return None
     try:
-        path = _inside(local, CARD_NAME) if local else hf_hub_download(checkpoint, CARD_NAME, revision=revision)
+        path = own_file(local / CARD_NAME) if local else hf_hub_download(checkpoint, CARD_NAME, revision=revision)
     except EntryNotFoundError:
         return None
     try:
@@ -190,38 +192,21 @@ def _read_card(checkpoint: str, local: Path | None, revision: str | None) -> Mod
         raise ValueError(f"The header of {CARD_NAME} of {checkpoint} cannot be read. Correct it by hand.") from error
 
 
-def _model_files(source: Path) -> list[tuple[str, Path]]:
-    """The files that are needed, by their names, and where they lie."""
-    if (source / SAFE_WEIGHTS_NAME).is_file():
-        names = [SAFE_WEIGHTS_NAME]
-    else:
-        index = json.loads((source / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
-        names = [SAFE_WEIGHTS_INDEX_NAME, *sorted(set(index["weight_map"].values()))]
-        if outside := [name for name in names if Path(name).name != name]:
-            raise ValueError(
-                f"{SAFE_WEIGHTS_INDEX_NAME} of {source} names {outside[0]!r}, which is no file beside it."
-            )
-    names = [CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *names, *[CARD_NAME] * (source / CARD_NAME).is_file()]
-    return [(name, _inside(source, name)) for name in names]
+def _model_files(source: Path) -> list[Path]:
+    """The files that are needed, each in the folder itself."""
+    weights = weight_names(source)
+    index = [] if SAFE_WEIGHTS_NAME in weights else [SAFE_WEIGHTS_INDEX_NAME]
+    names = [CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *index, *weights, *[CARD_NAME] * (source / CARD_NAME).is_file()]
+    return [own_file(source / name) for name in names]
 
 
-def _copy_files(files: list[tuple[str, Path]], target: Path):
+def _copy_files(files: list[Path], target: Path):
     target.mkdir()
-    for name, path in files:
-        if name == CARD_NAME:
-            (target / name).write_text(without_private(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in files:
+        if path.name == CARD_NAME:
+            (target / path.name).write_text(without_private(path.read_text(encoding="utf-8")), encoding="utf-8")
         else:
-            shutil.copyfile(path, target / name)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """A file of a model's folder; links lead to nothing outside of it, but to the blobs of the Hub's cache."""
-    path, allowed = (folder / name).resolve(), [folder.resolve()]
-    if folder.resolve().parent.name == "snapshots":
-        allowed.append(folder.resolve().parents[1] / "blobs")
-    if not any(path.is_relative_to(place) for place in allowed):
-        raise ValueError(f"{folder / name} is a link to a file outside of its folder. Put the file itself there.")
-    return path
+            shutil.copyfile(path, target / path.name)
 
 
 def _copy_package(target: Path):

@@ -21,7 +21,7 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME
 
 from ecg_transformers.data import EcgRecord, load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor
-from ecg_transformers.modeling.calibration import calibration_of
+from ecg_transformers.modeling.calibration import calibration_of, names_classifier
 from ecg_transformers.modeling.lead_plan import plan_leads
 from ecg_transformers.modeling.pipeline_ecg import (
     FUNCTIONS,
@@ -36,7 +36,6 @@ from ecg_transformers.train.shared_folder import is_model_folder
 
 SAMPLE_CORPUS = "ptb-xl-sample"
 NUM_NEIGHBOURS = 4
-CLASSIFIER = "ForSequenceClassification"
 LARGEST_LIKELY_MV = 10.0
 
 
@@ -64,7 +63,7 @@ class SpaceModel:
     def __init__(self, model: PreTrainedModel, feature_extractor: EcgFeatureExtractor):
         self.model = model.eval().requires_grad_(False)
         self.feature_extractor = feature_extractor
-        self.is_classifier = CLASSIFIER in type(model).__name__
+        self.is_classifier = names_classifier(type(model).__name__)
         self.is_regression = self.is_classifier and model.config.problem_type == REGRESSION
         # Neighbours are by what the encoder pools, as everybody loads it, whatever the head of a classifier reads.
         self.encoder = model.base_model if self.is_classifier else model
@@ -92,7 +91,7 @@ class SpaceModel:
             raise ValueError(
                 f"{checkpoint} is no model of ECGs: its input is made by {type(feature_extractor).__name__}."
             )
-        is_classifier = any(CLASSIFIER in name for name in config.architectures or [])
+        is_classifier = any(map(names_classifier, config.architectures or []))
         if is_classifier and config.problem_type not in FUNCTIONS:
             raise ValueError(
                 f"The configuration of {checkpoint} does not say what its labels are: set problem_type to one of "

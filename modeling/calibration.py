@@ -54,7 +54,7 @@ class CalibratedModelMixin:
     def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
         """As of [`~transformers.PreTrainedModel`]."""
         model, loading = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        if model.config.calibration is not None and _has_classifier(model):
+        if model.config.calibration is not None and names_classifier(type(model).__name__):
             if loading["missing_keys"] or loading["mismatched_keys"]:
                 forget_calibration(model, "some of its weights begin anew")
             elif calibration_of(model.config) is None:
@@ -74,5 +74,6 @@ def forget_calibration(model: PreTrainedModel, reason: str) -> None:
     model.config.calibration = None
 
 
-def _has_classifier(model: PreTrainedModel) -> bool:
-    return "ForSequenceClassification" in type(model).__name__
+def names_classifier(class_name: str) -> bool:
+    """Whether a class of models, by its name in `config.architectures`, classifies whole recordings."""
+    return "ForSequenceClassification" in class_name

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Pipeline
 
-from .calibration import calibration_of
+from .calibration import calibration_of, names_classifier
 from .feature_extraction_ecg import average_windows
 from .recording_input import DeclaredRecording
 
@@ -173,7 +173,7 @@ class EcgClassificationPipeline(EcgPipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         names = self.model.config.architectures or [type(self.model).__name__]
-        if not any("ForSequenceClassification" in name for name in names):
+        if not any(map(names_classifier, names)):
             raise ValueError(
                 f"{self.model.name_or_path or 'The model'} was saved as {', '.join(names)} and has no trained "
                 "classifier: its scores would be random. Fine-tune it first (ecg-transformers finetune), or use "

@@ -31,6 +31,7 @@ from transformers import (
 
 from ecg_transformers.data import EcgDataCollator
 from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.calibration import names_classifier
 
 from .arguments import EcgTrainingArguments
 from .corpus_options import parse_options
@@ -266,7 +267,7 @@ def load_classifier(
     )
     if problem_type == REGRESSION and model.classifier.bias is None:
         raise ValueError("A regression needs a bias, which holds the mean of the targets: set classifier_bias=True.")
-    is_classifier = any("ForSequenceClassification" in name for name in stored.architectures or ())
+    is_classifier = any(map(names_classifier, stored.architectures or ()))
     # That of a regression speaks in the unit of its target; training wants deviations from the mean.
     if is_classifier and (stored.id2label != id2label or problem_type == REGRESSION):
         logger.info("The head of %s begins anew.", checkpoint)

@@ -16,7 +16,7 @@ def own_file(path: Path) -> Path:
     is_cached = folder.parent.name == "snapshots" and found.parent == folder.parent.parent / "blobs"
     if found.parent != folder and not is_cached:
         raise ValueError(
-            f"{path} is a link to {found}, outside of the folder, and would be published. Put a copy of the file "
+            f"{path} is a link to a file outside of the folder, and would be published: {found}. Put a copy of it "
             "there if it belongs to the model, or remove the link."
         )
     return path

@@ -22,7 +22,7 @@ from transformers.utils import CONFIG_NAME
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor
-from ecg_transformers.modeling.calibration import calibration_of
+from ecg_transformers.modeling.calibration import calibration_of, names_classifier
 from ecg_transformers.modeling.masking import DrawKeys
 from ecg_transformers.modeling.modeling_ecg_jepa import EcgJepaForPreTraining
 from ecg_transformers.modeling.modeling_sigreg_jepa import SigRegJepaForPreTraining
@@ -110,7 +110,7 @@ def _load(folder: Path) -> PreTrainedModel:
     """The model by the code of this package, never by that of the folder."""
     name = (json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("architectures") or [""])[0]
     auto_class = AutoModel
-    if name.endswith("ForSequenceClassification"):
+    if names_classifier(name):
         auto_class = AutoModelForSequenceClassification
     elif name.endswith("ForPreTraining"):
         auto_class = AutoModelForPreTraining
@@ -119,7 +119,7 @@ def _load(folder: Path) -> PreTrainedModel:
 
 def _draw(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> Picture:
     feature_extractor(row)  # what cannot read the recording has nothing to show of it
-    if type(model).__name__.endswith("ForSequenceClassification"):
+    if names_classifier(type(model).__name__):
         return _scores_picture(model, feature_extractor, row)
     if isinstance(model, MaskedAutoencoderForPreTraining):
         (figure,) = reconstruction_figures(model, feature_extractor, [row], image_format="png")

@@ -192,7 +192,12 @@ def _public_configuration(config: dict[str, Any]) -> dict[str, Any]:
     return {name: without_places(value) for name, value in config.items() if name not in left_out}
 
 
-def _weights(folder: Path) -> dict[str, Path]:
+def weight_names(folder: Path) -> list[str]:
+    """The files of safetensors in which a folder has its weights, without the index of several.
+
+    Raises:
+        ValueError: if there are none, or the index names what does not lie beside it.
+    """
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         names = [SAFE_WEIGHTS_NAME]
     elif (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
@@ -214,6 +219,11 @@ def _weights(folder: Path) -> dict[str, Path]:
             f"Expected weights as {SAFE_WEIGHTS_NAME} in {folder}, found {why}. Load the model and save it again with "
             "save_pretrained."
         )
+    return names
+
+
+def _weights(folder: Path) -> dict[str, Path]:
+    names = weight_names(folder)
     for name in names:
         try:
             with safe_open(own_file(folder / name), framework="pt") as file:

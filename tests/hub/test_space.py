@@ -17,6 +17,7 @@ from ecg_transformers.hub.push_model import push_model
 from ecg_transformers.hub.space_model import SpaceModel, neighbour_table
 from ecg_transformers.modeling import EcgViTModel
 from ecg_transformers.train.cli import build_parser, main
+from ecg_transformers.train.folder_files import own_file
 from ecg_transformers.train.probes import EmbeddingTable, embed
 
 from .space_inputs import CLASSES, save_model
@@ -146,7 +147,7 @@ def test_a_snapshot_of_the_hub_may_link_to_its_blobs(tmp_path):
     blobs.mkdir()
     (blobs / "abc").write_text("{}")
     (snapshot / "config.json").symlink_to("../../blobs/abc")
-    assert space._inside(snapshot, "config.json") == (blobs / "abc").resolve()
+    assert own_file(snapshot / "config.json").resolve() == (blobs / "abc").resolve()
 
 
 def test_a_card_with_tags_of_python_is_one_sentence(tmp_path):

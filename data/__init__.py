@@ -1,37 +1,43 @@
-"""Recordings: readers, corpora, storage and collators. `wfdb` and `pandas` are imported only where they are needed."""
+"""Recordings: readers, corpora, storage and collators.
 
-from .bad_records import BadRecord, BadRecordError, bad_records, read_report
-from .collators import EcgDataCollator, EcgPretrainingCollator, sample_id
+A name is imported when it is first used. Only `Ecg` is there at once: `datasets` has to know it before it reads a
+dataset whose features name it.
+"""
+
+from importlib import import_module
+
 from .features import ECG_STORAGE, Ecg
-from .formats.wfdb_header import read_header
-from .formats.wfdb_index import WfdbIndex
-from .formats.wfdb_reader import read_record
-from .loading import label_names, load_ecg
-from .mixing import mix_ecg, mixed_label_names
-from .prepare import prepare_corpus
-from .recording_file import read_recording, read_recordings
-from .records import INVALID_SAMPLE, EcgRecord
 
-__all__ = [
-    "BadRecord",
-    "BadRecordError",
-    "ECG_STORAGE",
-    "Ecg",
-    "EcgDataCollator",
-    "EcgPretrainingCollator",
-    "EcgRecord",
-    "INVALID_SAMPLE",
-    "WfdbIndex",
-    "bad_records",
-    "label_names",
-    "load_ecg",
-    "mix_ecg",
-    "mixed_label_names",
-    "prepare_corpus",
-    "read_header",
-    "read_record",
-    "read_recording",
-    "read_recordings",
-    "read_report",
-    "sample_id",
-]
+_EXPORTS = {
+    "BadRecord": "bad_records",
+    "BadRecordError": "bad_records",
+    "EcgDataCollator": "collators",
+    "EcgPretrainingCollator": "collators",
+    "EcgRecord": "records",
+    "INVALID_SAMPLE": "records",
+    "WfdbIndex": "formats.wfdb_index",
+    "bad_records": "bad_records",
+    "label_names": "loading",
+    "load_ecg": "loading",
+    "mix_ecg": "mixing",
+    "mixed_label_names": "mixing",
+    "prepare_corpus": "prepare",
+    "read_header": "formats.wfdb_header",
+    "read_record": "formats.wfdb_reader",
+    "read_recording": "recording_file",
+    "read_recordings": "recording_file",
+    "read_report": "bad_records",
+    "sample_id": "collators",
+}
+
+__all__ = ["ECG_STORAGE", "Ecg", *_EXPORTS]
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,17 @@ from typing import Any
 
 from .records import EcgRecord
 
+# Licence names as corpora state them → identifiers of the Hub; all others are "other", with their name.
+HUB_LICENCES = {
+    "cc by 4.0": "cc-by-4.0",
+    "cc by-nc 4.0": "cc-by-nc-4.0",
+    "cc by-sa 4.0": "cc-by-sa-4.0",
+    "cc0 1.0": "cc0-1.0",
+    "cc0": "cc0-1.0",
+    "odc-by 1.0": "odc-by",
+    "odbl 1.0": "odbl",
+}
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -108,3 +119,43 @@ class Corpus:
 
     def where_to_get(self) -> str:
         return f"Get {self.description} from {self.homepage} (licence: {self.licence})."
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the recordings come from and on which terms.
+
+    Args:
+        name, citation (`str`): As the corpus states them.
+        licence (`str`, *optional*): As the corpus states it; `None` where it is unknown, which is then said.
+        url (`str`, *optional*): Where to find it.
+        dataset_id (`str`, *optional*): Its id on the Hub, or the short name of [`load_ecg`], for metadata.
+    """
+
+    name: str
+    licence: str | None
+    citation: str
+    url: str | None = None
+    dataset_id: str | None = None
+
+
+def data_source(dataset, name: str, licence: str | None = None) -> DataSource:
+    """Where the recordings of a dataset of [`load_ecg`] come from, as its corpus declares it, or with this licence."""
+    info = dataset.info
+    return DataSource(
+        name=info.description or name,
+        licence=licence or info.license or None,
+        citation=info.citation or "No citation is known.",
+        url=info.homepage or None,
+        dataset_id=name,
+    )
+
+
+def declared_source(dataset) -> DataSource:
+    """The same where nobody names the corpus; a dataset that declares nothing has no licence."""
+    import datasets
+
+    if isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        source = data_source(dataset, dataset.info.dataset_name or "own recordings")
+        return source if dataset.info.dataset_name else DataSource(source.name, source.licence, source.citation)
+    return DataSource("Own recordings", None, "No citation is known.")

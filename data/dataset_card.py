@@ -3,20 +3,8 @@
 import datasets
 import yaml
 
+from .corpus import HUB_LICENCES
 from .prepared import PREPARED, Manifest
-
-CARD_NAME = "README.md"
-
-# Licence names as corpora state them → identifiers of the Hub; all others are "other", with their name.
-HUB_LICENCES = {
-    "cc by 4.0": "cc-by-4.0",
-    "cc by-nc 4.0": "cc-by-nc-4.0",
-    "cc by-sa 4.0": "cc-by-sa-4.0",
-    "cc0 1.0": "cc0-1.0",
-    "cc0": "cc0-1.0",
-    "odc-by 1.0": "odc-by",
-    "odbl 1.0": "odbl",
-}
 
 COLUMNS = {
     "record_id": "name of the recording, unique in the corpus",

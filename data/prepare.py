@@ -22,12 +22,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.utils import tqdm
+from huggingface_hub.constants import REPOCARD_NAME
 
 from .bad_records import REPORT_NAME, BadRecord, summarise
 from .builder import STORAGE_VERSION, corpus_features, read_or_report, shards_of
 from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry
-from .dataset_card import CARD_NAME, dataset_card
+from .dataset_card import dataset_card
 from .engines import run_jobs
 from .loading import find_corpus, locate
 from .prepared import MANIFEST_NAME, Manifest, Shard, hash_file, read_manifest, shard_name
@@ -348,7 +349,7 @@ def _finish(
     )
     lines = [json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in bad]
     _write_text(output / REPORT_NAME, "".join(lines))
-    _write_text(output / CARD_NAME, dataset_card(manifest, corpus_features(corpus)))
+    _write_text(output / REPOCARD_NAME, dataset_card(manifest, corpus_features(corpus)))
     _write_text(output / MANIFEST_NAME, manifest.to_json())
     for left in output.glob(f".*{TEMPORARY_ENDING}"):
         left.unlink(missing_ok=True)

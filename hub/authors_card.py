@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from huggingface_hub import ModelCard
 from transformers import FeatureExtractionMixin, PreTrainedConfig
 
-from ecg_transformers.train.licences import data_licence_line, licence_section
+from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.train.methods import METHODS, Method
-from ecg_transformers.train.model_card import card_environment, card_metadata, input_contract, loading_snippet
-from ecg_transformers.train.report import DataSource
+from ecg_transformers.train.publishing.licences import data_licence_line, licence_section
+from ecg_transformers.train.publishing.model_card import (
+    card_environment,
+    card_metadata,
+    input_contract,
+    loading_snippet,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def render_authors_card(
         model ([`PublishedModel`]): What its authors state.
         config ([`PreTrainedConfig`]), feature_extractor ([`EcgFeatureExtractor`]): What lies in the folder.
         model_id (`str`): Name on the Hub, or folder, that the loading snippet uses.
-        data ([`~ecg_transformers.train.report.DataSource`]): The recordings of the training.
+        data ([`~ecg_transformers.data.corpus.DataSource`]): The recordings of the training.
         file (`str`): Name of the authors' file.
         license (`str`, *optional*): Licence of the weights as a Hub id; `None` says "unknown".
     """

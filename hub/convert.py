@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.calibration import names_classifier
 from ecg_transformers.modeling.leads import canonical_leads
-from ecg_transformers.train.model_card import render_model_card
-from ecg_transformers.train.report import DataSource
+from ecg_transformers.train.publishing.model_card import render_model_card
 
 from . import (
     convert_ecg_fm,

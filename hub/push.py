@@ -4,11 +4,11 @@ import argparse
 import logging
 
 from ecg_transformers.data.prepared import MANIFEST_NAME, PREPARED
-from ecg_transformers.train.shared_folder import is_model_folder
+from ecg_transformers.train.publishing.hub_client import find_folder
+from ecg_transformers.train.publishing.shared_folder import is_model_folder
 
 from .push_dataset import push_prepared
 from .push_model import push_model
-from .pushed_folder import find_folder
 
 logger = logging.getLogger("ecg_transformers")
 

@@ -10,21 +10,23 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.constants import REPOCARD_NAME
 
 from ecg_transformers.data.bad_records import REPORT_NAME
-from ecg_transformers.data.dataset_card import CARD_NAME, dataset_card
+from ecg_transformers.data.dataset_card import dataset_card
 from ecg_transformers.data.prepared import MANIFEST_NAME, Manifest, read_manifest, shard_url, verify_shards
-from ecg_transformers.train.hub_client import (
+from ecg_transformers.train.publishing.hub_client import (
     Repository,
+    at_revision,
+    check_repo_id,
+    find_folder,
     is_there,
     open_repository,
     plain_errors,
     refuse_other_files,
     send,
 )
-from ecg_transformers.train.licences import EXPECTED_LICENCE, is_settled, licence_name
-
-from .pushed_folder import at_revision, check_repo_id, find_folder
+from ecg_transformers.train.publishing.licences import EXPECTED_LICENCE, is_settled, licence_name
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -100,13 +102,13 @@ def _settle_licence(manifest: Manifest, licence: str | None) -> Manifest:
 def _texts(folder: str | os.PathLike, manifest: Manifest, stated: Manifest) -> dict[str, bytes]:
     """The files beside the shards; where the licence was stated now, manifest and card say it too."""
     try:
-        texts = {name: Path(folder, name).read_bytes() for name in (REPORT_NAME, CARD_NAME, MANIFEST_NAME)}
+        texts = {name: Path(folder, name).read_bytes() for name in (REPORT_NAME, REPOCARD_NAME, MANIFEST_NAME)}
     except OSError as error:
         raise ValueError(f"Cannot read {error.filename}: {error.strerror}. Run the same `prepare` again.") from error
     if stated.licence != manifest.licence:
         first = next(shard for shards in manifest.splits.values() for shard in shards)
         features = datasets.Features.from_arrow_schema(pq.read_schema(shard_url(folder, first)))
-        texts[CARD_NAME] = dataset_card(stated, features).encode()
+        texts[REPOCARD_NAME] = dataset_card(stated, features).encode()
         texts[MANIFEST_NAME] = stated.to_json().encode()
     return texts
 

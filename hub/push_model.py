@@ -9,12 +9,12 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from ecg_transformers.train.hub_client import plain_errors
-from ecg_transformers.train.model_upload import open_model_repository, upload_model
-from ecg_transformers.train.published_card import published_card
-from ecg_transformers.train.shared_folder import is_evaluation, read_shared_folder, with_preview
-
-from .pushed_folder import at_revision, check_repo_id, find_folder
+from ecg_transformers.train.explain.preview import complete_push, with_preview
+from ecg_transformers.train.publishing.hub_client import at_revision, check_repo_id, find_folder, plain_errors
+from ecg_transformers.train.publishing.model_upload import open_model_repository, upload_model
+from ecg_transformers.train.publishing.published_card import published_card
+from ecg_transformers.train.publishing.shared_folder import read_shared_folder
+from ecg_transformers.train.results import is_evaluation
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -67,8 +67,8 @@ def push_model(
     folder = find_folder(folder)
     if isinstance(results, (str, os.PathLike)):
         results = _read_results(Path(results).expanduser())
-    shared = read_shared_folder(folder, results)
-    card = published_card(shared.card, repo_id, licence, weights_licence, shared.results)  # refused before all else
+    shared = complete_push(read_shared_folder(folder, results), folder, with_model=False)
+    card = published_card(shared.card, repo_id, licence, weights_licence, shared.evaluation)  # refused before all else
     if card.data.get("license_name") == "unknown":
         logger.warning("The card says that the licence of the weights is unknown; --weights_licence NAME states it.")
     if shared.left_out:

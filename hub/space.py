@@ -13,16 +13,16 @@ from typing import Any
 
 import yaml
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
+from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from packaging.requirements import Requirement
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ecg_transformers.data.dataset_card import CARD_NAME
-from ecg_transformers.train.folder_files import own_file
-from ecg_transformers.train.licences import CODE_LICENCE
-from ecg_transformers.train.private_text import without_private
-from ecg_transformers.train.shared_folder import weight_names
-from ecg_transformers.train.templates import template_environment
+from ecg_transformers.train.publishing.folder_files import own_file
+from ecg_transformers.train.publishing.licences import CODE_LICENCE
+from ecg_transformers.train.publishing.private_text import without_private
+from ecg_transformers.train.publishing.shared_folder import weight_names
+from ecg_transformers.train.publishing.templates import template_environment
 
 from .space_model import SpaceModel, check_files, neighbour_table
 
@@ -33,11 +33,13 @@ PACKAGES = ("modeling", "data", "train", "hub")
 DATA_FILES = {
     "data/corpora": ("cinc2021_labels.csv", "cinc2021_labels.LICENSE"),
     "data/ptb_xl_sample": ("ptb_xl_sample.parquet", "scp_statements.csv", "README.md", "LICENSE.txt"),
-    "train": ("*.j2",),
+    "train/comparison": ("*.j2",),
     "train/configs": ("*.yaml",),
     "train/evaluate_metrics": ("cinc2021_weights.csv", "cinc2021_weights.LICENSE"),
-    "train/evaluation": ("*.j2", "*.yaml"),
+    "train/evaluation": ("*.yaml",),
     "train/finetune_configs": ("*.yaml",),
+    "train/publishing": ("*.j2",),
+    "train/report": ("*.j2",),
     "hub": ("*.j2",),
 }
 """What is copied of the package beside modules: what its wheel holds too, and no data that lies beside them."""
@@ -110,7 +112,7 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
     environment.filters["python"] = _literal
     for name in ("app.py", "readme.md", "requirements.txt"):
         text = environment.get_template(f"space_{name}.j2").render(facts)
-        (folder / (CARD_NAME if name == "readme.md" else name)).write_text(text.rstrip() + "\n", encoding="utf-8")
+        (folder / (REPOCARD_NAME if name == "readme.md" else name)).write_text(text.rstrip() + "\n", encoding="utf-8")
     return folder
 
 
@@ -180,30 +182,40 @@ def _last_commit(model_id: str) -> str:
 
 
 def _read_card(checkpoint: str, local: Path | None, revision: str | None) -> ModelCard | None:
-    if local is not None and not (local / CARD_NAME).is_file():
+    if local is not None and not (local / REPOCARD_NAME).is_file():
         return None
     try:
-        path = own_file(local / CARD_NAME) if local else hf_hub_download(checkpoint, CARD_NAME, revision=revision)
+        path = (
+            own_file(local / REPOCARD_NAME) if local else hf_hub_download(checkpoint, REPOCARD_NAME, revision=revision)
+        )
     except EntryNotFoundError:
         return None
     try:
         return ModelCard.load(path)
     except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"The header of {CARD_NAME} of {checkpoint} cannot be read. Correct it by hand.") from error
+        raise ValueError(
+            f"The header of {REPOCARD_NAME} of {checkpoint} cannot be read. Correct it by hand."
+        ) from error
 
 
 def _model_files(source: Path) -> list[Path]:
     """The files that are needed, each in the folder itself."""
     weights = weight_names(source)
     index = [] if SAFE_WEIGHTS_NAME in weights else [SAFE_WEIGHTS_INDEX_NAME]
-    names = [CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *index, *weights, *[CARD_NAME] * (source / CARD_NAME).is_file()]
+    names = [
+        CONFIG_NAME,
+        FEATURE_EXTRACTOR_NAME,
+        *index,
+        *weights,
+        *[REPOCARD_NAME] * (source / REPOCARD_NAME).is_file(),
+    ]
     return [own_file(source / name) for name in names]
 
 
 def _copy_files(files: list[Path], target: Path):
     target.mkdir()
     for path in files:
-        if path.name == CARD_NAME:
+        if path.name == REPOCARD_NAME:
             (target / path.name).write_text(without_private(path.read_text(encoding="utf-8")), encoding="utf-8")
         else:
             shutil.copyfile(path, target / path.name)
@@ -218,8 +230,9 @@ def _copy_package(target: Path):
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
     version = importlib.metadata.version(DISTRIBUTION)
-    note = f'"""A copy of {DISTRIBUTION} {version} ({CODE_LICENCE}), without its tests."""\n'
-    (target / "__init__.py").write_text(note, encoding="utf-8")
+    note = f"# A copy of {DISTRIBUTION} {version} ({CODE_LICENCE}), without its tests.\n"
+    names = Path(importlib.import_module("ecg_transformers").__file__).read_text(encoding="utf-8")
+    (target / "__init__.py").write_text(note + names, encoding="utf-8")
     for file in importlib.metadata.files(DISTRIBUTION) or ():
         if file.name == "LICENSE" and file.locate().is_file():
             shutil.copyfile(file.locate(), target / "LICENSE")

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ecg_transformers.modeling.pipeline_ecg import MULTI_LABEL, REGRESSION
-from ecg_transformers.train.ecg_paper import fit_to_paper, plot_ecg_paper
-from ecg_transformers.train.plots import figure_to_bytes
+from ecg_transformers.train.report.ecg_paper import fit_to_paper, plot_ecg_paper
+from ecg_transformers.train.report.plots import figure_to_bytes
 
 from .space_model import Neighbour
 

@@ -30,9 +30,9 @@ from ecg_transformers.modeling.pipeline_ecg import (
     EcgFeatureExtractionPipeline,
 )
 from ecg_transformers.train.checkpoints import check_place
-from ecg_transformers.train.explained_recordings import Explanation, explain_recording
-from ecg_transformers.train.probes import EmbeddingTable, embed
-from ecg_transformers.train.shared_folder import is_model_folder
+from ecg_transformers.train.explain.recordings import Explanation, explain_recording
+from ecg_transformers.train.features import EmbeddingTable, embed
+from ecg_transformers.train.publishing.shared_folder import is_model_folder
 
 SAMPLE_CORPUS = "ptb-xl-sample"
 NUM_NEIGHBOURS = 4

@@ -17,8 +17,8 @@ import numpy as np
 
 from ecg_transformers.data import EcgRecord
 from ecg_transformers.modeling.leads import STANDARD_LEADS
-from ecg_transformers.train.ecg_paper import plot_recording
-from ecg_transformers.train.probes import EmbeddingTable
+from ecg_transformers.train.features import EmbeddingTable
+from ecg_transformers.train.report.ecg_paper import plot_recording
 
 from . import space_html
 from .space_model import NeighbourIndex, SpaceModel, sample_rows

@@ -17,12 +17,12 @@ import torch
 from threadpoolctl import threadpool_limits
 from transformers.utils.logging import disable_progress_bar
 
-from .comparison_data import ExtraSource, load_comparison_data
-from .comparison_report import write_comparison
-from .comparison_runs import Run, RunFolder, records_per_step, scratch_settings
+from .comparison.data import ExtraSource, load_comparison_data
+from .comparison.report import write_comparison
+from .comparison.runs import Run, RunFolder, records_per_step, scratch_settings
+from .comparison.supervised import SupervisedSettings
 from .online_probe import steps_between
-from .pretrain import extractor_field_names, parse_flags, read_config, split_settings, training_arguments
-from .supervised import SupervisedSettings
+from .settings import extractor_field_names, parse_flags, read_config, split_settings, training_arguments
 
 logger = logging.getLogger("ecg_transformers")
 

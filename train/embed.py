@@ -8,8 +8,8 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 from ecg_transformers.data import load_ecg
 
-from .corpus_options import parse_options
-from .probes import embed
+from .features import embed
+from .settings import parse_options
 
 logger = logging.getLogger("ecg_transformers")
 

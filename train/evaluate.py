@@ -18,21 +18,22 @@ from datasets import Dataset
 from transformers import AutoFeatureExtractor, AutoModel
 
 from ecg_transformers.data import load_ecg
+from ecg_transformers.data.corpus import data_source
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from .corpus_options import parse_options
-from .data_source import data_source
-from .evaluation.card_section import card_section
-from .evaluation.delineation import evaluate_delineation
+from .delineation.evaluation import evaluate_delineation
 from .evaluation.identity import compare_identity
-from .evaluation.page import EvaluationReport, encoder_facts, write_evaluation_page
 from .evaluation.published import comparable_numbers, is_complete_test
 from .evaluation.run import Evaluation, ProtocolOptions, evaluate_encoder
-from .explained_recordings import explain_recording
-from .finetune_data import LabelledSplits, task_name
-from .report import ReportFigure, installed_versions, summarize, write_json
-from .targets import load_task
-from .weights_digest import DIGEST_KEY, model_digest
+from .explain.recordings import explain_recording
+from .publishing.shared_folder import DIGEST_KEY, model_digest
+from .report.card_section import card_section
+from .report.evaluation_page import EvaluationReport, encoder_facts, write_evaluation_page
+from .report.page import ReportFigure
+from .results import installed_versions, summarize, write_json
+from .settings import parse_options
+from .tasks.labelled_splits import LabelledSplits, task_name
+from .tasks.targets import load_task
 
 logger = logging.getLogger("ecg_transformers")
 

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from huggingface_hub import ModelCard
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -30,33 +31,32 @@ from transformers import (
 )
 
 from ecg_transformers.data import EcgDataCollator
+from ecg_transformers.data.corpus import DataSource, data_source, declared_source
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.calibration import names_classifier
 
 from .arguments import EcgTrainingArguments
-from .corpus_options import parse_options
-from .data_source import data_source, declared_source
-from .finetune_data import LabelledSplits, WindowRows, class_weights, task_name
-from .finetune_objective import ScaledTargets, ValidationMetrics, WeightedLoss
-from .finetuned_card import render_finetuned_card
-from .finetuning_trainer import FineTuningTrainer
-from .frozen_encoder import freeze_encoder
-from .layer_decay import layer_decay_groups
-from .metrics import excluded_labels
-from .predictions import MULTI_LABEL, REGRESSION, judge, write_predictions
-from .pretrain import (
-    describe_flags,
-    parse_flags,
-    read_config,
-    sort_settings,
-    train_and_save,
-    training_arguments,
+from .explain.preview import complete_push
+from .finetune_objective import (
+    ScaledTargets,
+    ValidationMetrics,
+    WeightedLoss,
+    WindowRows,
+    class_weights,
+    freeze_encoder,
+    layer_decay_groups,
 )
-from .report import DataSource, format_interval, format_score, installed_versions, write_json
-from .run_costs import run_costs
-from .stored_calibration import stored_calibration
-from .supervised import predict, readable_dataset
-from .targets import load_task
+from .inference import predict, readable_dataset
+from .metrics import excluded_labels
+from .predictions import judge, stored_calibration, write_predictions
+from .publishing.model_card import render_finetuned_card
+from .publishing.pushing_trainer import PushingTrainer
+from .publishing.run_costs import run_costs
+from .results import MULTI_LABEL, REGRESSION, format_interval, format_score, installed_versions, write_json
+from .settings import describe_flags, parse_flags, parse_options, read_config, sort_settings, training_arguments
+from .tasks.labelled_splits import LabelledSplits, task_name
+from .tasks.targets import load_task
+from .trainer import train_and_save
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace):
     write_json(metrics, folder / "metrics.json")
     card = render_finetuned_card(
         *(trainer.model.config, trainer.processing_class, folder.name, Path(args.model).name, source, metrics),
-        splits=as_taught(splits, trainer),
+        sizes={split: len(rows) for split, rows in as_taught(splits, trainer).items()},
         license=trainer.args.weights_licence,
         costs=run_costs(metrics["seconds"], trainer.args),
     )
@@ -230,7 +230,7 @@ def build_finetuning(
     trainer_class = Trainer
     if args.push_to_hub:
         trainer_class = partial(FineTuningTrainer, data=data or declared_source(splits.train))
-    return trainer_class(
+    trainer = trainer_class(
         model=model,
         args=args,
         train_dataset=train,
@@ -247,6 +247,9 @@ def build_finetuning(
         optimizers=(optimizer_class(groups, **optimizer_options), None),
         callbacks=callbacks,
     )
+    if args.push_to_hub:
+        trainer.complete_push = complete_push
+    return trainer
 
 
 def load_classifier(
@@ -335,3 +338,17 @@ def finish(trainer: Trainer, splits: LabelledSplits) -> dict:
             "seed": args.seed,
         },
     }
+
+
+class FineTuningTrainer(PushingTrainer):
+    """[`~transformers.Trainer`] for `finetune` with `push_to_hub=True`: nothing but the pushes differs."""
+
+    def draft_card(self, model_id: str) -> ModelCard:
+        return render_finetuned_card(
+            self.model.config,
+            self.processing_class,
+            model_id,
+            Path(self.model.name_or_path).name,
+            self.recordings(),
+            license=self.args.weights_licence,
+        )

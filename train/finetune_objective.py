@@ -1,14 +1,22 @@
 """What fine-tuning minimises and what it selects by: the losses and the scores that the stock Trainer is given."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import nn
-from transformers import EvalPrediction, TrainerCallback
+from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
+
+from ecg_transformers.modeling import EcgFeatureExtractor
 
 from .metrics import excluded_labels, macro_auroc
-from .predictions import REGRESSION, SINGLE_LABEL
+from .results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
 class WeightedLoss:
@@ -105,3 +113,127 @@ class ValidationMetrics:
             logits = torch.from_numpy(logits).softmax(dim=-1).numpy()  # one class against the rest depends on it
         names = [self.label_names[column] for column in self.learnt]
         return {"macro_auroc": macro_auroc(truth.astype(np.int8)[:, self.learnt], logits[:, self.learnt], names).value}
+
+
+class WindowRows(torch.utils.data.Dataset):
+    """Rows with a `window_start`, for [`EcgDataCollator`]: one row a record in training, at a place drawn anew each
+    time; one row a window of the feature extractor in evaluation.
+
+    One row a window, because the stock Trainer counts rows: a collator that made several windows of a row would lose
+    those of the last batch in `Trainer.evaluate`.
+
+    Args:
+        rows (`Dataset`): Stored rows of [`load_ecg`].
+        feature_extractor ([`EcgFeatureExtractor`]): What cuts the windows.
+        random (`bool`): Whether to draw, from torch's generator, hence by the seed of the Trainer.
+    """
+
+    def __init__(self, rows: Dataset, feature_extractor: EcgFeatureExtractor, random: bool):
+        self.rows, self.feature_extractor, self.random = rows, feature_extractor, random
+        self.windows: list[tuple[int, int]] = []
+        if not random:
+            for number, row in enumerate(rows):
+                starts = feature_extractor.window_starts(self._length(row["ecg"]))
+                self.windows += [(number, start) for start in starts]
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.random else len(self.windows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        if not self.random:
+            number, start = self.windows[number]
+            return self.rows[number] | {"window_start": start}
+        row = self.rows[number]
+        last = max(0, self._length(row["ecg"]) - self.feature_extractor.num_samples)
+        return row | {"window_start": int(torch.randint(last + 1, ()))}
+
+    def _length(self, ecg: Mapping[str, Any]) -> int:
+        """Samples at the model's rate; 0 for a record that the collator will refuse."""
+        num_samples = len(ecg["signal"]) // 2 // max(len(ecg["leads"]), 1)
+        try:
+            return self.feature_extractor.resampled_length(num_samples, ecg["sampling_rate"])
+        except (ValueError, ZeroDivisionError):
+            return 0
+
+
+def class_weights(train: Dataset, names: Sequence[str], problem_type: str) -> torch.Tensor:
+    """Weights `(num_labels,)` that balance the classes of the training split, and of no other.
+
+    Multi-label: negatives by positives of each label, for its positives (`pos_weight` of binary cross-entropy). Single
+    label: the mean count of a class by that of the class. A class that does not occur in training gets 1.
+    """
+    counts = Counter(label for labels in train["labels"] for label in labels)
+    positives = np.array([counts[name] for name in names], dtype=float)
+    total = len(train) - positives if problem_type == MULTI_LABEL else positives.sum() / max((positives > 0).sum(), 1)
+    weights = np.where(positives > 0, total / np.maximum(positives, 1), 1.0)
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def freeze_encoder(encoder: nn.Module) -> None:
+    """Freezes the weights of an encoder, and what is random in it.
+
+    A [`~transformers.Trainer`] sets the whole model to training before each step; dropout, stochastic depth and
+    masking would then act in an encoder that cannot learn from them, and the head would be trained on features that it
+    never sees again. The encoder goes back to evaluation before each of its passes, until a weight of it learns again.
+    """
+    encoder.requires_grad_(False)
+    encoder.register_forward_pre_hook(_to_evaluation)
+
+
+def _to_evaluation(encoder: nn.Module, args: tuple) -> None:
+    if encoder.training and not any(parameter.requires_grad for parameter in encoder.parameters()):
+        encoder.eval()
+
+
+def parameter_depth(name: str, num_layers: int) -> int:
+    """0 for the embeddings, 1 to `num_layers` for the layers, one more for everything behind them: the final norm and
+    the head."""
+    if name.startswith("ecg_vit.embeddings."):
+        return 0
+    layer = _LAYER.search(name) if name.startswith("ecg_vit.") else None
+    return num_layers + 1 if layer is None else int(layer[1]) + 1
+
+
+def layer_decay_groups(
+    model: PreTrainedModel, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict]:
+    """Optimiser groups of a classifier of this library; the schedule of the Trainer scales all of them alike.
+
+    Args:
+        model ([`PreTrainedModel`]): Its encoder is `ecg_vit`; what decays is its own rule (`has_weight_decay`).
+        learning_rate (`float`): Of the head.
+        weight_decay (`float`): Of what decays: matrices and tokens, not biases, norms and LayerScale.
+        layer_decay (`float`, *optional*, defaults to 1.0):
+            Factor from each layer to the one below it: the embeddings of 12 layers get `layer_decay ** 13`.
+
+    Returns:
+        `list[dict]` of `params`, `lr` and `weight_decay`, from the embeddings to the head; parameters that do not
+        require a gradient are left out.
+
+    Raises:
+        ValueError: for a factor outside of (0, 1], one below 1 for an encoder of another kind, or a model without
+            anything to train.
+    """
+    if not 0.0 < layer_decay <= 1.0:
+        raise ValueError(f"Expected 0 < layer_decay <= 1, got {layer_decay}: 1 trains all layers alike.")
+    knows_layers = model.base_model_prefix == "ecg_vit"
+    if layer_decay < 1.0 and not knows_layers:
+        raise ValueError(
+            f"layer_decay knows the layers of EcgViT encoders, not those of {type(model).__name__}. Set layer_decay=1."
+        )
+    num_layers = model.config.num_hidden_layers if knows_layers else 0
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = parameter_depth(name, num_layers) if num_layers else 0, model.has_weight_decay(name, parameter)
+            groups.setdefault(key, []).append(parameter)
+    if not groups:
+        raise ValueError("The model has no parameter that requires a gradient.")
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate * layer_decay ** (num_layers + 1 - depth),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (depth, decays), parameters in sorted(groups.items(), key=lambda group: group[0])
+    ]

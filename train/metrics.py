@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from transformers import EvalPrediction
 
 RESAMPLES_AT_ONCE = 100  # bounds the memory of a bootstrap to about 100 x records x 8 bytes
 
@@ -105,6 +106,59 @@ def macro_f1(
         label_names,
         min_positives,
     )
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Macro AUROC, average precision and F1 of a classifier, for `Trainer(compute_metrics=compute_metrics)`.
+
+    Several labels a record (multi-hot labels) count by the sigmoid of their logits and F1 at 0.5, one label a record
+    (class numbers) by the softmax and F1 of the most probable class. Labels that the set cannot judge are left out of
+    all means.
+
+    Args:
+        prediction ([`~transformers.EvalPrediction`]):
+            `predictions`: logits `(num_records, num_labels)`, alone or the first of a tuple; `label_ids`:
+            `(num_records, num_labels)` of 0 and 1, or `(num_records,)` of class numbers.
+
+    Returns:
+        `dict`: `macro_auroc`, `macro_auprc`, `macro_f1`, and `num_labels`, the number of labels in these means.
+
+    Raises:
+        ValueError: for labels of another form (a regression's), and where no label can be judged.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from transformers import EvalPrediction
+    >>> from ecg_transformers import compute_metrics
+
+    >>> logits, labels = np.array([[2.0, -1.0], [-1.5, 0.5], [0.3, -0.2]]), np.array([[1, 0], [0, 1], [1, 0]])
+    >>> compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))["macro_auroc"]
+    1.0
+
+    ```
+    """
+    predictions, labels = prediction.predictions, prediction.label_ids
+    logits = np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions, dtype=float)
+    labels = np.asarray(labels)
+    names = [str(column) for column in range(logits.shape[-1])]
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+        labels = np.eye(len(names), dtype=int)[labels]
+        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
+        chosen = np.eye(len(names))[logits.argmax(axis=-1)]
+    else:
+        probabilities = chosen = (1 + np.tanh(logits / 2)) / 2  # the sigmoid, without overflow
+    if not (excluded := excluded_labels(labels, names)).keys() < set(names):
+        raise ValueError(f"The evaluation set can judge no label: {excluded}. Give it records with and without them.")
+    auroc = macro_auroc(labels, probabilities, names)
+    return {
+        "macro_auroc": auroc.value,
+        "macro_auprc": macro_auprc(labels, probabilities, names).value,
+        "macro_f1": macro_f1(labels, chosen, names).value,
+        "num_labels": len(auroc.per_class),
+    }
 
 
 def resample_counts(

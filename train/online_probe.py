@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback
 
-from .probes import embed, linear_probe
+from .evaluation.protocols import linear_probe
+from .features import embed
 
 PROBE_PREFIX = "probe_"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from .evaluate_metrics.calibration_scores import calibration_scores
 from .evaluate_metrics.challenge_scores import challenge_scores, challenge_weights
@@ -27,10 +27,8 @@ from .metrics import (
     resample_counts,
 )
 from .patients import patients_of
+from .results import MULTI_LABEL, PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
 
-MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
-REGRESSION = "regression"
-PROBLEM_TYPES = (MULTI_LABEL, SINGLE_LABEL, REGRESSION)
 FEW_POSITIVES = 10
 """Of a label in the test split: below it, an area under a curve is hardly more than an anecdote."""
 CLOSEST_PROBABILITY = 1e-6
@@ -328,3 +326,26 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
 
 def _log(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities, CLOSEST_PROBABILITY))
+
+
+def stored_calibration(judgement: Mapping[str, Any], label_names: Sequence[str]) -> dict[str, Any] | None:
+    """`config.calibration` of a classifier, for `pipeline("ecg-classification")`.
+
+    Args:
+        judgement (`Mapping`):
+            Of [`~ecg_transformers.train.predictions.judge`] with a validation split, where `temperature` and
+            `thresholds` come from.
+        label_names (`Sequence[str]`): All labels of the model, in their order.
+
+    Returns:
+        `dict`: `labels`, `temperature`, and `thresholds` where the judgement has some: those of probabilities before
+        the temperature become those after it, which split the same records. `None` for a regression, or without a
+        validation split.
+    """
+    if "temperature" not in judgement:
+        return None
+    calibration = {"labels": list(label_names), "temperature": float(judgement["temperature"])}
+    if thresholds := judgement.get("thresholds"):
+        scaled = expit(logit(np.array(list(thresholds.values()), dtype=float)) / calibration["temperature"])
+        calibration["thresholds"] = dict(zip(thresholds, scaled.tolist(), strict=True))
+    return calibration

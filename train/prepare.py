@@ -5,7 +5,7 @@ import logging
 
 from ecg_transformers.data.prepare import prepare_corpus
 
-from .corpus_options import parse_options
+from .settings import parse_options
 
 logger = logging.getLogger(__name__)
 

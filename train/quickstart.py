@@ -13,15 +13,19 @@ import torch
 from transformers import AutoModel
 
 from ecg_transformers.data import label_names, load_ecg
+from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling.masking import keyed_generator
 
-from .ecg_paper import plot_ecg_paper
-from .model_card import render_model_card
-from .plots import plot_auroc_bars, plot_training_curve
-from .pretrain import build_trainer, read_config, train_and_save
-from .probes import compare_with_random
-from .report import DataSource, Report, ReportFigure, installed_versions, summarize, write_json, write_report
-from .run_costs import run_costs
+from .evaluation.protocols import compare_with_random
+from .pretrain import build_trainer
+from .publishing.model_card import render_model_card
+from .publishing.run_costs import run_costs
+from .report.ecg_paper import plot_ecg_paper
+from .report.page import Report, ReportFigure, write_report
+from .report.plots import plot_auroc_bars, plot_training_curve
+from .results import installed_versions, summarize, write_json
+from .settings import read_config
+from .trainer import train_and_save
 
 logger = logging.getLogger("ecg_transformers")
 

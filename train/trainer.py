@@ -1,15 +1,22 @@
 """The `Trainer` of self-supervised runs: the stock one, told what belongs to a batch and what to a step."""
 
+from pathlib import Path
+
 import torch
 from huggingface_hub import ModelCard
 from torch import nn
+from transformers import (
+    Trainer,
+)
 from transformers.utils import ModelOutput
 
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 
 from .callbacks import CodebookMonitor, CollapseMonitor, TeacherCallback, WeightDecayCallback
-from .pretraining_card import pretraining_card
-from .pushing_trainer import PushingTrainer
+from .checkpoints import last_complete_checkpoint
+from .publishing.model_card import pretraining_card
+from .publishing.pushing_trainer import PushingTrainer
+from .publishing.shared_folder import ARGUMENTS_NAME, shared_arguments
 from .schedules import kim_learning_rate, weimann_learning_rate
 
 LEARNING_RATES = {"kim": kim_learning_rate, "weimann": weimann_learning_rate}
@@ -149,3 +156,21 @@ class EcgSslTrainer(PushingTrainer):
 
     def draft_card(self, model_id: str) -> ModelCard:
         return pretraining_card(self, model_id, self.recordings(), "without labels")
+
+
+def train_and_save(trainer: Trainer):
+    """Trains, goes on from `resume_from_checkpoint` if asked (a folder, or `True` for the last one), and saves."""
+    resume = trainer.args.resume_from_checkpoint
+    if resume is not None and str(resume).lower() in ("true", "last"):
+        resume = last_complete_checkpoint(trainer.args.output_dir)
+    first_step = int(Path(str(resume)).name.rpartition("-")[2]) if resume is not None else 0
+    trainer.train(resume_from_checkpoint=resume)
+    if trainer.state.global_step <= first_step:
+        raise ValueError(
+            f"Nothing was learnt: the run ended at step {trainer.state.global_step} without taking one. Either no "
+            "record of the dataset can be read, or max_steps or num_train_epochs ask for no step beyond this one."
+        )
+    trainer.save_model(_internal_call=True)  # a push of the whole comes when card and scores are there
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        (Path(trainer.args.output_dir) / ARGUMENTS_NAME).write_bytes(shared_arguments(trainer.args))

@@ -13,14 +13,16 @@ import yaml
 from huggingface_hub import HfApi, ModelCard
 
 from ecg_transformers.data import load_ecg
+from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train import pushing_trainer
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.finetune import build_finetuning
-from ecg_transformers.train.finetune_data import load_labelled_splits
-from ecg_transformers.train.pretrain import build_trainer, train_and_save, training_arguments
-from ecg_transformers.train.pushing_trainer import PushingTrainer
-from ecg_transformers.train.report import DataSource
+from ecg_transformers.train.pretrain import build_trainer
+from ecg_transformers.train.publishing import pushing_trainer
+from ecg_transformers.train.publishing.pushing_trainer import PushingTrainer
+from ecg_transformers.train.settings import training_arguments
+from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
+from ecg_transformers.train.trainer import train_and_save
 
 REPO = "owner/run"
 INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 400}

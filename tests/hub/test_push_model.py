@@ -13,15 +13,14 @@ import torch
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 from safetensors.torch import load_file, save_file
 
+from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.hub.push_model import push_model
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel
 from ecg_transformers.train.cli import main
-from ecg_transformers.train.model_card import render_model_card
-from ecg_transformers.train.published_card import published_card
-from ecg_transformers.train.report import DataSource
-from ecg_transformers.train.run_costs import RunCosts
-from ecg_transformers.train.shared_folder import read_shared_folder, without_private
-from ecg_transformers.train.weights_digest import model_digest
+from ecg_transformers.train.publishing.model_card import render_model_card
+from ecg_transformers.train.publishing.published_card import published_card
+from ecg_transformers.train.publishing.run_costs import RunCosts
+from ecg_transformers.train.publishing.shared_folder import model_digest, read_shared_folder, without_private
 
 REPO = "owner/ecg-jepa-tiny"
 TOKEN = {"token": "hf_owner"}

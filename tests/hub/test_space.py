@@ -17,8 +17,8 @@ from ecg_transformers.hub.push_model import push_model
 from ecg_transformers.hub.space_model import SpaceModel, neighbour_table
 from ecg_transformers.modeling import EcgViTModel
 from ecg_transformers.train.cli import build_parser, main
-from ecg_transformers.train.folder_files import own_file
-from ecg_transformers.train.probes import EmbeddingTable, embed
+from ecg_transformers.train.features import EmbeddingTable, embed
+from ecg_transformers.train.publishing.folder_files import own_file
 
 from .space_inputs import CLASSES, save_model
 
@@ -82,7 +82,11 @@ def test_the_copied_package_is_the_installed_one_without_tests_and_caches(writte
         source = {path.relative_to(REPOSITORY) for path in (REPOSITORY / package).rglob("*.py")}
         assert source == {path.relative_to(copied) for path in (copied / package).rglob("*.py")}
     assert not list(copied.rglob("__pycache__")) and not list(copied.rglob("*.pyc"))
-    for name in ("data/ptb_xl_sample/LICENSE.txt", "hub/space_app.py.j2", "train/model_card_template.md.j2"):
+    for name in (
+        "data/ptb_xl_sample/LICENSE.txt",
+        "hub/space_app.py.j2",
+        "train/publishing/model_card_template.md.j2",
+    ):
         assert (copied / name).read_bytes() == (REPOSITORY / name).read_bytes()
 
 
@@ -108,7 +112,7 @@ def test_data_that_lie_beside_the_modules_stay_at_home(tmp_path, monkeypatch):
     assert {str(path.relative_to(package)) for path in found} == set(kept)
 
 
-def test_the_copied_data_files_are_those_of_the_wheel(written):
+def test_the_copied_data_files_are_those_of_the_wheel_without_what_type_checkers_read(written):
     settings = configparser.ConfigParser()
     settings.read(REPOSITORY / "setup.cfg")
     expected = set()
@@ -116,7 +120,8 @@ def test_the_copied_data_files_are_those_of_the_wheel(written):
         place = Path(*package.split(".")[1:])
         for pattern in patterns.split(","):
             paths = (REPOSITORY / place).glob(pattern.strip())
-            expected |= {path.relative_to(REPOSITORY) for path in paths if path.is_file() and path.suffix != ".py"}
+            left_out = (".py", ".pyi", ".typed")
+            expected |= {path.relative_to(REPOSITORY) for path in paths if path.suffix not in left_out}
     copied = written / "ecg_transformers"
     found = {path.relative_to(copied) for path in copied.rglob("*") if path.is_file() and path.suffix != ".py"}
     assert found == expected | {Path("LICENSE")}

@@ -13,7 +13,7 @@ from ecg_transformers.hub import space_html, space_page
 from ecg_transformers.hub.space_model import NeighbourIndex, SpaceModel, sample_rows
 from ecg_transformers.hub.space_page import Shown, SpacePage
 from ecg_transformers.modeling import EcgViTModel
-from ecg_transformers.train.probes import EmbeddingTable
+from ecg_transformers.train.features import EmbeddingTable
 
 from .space_inputs import CLASSES, drawn_model, millivolts
 

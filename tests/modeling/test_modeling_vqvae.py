@@ -321,7 +321,8 @@ def test_another_method_learns_from_the_tokens(tokens):
 @pytest.mark.slow
 def test_a_short_run_keeps_its_codes_alive_and_draws_the_signal(tmp_path):
     from ecg_transformers.data import load_ecg
-    from ecg_transformers.train.pretrain import build_trainer, read_config
+    from ecg_transformers.train.pretrain import build_trainer
+    from ecg_transformers.train.settings import read_config
 
     settings = read_config("vqvae_cpu") | {"max_steps": 150, "output_dir": str(tmp_path), "report_to": "none"}
     trainer = build_trainer(settings, load_ecg("ptb-xl-sample", split="train", decode=False))

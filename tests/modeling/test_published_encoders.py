@@ -22,7 +22,7 @@ from ecg_transformers.modeling import (
     HubertEcgModel,
 )
 from ecg_transformers.modeling.leads import STANDARD_LEADS
-from ecg_transformers.train.probes import embed, random_encoder_like
+from ecg_transformers.train.features import embed, random_encoder_like
 
 TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 POSITIONS = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.evaluation.delineation_masks import SHORTEST_MS
+from ecg_transformers.train.delineation.masks import SHORTEST_MS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "delineation.md").read_text(encoding="utf-8")
 

@@ -10,8 +10,8 @@ from transformers import AutoFeatureExtractor, AutoModel
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.evaluation.run import PROTOCOLS, ProtocolOptions, evaluate_encoder
 from ecg_transformers.train.evaluation.settings import SETTINGS
-from ecg_transformers.train.report import write_json
-from ecg_transformers.train.targets import TARGETS, load_task
+from ecg_transformers.train.results import write_json
+from ecg_transformers.train.tasks.targets import TARGETS, load_task
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
 INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,85 @@ def test_formats_know_no_corpora():
         for name in imports(path):
             outside = absolute(path, name).removeprefix("ecg_transformers.data.")
             assert not outside.startswith(("corpora", "builder", "loading", "corpus")), f"{path.name} imports {name}"
+
+
+def modules_of(package):
+    """Every module of a package by its dotted name, with its path."""
+    for path in sources(package):
+        name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        yield name.removesuffix(".__init__"), path
+
+
+MODULES = {name: path for package in PACKAGES for name, path in modules_of(package)}
+
+
+def imported_modules(name):
+    """The modules of ours that a module imports anywhere, in functions too, and the packages that they lie in."""
+    path, found = MODULES[name], set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = absolute(path, "." * node.level + (node.module or "")).rstrip(".")
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    found = {module.removeprefix("ecg_transformers.") for module in found}
+    found |= {".".join(module.split(".")[:end]) for module in found for end in range(1, module.count(".") + 1)}
+    return found & MODULES.keys()
+
+
+def reached(name):
+    """All modules that following every import from one reaches."""
+    found, waiting = set(), [name]
+    while waiting:
+        if (module := waiting.pop()) not in found:
+            found.add(module)
+            waiting += imported_modules(module)
+            waiting += [module.rpartition(".")[0]] if "." in module else []
+    return found
+
+
+def test_the_trainer_reaches_neither_pages_nor_explanations_nor_evaluation():
+    modules = reached("train.trainer")
+    folders = {name.split(".")[1] for name in modules if name.count(".") > 1 and name.startswith("train.")}
+    assert folders == {"publishing"}
+    assert len(modules) <= 70
+
+
+def test_publishing_runs_no_model_and_knows_no_evaluation():
+    for name in (name for name in MODULES if name.startswith("train.publishing.")):
+        folders = {module.split(".")[1] for module in reached(name) if module.startswith("train.")}
+        assert not folders & {"report", "explain", "evaluation", "comparison", "inference", "features"}, name
+
+
+def test_imports_run_one_way_between_modules_and_between_folders():
+    def folder(name):
+        return ".".join(name.split(".")[:2]) if name.startswith("train.") else name.split(".")[0]
+
+    modules = {name: {module for module in imported_modules(name) if module != name} for name in MODULES}
+    modules = {name: {m for m in found if not name.startswith(f"{m}.")} for name, found in modules.items()}
+    folders = {}
+    for name, found in modules.items():
+        folders.setdefault(folder(name), set()).update(folder(module) for module in found)
+    modules["modeling.pipeline_ecg"] -= {"data"}  # LAZY
+    folders["modeling"] -= {"data"}
+    for graph in (modules, {name: found - {name, "train"} for name, found in folders.items()}):
+        assert list(TopologicalSorter(graph).static_order())  # CycleError names a circle
+
+
+@pytest.mark.parametrize(
+    "imported, absent",
+    [
+        ("ecg_transformers", ["torch", "transformers", "numpy"]),
+        ("ecg_transformers.train.trainer", ["sklearn", "matplotlib"]),
+    ],
+)
+def test_importing_loads_nothing_that_it_can_do_without(imported, absent):
+    # transformers itself loads sklearn where it is installed: its own modules do not count.
+    code = f"import sys; import transformers.trainer; before = set(sys.modules); import {imported}; "
+    if imported == "ecg_transformers":
+        code = f"import sys; before = set(); import {imported}; "
+    code += f"print([name for name in {absent!r} if name in set(sys.modules) - before])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_importing_the_models_loads_nothing_heavy_beyond_transformers():

@@ -8,7 +8,7 @@ import pytest
 
 from ecg_transformers import modeling
 from ecg_transformers.data.corpora import CORPORA
-from ecg_transformers.train.pretrain import PRESETS
+from ecg_transformers.train.settings import PRESETS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

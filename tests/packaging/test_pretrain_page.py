@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.train.cli import build_parser, main
-from ecg_transformers.train.pretrain import parse_flags, read_config, split_settings
+from ecg_transformers.train.settings import parse_flags, read_config, split_settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pretrain.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -8,7 +8,7 @@ import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.cli import build_parser
-from ecg_transformers.train.pretrain import parse_flags, read_config, split_settings
+from ecg_transformers.train.settings import parse_flags, read_config, split_settings
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ecg-transformers ((?:.*\\\n)*.*)", README, flags=re.MULTILINE)

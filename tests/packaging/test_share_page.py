@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train import folder_files, hub_client, model_upload, shared_folder
 from ecg_transformers.train.cli import build_parser
-from ecg_transformers.train.model_card import render_model_card
-from ecg_transformers.train.pretrain import parse_flags, read_config, split_settings
-from ecg_transformers.train.report import DataSource
+from ecg_transformers.train.publishing import folder_files, hub_client, model_upload, shared_folder
+from ecg_transformers.train.publishing.model_card import render_model_card
+from ecg_transformers.train.settings import parse_flags, read_config, split_settings
 
 from ..hub.conftest import hub as hub  # the fixture
 

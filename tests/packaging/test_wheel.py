@@ -11,6 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("modeling", "data", "train", "hub")
+ROOT_FILES = ("__init__.py", "__init__.pyi", "py.typed")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def distributions(tracked, tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_wheel_holds_exactly_the_tracked_package_files(distributions, tracked):
-    expected = {f"ecg_transformers/{name}" for name in tracked if name.split("/")[0] in PACKAGES}
+    expected = {f"ecg_transformers/{name}" for name in tracked if name.split("/")[0] in (*PACKAGES, *ROOT_FILES)}
     with zipfile.ZipFile(next(distributions.glob("*.whl"))) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert held == expected

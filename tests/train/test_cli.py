@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 
 from ecg_transformers.train.cli import COMMANDS, main
-from ecg_transformers.train.pretrain import parse_flags, read_config, split_settings, training_arguments
+from ecg_transformers.train.settings import parse_flags, read_config, split_settings, training_arguments
 
 CLI = [sys.executable, "-m", "ecg_transformers.train.cli"]
 

@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 from transformers import TrainerCallback
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.train import comparison_runs
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.compare import method_settings, parse_methods, plan_runs
-from ecg_transformers.train.comparison_runs import Run, RunFolder, labelled_subset, scratch_settings
-from ecg_transformers.train.supervised import SupervisedSettings
+from ecg_transformers.train.comparison import runs as comparison_runs
+from ecg_transformers.train.comparison.runs import Run, RunFolder, labelled_subset, scratch_settings
+from ecg_transformers.train.comparison.supervised import SupervisedSettings
 
 LABELS = ["CD", "HYP", "MI", "NORM", "STTC"]
 TINY = {

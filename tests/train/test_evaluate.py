@@ -11,12 +11,12 @@ from datasets import Dataset, concatenate_datasets
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train import targets
 from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, main
 from ecg_transformers.train.evaluate import name_folds
 from ecg_transformers.train.evaluation import run, settings
-from ecg_transformers.train.finetune_data import load_labelled_splits
-from ecg_transformers.train.shared_folder import without_private
+from ecg_transformers.train.publishing.shared_folder import without_private
+from ecg_transformers.train.tasks import targets
+from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 
 INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
 SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

@@ -25,20 +25,18 @@ from ecg_transformers.train.finetune import (
     finish,
     load_classifier,
 )
-from ecg_transformers.train.finetune_data import (
+from ecg_transformers.train.finetune_objective import WeightedLoss, WindowRows, class_weights, layer_decay_groups
+from ecg_transformers.train.inference import predict
+from ecg_transformers.train.metrics import macro_auroc
+from ecg_transformers.train.settings import read_config, sort_settings, training_arguments
+from ecg_transformers.train.tasks.labelled_splits import (
     MULTI_LABEL,
     SINGLE_LABEL,
-    WindowRows,
-    class_weights,
     declared_problem_type,
     load_labelled_splits,
     task_name,
 )
-from ecg_transformers.train.finetune_objective import WeightedLoss
-from ecg_transformers.train.layer_decay import layer_decay_groups
-from ecg_transformers.train.metrics import macro_auroc
-from ecg_transformers.train.pretrain import read_config, sort_settings, train_and_save, training_arguments
-from ecg_transformers.train.supervised import predict
+from ecg_transformers.train.trainer import train_and_save
 
 LEADS = ["I", "II", "V2"]
 INPUT = {"leads": LEADS, "sampling_rate": 100, "num_samples": 400}
@@ -130,7 +128,7 @@ def test_a_single_label_task_refuses_records_of_several_labels():
 
 
 def test_a_patient_in_two_splits_is_an_error(monkeypatch):
-    module = "ecg_transformers.train.finetune_data.load_ecg"
+    module = "ecg_transformers.train.tasks.labelled_splits.load_ecg"
     monkeypatch.setattr(module, lambda name, split, **options: load_ecg(name, split="test", decode=False))
     with pytest.raises(ValueError, match="Patient .* has records in the splits 'train' and 'validation'"):
         load_labelled_splits("ptb-xl-sample")

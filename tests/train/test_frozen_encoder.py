@@ -9,7 +9,7 @@ from ecg_transformers.modeling import (
     HubertEcgConfig,
     HubertEcgForSequenceClassification,
 )
-from ecg_transformers.train.frozen_encoder import freeze_encoder
+from ecg_transformers.train.finetune_objective import freeze_encoder
 
 TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 INPUT = {"leads": ("I", "II"), "sampling_rate": 100, "num_samples": 200}

@@ -3,9 +3,11 @@ import time
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from transformers import EvalPrediction
 
 from ecg_transformers.train.metrics import (
     auroc_interval,
+    compute_metrics,
     macro_auprc,
     macro_auroc,
     macro_f1,
@@ -181,3 +183,31 @@ def test_thousand_resamples_of_five_labels_and_500_records_take_under_three_seco
     start = time.perf_counter()
     auroc_interval(labels, scores, LABELS, num_resamples=1000)
     assert time.perf_counter() - start < 3
+
+
+def test_compute_metrics_of_several_labels_are_those_of_scikit_learn_on_the_labels_that_can_be_judged():
+    labels, logits = multilabel_scores()
+    labels[:, 3] = 0
+    found = compute_metrics(EvalPrediction(predictions=(logits, "hidden states"), label_ids=labels.astype(np.float32)))
+    kept = [0, 1, 2, 4]
+    assert found["num_labels"] == 4
+    assert found["macro_auroc"] == pytest.approx(roc_auc_score(labels[:, kept], logits[:, kept], average="macro"))
+    precision = average_precision_score(labels[:, kept], logits[:, kept], average="macro")
+    assert found["macro_auprc"] == pytest.approx(precision)
+    assert found["macro_f1"] == pytest.approx(f1_score(labels[:, kept], logits[:, kept] >= 0, average="macro"))
+
+
+def test_compute_metrics_of_one_label_a_record_count_the_most_probable_class():
+    generator = np.random.default_rng(0)
+    classes = generator.integers(0, 3, size=60)
+    logits = generator.normal(size=(60, 3)) + 2 * np.eye(3)[classes]
+    found = compute_metrics(EvalPrediction(predictions=logits, label_ids=classes))
+    assert found["macro_f1"] == pytest.approx(f1_score(classes, logits.argmax(axis=1), average="macro"))
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert found["macro_auroc"] == pytest.approx(roc_auc_score(classes, softmax, multi_class="ovr", average="macro"))
+
+
+@pytest.mark.parametrize("labels", [np.full((4, 2), 61.5), np.zeros((4, 2))])
+def test_compute_metrics_refuse_a_regression_and_a_set_that_can_judge_no_label(labels):
+    with pytest.raises(ValueError):
+        compute_metrics(EvalPrediction(predictions=np.zeros((4, 2)), label_ids=labels))

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from ecg_transformers.data import label_names, load_ecg
+from ecg_transformers.train.evaluation.protocols import linear_probe
+from ecg_transformers.train.features import embed
 from ecg_transformers.train.online_probe import follow_with_probe, probe_history, steps_between
-from ecg_transformers.train.probes import embed, linear_probe
 
 LABELS = label_names("ptb-xl-sample")
 

@@ -15,16 +15,8 @@ from sklearn.metrics import (
 
 from ecg_transformers.train.evaluate_metrics.challenge_scores import challenge_scores, challenge_weights
 from ecg_transformers.train.metrics import paired_bootstrap
-from ecg_transformers.train.predictions import (
-    MULTI_LABEL,
-    REGRESSION,
-    SINGLE_LABEL,
-    Predictions,
-    ProtocolResult,
-    compare_results,
-    judge,
-    write_predictions,
-)
+from ecg_transformers.train.predictions import Predictions, ProtocolResult, compare_results, judge, write_predictions
+from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 NAMES = ("A", "B", "C")
 

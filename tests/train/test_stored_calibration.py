@@ -13,9 +13,9 @@ from ecg_transformers.modeling import (
     EcgViTModel,
 )
 from ecg_transformers.train.finetune import build_finetuning, finish, load_classifier
-from ecg_transformers.train.finetune_data import load_labelled_splits
-from ecg_transformers.train.pretrain import train_and_save
-from ecg_transformers.train.stored_calibration import stored_calibration
+from ecg_transformers.train.predictions import stored_calibration
+from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
+from ecg_transformers.train.trainer import train_and_save
 
 LABELS = ("NORM", "MI", "CD")
 

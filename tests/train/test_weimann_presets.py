@@ -3,7 +3,7 @@ import torch
 from transformers import AutoConfig, AutoModelForPreTraining
 
 from ecg_transformers.hub.convert_weimann import STATISTICS_MV
-from ecg_transformers.train.pretrain import read_config, split_settings
+from ecg_transformers.train.settings import read_config, split_settings
 
 
 def parts_of(preset):

@@ -18,9 +18,10 @@ from ecg_transformers.modeling import EcgViTConfig
 from ecg_transformers.modeling.feature_extraction_ecg import average_windows
 from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler, EcgViTModel
 
-from ..finetune_data import LabelledSplits
-from ..predictions import REGRESSION, Predictions, ProtocolResult
-from ..probes import refuse_patients_in_two_tables
+from ..features import refuse_patients_in_two_tables
+from ..predictions import Predictions, ProtocolResult
+from ..results import REGRESSION
+from ..tasks.labelled_splits import LabelledSplits
 from .head_training import HeadTask, TrainedHead, shuffled_batches, train_head
 from .token_cache import TokenCache, cache_tokens
 

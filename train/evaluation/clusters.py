@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
+from ..features import EmbeddingTable, refuse_patients_in_two_tables
 from ..metrics import paired_facts, percentile_interval, resample_counts
-from ..neighbours import ALGORITHMS, find_clusters, score_clusters
-from ..probes import EmbeddingTable, refuse_patients_in_two_tables
+from .neighbours import ALGORITHMS, find_clusters, score_clusters
 
 PROTOCOL = "zero-shot-cluster"
 AGREEMENTS = ("nmi", "ari")

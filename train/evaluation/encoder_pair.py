@@ -21,7 +21,7 @@ import torch
 from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
-from ..finetune_data import LabelledSplits
+from ..features import EmbeddingTable, decoded, embed
 from ..metrics import (
     excluded_labels,
     macro_auroc,
@@ -30,9 +30,10 @@ from ..metrics import (
     resample_counts,
     resampled_auroc,
 )
-from ..predictions import REGRESSION, Predictions, ProtocolResult
-from ..probes import EmbeddingTable, embed
-from .protocols import FrozenTables, decoded, linear_protocol
+from ..predictions import Predictions, ProtocolResult
+from ..results import REGRESSION
+from ..tasks.labelled_splits import LabelledSplits
+from .protocols import FrozenTables, linear_protocol
 
 logger = logging.get_logger(__name__)
 

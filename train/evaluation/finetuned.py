@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..finetune import FINETUNE_PRESETS, as_taught, build_finetuning
-from ..finetune_data import LabelledSplits
+from ..inference import predict
 from ..predictions import ProtocolResult
-from ..pretrain import read_config, train_and_save
-from ..supervised import predict
+from ..settings import read_config
+from ..tasks.labelled_splits import LabelledSplits
+from ..trainer import train_and_save
 
 logger = logging.get_logger(__name__)
 

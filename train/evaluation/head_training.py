@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..metrics import excluded_labels, macro_auroc
-from ..predictions import PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
+from ..results import PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
 
 
 class HeadTask:

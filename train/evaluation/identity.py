@@ -18,10 +18,10 @@ from scipy.spatial.distance import cdist
 from sklearn.preprocessing import StandardScaler
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
+from ..features import embed, random_encoder_like
 from ..metrics import paired_facts, percentile_interval, resample_counts
 from ..patients import patients_of
-from ..probes import embed, random_encoder_like
-from .duplicates import find_duplicates
+from ..tasks.duplicates import find_duplicates
 
 METRICS = ("cosine", "euclidean")
 RANKS = (1, 5, 10)

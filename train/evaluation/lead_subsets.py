@@ -20,11 +20,11 @@ from transformers.utils import logging
 from ecg_transformers.modeling.lead_plan import plan_leads
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS, LIMB_LEADS, STANDARD_LEADS, without_placement
 
-from ..finetune_data import LabelledSplits
+from ..features import decoded, embed
 from ..predictions import ProtocolResult
-from ..probes import embed
+from ..tasks.labelled_splits import LabelledSplits
 from .encoder_pair import ENCODERS, check_encoders, judge_pair, make_entry, refused
-from .protocols import decoded, embed_splits, linear_protocol
+from .protocols import embed_splits, linear_protocol
 
 logger = logging.get_logger(__name__)
 

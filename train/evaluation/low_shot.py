@@ -13,7 +13,8 @@ import numpy as np
 from transformers.utils import logging
 
 from ..metrics import excluded_labels
-from ..predictions import REGRESSION, SINGLE_LABEL, ProtocolResult
+from ..predictions import ProtocolResult
+from ..results import REGRESSION, SINGLE_LABEL
 from .encoder_pair import ENCODERS, check_encoders, judge_pair, make_entry, refused
 from .protocols import FrozenTables, linear_protocol
 

@@ -23,7 +23,7 @@ from ecg_transformers.data.formats.wfdb_reader import read_record
 from ecg_transformers.modeling.leads import LIMB_LEADS, limb_lead_matrix, without_placement
 
 from .encoder_pair import EncoderPair
-from .resampling import rate_ratio
+from .robustness import rate_ratio
 
 SNRS_DB = (24, 18, 12, 6, 0, -6)
 """The numbers of the database, by our measure. With the signal's power by QRS amplitude, as in `nst`, the same noise

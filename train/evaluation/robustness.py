@@ -7,16 +7,19 @@ under each other's names) and show what that costs; nobody is judged by them.
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from scipy.signal import resample_poly
 from transformers import FeatureExtractionMixin
 
 from ecg_transformers.modeling.recording_input import DIMENSIONLESS
 
+from ..features import decoded
 from .encoder_pair import ENCODERS, EncoderPair, refused
-from .protocols import decoded
-from .resampling import at_rate
+
+LARGEST_DENOMINATOR = 10_000
 
 RATES_HZ = (100, 125, 250, 360, 500, 1000)
 UNITS = {"uV": 1e3, "V": 1e-3}
@@ -121,3 +124,23 @@ def _largest_change(clean, changed) -> float:
     positions = {record_id: position for position, record_id in enumerate(clean.test.record_ids)}
     before = clean.test.scores[[positions[record_id] for record_id in changed.test.record_ids]]
     return float(np.abs(changed.test.scores - before).max())
+
+
+def rate_ratio(old_rate: float, new_rate: float) -> tuple[int, int]:
+    """The ratio of two rates (Hz) in whole numbers, `up` and `down`."""
+    ratio = (Fraction(new_rate) / Fraction(old_rate)).limit_denominator(LARGEST_DENOMINATOR)
+    return ratio.numerator, ratio.denominator
+
+
+def at_rate(row: dict, sampling_rate: float) -> dict:
+    """A decoded row at another rate, declared as such; a row at this rate is itself.
+
+    A finite filter against aliasing (`scipy.signal.resample_poly`), edges continued by their last sample: not the
+    Fourier method of the feature extractor, which would undo itself. Missing samples (NaN) widen by the filter.
+    """
+    ecg = row["ecg"]
+    if ecg["sampling_rate"] == sampling_rate:
+        return row
+    up, down = rate_ratio(ecg["sampling_rate"], sampling_rate)
+    signal = resample_poly(np.asarray(ecg["signal"], dtype=np.float64), up, down, axis=1, padtype="edge")
+    return row | {"ecg": ecg | {"signal": signal.astype(np.float32), "sampling_rate": float(sampling_rate)}}

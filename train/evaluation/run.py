@@ -9,9 +9,10 @@ from typing import Any
 from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
-from ..finetune_data import LabelledSplits
-from ..predictions import REGRESSION, ProtocolResult, compare_results, write_predictions
-from ..probes import random_encoder_like
+from ..features import random_encoder_like
+from ..predictions import ProtocolResult, compare_results, write_predictions
+from ..results import REGRESSION
+from ..tasks.labelled_splits import LabelledSplits
 from .attentive import attentive_protocol
 from .clusters import cluster_test_split, compare_clusters
 from .finetuned import finetuned_protocol

@@ -13,8 +13,8 @@ import torch
 from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
-from ..finetune_data import LabelledSplits
 from ..predictions import ProtocolResult
+from ..tasks.labelled_splits import LabelledSplits
 from .encoder_pair import EncoderPair, refused
 from .lead_subsets import lead_subset_scores
 from .low_shot import low_shot

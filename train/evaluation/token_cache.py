@@ -12,7 +12,7 @@ from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ecg_transformers.modeling import EcgViTConfig
 
-from ..encoding import in_evaluation, input_batches
+from ..inference import in_evaluation, input_batches
 from ..patients import patients_of
 
 logger = logging.getLogger("ecg_transformers")

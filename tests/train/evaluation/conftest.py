@@ -9,8 +9,8 @@ import torch
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.evaluation.encoder_pair import EncoderPair
 from ecg_transformers.train.evaluation.protocols import embed_splits
-from ecg_transformers.train.finetune_data import load_labelled_splits
-from ecg_transformers.train.probes import random_encoder_like
+from ecg_transformers.train.features import random_encoder_like
+from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 
 EIGHT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 

@@ -23,10 +23,10 @@ from ecg_transformers.train.evaluation.attentive import (
 )
 from ecg_transformers.train.evaluation.head_training import HeadTask, shuffled_batches
 from ecg_transformers.train.evaluation.token_cache import TokenCache, cache_tokens
-from ecg_transformers.train.finetune_data import LabelledSplits
+from ecg_transformers.train.inference import predict
 from ecg_transformers.train.metrics import macro_auroc
-from ecg_transformers.train.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from ecg_transformers.train.supervised import predict
+from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from ecg_transformers.train.tasks.labelled_splits import LabelledSplits
 
 LEADS = ("I", "II", "V2")
 INPUT = {"leads": LEADS, "sampling_rate": 100, "num_samples": 100}

@@ -11,8 +11,8 @@ from ecg_transformers.train.evaluation.clusters import (
     compare_clusters,
     resampled_agreement,
 )
+from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.metrics import resample_counts
-from ecg_transformers.train.probes import EmbeddingTable
 
 NAMES = ("CD", "MI", "NORM")
 OPTIONS = {"num_resamples": 30}

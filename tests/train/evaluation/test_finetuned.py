@@ -6,7 +6,7 @@ import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.evaluation.finetuned import finetuned_protocol
-from ecg_transformers.train.finetune_data import load_labelled_splits
+from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 
 INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
 SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

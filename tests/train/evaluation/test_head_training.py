@@ -11,7 +11,7 @@ from ecg_transformers.train.evaluation.head_training import (
     shuffled_batches,
     train_head,
 )
-from ecg_transformers.train.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TRUTH = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.int8)
 

@@ -13,8 +13,8 @@ from ecg_transformers.train.evaluation.lead_subsets import (
     lead_subset_scores,
     masking_missing_leads,
 )
-from ecg_transformers.train.evaluation.protocols import decoded, embed_splits, linear_protocol
-from ecg_transformers.train.probes import random_encoder_like
+from ecg_transformers.train.evaluation.protocols import embed_splits, linear_protocol
+from ecg_transformers.train.features import decoded, random_encoder_like
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from ecg_transformers.data.loading import locate
 from ecg_transformers.train.evaluate_metrics.calibration_scores import calibration_scores
 from ecg_transformers.train.evaluate_metrics.classification_scores import classification_scores
 from ecg_transformers.train.evaluation.clusters import cluster_protocol
-from ecg_transformers.train.evaluation.duplicates import refuse_shared_recordings
-from ecg_transformers.train.evaluation.protocols import FrozenTables, knn_protocol, linear_protocol
-from ecg_transformers.train.probes import EmbeddingTable, linear_probe
+from ecg_transformers.train.evaluation.protocols import FrozenTables, knn_protocol, linear_probe, linear_protocol
+from ecg_transformers.train.features import EmbeddingTable
+from ecg_transformers.train.tasks.duplicates import refuse_shared_recordings
 
 slow = pytest.mark.slow
 

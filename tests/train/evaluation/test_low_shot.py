@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from ecg_transformers.train.evaluation import low_shot as module
 from ecg_transformers.train.evaluation.low_shot import draw_low_shot, low_shot
 from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
+from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.metrics import macro_auroc
-from ecg_transformers.train.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, compare_results
-from ecg_transformers.train.probes import EmbeddingTable
+from ecg_transformers.train.predictions import compare_results
+from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 NAMES = ("A", "B", "C")
 probe = partial(linear_protocol, C=0.1)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ecg_transformers.modeling.leads import LIMB_LEADS, STANDARD_LEADS, limb_lead_matrix
 from ecg_transformers.train.evaluation.noise import NoiseRecordings, add_noise, noise_scores, noisy_row
-from ecg_transformers.train.evaluation.protocols import decoded
+from ecg_transformers.train.features import decoded
 
 
 @pytest.fixture(scope="module")

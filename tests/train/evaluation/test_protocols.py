@@ -9,16 +9,10 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.evaluation.protocols import (
-    FrozenTables,
-    decoded,
-    embed_splits,
-    knn_protocol,
-    linear_protocol,
-)
-from ecg_transformers.train.finetune_data import load_labelled_splits
-from ecg_transformers.train.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from ecg_transformers.train.probes import EmbeddingTable, embed
+from ecg_transformers.train.evaluation.protocols import FrozenTables, embed_splits, knn_protocol, linear_protocol
+from ecg_transformers.train.features import EmbeddingTable, decoded, embed
+from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 
 NAMES = ("A", "B", "C")
 SPLITS = ("train", "validation", "test")

@@ -5,7 +5,7 @@ import pytest
 
 from ecg_transformers.train.evaluation import published
 from ecg_transformers.train.evaluation.published import comparable_numbers, is_complete_test, published_numbers
-from ecg_transformers.train.finetune_data import task_name
+from ecg_transformers.train.tasks.labelled_splits import task_name
 
 FOLDS = ("folds 1-8", "fold 10", True)
 SUPER = "ptb-xl superdiagnostic"

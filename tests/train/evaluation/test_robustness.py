@@ -6,18 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_transformers.modeling import EcgFeatureExtractor
-from ecg_transformers.train.evaluation.protocols import decoded
-from ecg_transformers.train.evaluation.resampling import at_rate, rate_ratio
 from ecg_transformers.train.evaluation.robustness import (
+    at_rate,
     first_seconds,
     in_unit,
     length_scores,
     padding_short_records,
+    rate_ratio,
     rate_scores,
     renamed,
     scaled_without_saying,
     unit_scores,
 )
+from ecg_transformers.train.features import decoded
 
 
 def sine_row(sampling_rate, frequency_hz, seconds=10, leads=("I", "II")):

@@ -9,18 +9,12 @@ from sklearn.metrics import roc_auc_score
 from ecg_transformers.train.evaluation import noise
 from ecg_transformers.train.evaluation import settings as module
 from ecg_transformers.train.evaluation.encoder_pair import EncoderPair, judge_pair
-from ecg_transformers.train.evaluation.protocols import FrozenTables, decoded, linear_protocol
+from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
 from ecg_transformers.train.evaluation.settings import SETTINGS, run_settings
+from ecg_transformers.train.features import EmbeddingTable, decoded, embed
 from ecg_transformers.train.metrics import resample_counts
-from ecg_transformers.train.predictions import (
-    MULTI_LABEL,
-    REGRESSION,
-    SINGLE_LABEL,
-    Predictions,
-    ProtocolResult,
-    compare_results,
-)
-from ecg_transformers.train.probes import EmbeddingTable, embed
+from ecg_transformers.train.predictions import Predictions, ProtocolResult, compare_results
+from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 NAMES = ("A", "B")
 ENTRY = {"setting", "group", "value", "label", "pretrained", "random_encoder", "difference", "excluded"}

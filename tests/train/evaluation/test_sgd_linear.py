@@ -13,8 +13,8 @@ from ecg_transformers.train.evaluation.sgd_linear import (
     draw_linear,
     sgd_linear_protocol,
 )
-from ecg_transformers.train.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from ecg_transformers.train.probes import EmbeddingTable
+from ecg_transformers.train.features import EmbeddingTable
+from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 NAMES = ("A", "B", "C")
 EXACT = {"atol": 0.0, "rtol": 1e-9}

@@ -1,0 +1,99 @@
+"""Self-supervised learning on electrocardiograms, native to the Hugging Face ecosystem.
+
+A name is imported when it is first used. A model, the feature extractor, the collator or the Trainer, or [`register`],
+makes the models known to the Auto classes and pipelines of `transformers`.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_MODELS = (
+    "EcgClassificationPipeline",
+    "EcgFeatureExtractionPipeline",
+    "EcgFeatureExtractor",
+    "EcgFmConfig",
+    "EcgFmForSequenceClassification",
+    "EcgFmModel",
+    "EcgFounderConfig",
+    "EcgFounderForSequenceClassification",
+    "EcgFounderModel",
+    "EcgJepaConfig",
+    "EcgJepaForEmbedding",
+    "EcgJepaForPreTraining",
+    "EcgJepaForSequenceClassification",
+    "EcgJepaForTokenClassification",
+    "EcgJepaModel",
+    "EcgViTConfig",
+    "EcgViTForEmbedding",
+    "EcgViTForSequenceClassification",
+    "EcgViTForTokenClassification",
+    "EcgViTModel",
+    "EcgVqVaeConfig",
+    "EcgVqVaeForEmbedding",
+    "EcgVqVaeForPreTraining",
+    "EcgVqVaeForSequenceClassification",
+    "EcgVqVaeForTokenClassification",
+    "EcgVqVaeModel",
+    "EcgVqVaeTokenizer",
+    "HubertEcgConfig",
+    "HubertEcgForSequenceClassification",
+    "HubertEcgModel",
+    "LeJepaConfig",
+    "LeJepaForEmbedding",
+    "LeJepaForPreTraining",
+    "LeJepaForSequenceClassification",
+    "LeJepaForTokenClassification",
+    "LeJepaModel",
+    "MlaeConfig",
+    "MlaeForEmbedding",
+    "MlaeForPreTraining",
+    "MlaeForSequenceClassification",
+    "MlaeForTokenClassification",
+    "MlaeModel",
+    "MtaeConfig",
+    "MtaeForEmbedding",
+    "MtaeForPreTraining",
+    "MtaeForSequenceClassification",
+    "MtaeForTokenClassification",
+    "MtaeModel",
+    "SigRegJepaConfig",
+    "SigRegJepaForEmbedding",
+    "SigRegJepaForPreTraining",
+    "SigRegJepaForSequenceClassification",
+    "SigRegJepaForTokenClassification",
+    "SigRegJepaModel",
+    "StMemConfig",
+    "StMemForEmbedding",
+    "StMemForPreTraining",
+    "StMemForSequenceClassification",
+    "StMemForTokenClassification",
+    "StMemModel",
+)
+_EXPORTS = {
+    **dict.fromkeys(_MODELS, "modeling"),
+    "EcgDataCollator": "data",
+    "EcgSslTrainer": "train",
+    "SslTrainingArguments": "train",
+    "compute_metrics": "train.metrics",
+    "explain_recording": "train.explain.recordings",
+    "load_ecg": "data",
+    "read_recording": "data",
+}
+
+__all__ = ["__version__", "register", *_EXPORTS]
+
+
+def register():
+    """Makes the models known to the Auto classes and the pipelines of `transformers`; more than once does no harm."""
+    import_module(".modeling", __name__)
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,73 @@
+"""What type checkers see of the names that `__init__.py` imports when they are used."""
+
+from .data import EcgDataCollator as EcgDataCollator
+from .data import load_ecg as load_ecg
+from .data import read_recording as read_recording
+from .modeling import EcgClassificationPipeline as EcgClassificationPipeline
+from .modeling import EcgFeatureExtractionPipeline as EcgFeatureExtractionPipeline
+from .modeling import EcgFeatureExtractor as EcgFeatureExtractor
+from .modeling import EcgFmConfig as EcgFmConfig
+from .modeling import EcgFmForSequenceClassification as EcgFmForSequenceClassification
+from .modeling import EcgFmModel as EcgFmModel
+from .modeling import EcgFounderConfig as EcgFounderConfig
+from .modeling import EcgFounderForSequenceClassification as EcgFounderForSequenceClassification
+from .modeling import EcgFounderModel as EcgFounderModel
+from .modeling import EcgJepaConfig as EcgJepaConfig
+from .modeling import EcgJepaForEmbedding as EcgJepaForEmbedding
+from .modeling import EcgJepaForPreTraining as EcgJepaForPreTraining
+from .modeling import EcgJepaForSequenceClassification as EcgJepaForSequenceClassification
+from .modeling import EcgJepaForTokenClassification as EcgJepaForTokenClassification
+from .modeling import EcgJepaModel as EcgJepaModel
+from .modeling import EcgViTConfig as EcgViTConfig
+from .modeling import EcgViTForEmbedding as EcgViTForEmbedding
+from .modeling import EcgViTForSequenceClassification as EcgViTForSequenceClassification
+from .modeling import EcgViTForTokenClassification as EcgViTForTokenClassification
+from .modeling import EcgViTModel as EcgViTModel
+from .modeling import EcgVqVaeConfig as EcgVqVaeConfig
+from .modeling import EcgVqVaeForEmbedding as EcgVqVaeForEmbedding
+from .modeling import EcgVqVaeForPreTraining as EcgVqVaeForPreTraining
+from .modeling import EcgVqVaeForSequenceClassification as EcgVqVaeForSequenceClassification
+from .modeling import EcgVqVaeForTokenClassification as EcgVqVaeForTokenClassification
+from .modeling import EcgVqVaeModel as EcgVqVaeModel
+from .modeling import EcgVqVaeTokenizer as EcgVqVaeTokenizer
+from .modeling import HubertEcgConfig as HubertEcgConfig
+from .modeling import HubertEcgForSequenceClassification as HubertEcgForSequenceClassification
+from .modeling import HubertEcgModel as HubertEcgModel
+from .modeling import LeJepaConfig as LeJepaConfig
+from .modeling import LeJepaForEmbedding as LeJepaForEmbedding
+from .modeling import LeJepaForPreTraining as LeJepaForPreTraining
+from .modeling import LeJepaForSequenceClassification as LeJepaForSequenceClassification
+from .modeling import LeJepaForTokenClassification as LeJepaForTokenClassification
+from .modeling import LeJepaModel as LeJepaModel
+from .modeling import MlaeConfig as MlaeConfig
+from .modeling import MlaeForEmbedding as MlaeForEmbedding
+from .modeling import MlaeForPreTraining as MlaeForPreTraining
+from .modeling import MlaeForSequenceClassification as MlaeForSequenceClassification
+from .modeling import MlaeForTokenClassification as MlaeForTokenClassification
+from .modeling import MlaeModel as MlaeModel
+from .modeling import MtaeConfig as MtaeConfig
+from .modeling import MtaeForEmbedding as MtaeForEmbedding
+from .modeling import MtaeForPreTraining as MtaeForPreTraining
+from .modeling import MtaeForSequenceClassification as MtaeForSequenceClassification
+from .modeling import MtaeForTokenClassification as MtaeForTokenClassification
+from .modeling import MtaeModel as MtaeModel
+from .modeling import SigRegJepaConfig as SigRegJepaConfig
+from .modeling import SigRegJepaForEmbedding as SigRegJepaForEmbedding
+from .modeling import SigRegJepaForPreTraining as SigRegJepaForPreTraining
+from .modeling import SigRegJepaForSequenceClassification as SigRegJepaForSequenceClassification
+from .modeling import SigRegJepaForTokenClassification as SigRegJepaForTokenClassification
+from .modeling import SigRegJepaModel as SigRegJepaModel
+from .modeling import StMemConfig as StMemConfig
+from .modeling import StMemForEmbedding as StMemForEmbedding
+from .modeling import StMemForPreTraining as StMemForPreTraining
+from .modeling import StMemForSequenceClassification as StMemForSequenceClassification
+from .modeling import StMemForTokenClassification as StMemForTokenClassification
+from .modeling import StMemModel as StMemModel
+from .train.arguments import SslTrainingArguments as SslTrainingArguments
+from .train.explain.recordings import explain_recording as explain_recording
+from .train.metrics import compute_metrics as compute_metrics
+from .train.trainer import EcgSslTrainer as EcgSslTrainer
+
+__version__: str
+
+def register() -> None: ...

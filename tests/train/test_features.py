@@ -1,0 +1,288 @@
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train.evaluation.protocols import compare_probes, compare_with_random, linear_probe
+from ecg_transformers.train.features import EmbeddingTable, embed, random_encoder_like
+
+LEADS = ("I", "II")
+LABELS = ("FAST", "TALL")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = EcgViTConfig(
+        leads=LEADS,
+        sampling_rate=100,
+        num_samples=200,
+        patch_size=20,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        drop_path_rate=0.5,
+    )
+    return EcgViTModel(config)
+
+
+@pytest.fixture(scope="module")
+def feature_extractor():
+    return EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200)
+
+
+def ecg_rows(num_records=40, seed=0, first=0):
+    """Records of 2 s at 100 Hz, two of each patient; FAST ones swing faster, TALL ones higher."""
+    generator = np.random.default_rng(seed)
+    seconds = np.arange(200) / 100
+    rows = []
+    for record in range(first, first + num_records):
+        fast, tall = generator.random(2) < 0.5
+        wave = (1.0 + tall) * np.sin(2 * np.pi * (1 + 2 * fast) * seconds + generator.random())
+        signal = (wave + 0.1 * generator.normal(size=(2, 200))).astype(np.float32)
+        rows.append(
+            {
+                "record_id": f"r{record}",
+                "patient_id": f"p{record // 2}",
+                "ecg": {"signal": signal, "leads": list(LEADS), "sampling_rate": 100.0, "unit": "mV"},
+                "labels": [name for name, present in zip(LABELS, (fast, tall), strict=True) if present],
+                "fold": 1 + record % 10,
+            }
+        )
+    return rows
+
+
+def table(num_records=200, seed=0, first=0, signal=1.0, width=8):
+    """Features whose first columns tell the labels, `signal` deviations apart; one record a patient."""
+    generator = np.random.default_rng(seed)
+    truth = generator.random((num_records, len(LABELS))) < 0.4
+    features = generator.normal(size=(num_records, width)).astype(np.float32)
+    features[:, : len(LABELS)] += signal * truth
+    ids = range(first, first + num_records)
+    labels = [[name for name, present in zip(LABELS, row, strict=True) if present] for row in truth]
+    folds = [1 + number % 10 for number in ids]
+    return EmbeddingTable(features, [f"r{n}" for n in ids], [f"p{n}" for n in ids], labels, folds)
+
+
+# --- embeddings -------------------------------------------------------------------------------------------------
+
+
+def test_features_are_the_pooled_output_of_each_record_in_order(model, feature_extractor):
+    rows = ecg_rows(5)
+    result = embed(model, feature_extractor, rows, batch_size=2, progress=False)
+    signals = torch.tensor(np.stack([row["ecg"]["signal"] for row in rows]))
+    with torch.inference_mode():
+        expected = model.eval()(signals).pooler_output.numpy()
+    np.testing.assert_allclose(result.features, expected, atol=1e-5)
+    assert result.features.dtype == np.float32
+    assert result.record_ids == ["r0", "r1", "r2", "r3", "r4"]
+    assert result.patient_ids == ["p0", "p0", "p1", "p1", "p2"]
+    assert result.labels == [row["labels"] for row in rows] and result.folds == [1, 2, 3, 4, 5]
+
+
+def test_streaming_dataset_gives_the_same_features_as_a_stored_one(model, feature_extractor):
+    rows = ecg_rows(7)
+    for row in rows:
+        row["ecg"]["signal"] = row["ecg"]["signal"].tolist()
+    stored = embed(model, feature_extractor, Dataset.from_list(rows), batch_size=4, progress=False)
+    streaming = IterableDataset.from_generator(lambda: iter(rows))
+    streamed = embed(model, feature_extractor, streaming, batch_size=3, progress=False)
+    np.testing.assert_allclose(stored.features, streamed.features, atol=1e-5)
+
+
+def test_embedding_runs_in_evaluation_mode_and_puts_every_module_back(model, feature_extractor):
+    model.train()
+    model.layers[0].eval()
+    before = [module.training for module in model.modules()]
+    first, second = (embed(model, feature_extractor, ecg_rows(4), progress=False) for _ in range(2))
+    assert [module.training for module in model.modules()] == before
+    np.testing.assert_array_equal(first.features, second.features)  # no drop path
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_features_that_are_nan_are_refused_with_their_records():
+    good = table(4)
+    features = good.features.copy()
+    features[2, 3] = np.nan
+    with pytest.raises(ValueError, match=r"1 of 4 records are NaN or infinite: \['r2'\]"):
+        EmbeddingTable(features, good.record_ids, good.patient_ids, good.labels, good.folds)
+
+
+def test_windows_of_a_long_record_are_averaged(model):
+    first, second = ecg_rows(2)
+    joined = np.concatenate([first["ecg"]["signal"], second["ecg"]["signal"]], axis=1)
+    long = dict(first, ecg=dict(first["ecg"], signal=joined))
+    extractor = EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200, long_records="all")
+    whole = embed(model, extractor, [long, second], progress=False)
+    parts = embed(model, extractor, [first, second], progress=False)
+    assert whole.record_ids == ["r0", "r1"]
+    np.testing.assert_allclose(whole.features[0], parts.features.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(whole.features[1], parts.features[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_bad_record_is_left_out_and_named_and_others_stay(model, feature_extractor, caplog, batch_size):
+    rows = ecg_rows(5)
+    clean = embed(model, feature_extractor, rows, progress=False)
+    rows[3]["ecg"]["signal"][0, 7] = np.nan
+    result = embed(model, feature_extractor, rows, batch_size=batch_size, progress=False)
+    assert result.record_ids == ["r0", "r1", "r2", "r4"]
+    np.testing.assert_allclose(result.features, clean.features[[0, 1, 2, 4]], atol=1e-5)
+    assert result.labels == [clean.labels[row] for row in (0, 1, 2, 4)]
+    assert "Record r3 is left out" in caplog.text
+
+
+def test_missing_leads_are_masked_not_read_as_zeros(model):
+    rows = ecg_rows(3)
+    for row in rows:
+        row["ecg"] = dict(row["ecg"], signal=row["ecg"]["signal"][1:], leads=["II"])
+    extractor = EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200, missing_leads="mask")
+    result = embed(model, extractor, rows, progress=False)
+    signals = torch.tensor(np.stack([row["ecg"]["signal"] for row in rows]))
+    with torch.inference_mode():
+        expected = model.eval()(signals, leads=["II"]).pooler_output.numpy()
+    np.testing.assert_allclose(result.features, expected, atol=1e-5)
+
+
+def test_empty_dataset_is_refused(model, feature_extractor):
+    with pytest.raises(ValueError, match="no records"):
+        embed(model, feature_extractor, [], progress=False)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_table_survives_a_file(tmp_path, suffix):
+    written = EmbeddingTable(
+        np.arange(6, dtype=np.float32).reshape(3, 2),
+        ["a", "b", "c"],
+        ["p", None, "q"],
+        [["MI"], [], ["B", "A"]],
+        [1, None, 10],
+    )
+    read = EmbeddingTable.load(written.save(tmp_path / f"features{suffix}"))
+    np.testing.assert_array_equal(read.features, written.features)
+    for column in ("record_ids", "patient_ids", "labels", "folds"):
+        assert getattr(read, column) == getattr(written, column)
+
+
+def test_parquet_has_plain_columns(tmp_path):
+    columns = pq.read_table(table(3).save(tmp_path / "features.parquet"))
+    assert columns.column_names == ["record_id", "patient_id", "fold", "labels", "features"]
+    assert len(columns["features"][0].as_py()) == 8
+
+
+def test_unknown_file_type_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=".parquet or .npz"):
+        table(3).save(tmp_path / "features.csv")
+
+
+def test_folds_are_selected_in_order():
+    assert table(20).select_folds([9, 10]).record_ids == ["r8", "r9", "r18", "r19"]
+
+
+# --- linear probe -----------------------------------------------------------------------------------------------
+
+
+def test_linear_probe_equals_scikit_learn_by_hand():
+    train, test = table(200), table(100, seed=1, first=200)
+    result = linear_probe(train, test, LABELS, C=0.01)
+    scaler = StandardScaler().fit(train.features)
+    areas = {}
+    for name in LABELS:
+        truth = np.array([name in labels for labels in train.labels])
+        classifier = LogisticRegression(C=0.01, max_iter=2000).fit(scaler.transform(train.features), truth)
+        scores = classifier.predict_proba(scaler.transform(test.features))[:, 1]
+        areas[name] = roc_auc_score([name in labels for labels in test.labels], scores)
+    assert result.per_class == pytest.approx(areas)
+    assert result.macro_auroc == pytest.approx(np.mean(list(areas.values())))
+    assert result.macro_auroc_ci95[0] < result.macro_auroc < result.macro_auroc_ci95[1]
+    assert result.summary()["num_test_records"] == 100 and result.protocol == "linear"
+
+
+def test_probe_repeats_exactly_with_its_seed():
+    train, test = table(100), table(60, seed=1, first=200)
+    first, second = (linear_probe(train, test, LABELS, seed=4).summary() for _ in range(2))
+    assert first == second
+
+
+def test_labels_that_a_set_cannot_judge_are_excluded_by_name_and_set():
+    train, test = table(100), table(60, seed=1, first=200)
+    for labels in test.labels:
+        labels[:] = [name for name in labels if name != "TALL"]
+    result = linear_probe(train, test, (*LABELS, "NEVER"))
+    assert list(result.per_class) == ["FAST"]
+    assert result.excluded["NEVER"].startswith("training set: 0 positive")
+    assert result.excluded["TALL"].startswith("test set: 0 positive")
+
+
+def test_penalty_is_chosen_on_the_validation_table():
+    train, validation, test = table(60, width=50), table(200, 1, 200, width=50), table(100, 2, 400, width=50)
+    result = linear_probe(train, test, LABELS, validation=validation, C_grid=(1e-4, 1e-2, 100.0))
+    by_c = {c: linear_probe(train, validation, LABELS, C=c).macro_auroc for c in (1e-4, 1e-2, 100.0)}
+    assert result.C == max(by_c, key=by_c.get)
+
+
+def test_patient_in_two_tables_is_refused():
+    with pytest.raises(ValueError, match="both the train and the test table"):
+        linear_probe(table(100), table(60, seed=1, first=99), LABELS)
+
+
+# --- random encoder ---------------------------------------------------------------------------------------------
+
+
+def test_random_encoder_has_the_same_shape_and_other_weights_by_seed_alone(model):
+    first, again, other = (random_encoder_like(model, seed) for seed in (1, 1, 2))
+    assert type(first) is type(model) and first.config.to_dict() == model.config.to_dict()
+    matrices = [max(encoder.layers[0].parameters(), key=torch.numel) for encoder in (first, again, other, model)]
+    assert torch.equal(matrices[0], matrices[1])
+    assert not torch.equal(matrices[0], matrices[2]) and not torch.equal(matrices[0], matrices[3])
+
+
+def test_random_encoder_leaves_the_global_generator_alone(model):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    random_encoder_like(model, seed=9)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_comparison_has_the_keys_of_the_report_and_agrees_with_its_probes():
+    train, test = table(150, signal=1.5), table(100, 1, 200, signal=1.5)
+    weak_train, weak_test = table(150, signal=0.3), table(100, 1, 200, signal=0.3)
+    strong, weak = linear_probe(train, test, LABELS), linear_probe(weak_train, weak_test, LABELS)
+    result = compare_probes(strong, weak)
+    assert result["pretrained"]["linear"]["macro_auroc"] == strong.macro_auroc
+    assert result["random_encoder"]["linear"]["macro_auroc_ci95"] == list(weak.macro_auroc_ci95)
+    difference = result["difference"]["linear"]
+    assert difference["macro_auroc"] == pytest.approx(strong.macro_auroc - weak.macro_auroc)
+    assert difference["ci95"][0] < difference["macro_auroc"] < difference["ci95"][1]
+    assert difference["p_value"] < 0.05
+
+
+def test_probes_of_other_records_are_never_compared():
+    train = table(100)
+    first, second = (linear_probe(train, table(60, 1, first), LABELS) for first in (200, 300))
+    with pytest.raises(ValueError, match="other records"):
+        compare_probes(first, second)
+
+
+def test_encoder_against_random_ones_runs_from_rows_to_json(model, feature_extractor):
+    rows = ecg_rows(80)
+    arguments = (model, feature_extractor, rows[:50], rows[50:], LABELS)
+    first, second = (compare_with_random(*arguments, seed=3, num_resamples=50, progress=False) for _ in range(2))
+    assert first == second
+    assert set(first) == {"random_encoder", "pretrained", "difference"}
+    judged = {row["patient_id"] for row in rows[50:] if row["labels"]}  # the others have no label of the task
+    assert first["pretrained"]["linear"]["num_test_patients"] == len(judged) < 15
+
+
+def test_records_without_a_label_of_the_task_can_be_left_out():
+    records = table(50)
+    kept = records.with_any_label(["FAST"])
+    assert len(kept) == sum("FAST" in labels for labels in records.labels)
+    assert all("FAST" in labels for labels in kept.labels)

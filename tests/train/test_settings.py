@@ -1,0 +1,30 @@
+"""Every preset is a run that starts: `ecg-transformers pretrain --config NAME`."""
+
+from importlib import resources
+
+import pytest
+
+from ecg_transformers.train.cli import main
+from ecg_transformers.train.settings import PRESETS, read_config, split_settings, training_arguments
+
+NAMES = sorted(
+    file.name.removesuffix(".yaml") for file in resources.files(PRESETS).iterdir() if file.suffix == ".yaml"
+)
+ONE_STEP = (
+    "--max_steps 1 --per_device_train_batch_size 2 --gradient_accumulation_steps 1 --logging_steps 1 --use_cpu true "
+    "--disable_tqdm true --save_strategy no --dataloader_num_workers 0"
+).split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_says_model_input_and_training(name, tmp_path):
+    model_type, model, extractor, training = split_settings(read_config(name) | {"output_dir": str(tmp_path)})
+    assert model["leads"] == extractor["leads"] and model["num_samples"] == extractor["num_samples"]
+    assert training_arguments(training).learning_rate == float(training["learning_rate"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_takes_a_step_and_leaves_a_checkpoint(name, tmp_path):
+    assert main(["pretrain", "--config", name, *ONE_STEP, "--output_dir", str(tmp_path)]) == 0
+    assert (tmp_path / "model.safetensors").is_file() and (tmp_path / "preprocessor_config.json").is_file()

@@ -1,0 +1,1 @@
+"""Pretraining methods on equal terms: runs, scores, report."""

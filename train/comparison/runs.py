@@ -1,0 +1,358 @@
+"""The runs of a comparison: pretraining, training on labels, fine-tuning; each in a folder of its own, done once.
+
+A run is finished when its `result.json` is there; the file appears whole or not at all. The name of the folder holds a
+hash of everything that the result depends on, so that another budget or setting is another run. A lock, which the
+operating system takes away from a process that dies, lets several processes share the runs of one folder; pretraining
+goes on from its last checkpoint.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    TrainerState,
+    set_seed,
+)
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling.masking import keyed_generator
+
+from ..checkpoints import last_complete_checkpoint
+from ..evaluation.protocols import linear_probe
+from ..features import EmbeddingTable, embed
+from ..inference import predict
+from ..online_probe import follow_with_probe, probe_history, steps_between
+from ..patients import patients_of
+from ..pretrain import build_trainer
+from ..settings import split_settings
+from ..trainer import EcgSslTrainer, train_and_save
+from .data import SPLITS, ComparisonData
+from .supervised import SupervisedSettings, train_on_labels
+
+logger = logging.getLogger("ecg_transformers")
+
+RESULT, CHECKPOINTS, NUM_CHECKPOINTS = "result.json", "training", 8
+PROBE_C = 0.01
+FINAL_LOGS = 5
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a comparison.
+
+    Args:
+        kind (`str`): `"pretrain"`, `"supervised"` (from scratch) or `"finetune"` (from the pretrained checkpoint).
+        method (`str`): As the command line names it; of `"supervised"` all methods that have this encoder.
+        seed (`int`): Of weights, order and masks; of which labels are known, where `labelled_fraction` is below 1.
+        settings (`dict`):
+            Flat settings of the pretraining, without `output_dir`; for `"supervised"` what [`scratch_settings`] gives.
+        supervised (`SupervisedSettings`, *optional*): How labels are learnt.
+        labelled_fraction (`float`, *optional*, defaults to 1.0): Of the training records whose labels are known.
+        data (`str`): Fingerprint of the recordings.
+        start (`Run`, *optional*): The pretraining that a fine-tuning starts from.
+    """
+
+    kind: str
+    method: str
+    seed: int
+    settings: Mapping[str, Any]
+    data: str
+    supervised: SupervisedSettings | None = None
+    labelled_fraction: float = 1.0
+    start: "Run | None" = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder. The method's own spelling is for the reader only; the hash speaks of what counts."""
+        what = {name: value for name, value in vars(self).items() if name not in ("method", "supervised", "start")}
+        what["supervised"] = None if self.supervised is None else dataclasses.asdict(self.supervised)
+        what["start"] = None if self.start is None else self.start.name
+        digest = hashlib.blake2b(json.dumps(what, sort_keys=True, default=list).encode(), digest_size=5).hexdigest()
+        method = "" if self.kind == "supervised" else re.sub(r"[^\w.=-]+", "_", Path(self.method).name)[:60] + "-"
+        part = "" if self.labelled_fraction == 1 else f"-{self.labelled_fraction:g}"
+        return f"{method}{self.kind}{part}-seed{self.seed}-{digest}"
+
+    def __str__(self):
+        part = "" if self.labelled_fraction == 1 else f" with {self.labelled_fraction:.0%} of the labels"
+        return f"{self.method}: {self.kind}{part}, seed {self.seed}"
+
+
+@dataclass
+class RunFolder:
+    """Where the runs of a comparison lie and how they are shared."""
+
+    folder: Path
+    data: ComparisonData
+    probe_every: int | None = None
+
+    def path(self, run: Run) -> Path:
+        return self.folder / "runs" / run.name
+
+    def result(self, run: Run) -> dict | None:
+        """What a finished run found; `None` if it is not finished."""
+        try:
+            return json.loads((self.path(run) / RESULT).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def work(
+        self, runs: Sequence[Run], report: Callable[[], Any], report_seconds: float = 60.0, poll_seconds: float = 2.0
+    ) -> dict[str, str]:
+        """Does the runs that are not done, except those that another process does, and waits for these.
+
+        `report()` is called now and then, after a run of this process, `report_seconds` apart or more. Returns the
+        reasons of the runs that failed here; a failed run does not stop the others.
+        """
+        failed: dict[str, str] = {}
+        reported = time.monotonic()
+        while True:
+            busy = []
+            for run in runs:
+                if run.name in failed or self.result(run) is not None:
+                    continue
+                if run.start is not None and run.start.name in failed:
+                    failed[run.name] = f"{run}: its pretraining failed"
+                elif run.start is not None and self.result(run.start) is None:
+                    busy.append(run)
+                elif not self._claim_and_do(run, failed):
+                    busy.append(run)
+                elif time.monotonic() - reported > report_seconds:
+                    report()
+                    reported = time.monotonic()
+            if not busy:
+                return failed
+            time.sleep(poll_seconds)
+
+    def _claim_and_do(self, run: Run, failed: dict[str, str]) -> bool:
+        """Whether the run was free, and hence was tried (or turned out to be done)."""
+        path = self.path(run)
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = filelock.FileLock(path / "lock").acquire(timeout=0)
+        except filelock.Timeout:
+            return False
+        with lock:
+            if self.result(run) is not None:
+                return True
+            logger.info("%s ...", run)
+            started = time.monotonic()
+            try:
+                result = {"pretrain": self._pretrain, "supervised": self._train, "finetune": self._train}[run.kind](
+                    run
+                )
+            except (RuntimeError, ValueError) as error:  # one method that fails leaves the others their table
+                failed[run.name] = f"{run}: {error}"
+                logger.warning("Failed. %s", failed[run.name])
+                return True
+            facts = {"kind": run.kind, "method": run.method, "seed": run.seed, "settings": dict(run.settings)}
+            seconds = round(time.monotonic() - started, 1)
+            write_atomically(path / RESULT, json.dumps({**facts, **result, "seconds": seconds}, default=list))
+            shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+        return True
+
+    # --- what a run does ----------------------------------------------------------------------------------------
+
+    def _pretrain(self, run: Run) -> dict:
+        path = self.path(run)
+        max_steps = run.settings["max_steps"]
+        settings = run.settings | {"output_dir": str(path / CHECKPOINTS), "save_total_limit": 1}
+        settings |= {"save_strategy": "steps", "save_steps": max(1, max_steps // NUM_CHECKPOINTS)}
+        trainer = build_trainer(settings, self.data.pretraining)
+        per_step = records_per_step(trainer.args)
+        if per_step > len(self.data.pretraining):
+            raise ValueError(
+                f"A step takes {per_step} records, there are {len(self.data.pretraining)} to learn from. Give a "
+                "smaller per_device_train_batch_size."
+            )
+        labelled = concatenate_datasets([vars(self.data)[split] for split in SPLITS])
+        extractor = trainer.processing_class
+        before = embed(trainer.model.ecg_vit, extractor, labelled, progress=False)
+        if self.probe_every is not None:
+            judged = {"validation": self.data.validation, "test": self.data.test}
+            every = steps_between(self.probe_every, per_step)
+            follow_with_probe(trainer, self.data.train, judged, self.data.label_names, every, C=PROBE_C)
+        train_or_go_on(trainer)
+        encoder = trainer.model.ecg_vit
+        after = embed(encoder, extractor, labelled, progress=False)
+        for name, table in (("random", before), ("pretrained", after)):
+            table.save(path / f"{name}.parquet")
+        trainer.save_model(str(path / "model"))
+        losses = [entry for entry in trainer.state.log_history if "loss" in entry]
+        curve = [
+            point | {"records_seen": point["step"] * per_step} for point in probe_history(trainer.state.log_history)
+        ]
+        return {
+            "steps": trainer.state.global_step,
+            "records_seen": trainer.state.global_step * per_step,
+            "encoder": encoder_facts(trainer.model.config) | {"parameters": encoder.num_parameters()},
+            "pretraining_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            "curve": curve,
+            "last_logs": losses[-FINAL_LOGS:],
+        }
+
+    def _train(self, run: Run) -> dict:
+        head = {"num_labels": len(self.data.label_names), "problem_type": "multi_label_classification"}
+        set_seed(run.seed)
+        if run.start is None:
+            config = AutoConfig.for_model(run.settings["model_type"], **run.settings["encoder"], **head)
+            model = AutoModelForSequenceClassification.from_config(config)
+            extractor = EcgFeatureExtractor(**run.settings["input"])
+        else:
+            checkpoint = self.path(run.start) / "model"
+            model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32, **head)
+            extractor = EcgFeatureExtractor.from_pretrained(checkpoint)
+        known = labelled_subset(self.data.train, run.labelled_fraction, run.seed)
+        facts = train_on_labels(
+            model,
+            extractor,
+            self.data.train.select(known),
+            self.data.validation,
+            self.data.label_names,
+            run.supervised,
+            run.seed,
+            str(self.path(run) / CHECKPOINTS),
+        )
+        found = predict(model, extractor, self.data.test, self.data.label_names)
+        return {
+            **facts,
+            "num_labelled_records": len(known),
+            "encoder": encoder_facts(model.config) | {"parameters": model.ecg_vit.num_parameters()},
+            "judged": judged_as_json(
+                self.data.label_names, found.labels, found.scores, found.record_ids, found.patient_ids
+            ),
+        }
+
+    # --- probes of what a pretraining left ----------------------------------------------------------------------
+
+    def probes(self, run: Run, labelled_fraction: float = 1.0) -> dict[str, dict]:
+        """The linear probes of the random and of the pretrained encoder of a finished pretraining, fitted once and
+        kept beside it: `{"random" | "pretrained": {"fixed" | "selected": {"C": ..., "judged": ...}}}`."""
+        path = self.path(run) / f"probes-{labelled_fraction:g}.json"
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+        known = labelled_subset(self.data.train, labelled_fraction, run.seed)
+        known = set(self.data.train.select(known)["record_id"])
+        probes = {}
+        for encoder in ("random", "pretrained"):
+            table = EmbeddingTable.load(self.path(run) / f"{encoder}.parquet")
+            train = records_of(table, known)
+            validation, test = table.select_folds([9]), table.select_folds([10])
+            probes[encoder] = {}
+            for name, options in (("fixed", {"C": PROBE_C}), ("selected", {"validation": validation})):
+                found = linear_probe(train, test, self.data.label_names, num_resamples=1, **options)
+                patients = [test.patient_ids[row] for row in range(len(test))]
+                judged = judged_as_json(found.label_names, found.labels, found.scores, found.record_ids, patients)
+                probes[encoder][name] = {"C": found.C, "judged": judged, "num_labelled_records": len(train)}
+        write_atomically(path, json.dumps(probes))
+        return probes
+
+
+def train_or_go_on(trainer: EcgSslTrainer):
+    """Trains to the end, from the last complete checkpoint in the output folder if there is one."""
+    try:
+        checkpoint = last_complete_checkpoint(trainer.args.output_dir)
+    except ValueError:
+        train_and_save(trainer)
+        return
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    logger.info("going on from step %d", state.global_step)
+    if state.global_step < trainer.args.max_steps:
+        trainer.args.resume_from_checkpoint = checkpoint
+        train_and_save(trainer)
+    else:  # it was stopped between its last step and its result
+        model = type(trainer.model).from_pretrained(checkpoint, dtype=torch.float32)
+        trainer.model, trainer.state = model.to(trainer.args.device), state
+
+
+def judged_as_json(label_names, labels: np.ndarray, scores: np.ndarray, record_ids, patient_ids) -> dict:
+    """Predictions of single test records, ready for JSON."""
+    return {
+        "label_names": list(label_names),
+        "labels": labels.astype(int).tolist(),
+        "scores": scores.astype(float).tolist(),
+        "record_ids": list(record_ids),
+        "patient_ids": list(patient_ids),
+    }
+
+
+def records_of(table: EmbeddingTable, record_ids: set[str]) -> EmbeddingTable:
+    """The rows of a table that belong to some records."""
+    rows = [row for row, record_id in enumerate(table.record_ids) if record_id in record_ids]
+    columns = (table.record_ids, table.patient_ids, table.labels, table.folds)
+    return EmbeddingTable(table.features[rows], *([column[row] for row in rows] for column in columns))
+
+
+def labelled_subset(train: Dataset, fraction: float, seed: int) -> list[int]:
+    """Positions of the records whose labels are known: those of randomly drawn patients until `fraction` of the
+    records is reached. The same for every method of a seed; all records for a fraction of 1."""
+    if fraction == 1:
+        return list(range(len(train)))
+    of_patient: dict[str, list[int]] = {}
+    for number, patient in enumerate(patients_of(train["record_id"], train["patient_id"])):
+        of_patient.setdefault(patient, []).append(number)
+    patients = sorted(of_patient)
+    chosen: list[int] = []
+    for number in torch.randperm(len(patients), generator=keyed_generator(seed, "labelled subset")).tolist():
+        if len(chosen) >= fraction * len(train):
+            break
+        chosen += of_patient[patients[number]]
+    return sorted(chosen)
+
+
+def records_per_step(args) -> int:
+    """Records that one optimiser step sees, over all devices and micro-batches."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def scratch_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What training a method's encoder from scratch depends on: `{"model_type", "encoder", "input"}`.
+
+    The encoder of a method is that of the library (`ecg_vit`) unless its class computes something else, so that
+    methods with the same encoder and the same input get the same settings, and share the run.
+    """
+    model_type, model, extractor, _ = split_settings(dict(settings))
+    config = AutoConfig.for_model(model_type, **model)
+    if MODEL_MAPPING[type(config)].forward is EcgViTModel.forward:
+        inherited = {item.name for item in dataclasses.fields(PreTrainedConfig)}
+        names = sorted({item.name for item in dataclasses.fields(EcgViTConfig)} - inherited)
+        model_type, model = EcgViTConfig.model_type, {name: vars(config)[name] for name in names}
+    return {"model_type": model_type, "encoder": model, "input": extractor}
+
+
+def encoder_facts(config: PreTrainedConfig) -> dict[str, Any]:
+    """Size of an encoder as a table prints it."""
+    rows = len(config.leads) if config.patching == "per_lead" else 1
+    return {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_leads": len(config.leads),
+        "patch_ms": 1000 * config.patch_size / config.sampling_rate,
+        "tokens": rows * config.num_columns,
+    }
+
+
+def write_atomically(path: Path, content: str | bytes):
+    """Writes a file that others see whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""P waves, QRS complexes and T waves: masks, intervals, training and scores."""

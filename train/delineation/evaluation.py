@@ -1,0 +1,197 @@
+"""Delineation of P, QRS and T on LUDB: a head on the encoder, five folds of subjects, judged the field's way.
+
+Protocols are `delineation_linear` (frozen encoder, one linear map of each token) and `delineation_finetuned` (all
+weights). Each fold of LUDB tests once, the next one selects the step, the other three teach. The same is done with a
+random encoder of the same configuration; fine-tuned, that is supervised training from scratch.
+
+Records are cut into windows as the feature extractor cuts them, overlapping by three quarters in training and by half
+in prediction, where probabilities are averaged. LUDB is small: all windows are made once and kept in memory.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoFeatureExtractor, PreTrainedModel
+
+from ecg_transformers.data.records import EcgRecord
+from ecg_transformers.modeling import EcgFeatureExtractor
+
+from ..inference import in_evaluation, readable
+from ..patients import refuse_shared_patients
+from ..results import write_json
+from .masks import LABEL_NAMES, RecordWaves, annotated_waves, subject_of, waves_of_mask
+from .scores import compare_waves, count_waves, judge_waves, write_waves
+from .training import DelineationSettings, MaskedWindows, token_classifier, train_delineator, windows_of
+
+logger = logging.getLogger("ecg_transformers")
+
+NUM_FOLDS = 5
+RECORDS_AT_ONCE, WINDOWS_AT_ONCE = 16, 64
+
+
+@torch.inference_mode()
+def delineate(
+    model: PreTrainedModel,
+    feature_extractor: EcgFeatureExtractor,
+    rows: Sequence[Mapping[str, Any]],
+    left_out: dict[str, str] | None = None,
+) -> list[RecordWaves]:
+    """The waves that a trained delineator sees in any recordings, in the leads that these and the model have.
+
+    Windows overlap by half; their probabilities are averaged, each sample gets the likeliest class, and
+    [`~delineation_masks.waves_of_mask`] makes waves of the runs. Waves count samples of the recording.
+
+    Args:
+        model ([`PreTrainedModel`]): A token classifier of background, P, QRS and T.
+        feature_extractor ([`EcgFeatureExtractor`]): Its input contract.
+        rows (`Sequence[Mapping]`): Rows of [`load_ecg`] of any corpus, stored or decoded.
+        left_out (`dict`, *optional*):
+            Gets id and reason of records that cannot become input; without it, these are an error.
+    """
+    extractor = windows_of(feature_extractor, feature_extractor.num_samples // 2)
+    found = []
+    with in_evaluation(model):
+        for start in range(0, len(rows), RECORDS_AT_ONCE):
+            batch = [rows[number] for number in range(start, min(start + RECORDS_AT_ONCE, len(rows)))]
+            batch = batch if left_out is None else readable(batch, extractor, left_out)
+            if not batch:
+                continue
+            inputs = extractor([row["ecg"] for row in batch])
+            probabilities = _probabilities(model, inputs)
+            window_record = inputs["window_record"].numpy()
+            for number, row in enumerate(batch):
+                record = EcgRecord.from_row(row)
+                num_samples = record.signal.shape[1]
+                length = extractor.resampled_length(num_samples, record.sampling_rate)
+                mask = _join(probabilities[window_record == number], extractor.window_starts(length), length)
+                leads = tuple(lead for lead in extractor.leads if lead in record.leads)
+                mask = mask[[extractor.leads.index(lead) for lead in leads]]
+                signal = record.to_millivolts()[[record.leads.index(lead) for lead in leads]]
+                waves = waves_of_mask(mask, signal, leads, record.sampling_rate)
+                facts = (row["record_id"], subject_of(row), float(record.sampling_rate), num_samples)
+                found.append(RecordWaves(*facts, leads, waves))
+    return found
+
+
+def _probabilities(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
+    """`(num_windows, num_leads, num_samples, 4)`."""
+    names = [name for name in ("input_values", "lead_mask") if name in inputs]
+    found = []
+    for windows in zip(*(inputs[name].split(WINDOWS_AT_ONCE) for name in names), strict=True):
+        tensors = {name: values.to(model.device) for name, values in zip(names, windows, strict=True)}
+        found.append(model(**tensors).logits.float().softmax(dim=-1).cpu())
+    probabilities = torch.cat(found).numpy()
+    if probabilities.shape[-1] != len(LABEL_NAMES):
+        raise ValueError(f"Expected a model of the classes {list(LABEL_NAMES)}, got one of {probabilities.shape[-1]}.")
+    return probabilities
+
+
+def _join(windows: np.ndarray, starts: Sequence[int], length: int) -> np.ndarray:
+    """The likeliest class of every sample, `(num_leads, length)`, of window probabilities `(num_windows, num_leads,
+    num_samples, num_labels)`."""
+    num_samples = windows.shape[2]
+    total = np.zeros((windows.shape[1], max(length, num_samples), windows.shape[3]), dtype=np.float32)
+    count = np.zeros((1, total.shape[1], 1), dtype=np.float32)
+    for window, start in zip(windows, starts, strict=True):
+        total[:, start : start + num_samples] += window
+        count[:, start : start + num_samples] += 1
+    return (total / count)[:, :length].argmax(axis=-1)
+
+
+def subject_folds(rows: Dataset) -> dict[int, Dataset]:
+    """The rows of LUDB's folds 1 to 5.
+
+    Raises:
+        ValueError: for a fold without records, or a subject with records in two folds.
+    """
+    of_row = rows["fold"][:]
+    folds = {
+        fold: rows.select([number for number, its_fold in enumerate(of_row) if its_fold == fold])
+        for fold in range(1, NUM_FOLDS + 1)
+    }
+    empty = [fold for fold, of_fold in folds.items() if not len(of_fold)]
+    if empty:
+        raise ValueError(f"Expected records in all of the folds 1 to {NUM_FOLDS}, the folds {empty} have none.")
+    refuse_shared_patients({f"fold {fold}": of_fold for fold, of_fold in folds.items()})
+    return folds
+
+
+def evaluate_delineation(
+    checkpoint: str,
+    rows: Dataset,
+    output_dir: str | Path,
+    frozen: bool = True,
+    num_folds: int = NUM_FOLDS,
+    extractor_settings: Mapping[str, Any] | None = None,
+    num_resamples: int = 1000,
+    **training,
+) -> dict:
+    """Trains and tests delineators of an encoder, and of a random one of its configuration, on LUDB.
+
+    Args:
+        checkpoint (`str`): Folder or id of a model of this library, with its feature extractor.
+        rows (`Dataset`): All records of LUDB, `load_ecg("ludb", data_dir=..., split="all", decode=False)`.
+        output_dir (`str` or `Path`):
+            Gets `<protocol>.json`, `<protocol>_waves.parquet`, and as `<protocol>_delineator` the model (with its
+            feature extractor) that tests fold 1, for [`delineate`].
+        frozen (`bool`, *optional*, defaults to `True`): `delineation_linear`; else `delineation_finetuned`.
+        num_folds (`int`, *optional*, defaults to 5): How many folds test; fewer for a quick look.
+        extractor_settings (`Mapping`, *optional*):
+            What differs from the checkpoint's feature extractor. A model of z-scores without unit refuses recordings
+            in mV: for it, say how they become z-scores (`unit="mV"`, `normalization="lead"`, ...).
+        num_resamples (`int`, *optional*, defaults to 1000): Bootstrap resamples of subjects.
+        training: Fields of [`DelineationSettings`].
+
+    Returns:
+        `dict`: `random_encoder.<protocol>` and `pretrained.<protocol>` as [`judge_waves`] writes them, with `details`
+        of the training of each fold, and `difference.<protocol>` (`miou`, `miou_waves`; pretrained minus random).
+    """
+    if not 1 <= num_folds <= NUM_FOLDS:
+        raise ValueError(f"Expected num_folds from 1 to {NUM_FOLDS}, got {num_folds}.")
+    settings = DelineationSettings(frozen=frozen, **training)
+    stored = AutoFeatureExtractor.from_pretrained(checkpoint)
+    feature_extractor = EcgFeatureExtractor(**(stored.to_dict() | dict(extractor_settings or {})))
+    folds = subject_folds(rows)
+    stride = feature_extractor.num_samples // 4
+    windows = {fold: MaskedWindows(of_fold, feature_extractor, stride) for fold, of_fold in folds.items()}
+    references = [annotated_waves(row) for fold in range(1, num_folds + 1) for row in folds[fold]]
+    predictions, counts, result = {}, {}, {}
+    for encoder in ("random_encoder", "pretrained"):
+        found, trainings = [], []
+        for test in range(1, num_folds + 1):
+            validation = test % NUM_FOLDS + 1
+            taught = [fold for fold in folds if fold not in (test, validation)]
+            model = token_classifier(checkpoint, settings, random_encoder=encoder == "random_encoder")
+            train = torch.utils.data.ConcatDataset([windows[fold] for fold in taught])
+            facts = train_delineator(model, train, windows[validation], settings)
+            found += delineate(model, feature_extractor, folds[test])
+            if encoder == "pretrained" and test == 1:
+                model.save_pretrained(Path(output_dir) / f"{settings.protocol}_delineator")
+                feature_extractor.save_pretrained(Path(output_dir) / f"{settings.protocol}_delineator")
+            trainings.append({"test": test, "validation": validation, "train": taught, **facts})
+            logger.info("%s of %s, fold %d: %s", settings.protocol, encoder, test, facts)
+        predictions[encoder], counts[encoder] = found, count_waves(references, found)
+        details = {
+            "folds": trainings,
+            "settings": asdict(settings) | {"learning_rate": settings.peak_learning_rate},
+            "leads": list(feature_extractor.leads),
+            "sampling_rate": feature_extractor.sampling_rate,
+            "sample_ms": 1000 / feature_extractor.sampling_rate,
+            "window_seconds": feature_extractor.num_samples / feature_extractor.sampling_rate,
+        }
+        result[encoder] = {
+            settings.protocol: judge_waves(counts[encoder], num_resamples, settings.seed) | {"details": details}
+        }
+    difference = compare_waves(counts["pretrained"], counts["random_encoder"], num_resamples, settings.seed)
+    result["difference"] = {settings.protocol: difference}
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_waves(predictions, folder / f"{settings.protocol}_waves.parquet")
+    write_json(result, folder / f"{settings.protocol}.json")
+    return result

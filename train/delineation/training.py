@@ -1,0 +1,189 @@
+"""Training of a delineator: recordings and masks cut into windows, a new head on the encoder, the stock Trainer."""
+
+import copy
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForTokenClassification,
+    EvalPrediction,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from ecg_transformers.modeling import EcgFeatureExtractor
+
+from ..evaluate_metrics.delineation_scores import NOT_ANNOTATED
+from .masks import LABEL_NAMES, annotated_waves, mask_of_waves, num_samples_of
+
+
+@dataclass(frozen=True)
+class DelineationSettings:
+    """How a delineator is trained.
+
+    Args:
+        frozen (`bool`, *optional*, defaults to `True`): Train the head alone, without stochastic depth.
+        max_steps (`int`, *optional*, defaults to 300):
+            Steps of a fold; the best of ten looks at its validation fold is kept, by the mean IoU of background, P,
+            QRS and T.
+        learning_rate (`float`, *optional*):
+            At its peak, after a tenth of the steps; then a cosine. By default 1e-2 for the head alone and 1e-3 for all
+            weights.
+        batch_size (`int`, *optional*, defaults to 32): Windows in a step.
+        weight_decay (`float`, *optional*, defaults to 0.01): Of matrices.
+        seed (`int`, *optional*, defaults to 0): Of the head, the random encoder and the order of the windows.
+    """
+
+    frozen: bool = True
+    max_steps: int = 300
+    learning_rate: float | None = None
+    batch_size: int = 32
+    weight_decay: float = 0.01
+    seed: int = 0
+
+    @property
+    def protocol(self) -> str:
+        return "delineation_linear" if self.frozen else "delineation_finetuned"
+
+    @property
+    def peak_learning_rate(self) -> float:
+        return self.learning_rate or (1e-2 if self.frozen else 1e-3)
+
+
+class MaskedWindows(torch.utils.data.Dataset):
+    """Windows of some records with the mask of each, ready for a model and the stock Trainer.
+
+    Args:
+        rows (`Sequence[Mapping]`): Rows of LUDB.
+        feature_extractor ([`EcgFeatureExtractor`]): What cuts the windows, at the model's rate.
+        stride (`int`): Samples between the starts of windows; the last one ends with the record.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], feature_extractor: EcgFeatureExtractor, stride: int):
+        extractor = windows_of(feature_extractor, stride)
+        self.items: list[dict[str, torch.Tensor]] = []
+        for row in rows:
+            length = extractor.resampled_length(num_samples_of(row["ecg"]), row["ecg"]["sampling_rate"])
+            mask = mask_of_waves(annotated_waves(row, extractor.leads), length)
+            masks = torch.from_numpy(crop_mask(mask, extractor.window_starts(length), extractor.num_samples)).long()
+            inputs = extractor([row["ecg"]])
+            for number, labels in enumerate(masks):
+                values = {name: inputs[name][number] for name in ("input_values", "lead_mask") if name in inputs}
+                self.items.append(values | {"labels": labels})
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        return self.items[number]
+
+
+def windows_of(feature_extractor: EcgFeatureExtractor, stride: int) -> EcgFeatureExtractor:
+    """The feature extractor, cutting all windows of a record at this stride."""
+    settings = {"long_records": "all", "window_stride_samples": max(1, stride)}
+    return EcgFeatureExtractor(**(feature_extractor.to_dict() | settings))
+
+
+def crop_mask(mask: np.ndarray, starts: Sequence[int], num_samples: int) -> np.ndarray:
+    """Windows `(num_windows, num_leads, num_samples)` of a mask `(num_leads, length)`; what lies beyond its end, where
+    the feature extractor pads, is not annotated."""
+    missing = max(0, max(starts) + num_samples - mask.shape[1])
+    padded = np.pad(mask, ((0, 0), (0, missing)), constant_values=NOT_ANNOTATED)
+    return np.stack([padded[:, start : start + num_samples] for start in starts])
+
+
+def token_classifier(checkpoint: str, settings: DelineationSettings, random_encoder: bool = False) -> PreTrainedModel:
+    """The encoder of a checkpoint, or a random one of its configuration, under a new head of four classes.
+
+    The weights depend on checkpoint and seed alone; the global generators are left as they were.
+    """
+    options = {"num_labels": len(LABEL_NAMES), "id2label": dict(enumerate(LABEL_NAMES))}
+    options["label2id"] = {name: number for number, name in enumerate(LABEL_NAMES)}
+    options |= {"drop_path_rate": 0.0} if settings.frozen else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
+        model = AutoModelForTokenClassification.from_pretrained(
+            checkpoint, dtype=torch.float32, ignore_mismatched_sizes=True, **options
+        )
+        if random_encoder:
+            model = type(model)(copy.deepcopy(model.config))
+        nn.init.normal_(model.token_classifier.weight, std=model.config.initializer_range)
+        nn.init.zeros_(model.token_classifier.bias)
+    model.ecg_vit.requires_grad_(not settings.frozen)
+    return model
+
+
+def train_delineator(
+    model: PreTrainedModel, train: MaskedWindows, validation: MaskedWindows, settings: DelineationSettings
+) -> dict[str, float]:
+    """Trains in place by the stock Trainer; the model ends with the weights that did best on `validation`.
+
+    Returns:
+        `dict` of `best_step` and `validation_miou` (of windows, sample by sample).
+    """
+    best = KeepBest(model)
+    with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one, and writes nothing there
+        args = TrainingArguments(
+            output_dir=folder,
+            max_steps=settings.max_steps,
+            per_device_train_batch_size=min(settings.batch_size, len(train)),
+            per_device_eval_batch_size=64,
+            dataloader_drop_last=False,
+            learning_rate=settings.peak_learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.1,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=1.0,
+            seed=settings.seed,
+            dataloader_pin_memory=torch.accelerator.is_available(),
+            eval_strategy="steps",
+            eval_steps=max(1, settings.max_steps // 10),
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = Trainer(
+            model=model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=validation,
+            compute_metrics=mean_iou,
+            preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1).to(torch.int8),
+            callbacks=[best],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    model.load_state_dict(best.weights)
+    return {"best_step": best.step, "validation_miou": best.score}
+
+
+class KeepBest(TrainerCallback):
+    """Keeps the weights of the look at the validation fold with the highest mean IoU."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model, self.score, self.step, self.weights = model, -1.0, 0, None
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        if metrics["eval_miou"] > self.score:
+            self.score, self.step = metrics["eval_miou"], state.global_step
+            self.weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
+def mean_iou(prediction: EvalPrediction) -> dict[str, float]:
+    """`miou` of the annotated samples of all windows together, over the classes that occur."""
+    annotated = prediction.label_ids >= 0
+    truth, guess = prediction.label_ids[annotated], prediction.predictions[annotated]
+    pairs = np.bincount(truth * len(LABEL_NAMES) + guess, minlength=len(LABEL_NAMES) ** 2).reshape(
+        len(LABEL_NAMES), -1
+    )
+    union = pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
+    return {"miou": float((pairs.diagonal()[union > 0] / union[union > 0]).mean())}

@@ -1,0 +1,1 @@
+"""Explanations of a model on a recording, reconstructions, and the picture of a published model."""

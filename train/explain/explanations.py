@@ -1,0 +1,344 @@
+"""What the output of a model depends on: attention rollout, integrated gradients and occlusion.
+
+Rollout says where attention goes and knows no class; integrated gradients and occlusion say how the parts of a
+recording change one output. None of them says why a heart does what it does. `explanation_plots` draws them.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from ..inference import in_evaluation
+
+Target = int | str | torch.Tensor | Sequence[int | str]
+NORM = "norm"
+FEATURES = ("logits", "embeddings", "pooler_output")
+"""What may be explained, in the order in which it is looked for in a model's output."""
+
+
+@dataclass(frozen=True)
+class IntegratedGradients:
+    """
+    Args:
+        attributions (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`):
+            What each value of the input adds to the output, in units of the output.
+        output, baseline_output (`torch.FloatTensor` of shape `(batch,)`): Of the recordings and of their baselines.
+        completeness_error (`torch.FloatTensor` of shape `(batch,)`):
+            Sum of the attributions minus (output - baseline_output); 0 for infinitely many steps.
+    """
+
+    attributions: torch.Tensor
+    output: torch.Tensor
+    baseline_output: torch.Tensor
+    completeness_error: torch.Tensor
+
+
+@torch.no_grad()
+def attention_rollout(
+    model: PreTrainedModel,
+    input_values: torch.Tensor,
+    leads: Sequence[str] | None = None,
+    lead_mask: torch.Tensor | None = None,
+    batch_size: int = 4,
+) -> torch.Tensor:
+    """The share of every patch in what an encoder pools, by attention alone (Abnar and Zuidema, "Quantifying Attention
+    Flow in Transformers", ACL 2020, arXiv 2005.00928, section 3).
+
+    The attentions of each layer are averaged over heads, the residual connection is added as the identity, rows are
+    normalised, and the layers are multiplied. The result is read from what the model pools: the mean of the patches,
+    the first register (class token), or the tokens as an attentive pooler's query weighs them. Registers and lead
+    separators are no part of the recording: their share is left out, and that of the patches is brought to a sum of 1.
+
+    Args:
+        model ([`PreTrainedModel`]): An encoder of this library, or a classifier or embedding model on one.
+        input_values (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`): From the feature extractor.
+        leads (`Sequence[str]`, *optional*): Names of the rows where they are not `config.leads`.
+        lead_mask (`torch.BoolTensor` of shape `(batch, num_leads)`, *optional*): `True` = recorded.
+        batch_size (`int`, *optional*, defaults to 4): Records at once; attentions take the square of the tokens.
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch, rows, columns)`, not negative, 1 in sum: rows are the leads (then the
+        extra channels), columns the time patches. A model whose patches hold all leads (`patching="all_leads"`) has
+        one row: its attention tells moments apart, not leads. Absent leads are 0. The model stays as it was.
+
+    Raises:
+        ValueError: for a model that is no encoder and not on one, or a record without a lead.
+    """
+    if model.base_model_prefix != "ecg_vit":
+        raise ValueError(
+            f"Attention rollout reads the encoders of this library, got {type(model).__name__}. Use "
+            "integrated_gradients, which asks for gradients only."
+        )
+    if lead_mask is not None and not bool(lead_mask.any(dim=1).all()):
+        raise ValueError("Expected a lead in every record, got a lead_mask without any. Leave these records out.")
+    config = model.config
+    rows = 1
+    if config.patching == "per_lead":
+        rows = len(config.leads if leads is None else leads) + config.extra_channels
+    shares = []
+    with in_evaluation(model):
+        for start in range(0, len(input_values), batch_size):
+            part = slice(start, start + batch_size)
+            mask = None if lead_mask is None else lead_mask[part]
+            with _seen_by_pooler(model) as pooled:
+                outputs = model(input_values[part], **_rows(leads, mask), output_attentions=True)
+            explained_output(outputs)
+            num_prefix = outputs.attentions[0].shape[-1] - rows * config.num_columns
+            share = _read_out(outputs, pooled, config, num_prefix, mask)[:, None]
+            for attention in reversed(outputs.attentions):
+                mixing = attention.float().mean(dim=1)
+                mixing = mixing + torch.eye(mixing.shape[-1], device=mixing.device)
+                share = share @ (mixing / mixing.sum(dim=-1, keepdim=True))
+            patches = share[:, 0, num_prefix:]
+            shares.append((patches / patches.sum(dim=1, keepdim=True)).unflatten(1, (rows, config.num_columns)))
+    return torch.cat(shares)
+
+
+@torch.inference_mode(mode=False)
+def integrated_gradients(
+    model: nn.Module,
+    input_values: torch.Tensor,
+    target: Target,
+    baseline: torch.Tensor | None = None,
+    num_steps: int = 64,
+    leads: Sequence[str] | None = None,
+    lead_mask: torch.Tensor | None = None,
+    tolerance: float | None = None,
+    batch_size: int = 16,
+) -> IntegratedGradients:
+    """How each value of the input changes one output on the way from a flat recording (Sundararajan, Taly and Yan,
+    "Axiomatic Attribution for Deep Networks", ICML 2017, arXiv 1703.01365, section 3).
+
+    The attribution of a value is (value - baseline) times the mean of its gradient on the straight line between
+    baseline and recording. The authors take that mean in even steps; here it is Gauss-Legendre quadrature with steps
+    that lie close together near the baseline, for models that normalise each patch.
+
+    Args:
+        model (`nn.Module`):
+            Gives a `ModelOutput` with `logits`, `embeddings` or `pooler_output` for `input_values`. It is set to
+            evaluation and back; gradients of its weights are not touched.
+        input_values (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`): From the feature extractor.
+        target (`int`, `str`, `torch.Tensor` or a sequence of `int` or `str`):
+            Of a classifier: a class by its number or its name in `config.id2label`, for all records or for each. Of an
+            encoder: a direction `(size,)` or `(batch, size)` (the output is the scalar product with it), or `"norm"`,
+            the length of the feature.
+        baseline (`torch.FloatTensor`, *optional*, defaults to zeros):
+            Broadcast to `input_values`: a flat recording **in the unit of the input**. Where the feature extractor
+            subtracts `lead_means`, 0 is not flat: see [`~explanation_plots.flat_recording`].
+        num_steps (`int`, *optional*, defaults to 64): Gradients for each record.
+        leads (`Sequence[str]`, *optional*), lead_mask (`torch.BoolTensor`, *optional*): As the model takes them.
+        tolerance (`float`, *optional*): Largest completeness error to accept, in units of the output.
+        batch_size (`int`, *optional*, defaults to 16): Steps of records at once.
+
+    Raises:
+        ValueError: for an input with NaN, an unknown target, a number of targets that is neither 1 nor that of the
+            records, or a completeness error beyond `tolerance`.
+    """
+    _check_input(input_values)
+    _check_target(target, len(input_values))
+    if num_steps < 2:
+        raise ValueError(f"Expected num_steps of at least 2, got {num_steps}.")
+    inputs = input_values.detach().clone()
+    baseline = torch.zeros_like(inputs) if baseline is None else baseline.to(inputs).expand_as(inputs)
+    nodes, weights = _quadrature(num_steps)
+    positions, weights = torch.tensor(nodes).to(inputs), torch.tensor(weights, device=inputs.device)
+    record = torch.arange(len(inputs), device=inputs.device).repeat_interleave(num_steps)
+    step = torch.arange(num_steps, device=inputs.device).repeat(len(inputs))
+    gradients = torch.zeros(inputs.shape, dtype=torch.float64, device=inputs.device)
+    with in_evaluation(model), torch.enable_grad():
+        for rows, steps in zip(record.split(batch_size), step.split(batch_size), strict=True):
+            between = baseline[rows] + positions[steps, None, None] * (inputs - baseline)[rows]
+            between.requires_grad_(True)
+            mask = None if lead_mask is None else lead_mask[rows]
+            output = _score(model, between, target, rows, leads, mask)
+            (gradient,) = torch.autograd.grad(output.sum(), between)
+            gradients.index_add_(0, rows, gradient.double() * weights[steps, None, None])
+    attributions = gradients * (inputs - baseline)
+    outputs = [_score_all(model, values, target, leads, lead_mask, batch_size) for values in (inputs, baseline)]
+    errors = attributions.sum(dim=(1, 2)) - (outputs[0] - outputs[1])
+    if tolerance is not None and bool((errors.abs() > tolerance).any()):
+        raise ValueError(
+            f"Attributions miss the difference of outputs by {float(errors.abs().max()):.3g}, more than the tolerance "
+            f"of {tolerance:g}, with {num_steps} steps. Take more steps; if that does not help, the model has jumps "
+            "(quantised features), and integrated gradients do not fit it."
+        )
+    return IntegratedGradients(attributions.float(), outputs[0].float(), outputs[1].float(), errors.float())
+
+
+@torch.no_grad()
+def occlusion(
+    model: nn.Module,
+    input_values: torch.Tensor,
+    target: Target,
+    window_samples: int,
+    baseline: torch.Tensor | None = None,
+    leads: Sequence[str] | None = None,
+    lead_mask: torch.Tensor | None = None,
+    batch_size: int = 16,
+) -> torch.Tensor:
+    """By how much an output falls when a window of one lead is made flat (Zeiler and Fergus, ECCV 2014, section 4.2).
+
+    A check of the other two that needs no gradient. What two windows say together is counted in neither.
+
+    Args:
+        window_samples (`int`): Length of a window, a divisor of the number of samples.
+        model, input_values, target, baseline, leads, lead_mask, batch_size: See [`integrated_gradients`].
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch, num_leads, num_samples // window_samples)`, in units of the output.
+    """
+    _check_input(input_values)
+    _check_target(target, len(input_values))
+    num_records, num_leads, num_samples = input_values.shape
+    if window_samples < 1 or num_samples % window_samples:
+        raise ValueError(f"Expected window_samples to divide {num_samples} samples, got {window_samples}.")
+    columns = num_samples // window_samples
+    baseline = torch.zeros_like(input_values) if baseline is None else baseline.to(input_values)
+    flat = baseline.expand_as(input_values).unflatten(-1, (columns, window_samples))
+    whole = _score_all(model, input_values, target, leads, lead_mask, batch_size)
+    falls = []
+    with in_evaluation(model):
+        for place in torch.arange(num_records * num_leads * columns).split(batch_size):
+            record, lead, column = np.unravel_index(place.numpy(), (num_records, num_leads, columns))
+            number = np.arange(len(place))
+            record = torch.from_numpy(record).to(input_values.device)
+            covered = input_values[record].unflatten(-1, (columns, window_samples))
+            covered[number, lead, column] = flat[record, lead, column]
+            mask = None if lead_mask is None else lead_mask[record]
+            falls.append(whole[record] - _score(model, covered.flatten(2), target, record, leads, mask))
+    return torch.cat(falls).view(num_records, num_leads, columns).float()
+
+
+def _quadrature(num_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places between 0 and 1 and their weights: Gauss-Legendre in the fourth root of the place.
+
+    A model that normalises each patch (ST-MEM) does not see how large a wave is: its output changes within the first
+    1e-5 of the way from a flat recording. Even steps miss that altogether; these lie close together there.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(num_steps)
+    roots = (nodes + 1) / 2
+    return roots**4, 2 * roots**3 * weights
+
+
+def _score_all(model, input_values, target, leads, lead_mask, batch_size) -> torch.Tensor:
+    with torch.no_grad(), in_evaluation(model):
+        scores = []
+        for rows in torch.arange(len(input_values), device=input_values.device).split(batch_size):
+            mask = None if lead_mask is None else lead_mask[rows]
+            scores.append(_score(model, input_values[rows], target, rows, leads, mask))
+        return torch.cat(scores)
+
+
+def _score(model, input_values, target: Target, rows: torch.Tensor, leads, lead_mask) -> torch.Tensor:
+    """The explained output `(len(rows),)` in float64; `rows` are the numbers of the records in the whole batch."""
+    outputs = model(input_values, **_rows(leads, lead_mask))
+    name, features = explained_output(outputs)
+    features = features.double()
+    if name == "logits":
+        classes = [class_number(model, one) for one in (target if isinstance(target, list | tuple) else [target])]
+        numbers = torch.tensor(classes, device=features.device)
+        numbers = numbers.expand(len(rows)) if len(classes) == 1 else numbers[rows]
+        if int(numbers.max()) >= features.shape[1] or int(numbers.min()) < 0:
+            raise ValueError(f"Expected a class below {features.shape[1]}, got {classes}.")
+        return features.gather(1, numbers[:, None])[:, 0]
+    if isinstance(target, str) and target == NORM and name == "pooler_output":
+        return features.norm(dim=1)
+    if isinstance(target, torch.Tensor) and target.shape[-1:] == features.shape[-1:] and target.ndim in (1, 2):
+        direction = target.to(features)
+        return (features * (direction[rows] if target.ndim == 2 else direction)).sum(dim=1)
+    choices = f"a direction of shape ({features.shape[1]},)" + (' or "norm"' if name == "pooler_output" else "")
+    got = tuple(target.shape) if isinstance(target, torch.Tensor) else repr(target)
+    raise ValueError(f"The target of a model that gives {name} is {choices}; got {got}.")
+
+
+def explained_output(outputs: ModelOutput) -> tuple[str, torch.Tensor]:
+    """The name and the tensor `(batch, size)` of what a model's output is judged by."""
+    found = [name for name in FEATURES if name in outputs]
+    if not found or "loss" in outputs:
+        raise ValueError(
+            f"Expected a model with {', '.join(FEATURES)} and no loss of its own, got one with {list(outputs)}. Load "
+            "the encoder (AutoModel) or a classifier."
+        )
+    return found[0], outputs[found[0]]
+
+
+def class_number(model: PreTrainedModel, target: int | str) -> int:
+    """The number of a class of a classifier, by number or name."""
+    if isinstance(target, str):
+        numbers = {name: number for number, name in model.config.id2label.items()}
+        if target not in numbers:
+            raise ValueError(f"Unknown class {target!r}. The model knows {list(numbers)}.")
+        return int(numbers[target])
+    if isinstance(target, bool) or not isinstance(target, Integral):
+        raise ValueError(f"Expected a class by its number or name, got {target!r}.")
+    return int(target)
+
+
+def _check_target(target: Target, num_records: int) -> None:
+    several = isinstance(target, list | tuple) or (isinstance(target, torch.Tensor) and target.ndim == 2)
+    accepted = {1, num_records} if isinstance(target, list | tuple) else {num_records}
+    if several and len(target) not in accepted:
+        raise ValueError(
+            f"Expected one target for all records or one for each of the {num_records}, got {len(target)} targets."
+        )
+
+
+def _rows(leads, lead_mask) -> dict:
+    """What a model is told of the rows of its input, where there is anything to tell."""
+    given = {"leads": leads, "lead_mask": lead_mask}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_input(input_values: torch.Tensor) -> None:
+    if input_values.ndim != 3 or not bool(input_values.isfinite().all()):
+        raise ValueError(
+            f"Expected finite input_values of shape (batch, num_leads, num_samples), got {tuple(input_values.shape)}"
+            f"{', with NaN or infinite values' if input_values.ndim == 3 else ''}. Use the feature extractor."
+        )
+
+
+@contextmanager
+def _seen_by_pooler(model: PreTrainedModel) -> Iterator[list]:
+    """Records which tokens an attentive pooler reads and how its query weighs them, `(batch, heads, tokens)`."""
+    weights = []
+    poolers = [module for name, module in model.named_children() if name == "attentive_pooler"]
+
+    def weigh(pooler, args):
+        tokens, present = (*args, None)[:2]
+        query, keys = pooler.q_proj(pooler.query_token)[0], pooler.k_proj(tokens)
+        query, keys = (states.unflatten(-1, (pooler.num_heads, -1)) for states in (query, keys))
+        scores = torch.einsum("qhd,bthd->bht", query, keys) * keys.shape[-1] ** -0.5
+        if present is not None:
+            scores = scores.masked_fill(~present[:, None], float("-inf"))
+        weights.append(scores.float().softmax(dim=-1))
+
+    handles = [pooler.register_forward_pre_hook(weigh) for pooler in poolers]
+    try:
+        yield weights
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _read_out(outputs, pooled: list, config, num_prefix: int, lead_mask: torch.Tensor | None) -> torch.Tensor:
+    """How much of each token after the last layer is in the pooled feature, `(batch, num_prefix + patches)`."""
+    batch, _, num_tokens, _ = outputs.attentions[0].shape
+    share = torch.zeros(batch, num_tokens, device=outputs.attentions[0].device)
+    if pooled:
+        weights = pooled[0].mean(dim=1)
+        share[:, num_tokens - weights.shape[1] :] = weights  # separators are internal to the encoder
+    elif config.pooling == "class_token" or ("logits" in outputs and config.classifier_pooling == "register"):
+        share[:, 0] = 1.0
+    else:
+        share[:, num_prefix:] = 1.0
+        if lead_mask is not None and config.patching == "per_lead":
+            present = nn.functional.pad(lead_mask, (0, config.extra_channels), value=True)
+            share[:, num_prefix:] *= present.repeat_interleave(config.num_columns, dim=1)
+    return share / share.sum(dim=1, keepdim=True)

@@ -1,0 +1,245 @@
+"""Pictures for the card of a published model: what it makes of a recording that everybody may see, and its run.
+
+The recording is always the same one of PTB-XL (CC BY 4.0), of those that the package carries: never one of the user's.
+"""
+
+import base64
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import CONFIG_NAME
+
+from ecg_transformers.data import load_ecg
+from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.calibration import calibration_of, names_classifier
+from ecg_transformers.modeling.masking import DrawKeys
+from ecg_transformers.modeling.modeling_ecg_jepa import EcgJepaForPreTraining
+from ecg_transformers.modeling.modeling_sigreg_jepa import SigRegJepaForPreTraining
+from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTraining
+from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassificationPipeline
+
+from ..publishing.folder_files import read_json
+from ..publishing.pictures import PREVIEW_NAME, RUN_PICTURE_NAME, Picture
+from ..publishing.shared_folder import SharedFolder
+from ..report.card_section import show_evaluation
+from ..report.ecg_paper import CLINICAL_COLUMNS, EcgPaper, draw_paper, plot_ecg_paper
+from ..report.plots import BLUE, LIGHT_GREY, figure_to_bytes, plot_auroc_bars, plot_training_curve
+from ..results import is_evaluation
+from .reconstructions import reconstruction_figures
+from .recordings import explain_recording
+
+logger = logging.getLogger("ecg_transformers")
+
+RECORD_ID = "00063"
+ATTRIBUTION = (
+    f"Recording {RECORD_ID} of [PTB-XL](https://physionet.org/content/ptb-xl) (Wagner et al., 2020, CC BY 4.0; test "
+    "fold 10, at 100 Hz), which the package carries whatever a model was trained on."
+)
+MOST_SCORES = 8
+SCORE_MM, SCORES_TOP_MM, SCORES_BOTTOM_MM = 5.0, 7.0, 4.0
+SCORES_LEFT_MM, SCORES_WIDTH_MM = 60.0, 150.0
+DPI = 100
+
+
+def run_picture(results: Mapping[str, Any] | None, state: Mapping[str, Any] | None) -> Picture | None:
+    """What the run found: scores beside a random encoder, else the course of the training, `trainer_state.json`."""
+    if results is not None and "pretrained" in results:
+        protocol = next(iter(results["pretrained"]))
+        if "per_class" in results["pretrained"][protocol]:
+            content = figure_to_bytes(plot_auroc_bars(results, protocol), dpi=DPI)
+            caption = f"AUROC on the test split with 95 % intervals, protocol {protocol}."
+            return Picture(content, "Bars of the AUROC of a random and of the pretrained encoder", caption)
+    history = [] if state is None else state.get("log_history", [])
+    if any("loss" in entry for entry in history):
+        content = figure_to_bytes(plot_training_curve(history), dpi=DPI)
+        return Picture(content, "The course of the training over its steps", "The course of the training.")
+    return None
+
+
+def ecg_picture(folder: Path) -> Picture | None:
+    """The carried recording on ECG paper, with what the model in a folder makes of it: of a classifier its scores, of
+    a masked autoencoder the reconstruction, of a JEPA what was hidden in its pretraining, of another encoder where
+    its attention goes.
+
+    Returns:
+        `Picture`: `None` where the model cannot read the recording or be loaded: a model is published without a
+        picture rather than not.
+    """
+    try:
+        (row,) = (row for row in load_ecg("ptb-xl-sample", split="test") if row["record_id"] == RECORD_ID)
+        feature_extractor = EcgFeatureExtractor.from_pretrained(folder)
+        return _draw(_load(folder), feature_extractor, row)
+    except Exception as error:  # whatever the model does not do with this one recording
+        logger.warning("No preview on ECG paper: %s: %s", type(error).__name__, " ".join(str(error).split()))
+        return None
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    """The model by the code of this package, never by that of the folder."""
+    name = (json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("architectures") or [""])[0]
+    auto_class = AutoModel
+    if names_classifier(name):
+        auto_class = AutoModelForSequenceClassification
+    elif name.endswith("ForPreTraining"):
+        auto_class = AutoModelForPreTraining
+    return auto_class.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
+
+
+def _draw(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> Picture:
+    feature_extractor(row)  # what cannot read the recording has nothing to show of it
+    if names_classifier(type(model).__name__):
+        return _scores_picture(model, feature_extractor, row)
+    if isinstance(model, MaskedAutoencoderForPreTraining):
+        (figure,) = reconstruction_figures(model, feature_extractor, [row], image_format="png")
+        content = base64.b64decode(figure.data_uri.partition(",")[2])
+        return Picture(content, figure.alt, f"{figure.caption} {ATTRIBUTION}")
+    if isinstance(model, EcgJepaForPreTraining | SigRegJepaForPreTraining):
+        return _mask_picture(model, feature_extractor, row)
+    alt, caption = "An electrocardiogram on ECG paper", "The leads that the model reads."
+    try:
+        found = explain_recording(model.base_model, feature_extractor, row, method="attention_rollout")
+    except ValueError:  # no attention to show
+        figure = _paper(feature_extractor, row, f"PTB-XL {RECORD_ID}").figure
+    else:
+        title = f"PTB-XL {RECORD_ID}: where the attention of the encoder goes"
+        figure = found.plot(layout=_layout(found.leads), title=title)
+        alt += "; colour shows where the attention of the encoder goes"
+        caption = "Where the attention of the encoder goes."
+    return Picture(figure_to_bytes(figure, dpi=DPI), alt, f"{caption} {ATTRIBUTION}")
+
+
+def _mask_picture(
+    model: EcgJepaForPreTraining | SigRegJepaForPreTraining,
+    feature_extractor: EcgFeatureExtractor,
+    row: Mapping[str, Any],
+) -> Picture:
+    """What a mask of the pretraining hides of the first window."""
+    drawn = model.draw_inputs(torch.zeros(1, 1, 1), DrawKeys(seed=0, step=0, epoch=0, sample_ids=(0,)))
+    signal, leads, rate = _read_leads(feature_extractor, row)
+    patch_size = model.config.patch_size / model.config.sampling_rate * rate
+    if patch_size != round(patch_size):
+        raise ValueError(f"a patch of {patch_size:g} samples at {rate:g} Hz cannot be drawn")
+    hidden = drawn["bool_masked_pos"][0].numpy()
+    figure = plot_ecg_paper(
+        signal[:, : len(hidden) * round(patch_size)],
+        leads,
+        rate,
+        hidden,
+        round(patch_size),
+        _layout(leads),
+        title=f"PTB-XL {RECORD_ID}: what a mask of the pretraining hides, to be inferred from the rest",
+    )
+    caption = f"Shaded: what one mask of the pretraining hides ({hidden.mean():.0%}), to be inferred from the rest."
+    alt = "An electrocardiogram on ECG paper with hidden patches shaded"
+    return Picture(figure_to_bytes(figure, dpi=DPI), alt, f"{caption} {ATTRIBUTION}")
+
+
+def _scores_picture(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> Picture:
+    classify = EcgClassificationPipeline(model=model, feature_extractor=feature_extractor, device="cpu")
+    found = classify(row)
+    is_regression = model.config.problem_type == REGRESSION
+    shown = found[:MOST_SCORES]
+    scores_mm = SCORES_TOP_MM + SCORE_MM * len(shown) + SCORES_BOTTOM_MM
+    stated = ", ".join(row["labels"]) or "none"
+    title = f"PTB-XL {RECORD_ID} (PTB-XL says: {stated}) and what the model makes of it"
+    paper = _paper(feature_extractor, row, title, 0.0 if is_regression else scores_mm)
+    if is_regression:
+        values = ", ".join(f"{value['label']} {value['score']:.4g}" for value in found)
+        alt, caption = "An electrocardiogram on ECG paper", f"The model predicts: {values}."
+    else:
+        calibrated = "calibrated" if calibration_of(model.config) else "uncalibrated"
+        _draw_scores(
+            paper, shown, f"{calibrated} scores" + (f", {len(shown)} of {len(found)}" if found[MOST_SCORES:] else "")
+        )
+        scores = ", ".join(f"{score['label']} {score['score']:.2f}" for score in shown)
+        alt = f"An electrocardiogram on ECG paper and bars of the scores: {scores}"
+        caption = f"The {calibrated} scores of one recording; one recording says nothing of how good the model is."
+    return Picture(figure_to_bytes(paper.figure, dpi=DPI), alt, f"{caption} {ATTRIBUTION}")
+
+
+def _draw_scores(paper: EcgPaper, scores: list[dict[str, Any]], heading: str) -> None:
+    """Bars from 0 to 1 in the margin below the paper, the highest score first."""
+    figure, width, height = paper.figure, paper.width_mm, paper.height_mm
+    span = min(SCORES_WIDTH_MM, width - SCORES_LEFT_MM - 20.0)
+    box = (SCORES_LEFT_MM / width, SCORES_BOTTOM_MM / height, span / width, SCORE_MM * len(scores) / height)
+    axes = figure.add_axes(box, xlim=(0, 1), ylim=(len(scores) - 0.5, -0.5))
+    positions, values = range(len(scores)), [score["score"] for score in scores]
+    axes.barh(positions, [1.0] * len(scores), 0.7, color=LIGHT_GREY, alpha=0.35)
+    axes.barh(positions, values, 0.7, color=BLUE)
+    for position, score in zip(positions, scores, strict=True):
+        label = score["label"] if len(score["label"]) <= 30 else f"{score['label'][:29]}..."
+        axes.text(-0.01, position, label, ha="right", va="center", fontsize=9, fontweight="bold")
+        axes.text(1.01, position, f"{score['score']:.2f}", ha="left", va="center", fontsize=9)
+    axes.set_axis_off()
+    figure.text(2 / width, (paper.below_mm - 3.5) / height, heading, fontsize=9, va="center")
+
+
+def _paper(
+    feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any], title: str, below_mm: float = 0.0
+) -> EcgPaper:
+    signal, leads, rate = _read_leads(feature_extractor, row)
+    return draw_paper(signal, leads, rate, _layout(leads), title, below_mm)
+
+
+def _read_leads(feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> tuple[np.ndarray, list[str], float]:
+    """Signal (mV), names and rate (Hz) of the leads that the model reads."""
+    ecg = row["ecg"]
+    read = [lead for lead in ecg["leads"] if lead in feature_extractor.leads] or list(ecg["leads"])
+    return ecg["signal"][[ecg["leads"].index(lead) for lead in read]], read, ecg["sampling_rate"]
+
+
+def _layout(leads: Sequence[str]) -> str:
+    """As a doctor is used to see twelve leads; fewer, one below the other."""
+    return "clinical" if {lead for column in CLINICAL_COLUMNS for lead in column} == set(leads) else "rows"
+
+
+def complete_push(shared: SharedFolder, folder: str | os.PathLike, with_model: bool = True) -> SharedFolder:
+    """Adds to a push what takes a model or a chart: its pictures, and the section of an evaluation.
+
+    Args:
+        shared ([`SharedFolder`]): The files of a checkpoint.
+        folder (`str`): Where they lie.
+        with_model (`bool`, *optional*, defaults to `True`):
+            Whether to run the model for a picture of what it makes of an electrocardiogram.
+
+    Raises:
+        ValueError: for results or a state of the training that cannot be shown.
+    """
+    folder, results = Path(folder), shared.results
+    state = folder / TRAINER_STATE_NAME
+    picture = _run_picture(folder, results, read_json(state) if state.is_file() else None)
+    pictures = shared.pictures | ({} if picture is None else {RUN_PICTURE_NAME: picture})
+    evaluation = show_evaluation(results) if results is not None and is_evaluation(results) else None
+    shared = dataclasses.replace(shared, pictures=pictures, evaluation=evaluation)
+    return with_preview(shared, folder) if with_model else shared
+
+
+def with_preview(shared: SharedFolder, folder: str | os.PathLike) -> SharedFolder:
+    """The same with the picture of what the model makes of an electrocardiogram, unless it brings one of its own."""
+    if PREVIEW_NAME in shared.pictures or (picture := ecg_picture(Path(folder))) is None:
+        return shared
+    return dataclasses.replace(shared, pictures={PREVIEW_NAME: picture, **shared.pictures})
+
+
+def _run_picture(folder: Path, results: Mapping[str, Any] | None, state: Mapping[str, Any] | None) -> Picture | None:
+    try:
+        return run_picture(results, state)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"The scores or the {TRAINER_STATE_NAME} of {folder} cannot be drawn ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}). Write them again, or remove them."
+        ) from error

@@ -1,0 +1,197 @@
+"""Features of recordings: each record embedded once by a frozen encoder, in a table with what is known of it."""
+
+import copy
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import FeatureExtractionMixin, PreTrainedModel
+
+from ecg_transformers.modeling.feature_extraction_ecg import average_windows
+
+from .inference import in_evaluation, input_batches
+from .patients import patients_of
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Features of a set of records, with what a probe and a reader need to know about each.
+
+    Args:
+        features (`np.ndarray` of shape `(num_records, hidden_size)`): float32, finite.
+        record_ids (`list[str]`): Names of the records.
+        patient_ids (`list[str | None]`): Patient of each record, where known.
+        labels (`list[list[str]]`): Label names of each record; none is an empty list.
+        folds (`list[int | None]`): Fold of each record, where the corpus has folds.
+    """
+
+    features: np.ndarray
+    record_ids: list[str]
+    patient_ids: list[str | None]
+    labels: list[list[str]]
+    folds: list[int | None]
+
+    def __post_init__(self):
+        lengths = [len(column) for column in (self.record_ids, self.patient_ids, self.labels, self.folds)]
+        if self.features.ndim != 2 or set(lengths) != {len(self.features)}:
+            raise ValueError(f"Expected one row of features a record, got {self.features.shape}, {lengths} records.")
+        bad = [self.record_ids[row] for row in np.flatnonzero(~np.isfinite(self.features).all(axis=1))]
+        if bad:
+            raise ValueError(
+                f"The features of {len(bad)} of {len(self)} records are NaN or infinite: {bad[:10]}. Check these "
+                "recordings, or the training (a diverged encoder gives NaN for every record)."
+            )
+
+    def __len__(self) -> int:
+        return len(self.record_ids)
+
+    def multi_hot(self, label_names: Sequence[str]) -> np.ndarray:
+        """The labels as int8 of shape `(num_records, len(label_names))`; labels of other names are left out."""
+        return np.array([[name in labels for name in label_names] for labels in self.labels], dtype=np.int8)
+
+    def label_names(self) -> list[str]:
+        """All labels that occur, in alphabetical order."""
+        return sorted({name for labels in self.labels for name in labels})
+
+    def patients(self) -> list[str]:
+        """A patient for each record; a record without one counts as a patient of its own."""
+        return patients_of(self.record_ids, self.patient_ids)
+
+    def select_folds(self, folds: Iterable[int]) -> "EmbeddingTable":
+        """The records of some folds, in their order."""
+        folds = set(folds)
+        return self.take([row for row, fold in enumerate(self.folds) if fold in folds])
+
+    def with_any_label(self, label_names: Sequence[str]) -> "EmbeddingTable":
+        """The records that have at least one of the labels. PTB-XL's benchmark leaves the others out of a task."""
+        names = set(label_names)
+        return self.take([row for row, labels in enumerate(self.labels) if names & set(labels)])
+
+    def take(self, rows: list[int]) -> "EmbeddingTable":
+        """The records of these numbers, in this order."""
+        columns = (self.record_ids, self.patient_ids, self.labels, self.folds)
+        return EmbeddingTable(self.features[rows], *([column[row] for row in rows] for column in columns))
+
+    def save(self, path: str | Path) -> Path:
+        """Writes `.parquet` (one row a record; `features` is a list of float32) or `.npz` (labels as JSON strings, a
+        missing patient as `""`, a missing fold as -1), readable without this package."""
+        path = Path(path)
+        if path.suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            values = pa.array(self.features.astype(np.float32).ravel())
+            columns = {
+                "record_id": pa.array(self.record_ids, pa.string()),
+                "patient_id": pa.array(self.patient_ids, pa.string()),
+                "fold": pa.array(self.folds, pa.int32()),
+                "labels": pa.array(self.labels, pa.list_(pa.string())),
+                "features": pa.FixedSizeListArray.from_arrays(values, self.features.shape[1]),
+            }
+            pq.write_table(pa.table(columns), path, compression="zstd")
+        elif path.suffix == ".npz":
+            np.savez_compressed(
+                path,
+                features=self.features.astype(np.float32),
+                record_ids=np.array(self.record_ids, dtype=str),
+                patient_ids=np.array(["" if patient is None else patient for patient in self.patient_ids], dtype=str),
+                folds=np.array([-1 if fold is None else fold for fold in self.folds], dtype=np.int32),
+                labels=np.array([json.dumps(labels) for labels in self.labels], dtype=str),
+            )
+        else:
+            raise ValueError(f"Cannot write features to {path.name!r}. Name it .parquet or .npz.")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EmbeddingTable":
+        """Reads what [`~EmbeddingTable.save`] wrote."""
+        path = Path(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(
+                    features=arrays["features"],
+                    record_ids=arrays["record_ids"].tolist(),
+                    patient_ids=[patient or None for patient in arrays["patient_ids"].tolist()],
+                    labels=[json.loads(labels) for labels in arrays["labels"]],
+                    folds=[None if fold < 0 else fold for fold in arrays["folds"].tolist()],
+                )
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path)
+        columns = {name: table[name].to_pylist() for name in ("record_id", "patient_id", "labels", "fold")}
+        features = table["features"].combine_chunks()
+        features = features.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+        return cls(features, columns["record_id"], columns["patient_id"], columns["labels"], columns["fold"])
+
+
+def embed(
+    model: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    dataset: Iterable[dict],
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> EmbeddingTable:
+    """Pools the features of every record of a dataset, in its order; those of several windows are averaged.
+
+    A record that cannot become input is left out, named with the reason in the log, and counted.
+
+    Args:
+        model ([`PreTrainedModel`]):
+            An encoder whose output has `pooler_output` of shape `(batch, hidden_size)`. It runs without gradient in
+            evaluation mode; every module is then put back into the mode that it had.
+        feature_extractor ([`EcgFeatureExtractor`]): Turns a row into the input of the model.
+        dataset (`Iterable[dict]`): Rows of [`load_ecg`], decoded or not: stored, streaming, or a list.
+        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
+        device (`torch.device` or `str`, *optional*): Where the model runs; by default where it is.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+    """
+    model.to(model.device if device is None else device)
+    features, columns = [], {"record_id": [], "patient_id": [], "labels": [], "fold": []}
+    with in_evaluation(model), torch.inference_mode():
+        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Embedding", progress):
+            pooled = model(**batch.inputs).pooler_output.float().cpu()
+            features.append(average_windows(pooled, batch.window_record).numpy())
+            for name, values in columns.items():
+                values.extend(row.get(name) for row in batch.rows)
+    return EmbeddingTable(
+        features=np.concatenate(features),
+        record_ids=[str(record) for record in columns["record_id"]],
+        patient_ids=[None if patient is None else str(patient) for patient in columns["patient_id"]],
+        labels=[list(labels or ()) for labels in columns["labels"]],
+        folds=columns["fold"],
+    )
+
+
+def random_encoder_like(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
+    """An encoder of the same class and configuration with fresh weights, on the same device and in evaluation mode.
+
+    The weights depend on the seed alone; the global generators are left as they were.
+    """
+    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
+        torch.default_generator.manual_seed(seed)
+        encoder = type(model)(copy.deepcopy(model.config))
+    return encoder.to(device=model.device, dtype=model.dtype).eval()
+
+
+def refuse_patients_in_two_tables(tables: dict[str, EmbeddingTable]) -> None:
+    """No patient in two tables; nor a record without one, which counts as a patient of its own."""
+    names = list(tables)
+    for number, name in enumerate(names):
+        for other in names[number + 1 :]:
+            shared = sorted(set(tables[name].patients()) & set(tables[other].patients()))
+            if shared:
+                raise ValueError(
+                    f"{len(shared)} patients are in both the {name} and the {other} table: {shared[:5]}. Split by "
+                    "patient, otherwise the probe recognises people."
+                )
+
+
+def decoded(rows):
+    """Stored rows of [`load_ecg`] with float signals in mV."""
+    from ecg_transformers.data import Ecg
+
+    return rows.cast_column("ecg", Ecg())

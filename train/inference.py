@@ -1,0 +1,189 @@
+"""Runs models over sets of recordings: batches of input, evaluation mode and back, predictions."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import FeatureExtractionMixin, PreTrainedModel
+
+from ecg_transformers.data import EcgDataCollator
+from ecg_transformers.modeling.feature_extraction_ecg import EcgFeatureExtractor, average_windows
+
+from .predictions import Predictions
+from .results import REGRESSION, SINGLE_LABEL
+
+logger = logging.getLogger("ecg_transformers")
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Sets a model to evaluation, and each of its modules back to what it was."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training
+
+
+@dataclass(frozen=True)
+class InputBatch:
+    """Some records of a dataset as input.
+
+    Args:
+        inputs (`dict[str, torch.Tensor]`): `input_values` and, where there is one, `lead_mask`, as the model takes
+            them.
+        rows (`list[dict]`): The rows that became input, in their order.
+        window_record (`torch.LongTensor` of shape `(num_windows,)`): Number in `rows` of each window.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    rows: list[dict]
+    window_record: torch.Tensor
+
+
+def input_batches(
+    model: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    dataset: Iterable[dict],
+    batch_size: int,
+    description: str,
+    progress: bool = False,
+) -> Iterator[InputBatch]:
+    """Every record of a dataset as input on the device and in the precision of the model.
+
+    A record that cannot become input is left out, named with the reason in the log, and counted at the end.
+
+    Args:
+        model ([`PreTrainedModel`]): Where and in which precision the input is wanted; it is not run.
+        feature_extractor ([`EcgFeatureExtractor`]): Makes one or several windows of a record.
+        dataset (`Iterable[dict]`): Rows of [`load_ecg`], decoded or not: stored, streaming, or a list.
+        batch_size (`int`): Records in a batch.
+        description (`str`): Of the progress bar.
+        progress (`bool`, *optional*, defaults to `False`): Whether to show it.
+
+    Raises:
+        ValueError: at the end, if there was no record or none could become input.
+    """
+    collator = EcgDataCollator(feature_extractor)
+    iterator, num_records = iter(dataset), 0
+    total = len(dataset) if isinstance(dataset, Sized) else None
+    with tqdm(total=total, desc=description, unit="rec", disable=not progress) as bar:
+        while rows := list(islice(iterator, batch_size)):
+            batch = _collated(model, collator, rows)
+            if batch is not None:
+                num_records += len(batch.rows)
+                yield batch
+            bar.update(len(rows))
+    left_out = list(collator.bad_records)
+    if left_out:
+        logger.warning("%d records were left out: %s.", len(left_out), left_out[:10])
+    if not num_records:
+        raise ValueError(f"The dataset holds no records to encode ({len(left_out)} were left out).")
+
+
+def _collated(model: PreTrainedModel, collator: EcgDataCollator, rows: list[dict]) -> InputBatch | None:
+    """`None` where no row could become input."""
+    numbered = [{"record_id": row["record_id"], "ecg": row["ecg"], "label": number} for number, row in enumerate(rows)]
+    try:
+        batch = collator(numbered)
+    except ValueError:
+        if all(row["record_id"] in collator.bad_records for row in rows):
+            return None
+        raise
+    inputs = {name: batch[name].to(model.device) for name in ("input_values", "lead_mask") if name in batch}
+    inputs["input_values"] = inputs["input_values"].to(model.dtype)
+    kept, window_record = torch.unique(batch["labels"], return_inverse=True)
+    return InputBatch(inputs, [rows[number] for number in kept.tolist()], window_record)
+
+
+@torch.inference_mode()
+def predict(
+    model: PreTrainedModel,
+    feature_extractor: EcgFeatureExtractor,
+    dataset: Dataset,
+    label_names: Sequence[str],
+    batch_size: int = 64,
+    left_out: dict[str, str] | None = None,
+) -> Predictions:
+    """Probabilities of every record, by the softmax for `problem_type="single_label_classification"` and by the
+    sigmoid for several labels; for `"regression"` the values themselves, and as truth the column `targets`. Logits of
+    several windows are averaged first.
+
+    A record that cannot become input is an error, because its absence would make two models be judged on different
+    records; unless there is a dictionary `left_out`, which then gets its id and the reason.
+    """
+    scores, rows = [], []
+    problem_type = model.config.problem_type
+    with in_evaluation(model):
+        for start in range(0, len(dataset), batch_size):
+            batch_rows = [dataset[number] for number in range(start, min(start + batch_size, len(dataset)))]
+            try:
+                inputs = feature_extractor([row["ecg"] for row in batch_rows])
+            except ValueError:
+                if left_out is None:
+                    raise
+                batch_rows = readable(batch_rows, feature_extractor, left_out)
+                if not batch_rows:
+                    continue
+                inputs = feature_extractor([row["ecg"] for row in batch_rows])
+            tensors = {name: inputs[name].to(model.device) for name in ("input_values", "lead_mask") if name in inputs}
+            logits = model(**tensors).logits.float().cpu()
+            if "window_record" in inputs:
+                logits = average_windows(logits, inputs["window_record"])
+            if problem_type != REGRESSION:
+                logits = logits.softmax(dim=-1) if problem_type == SINGLE_LABEL else logits.sigmoid()
+            scores.append(logits.numpy())
+            truth = "targets" if problem_type == REGRESSION else "labels"
+            rows += [(row["record_id"], row["patient_id"], row[truth]) for row in batch_rows]
+    if not rows:
+        raise ValueError(f"No record can become input: {dict(list((left_out or {}).items())[:3])}.")
+    record_ids, patient_ids, labels = zip(*rows, strict=True)
+    if problem_type == REGRESSION:
+        truth = np.array(labels, dtype=float)
+    else:
+        truth = np.array([[name in of_record for name in label_names] for of_record in labels], dtype=np.int8)
+    return Predictions(np.concatenate(scores).astype(float), truth, list(record_ids), list(patient_ids))
+
+
+def readable_dataset(dataset: Dataset, feature_extractor: EcgFeatureExtractor) -> Dataset:
+    """The rows that can become input; the others are named in the log, with the reason. Reads every record once.
+
+    Raises:
+        ValueError: if no row can.
+    """
+    kept, left_out = [], {}
+    batch_size = 1 if feature_extractor.long_records == "all" else 64  # a day of ECG is thousands of windows
+    for start in range(0, len(dataset), batch_size):
+        numbers = range(start, min(start + batch_size, len(dataset)))
+        rows = [dataset[number] for number in numbers]
+        found = {id(row) for row in readable(rows, feature_extractor, left_out)}
+        kept += [number for number, row in zip(numbers, rows, strict=True) if id(row) in found]
+    if not kept:
+        raise ValueError(
+            f"No record can become input: {dict(list(left_out.items())[:3])}. Change the feature extractor's "
+            "settings, or give other records."
+        )
+    for record_id, reason in left_out.items():
+        logger.warning("Record %s cannot become input and is left out: %s", record_id, reason)
+    return dataset.select(kept) if left_out else dataset
+
+
+def readable(rows: list[dict], feature_extractor: EcgFeatureExtractor, left_out: dict[str, str]) -> list[dict]:
+    """The rows that can become input; the others go into `left_out`, with the reason."""
+    try:
+        feature_extractor([row["ecg"] for row in rows])
+    except ValueError as error:
+        if len(rows) == 1:
+            left_out[rows[0]["record_id"]] = str(error)
+            return []
+        return [row for single in rows for row in readable([single], feature_extractor, left_out)]
+    return rows

@@ -1,0 +1,262 @@
+"""A `Trainer` whose pushes hold what a person needs and nothing that is unpickled."""
+
+import dataclasses
+import json
+import logging
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from huggingface_hub import CommitInfo, HfApi, ModelCard
+from huggingface_hub.constants import REPOCARD_NAME
+from transformers import Trainer
+from transformers.trainer_utils import HubStrategy, SaveStrategy
+
+from ecg_transformers.data.corpus import DataSource, declared_source
+
+from .hub_client import plain_errors
+from .licences import EXPECTED_LICENCE, is_settled
+from .model_upload import open_model_repository, upload_model
+from .shared_folder import ARGUMENTS_NAME, SharedFolder, read_shared_folder, shared_arguments
+
+logger = logging.getLogger("ecg_transformers")
+
+
+class PushingTrainer(Trainer):
+    """[`~transformers.Trainer`] with `push_to_hub=True` as this library means it.
+
+    Every push is one commit of weights, configuration, feature extractor, code, card, training arguments as JSON and
+    pictures; pickles (`training_args.bin`, optimiser states) stay at home. The licence of the training data, the
+    feature extractor, the token and the repository are looked at before the training starts. Pushes during training
+    run beside it: one that fails, for whatever reason, is logged, and a later one sends what it lacked.
+
+    Args:
+        data ([`~ecg_transformers.data.corpus.DataSource`], *optional*):
+            The recordings; by default what `train_dataset` declares.
+        args, kwargs: As in [`~transformers.Trainer`]; `args` is an [`EcgTrainingArguments`].
+    """
+
+    def __init__(self, *args, data: DataSource | None = None, **kwargs):
+        self.data = data
+        self.card = None
+        """The card that goes out; `None` until the run is done, when [`draft_card`] makes one of what is known."""
+        self.complete_push: Callable[[SharedFolder, str, bool], SharedFolder] | None = None
+        """Adds pictures and an evaluation to a push (its files, their folder, whether to run the model). The commands
+        set it to [`~ecg_transformers.train.explain.preview.complete_push`]; without it a push has none."""
+        self._pushes: list[tuple[str, Future]] = []
+        self._executor: ThreadPoolExecutor | None = None
+        super().__init__(*args, **kwargs)
+
+    def draft_card(self, model_id: str) -> ModelCard:
+        """The card of a run that goes on; each kind of training has its own."""
+        raise NotImplementedError
+
+    def recordings(self) -> DataSource:
+        """Where the training data comes from, with the licence that `data_licence` states."""
+        if self.data is None:
+            self.data = declared_source(self.train_dataset)
+        if self.args.data_licence is not None:
+            return dataclasses.replace(self.data, licence=self.args.data_licence)
+        return self.data
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Looks at all that could stop a push, and creates the repository."""
+        if self.processing_class is None:
+            raise ValueError(
+                "push_to_hub: expected processing_class=EcgFeatureExtractor(...), without which nobody knows what to "
+                "feed the model. Nothing has been trained."
+            )
+        if not self.is_world_process_zero():
+            return
+        args, licence = self.args, self.recordings().licence
+        if not is_settled(licence):
+            raise ValueError(
+                f"push_to_hub: the licence of the training data is not settled: it is {licence!r}. Look it up where "
+                "the recordings come from, and if it allows you to publish weights that were trained on them, state "
+                f'it: --data_licence "CC BY 4.0". {EXPECTED_LICENCE}. Nothing has been trained.'
+            )
+        if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            raise ValueError(
+                f"hub_strategy={args.hub_strategy.value!r} publishes pickled optimiser states. Use 'every_save' or "
+                "'end', and keep checkpoints on your own disks."
+            )
+        self._hub = HfApi(token=args.hub_token if token is None else token)
+        name = Path(args.output_dir).absolute().name if args.hub_model_id is None else args.hub_model_id
+        with plain_errors(name, self._hub.endpoint, "model"):
+            if "/" not in name:
+                name = f"{self._hub.whoami()['name']}/{name}"
+            config = json.loads(self.model.config.to_json_string())  # as it is stored, without what is the default
+            config["architectures"] = [type(self.model).__name__]
+            private = args.hub_private_repo if private is None else private
+            open_model_repository(self._hub, name, config, args.hub_revision, private)
+        self.hub_model_id = name
+
+    def create_model_card(self, license: str | None = None, tags: str | list[str] | None = None, **header) -> None:
+        """Writes the card into the output folder: the finished one, or one of what is known so far.
+
+        Args:
+            license (`str`, *optional*): Licence of the weights.
+            tags (`str` or `list[str]`, *optional*): More tags.
+            header: Other fields of the card's header, such as `language` or `base_model`.
+        """
+        if not self.is_world_process_zero():
+            return
+        if license is not None:
+            self.args.weights_licence = license
+        card = self._current_card()
+        more_tags = [tags] if isinstance(tags, str) else tags or []
+        card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *more_tags]))
+        for name, value in header.items():
+            if value is not None:
+                card.data[name] = value
+        card.save(Path(self.args.output_dir) / REPOCARD_NAME)
+
+    def _current_card(self) -> ModelCard:
+        return self.draft_card(Path(self.args.output_dir).name) if self.card is None else self.card
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **header,
+    ) -> CommitInfo | Future | None:
+        """Saves the model and pushes it. Arguments as in [`~transformers.Trainer.push_to_hub`]; `header` goes to
+        [`create_model_card`]."""
+        if self.hub_model_id is None or token is not None or private is not None:
+            self.init_hf_repo(token, private)
+        self.save_model(_internal_call=True)
+        self.create_model_card(**header)
+        return self.publish(commit_message, blocking, revision)
+
+    def publish(
+        self, commit_message: str = "End of training", blocking: bool = True, revision: str | None = None
+    ) -> CommitInfo | Future | None:
+        """Pushes the output folder as it is.
+
+        Returns:
+            `CommitInfo`, `None` where nothing was lacking; with `blocking=False` a `Future` of it.
+
+        Raises:
+            ValueError: for what the Hub refuses and what breaks. Everything is saved then, and the message says how to
+                send it.
+        """
+        if not self.is_world_process_zero():
+            return None
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self._finish_current_push()
+        try:
+            shared = self._complete(read_shared_folder(self.args.output_dir), self.args.output_dir, with_model=True)
+            if blocking:
+                return self._upload(shared, commit_message, revision)
+        except Exception as error:  # the Hub, the connection, the disk: after all the training, say what remains
+            again = self._command(revision)
+            raise ValueError(
+                f"The push failed: {_sentence(error)} What is saved stays; `{again}` sends it."
+            ) from error
+        return self._submit("the model", self._upload, shared, commit_message, revision)
+
+    def _command(self, revision: str | None = None) -> str:
+        """What sends the finished run, by hand."""
+        words = ["ecg-transformers", "push", "--folder", self.args.output_dir, "--repo_id", self.hub_model_id]
+        revision = self.args.hub_revision if revision is None else revision
+        return shlex.join(words + (["--revision", revision] if revision is not None else []))
+
+    def _complete(self, shared: SharedFolder, folder: str, with_model: bool) -> SharedFolder:
+        if self.complete_push is not None:
+            shared = self.complete_push(shared, folder, with_model)
+        return dataclasses.replace(shared, texts=shared.texts | {ARGUMENTS_NAME: shared_arguments(self.args)})
+
+    def _upload(self, shared: SharedFolder, message: str, revision: str | None = None) -> CommitInfo | None:
+        repo_id = self.hub_model_id
+        revision = self.args.hub_revision if revision is None else revision
+        licence, weights_licence = self.recordings().licence, self.args.weights_licence
+        with plain_errors(repo_id, self._hub.endpoint, "model", again=""):
+            private = self.args.hub_private_repo
+            repository = open_model_repository(self._hub, repo_id, shared.config, revision, private)
+            return upload_model(self._hub, repository, shared, message, licence, weights_licence)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Pushes a checkpoint beside the training, which nothing that happens here may stop."""
+        args = self.args
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+            return
+        if not args.hub_always_push and not all(push.done() for _, push in self._pushes):
+            return
+        self._report_failures()
+        in_steps = args.save_strategy == SaveStrategy.STEPS
+        at = f"step {self.state.global_step}" if in_steps else f"epoch {int(self.state.epoch)}"
+        try:
+            self.callback_handler.on_push_begin(args, self.state, self.control)
+            shared, kept = self._keep(checkpoint_folder)
+        except Exception as error:  # a full disk, a callback, a card: a training is worth more than a push
+            self._say_failed(error, at)
+            return
+        self._submit(at, self._upload_kept, shared, f"Training in progress, {at}", kept)
+
+    def _keep(self, checkpoint_folder: str) -> tuple[SharedFolder, Path]:
+        """A checkpoint as it is now, with its weights in a folder of their own: it may be deleted meanwhile."""
+        shared = read_shared_folder(checkpoint_folder, card=str(self._current_card()))
+        shared = self._complete(shared, checkpoint_folder, with_model=False)
+        kept = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
+        try:
+            for name, path in shared.weights.items():
+                _link_or_copy(path, kept / name)
+        except BaseException:
+            shutil.rmtree(kept, ignore_errors=True)
+            raise
+        return dataclasses.replace(shared, weights={name: kept / name for name in shared.weights}), kept
+
+    def _submit(self, what: str, upload: Callable, *args) -> Future:
+        """One after the other; Python ends when all are done."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
+        push = self._executor.submit(upload, *args)
+        self._pushes.append((what, push))
+        return push
+
+    def _upload_kept(self, shared: SharedFolder, message: str, kept: Path) -> CommitInfo | None:
+        try:
+            return self._upload(shared, message)
+        finally:
+            shutil.rmtree(kept, ignore_errors=True)
+
+    def _finish_current_push(self) -> None:
+        """Waits for the pushes that run beside the training."""
+        if not all(push.done() for _, push in self._pushes):
+            logger.info("Waiting for the push of a checkpoint ...")
+        self._report_failures(wait=True)
+
+    def _report_failures(self, wait: bool = False):
+        """A push that failed during training does not stop it: a later one sends what it lacked."""
+        done = [(what, push) for what, push in self._pushes if wait or push.done()]
+        self._pushes = [waiting for waiting in self._pushes if waiting not in done]
+        for what, push in done:
+            if (error := push.exception()) is not None:
+                self._say_failed(error, what)
+
+    def _say_failed(self, error: BaseException, what: str):
+        logger.warning(
+            "The push of %s failed: %s The training goes on, and the next push sends what this one lacked; by hand, "
+            "when the run has ended: %s",
+            *(what, _sentence(error), self._command()),
+        )
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith(".") else f"{text}."
+
+
+def _link_or_copy(path: Path, target: Path):
+    """A second name for a file, which takes no room and outlives the first; a copy where the disk knows none."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)

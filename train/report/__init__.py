@@ -1,0 +1,1 @@
+"""Pages and card sections: the only place that draws charts."""

@@ -1,0 +1,117 @@
+"""Recordings that a protocol got right and wrong, on ECG paper: where scores become patients again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+
+from ..features import decoded
+from ..predictions import ProtocolResult
+from ..results import SINGLE_LABEL, format_score
+from .ecg_paper import plot_recording
+from .page import ReportFigure
+from .plots import figure_to_data_uri
+
+KINDS = ("false positive", "false negative", "correct")
+MOST_EXAMPLES = 6
+PAPER_DPI = 110
+MOST_SCORES = 5
+"""Named in a caption: the highest ones."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A recording and what a protocol said of it.
+
+    Args:
+        kind (`str`): One of `KINDS`.
+        label (`str`): Of which it is that.
+        record_id (`str`): Which recording.
+        threshold (`float`, *optional*): From which on the label was said; `None` where the most probable class is.
+        truth (`tuple[str, ...]`): Labels of the recording.
+        scores (`dict[str, float]`): Probability of each label.
+    """
+
+    kind: str
+    label: str
+    record_id: str
+    threshold: float | None
+    truth: tuple[str, ...]
+    scores: dict[str, float]
+
+
+def choose_examples(result: ProtocolResult, judged: Mapping, most: int = MOST_EXAMPLES) -> list[Example]:
+    """The most confident false positive, false negative and correct positive of the labels told best and worst.
+
+    Args:
+        result ([`ProtocolResult`]): Of a classification.
+        judged (`Mapping`): Its judgement: `per_class` orders the labels, `thresholds` (else 0.5) say what is positive.
+        most (`int`, *optional*, defaults to 6): Three to a label.
+    """
+    by_area = sorted(judged["per_class"], key=lambda name: -judged["per_class"][name])
+    labels = list(dict.fromkeys([by_area[0], by_area[-1]]))
+    examples = []
+    for label in labels:
+        column = result.label_names.index(label)
+        truth, scores = result.test.labels[:, column].astype(bool), result.test.scores[:, column]
+        if result.problem_type == SINGLE_LABEL:
+            threshold, said = None, result.test.scores.argmax(axis=1) == column
+        else:
+            threshold = judged.get("thresholds", {}).get(label, 0.5)
+            said = scores >= threshold
+        for kind, members, confidence in zip(
+            KINDS, (said & ~truth, ~said & truth, said & truth), (scores, -scores, scores), strict=True
+        ):
+            if members.any():
+                row = int(np.argmax(np.where(members, confidence, -np.inf)))
+                examples.append(_example(result, row, kind, label, threshold))
+    return examples[:most]
+
+
+def draw_examples(examples: Sequence[Example], rows: Dataset) -> tuple[list[ReportFigure], list[str]]:
+    """The recordings on ECG paper.
+
+    Args:
+        examples (`Sequence[Example]`): From [`choose_examples`].
+        rows (`Dataset`): Rows of [`load_ecg`] that hold them.
+
+    Returns:
+        The figures, and sentences on those that cannot be drawn: recordings without a unit have no place on paper.
+    """
+    places = {record_id: place for place, record_id in enumerate(rows["record_id"])}
+    unknown = [example.record_id for example in examples if example.record_id not in places]
+    if unknown:
+        raise ValueError(f"The rows lack the records {unknown}. Pass the test split that was judged.")
+    figures, notes = [], []
+    for example, row in zip(
+        examples, decoded(rows.select([places[example.record_id] for example in examples])), strict=True
+    ):
+        ecg = row["ecg"]
+        if ecg["unit"] != "mV":
+            notes.append(f"Record {example.record_id} has no unit and is not drawn on paper. {describe(example)}")
+            continue
+        signal, leads, rate = np.asarray(ecg["signal"]), ecg["leads"], ecg["sampling_rate"]
+        title = f"{example.kind.capitalize()}: {example.label}"
+        figure = plot_recording(signal, leads, rate, f"Record {example.record_id}")
+        alt = f"Electrocardiogram of record {example.record_id} on paper, {len(leads)} leads. {describe(example)}"
+        uri = figure_to_data_uri(figure, "png", PAPER_DPI)
+        figures.append(ReportFigure(title, describe(example), alt, uri, wide=True))
+    return figures, notes
+
+
+def describe(example: Example) -> str:
+    """Truth and scores in a line or two."""
+    truth = ", ".join(example.truth) or "none of the labels"
+    said = format_score(example.scores[example.label])
+    limit = "" if example.threshold is None else f" (threshold {format_score(example.threshold)})"
+    others = sorted((name for name in example.scores if name != example.label), key=lambda n: -example.scores[n])
+    told = ", ".join(f"{name} {format_score(example.scores[name])}" for name in others[: MOST_SCORES - 1])
+    return f"Truth: {truth}. Score of {example.label}: {said}{limit}." + (f" Others: {told}." if told else "")
+
+
+def _example(result: ProtocolResult, row: int, kind: str, label: str, threshold: float | None) -> Example:
+    names = result.label_names
+    truth = tuple(name for name, is_so in zip(names, result.test.labels[row], strict=True) if is_so)
+    scores = dict(zip(names, result.test.scores[row].tolist(), strict=True))
+    return Example(kind, label, result.test.record_ids[row], threshold, truth, scores)

@@ -1,0 +1,188 @@
+"""Charts of the evaluation page: bars of each label, ROC and precision-recall curves, reliability, and
+errors of a regression.
+
+Plain [`matplotlib.figure.Figure`] objects in the colours of [`~ecg_transformers.train.report.plots`]; line styles and
+markers repeat what colours say.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..predictions import ProtocolResult
+from .curves import (
+    judged_test,
+    mean_precision_recall,
+    mean_roc,
+    precision_recall_points,
+    reliability_points,
+    roc_points,
+)
+from .plots import BLUE, CURVE_COLORS, CURVE_STYLES, GREY, LIGHT_GREY, ORANGE
+
+MOST_NAMED_CURVES = 12
+"""More labels than that are drawn as thin grey lines: a legend of 71 names tells nothing."""
+ROW_INCHES, NARROW_ROW_INCHES = 0.42, 0.26  # of a label, and of one among many
+CHART_INCHES = 4.9
+"""Width of a chart: two of them side by side on a desk, one at nearly its own size on a phone."""
+
+
+def plot_label_bars(pretrained: Mapping, baseline: Mapping, baseline_name: str, pretrained_name: str) -> Figure:
+    """AUROC of each label and the macro mean, one below the other, with 95 % intervals; bars start at 0.5, chance.
+
+    Args:
+        pretrained, baseline (`Mapping`): Judgements of a classification.
+        baseline_name, pretrained_name (`str`): For the legend.
+    """
+    names = ["macro", *pretrained["per_class"]]
+    series = [(baseline_name, baseline, LIGHT_GREY), (pretrained_name, pretrained, BLUE)]
+    is_crowded = len(names) > 2 * MOST_NAMED_CURVES
+    row_inches, font_size = (NARROW_ROW_INCHES, 6) if is_crowded else (ROW_INCHES, 8)
+    figure = Figure(figsize=(CHART_INCHES, 1.2 + row_inches * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    thickness, lowest = 0.8 / len(series), 0.5
+    for number, (label, judged, color) in enumerate(series):
+        shift = (number - (len(series) - 1) / 2) * thickness
+        for row, name in enumerate(names):
+            value = judged["macro_auroc"] if row == 0 else judged["per_class"].get(name)
+            bounds = judged["macro_auroc_ci95"] if row == 0 else judged["per_class_ci95"].get(name)
+            if value is None or bounds is None:
+                continue
+            place = row + shift
+            axes.barh(place, value - 0.5, 0.92 * thickness, left=0.5, color=color, label=label if row == 0 else None)
+            axes.plot(bounds, (place, place), color="white", linewidth=3.2, solid_capstyle="butt")
+            axes.plot(bounds, (place, place), color="black", linewidth=1.2, solid_capstyle="butt")
+            axes.text(max(value, bounds[1]) + 0.006, place, f"{value:.3f}", va="center", fontsize=font_size)
+            lowest = min(lowest, value, bounds[0])
+    axes.axvline(0.5, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names, fontsize=font_size + 1.5)
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(np.floor((lowest - 0.01) * 20) / 20, 1.09)
+    axes.set_xticks(np.arange(np.ceil(axes.get_xlim()[0] * 10 - 1e-9) / 10, 1.01, 0.1))
+    axes.set_xlabel("AUROC (0.5 is chance)")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_roc(result: ProtocolResult) -> Figure:
+    """ROC curves of each label of the test split, and their mean: the areas are the AUROCs of the tables."""
+    judged = judged_test(result)
+    curves = [roc_points(judged.labels[:, column], judged.scores[:, column]) for column in range(len(judged.names))]
+    figure, axes = _curve_axes(judged.names)
+    _draw_curves(axes, judged.names, curves, mean_roc(curves))
+    axes.plot((0, 1), (0, 1), ":", color=GREY, linewidth=1)
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_precision_recall(result: ProtocolResult) -> Figure:
+    """Precision over recall of each label of the test split, and their mean: the areas of the steps are the AUPRCs of
+    the tables. Chance is the mean share of positives."""
+    judged = judged_test(result)
+    points = [
+        precision_recall_points(judged.labels[:, column], judged.scores[:, column])
+        for column in range(len(judged.names))
+    ]
+    figure, axes = _curve_axes(judged.names)
+    _draw_curves(axes, judged.names, [_steps(*curve) for curve in points], _steps(*mean_precision_recall(points)))
+    share = judged.labels.mean()
+    axes.axhline(share, linestyle=":", color=GREY, linewidth=1)
+    axes.annotate("chance", (1, share), xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=8)
+    axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_reliability(result: ProtocolResult, temperature: float | None) -> Figure:
+    """Observed frequency against predicted probability, before and after temperature scaling; below, the counts."""
+    figure = Figure(figsize=(CHART_INCHES, 5.4), layout="constrained")
+    axes, count_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    axes.plot((0, 1), (0, 1), ":", color=GREY, linewidth=1, label="perfectly calibrated")
+    shown = [("before scaling", None, ORANGE, "--o")]
+    if temperature is not None:
+        shown.append((f"after scaling (T = {temperature:.3g})", temperature, BLUE, "-s"))
+    for number, (label, divisor, color, style) in enumerate(shown):
+        points = reliability_points(result, divisor)
+        filled = points["count"] > 0
+        axes.plot(
+            points["probability"][filled], points["frequency"][filled], style, color=color, markersize=5, label=label
+        )
+        num_bins = len(points["count"])
+        edges = (np.arange(num_bins) + 0.1 + 0.4 * number) / num_bins
+        count_axes.bar(edges, points["count"], 0.4 / num_bins, align="edge", color=color)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="how often it was so")
+    count_axes.set(xlabel="predicted probability", ylabel="predictions")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    for each in (axes, count_axes):
+        lighten(each)
+    return figure
+
+
+def plot_errors(result: ProtocolResult, column: int) -> Figure:
+    """A target of a regression: prediction against truth, and their difference against their mean (Bland-Altman)."""
+    truth, predicted = result.test.labels[:, column], result.test.scores[:, column]
+    name = result.label_names[column]
+    difference, mean = predicted - truth, (predicted + truth) / 2
+    bias, deviation = difference.mean(), difference.std(ddof=1) if len(difference) > 1 else 0.0
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes, bland_altman = figure.subplots(1, 2)
+    low, high = min(truth.min(), predicted.min()), max(truth.max(), predicted.max())
+    axes.plot((low, high), (low, high), ":", color=GREY, linewidth=1)
+    dots = {"markersize": 3.5, "alpha": 0.6, "color": BLUE, "markeredgewidth": 0}
+    axes.plot(truth, predicted, "o", **dots)
+    axes.set(xlabel=f"truth: {name}", ylabel="prediction", aspect="equal")
+    bland_altman.plot(mean, difference, "o", **dots)
+    for value, style, text in (
+        (bias, "-", f"bias {bias:+.3g}"),
+        (bias + 1.96 * deviation, "--", f"+1.96 SD {bias + 1.96 * deviation:+.3g}"),
+        (bias - 1.96 * deviation, "--", f"-1.96 SD {bias - 1.96 * deviation:+.3g}"),
+    ):
+        bland_altman.axhline(value, linestyle=style, color=ORANGE, linewidth=1.2)
+        bland_altman.annotate(
+            text, (1, value), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
+            ha="right", fontsize=8, color="#9a4300",
+        )  # fmt: skip
+    bland_altman.set(xlabel="mean of prediction and truth", ylabel="prediction minus truth")
+    bland_altman.margins(y=0.15)
+    for each in (axes, bland_altman):
+        lighten(each)
+    return figure
+
+
+def _curve_axes(names: Sequence[str]) -> tuple[Figure, Axes]:
+    legend = 0.2 * np.ceil((len(names) + 1) / 3) if len(names) <= MOST_NAMED_CURVES else 0.2
+    figure = Figure(figsize=(CHART_INCHES, CHART_INCHES + legend), layout="constrained")
+    axes = figure.add_subplot(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
+    lighten(axes)
+    return figure, axes
+
+
+def _draw_curves(axes: Axes, names: Sequence[str], curves, mean) -> None:
+    """A line a label, named where there are few of them, and the mean in black."""
+    is_named = len(names) <= MOST_NAMED_CURVES
+    for number, (name, curve) in enumerate(zip(names, curves, strict=True)):
+        color, style = CURVE_COLORS[number % len(CURVE_COLORS)], CURVE_STYLES[number % len(CURVE_STYLES)]
+        if is_named:
+            axes.plot(*curve, style, color=color, linewidth=1.5, label=name)
+        else:
+            label = "one label" if number == 0 else None
+            axes.plot(*curve, color=LIGHT_GREY, linewidth=0.6, alpha=0.7, label=label)
+    axes.plot(*mean, color="black", linewidth=2.4, label="macro mean")
+
+
+def _steps(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the steps whose area is the average precision: each precision reaches back to the recall before."""
+    edges = np.concatenate([[0.0], recall])
+    return np.column_stack([edges[:-1], edges[1:]]).ravel(), np.repeat(precision, 2)
+
+
+def lighten(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#eeeeee", linewidth=0.6)
+    axes.set_axisbelow(True)

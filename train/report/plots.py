@@ -1,0 +1,128 @@
+"""Figures of a report: the course of a pretraining, and what a probe found. (ECGs are drawn by `ecg_paper`.)
+
+All of them are plain [`matplotlib.figure.Figure`] objects: no pyplot, so no global state, no display and no leak in a
+long run. Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart; brightness and
+line style repeat what colour says, for prints in black and white.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito (2008), without yellow, which white swallows; line styles repeat what colours say.
+CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+CURVE_STYLES = ("-", "--", "-.", ":")
+
+BLUE, ORANGE, GREEN, GREY, LIGHT_GREY = "#0072B2", "#D55E00", "#009E73", "#666666", "#b0b0b0"
+
+
+def plot_training_curve(
+    log_history: Sequence[Mapping[str, float]],
+    loss_key: str = "loss",
+    rank_key: str = "effective_rank",
+    std_key: str = "feature_std",
+) -> Figure:
+    """Draws the loss, the effective rank and the standard deviation of the features, one below the other.
+
+    A falling loss alone proves nothing in a joint-embedding method: rank and deviation show whether the features
+    still tell records apart (RankMe, Garrido et al., 2023).
+
+    Args:
+        log_history (`Sequence[Mapping]`): `trainer.state.log_history`; entries without a key are skipped.
+        loss_key, rank_key, std_key (`str`, *optional*): Names of the three series.
+    """
+    monitored = any(rank_key in entry or std_key in entry for entry in log_history)
+    figure = Figure(figsize=(7, 6.0 if monitored else 2.6), layout="constrained")
+    if monitored:
+        loss_axes, rank_axes, lower_axes = figure.subplots(3, 1, sharex=True)
+        _draw_series(rank_axes, log_history, rank_key, "effective rank", GREEN, "-s")
+        _draw_series(lower_axes, log_history, std_key, "feature std", ORANGE, "--^")
+        for axes in (rank_axes, lower_axes):
+            axes.spines["right"].set_visible(False)
+    else:
+        loss_axes = lower_axes = figure.subplots()
+    _draw_series(loss_axes, log_history, loss_key, "loss", BLUE, "-o")
+    loss_axes.spines["right"].set_visible(False)
+    lower_axes.set_xlabel("optimiser step")
+    lower_axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def plot_auroc_bars(comparison: Mapping, protocol: str = "linear") -> Figure:
+    """Draws the AUROC of a random and of the pretrained encoder, each label and the macro mean, with 95 % intervals.
+
+    Bars start at 0.5, which is chance.
+
+    Args:
+        comparison (`Mapping`): As [`~ecg_transformers.train.evaluation.protocols.compare_with_random`] writes it.
+        protocol (`str`, *optional*, defaults to `"linear"`): Which protocol of the comparison to draw.
+    """
+    pretrained = comparison["pretrained"][protocol]
+    names = ["macro", *pretrained["per_class"]]
+    figure = Figure(figsize=(max(5.0, 1.6 + 1.1 * len(names)), 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    series = (("random_encoder", "random encoder", LIGHT_GREY, -0.2), ("pretrained", "pretrained", BLUE, 0.2))
+    lowest = 0.5
+    for key, label, color, shift in series:
+        result = comparison[key][protocol]
+        values = np.array([result["macro_auroc"], *(result["per_class"][name] for name in names[1:])])
+        intervals = [result["macro_auroc_ci95"], *(result["per_class_ci95"][name] for name in names[1:])]
+        low, high = np.array(intervals).T
+        positions = np.arange(len(names)) + shift
+        axes.bar(positions, values - 0.5, 0.38, bottom=0.5, label=label, color=color)
+        for position, value, bottom, top in zip(positions, values, low, high, strict=True):
+            axes.plot((position, position), (bottom, top), color="white", linewidth=3.5)
+            axes.plot((position, position), (bottom, top), color="black", linewidth=1.3)
+            axes.text(position, max(top, value) + 0.008, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
+        lowest = min(lowest, low.min(), values.min())
+    axes.axhline(0.5, color="black", linewidth=0.8)
+    axes.axvline(0.5, color="#bbbbbb", linewidth=0.8, linestyle=":")
+    axes.set_xticks(np.arange(len(names)), names)
+    axes.get_xticklabels()[0].set_fontweight("bold")
+    axes.set_ylim(np.floor((lowest - 0.01) * 20) / 20, 1.04)
+    axes.set_yticks(np.arange(np.ceil(axes.get_ylim()[0] * 10 - 1e-9) / 10, 1.01, 0.1))
+    axes.set_ylabel("AUROC (0.5 is chance)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="x", length=0)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def figure_to_bytes(figure: Figure, image_format: str = "png", dpi: int = 150) -> bytes:
+    """Renders a figure as `"png"`, `"svg"` or `"pdf"`; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if image_format == "svg" else {"CreationDate": None} if image_format == "pdf" else None
+    with rc_context({"svg.hashsalt": "ecg-transformers"}):
+        figure.savefig(buffer, format=image_format, dpi=dpi, metadata=metadata)
+    return buffer.getvalue()
+
+
+def figure_to_data_uri(figure: Figure, image_format: str = "png", dpi: int = 150) -> str:
+    """Renders a figure as a `data:` URI, for a page that needs no other file."""
+    mime = {"png": "image/png", "svg": "image/svg+xml"}[image_format]
+    return f"data:{mime};base64,{base64.b64encode(figure_to_bytes(figure, image_format, dpi)).decode()}"
+
+
+def _draw_series(axes: Axes, log_history, key: str, name: str, color: str, style: str) -> None:
+    """One series over the steps, on a logarithmic axis where it spans more than a factor of 20."""
+    points = [(entry["step"], entry[key]) for entry in log_history if key in entry and "step" in entry]
+    if not points:
+        axes.set_ylabel(f"{name}\n(not logged)", color=GREY)
+        axes.set_yticks([])
+        return
+    steps, values = np.array(points, dtype=float).T
+    axes.plot(steps, values, style if len(points) <= 30 else style[:-1], color=color, markersize=4, linewidth=1.6)
+    axes.set_ylabel(name, color=color)
+    axes.tick_params(axis="y", colors=color)
+    axes.spines["top"].set_visible(False)
+    axes.margins(y=0.15)
+    if values.min() > 0 and values.max() > 20 * values.min():
+        axes.set_yscale("log")
+    if style.startswith("-") and not style.startswith("--"):
+        axes.grid(color="#e5e5e5", linewidth=0.6)

@@ -1,0 +1,111 @@
+"""Charts of the settings of the evaluation: few labels, fewer leads, noise. The random encoder stands beside."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..results import MAIN_SCORES, score_of
+from .figures import CHART_INCHES, lighten
+from .plots import BLUE, GREY
+from .verdicts import judged_entries
+
+ENCODER_STYLES = {
+    "random_encoder": (GREY, "--o", "random encoder"),
+    "pretrained": (BLUE, "-s", "pretrained encoder"),
+}
+CLEAN = "clean"
+
+
+def score_of_entries(entries: Sequence[Mapping]) -> str:
+    """The key of their score: `macro_auroc`, or `macro_zmae` of a regression."""
+    return score_of(judged_entries(entries)[0]["pretrained"])
+
+
+def plot_low_shot(entries: Sequence[Mapping]) -> Figure:
+    """Score over the share of training records: mean and standard deviation of the draws, and each draw.
+
+    Args:
+        entries (`Sequence[Mapping]`): As [`~.low_shot.low_shot`] gives them.
+    """
+    entries, score = judged_entries(entries), score_of_entries(entries)
+    figure = Figure(figsize=(CHART_INCHES, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    fractions = np.array([entry["value"] for entry in entries], dtype=float)
+    for (encoder, (color, style, name)), side in zip(ENCODER_STYLES.items(), (-1, 1), strict=True):
+        places = fractions * 1.04**side
+        for place, entry in zip(places, entries, strict=True):
+            draws = entry[encoder].get("draws", [])
+            axes.plot([place] * len(draws), draws, "_", color=color, markersize=8, alpha=0.7)
+        means = [entry[encoder][score] for entry in entries]
+        spread = [entry[encoder].get(f"{score}_sd", 0.0) for entry in entries]
+        axes.errorbar(
+            places, means, spread, fmt=style, color=color, markersize=5, capsize=3, linewidth=1.6, label=name
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="share of the training records", ylabel=MAIN_SCORES[score])
+    axes.margins(x=0.08)
+    lighten(axes)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_names(entries: Sequence[Mapping]) -> Figure:
+    """Score of each setting that has a name (sets of leads), one below the other, with its 95 % interval."""
+    entries, score = judged_entries(entries), score_of_entries(entries)
+    figure = Figure(figsize=(CHART_INCHES, 1.3 + 0.5 * len(entries)), layout="constrained")
+    axes = figure.add_subplot()
+    for (encoder, (color, style, name)), side in zip(ENCODER_STYLES.items(), (-1, 1), strict=True):
+        for row, entry in enumerate(entries):
+            judged, place = entry[encoder], row + 0.15 * side
+            axes.plot(judged[f"{score}_ci95"], (place, place), color=color, linewidth=1.8)
+            marker = {"color": color, "markersize": 6, "linestyle": "none"}
+            axes.plot(judged[score], place, style[-1], label=name if row == 0 else None, **marker)
+    axes.set_yticks(range(len(entries)), [str(entry["value"]) for entry in entries])
+    axes.set_ylim(len(entries) - 0.5, -0.5)
+    axes.set_xlabel(f"{MAIN_SCORES[score]}, 95 % interval")
+    lighten(axes)
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_noise(entries: Sequence[Mapping], kinds: Mapping[str, str]) -> Figure:
+    """Score over the signal-to-noise ratio, a plot a kind of noise; the flat line is the score without noise.
+
+    Args:
+        entries (`Sequence[Mapping]`): As [`~.noise.noise_scores`] gives them.
+        kinds (`Mapping[str, str]`): Name of each kind, by the `group` of its entries.
+    """
+    entries, score = judged_entries(entries), score_of_entries(entries)
+    clean = [entry for entry in entries if entry["value"] == CLEAN]
+    groups = list(dict.fromkeys(entry["group"] for entry in entries if entry["value"] != CLEAN))
+    figure = Figure(figsize=(max(5.0, 3.1 * len(groups)), 3.8), layout="constrained")
+    for number, (axes, group) in enumerate(
+        zip(figure.subplots(1, len(groups), sharey=True, squeeze=False)[0], groups, strict=True)
+    ):
+        _draw_noise(axes, [entry for entry in entries if entry["group"] == group], clean, score, is_named=number == 0)
+        axes.set_title(kinds.get(group, str(group)), fontsize=10)
+        axes.set_xlabel("signal-to-noise ratio (dB)")
+        if number == 0:
+            axes.set_ylabel(MAIN_SCORES[score])
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_noise(axes: Axes, entries: Sequence[Mapping], clean: Sequence[Mapping], score: str, is_named: bool) -> None:
+    entries = sorted(entries, key=lambda entry: -entry["value"])
+    ratios = np.array([entry["value"] for entry in entries], dtype=float)
+    for encoder, (color, style, name) in ENCODER_STYLES.items():
+        low, high = np.array([entry[encoder][f"{score}_ci95"] for entry in entries]).T
+        axes.fill_between(ratios, low, high, color=color, alpha=0.15, linewidth=0)
+        values = [entry[encoder][score] for entry in entries]
+        axes.plot(ratios, values, style, color=color, markersize=4, linewidth=1.6, label=name if is_named else None)
+        for entry in clean:
+            axes.axhline(entry[encoder][score], color=color, linewidth=0.9, linestyle=":")
+    axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+    axes.invert_xaxis()
+    lighten(axes)

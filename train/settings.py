@@ -1,0 +1,176 @@
+"""Settings of a run: presets, YAML files and flags, sorted by what they are for."""
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import json
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_PRETRAINING_MAPPING,
+    AutoConfig,
+    HfArgumentParser,
+    PreTrainedConfig,
+)
+
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig
+
+from .arguments import SslTrainingArguments
+
+PRESETS = "ecg_transformers.train.configs"
+MODEL_TYPES = ("ecg_jepa", "lejepa", "mlae", "mtae", "sigreg_jepa", "st_mem", "vqvae")
+
+
+def parse_options(words: list[str]) -> dict:
+    """Options of a corpus from `key=value` words; values as JSON (`500`, `["I", "II"]`) or else as they are.
+
+    Raises:
+        ValueError: for a word of another form, or a key that comes twice.
+    """
+    options = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals) or key in options:
+            raise ValueError(f"Expected options of the corpus as key=value, each once, got {word!r}.")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def read_config(name: str, package: str = PRESETS) -> dict:
+    """Flat keys and values of a preset (a YAML file in `package`) or of a YAML file."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        presets = {file.name.removesuffix(".yaml"): file for file in resources.files(package).iterdir()}
+        presets = {preset: file for preset, file in presets.items() if file.name.endswith(".yaml")}
+        if name not in presets:
+            raise ValueError(f"Unknown preset {name!r}. Expected one of {sorted(presets)} or a .yaml file.")
+        path = presets[name]
+    elif not path.is_file():
+        raise ValueError(f"There is no file {name!r}.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict) or not settings or not all(isinstance(key, str) for key in settings):
+        raise ValueError(f"Expected {name} to hold lines of `key: value`, as the presets do.")
+    nested = sorted(key for key, value in settings.items() if isinstance(value, dict))
+    if nested:
+        raise ValueError(f"{name} nests {nested}; write flat keys, grouped by comments.")
+    return settings
+
+
+def parse_flags(tokens: list[str]) -> dict:
+    """`["--learning_rate", "1e-3", "--leads", "I", "II"]` as a dictionary of values; a bare flag is `True`."""
+    flags, key = {}, None
+    for token in tokens:
+        if token.startswith("--"):
+            key, equals, value = token[2:].partition("=")
+            key = key.replace("-", "_")
+            flags[key] = [value] if equals else []
+        elif key is None:
+            raise ValueError(f"Expected a flag such as --learning_rate, got {token!r}.")
+        else:
+            flags[key].append(token)
+    parsed = {key: [_parse_value(value) for value in values] for key, values in flags.items()}
+    return {key: values if len(values) > 1 else values[0] if values else True for key, values in parsed.items()}
+
+
+def _parse_value(text):
+    """YAML 1.1 reads `1e-3` as a string, where a learning rate is meant, and `no` as false, where a strategy is."""
+    if not isinstance(text, str) or text in ("no", "yes", "on", "off"):
+        return text
+    try:
+        return float(text) if any(mark in text for mark in ".eE") else yaml.safe_load(text)
+    except ValueError:
+        return yaml.safe_load(text)
+
+
+def split_settings(settings: dict) -> tuple[str, dict, dict, dict]:
+    """Settings by whom they are for: model type, model configuration, feature extractor, training arguments."""
+    settings = dict(settings)
+    model_type = settings.pop("model_type", None)
+    if model_type not in MODEL_TYPES and not _is_registered(model_type):
+        raise ValueError(
+            f"Expected the configuration to name a model_type of {list(MODEL_TYPES)}, or one that was registered with "
+            f"AutoConfig and AutoModelForPreTraining, got {model_type!r}."
+        )
+    return model_type, *sort_settings(settings, model_type, SslTrainingArguments)
+
+
+def _is_registered(model_type: str | None) -> bool:
+    """Whether it is a method of the user: an encoder of ours by its configuration, with a class for pretraining."""
+    config_class = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+    return config_class in MODEL_FOR_PRETRAINING_MAPPING and issubclass(config_class, EcgViTConfig)
+
+
+def sort_settings(settings: dict, model_type: str, arguments_class: type) -> tuple[dict, dict, dict]:
+    """Settings for the model, for the feature extractor (some for both) and for the training.
+
+    Raises:
+        ValueError: for a setting that none of them has; names those that are spelt alike.
+    """
+    model_fields, extractor_fields = model_field_names(model_type), extractor_field_names()
+    training_fields = {field.name for field in dataclasses.fields(arguments_class)}
+    known = model_fields | extractor_fields | training_fields
+    for key in settings:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=3)
+            raise ValueError(f"Unknown setting {key!r}." + (f" Did you mean {', '.join(close)}?" if close else ""))
+    model = {key: _parse_value(value) for key, value in settings.items() if key in model_fields}
+    extractor = {key: _parse_value(value) for key, value in settings.items() if key in extractor_fields}
+    for group in (model, extractor):
+        if isinstance(group.get("leads"), str):
+            group["leads"] = [group["leads"]]
+    training = {key: value for key, value in settings.items() if key in training_fields}
+    return model, extractor, training
+
+
+def model_field_names(model_type: str) -> set[str]:
+    """Fields that a method's configuration adds to `PreTrainedConfig`."""
+    config_class = type(AutoConfig.for_model(model_type))
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    return {field.name for field in dataclasses.fields(config_class)} - inherited
+
+
+def extractor_field_names() -> set[str]:
+    parameters = inspect.signature(EcgFeatureExtractor.__init__).parameters.values()
+    return {p.name for p in parameters if p.name != "self" and p.kind is not inspect.Parameter.VAR_KEYWORD}
+
+
+def training_arguments(settings: dict, arguments_class: type = SslTrainingArguments) -> SslTrainingArguments:
+    """The training arguments of flat settings, converted by the types of their fields."""
+    tokens = []
+    for key, value in settings.items():
+        if value is None:
+            continue
+        if key.endswith("_strategy") and value is False:  # an unquoted `no` in a YAML file
+            value = "no"
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        tokens += [f"--{key}", *(str(item) for item in values)]
+    parser = HfArgumentParser(arguments_class, exit_on_error=False)
+    try:
+        return parser.parse_args_into_dataclasses(args=tokens)[0]
+    except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def list_flags(settings: dict) -> str:
+    """Every flag of `pretrain`, with the help of `transformers`."""
+    return describe_flags(settings["model_type"], SslTrainingArguments, "pretrain")
+
+
+def describe_flags(model_type: str, arguments_class: type, command: str) -> str:
+    training_help = HfArgumentParser(arguments_class, prog=f"ecg-transformers {command}").format_help()
+    model_flags = "\n".join(f"  --{name}" for name in sorted(model_field_names(model_type)))
+    extractor_flags = "\n".join(f"  --{name}" for name in sorted(extractor_field_names()))
+    return (
+        f"{training_help}\nmodel configuration ({model_type}):\n{model_flags}\n\n"
+        f"feature extractor:\n{extractor_flags}\n"
+    )

@@ -1,0 +1,1 @@
+"""Labelled recordings as tasks: splits, targets, and copies of the same recording."""

@@ -1,0 +1,133 @@
+"""What is to be told of a recording: its labels, or the age or sex of the person, or the intervals of its waves."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import AutoFeatureExtractor, AutoModelForTokenClassification
+
+from ecg_transformers.data import load_ecg
+
+from ..delineation.evaluation import delineate
+from ..delineation.intervals import interval_targets
+from ..delineation.masks import RecordWaves
+from ..patients import refuse_shared_patients
+from ..results import REGRESSION, SINGLE_LABEL
+from .duplicates import one_of_each, refuse_shared_recordings
+from .labelled_splits import SPLITS, LabelledSplits, load_labelled_splits, numbered
+
+logger = logging.getLogger("ecg_transformers")
+
+TARGETS = ("labels", "sex", "age", "intervals")
+SEXES = ("female", "male")
+OLDEST_YEARS = 120  # PTB-XL writes 300 for "older than 89"
+
+
+def load_task(
+    name: str,
+    data_dir: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    target: str = "labels",
+    problem_type: str | None = None,
+    unlabelled: str = "drop",
+    delineator: str | None = None,
+) -> LabelledSplits:
+    """The three splits of a corpus with what is to be told of each record.
+
+    Args:
+        name (`str`), data_dir (`str`, *optional*), options (`Mapping`, *optional*): As in [`load_ecg`].
+        target (`str`, *optional*, defaults to `"labels"`):
+            `"labels"` of the corpus; `"sex"` (two classes); `"age"` in years; or `"intervals"`: heart rate, QRS
+            duration, PR, QT and QTc (Fridericia) of the waves, see [`interval_targets`]. Records without the target,
+            or without one of the intervals, are left out and counted.
+        problem_type (`str`, *optional*), unlabelled (`str`): Of `"labels"`, see [`load_labelled_splits`].
+        delineator (`str`, *optional*):
+            Of `"intervals"`: folder of a trained delineator (see `docs/delineation.md`), for corpora in which nobody
+            marked the waves. Such targets carry its errors, for both encoders alike.
+
+    Raises:
+        ValueError: for a split without records, with patients or recordings of another, or a target that the corpus
+            does not have.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"Expected target of {list(TARGETS)}, got {target!r}.")
+    if delineator is not None and target != "intervals":
+        raise ValueError(f"A delineator makes the target 'intervals'; the target is {target!r}.")
+    if target == "labels":
+        return _one_of_each(load_labelled_splits(name, data_dir, options, problem_type, unlabelled))
+    if problem_type is not None or unlabelled != "drop":
+        raise ValueError(f"problem_type and unlabelled are settings of labels; the target is {target!r}.")
+    found, without, names = {}, {}, ()
+    for split in SPLITS:
+        rows = load_ecg(name, data_dir=data_dir, split=split, decode=False, **(options or {}))
+        if target == "intervals":
+            names, values = _intervals(rows, delineator)
+        else:
+            names, values = (_sexes if target == "sex" else _ages)(rows)
+        kept = [number for number, value in enumerate(values) if value is not None]
+        without[split] = len(rows) - len(kept)
+        if without[split]:
+            logger.info("%s: %d of %d records have no %s and are left out.", split, without[split], len(rows), target)
+        if not kept:
+            raise ValueError(
+                f"No record of the split {split!r} of {name!r} has a target {target!r}. Choose one that states it."
+            )
+        if target == "sex":
+            classes = [value or [] for value in values]
+            rows = numbered(rows.remove_columns("labels").add_column("labels", classes), names)
+        else:
+            rows = rows.add_column("targets", values)
+        found[split] = rows.select(kept) if without[split] else rows
+    refuse_shared_patients(found)
+    return _one_of_each(
+        LabelledSplits(
+            **found,
+            label_names=names,
+            problem_type=SINGLE_LABEL if target == "sex" else REGRESSION,
+            unlabelled=without,
+            left_out=True,
+        )
+    )
+
+
+def _one_of_each(splits: LabelledSplits) -> LabelledSplits:
+    """No recording in two splits, and none that counts twice in a score."""
+    refuse_shared_recordings(dict(splits.items()))
+    judged, copies = {}, {}
+    for split in ("validation", "test"):
+        judged[split], copies[split] = one_of_each(vars(splits)[split])
+    return dataclasses.replace(splits, **judged, copies=copies)
+
+
+def _sexes(rows: Dataset) -> tuple[tuple[str, ...], Sequence[list[str] | None]]:
+    return SEXES, [[sex] if sex in SEXES else None for sex in rows["sex"]]
+
+
+def _ages(rows: Dataset) -> tuple[tuple[str, ...], Sequence[list[float] | None]]:
+    return ("age_years",), [[age] if age is not None and 0 <= age <= OLDEST_YEARS else None for age in rows["age"]]
+
+
+def _intervals(rows: Dataset, delineator: str | None) -> tuple[tuple[str, ...], Sequence[list[float] | None]]:
+    """Records of which every interval could be measured."""
+    if delineator is None:
+        if "wave_kind" not in rows.column_names:
+            raise ValueError(
+                "No waves are marked in this corpus, expected the columns wave_lead, wave_kind, ... of LUDB. Give a "
+                "trained delineator (--delineator DIR)."
+            )
+        waves = list(rows)
+    else:
+        model = AutoModelForTokenClassification.from_pretrained(delineator)
+        waves = delineate(model, AutoFeatureExtractor.from_pretrained(delineator), rows, left_out := {})
+        for record_id, reason in left_out.items():
+            logger.warning("Record %s cannot be delineated: %s", record_id, reason)
+    found = interval_targets(waves)
+    table = np.column_stack(list(found.values()))
+    ids = [row.record_id if isinstance(row, RecordWaves) else row["record_id"] for row in waves]
+    measured = {
+        record_id: values.tolist() for record_id, values in zip(ids, table, strict=True) if np.isfinite(values).all()
+    }
+    return tuple(found), [measured.get(record_id) for record_id in rows["record_id"]]

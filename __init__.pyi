@@ -33,6 +33,8 @@ from .modeling import EcgVqVaeTokenizer as EcgVqVaeTokenizer
 from .modeling import HubertEcgConfig as HubertEcgConfig
 from .modeling import HubertEcgForSequenceClassification as HubertEcgForSequenceClassification
 from .modeling import HubertEcgModel as HubertEcgModel
+from .modeling import LeadStatisticsConfig as LeadStatisticsConfig
+from .modeling import LeadStatisticsModel as LeadStatisticsModel
 from .modeling import LeJepaConfig as LeJepaConfig
 from .modeling import LeJepaForEmbedding as LeJepaForEmbedding
 from .modeling import LeJepaForPreTraining as LeJepaForPreTraining
@@ -51,6 +53,8 @@ from .modeling import MtaeForPreTraining as MtaeForPreTraining
 from .modeling import MtaeForSequenceClassification as MtaeForSequenceClassification
 from .modeling import MtaeForTokenClassification as MtaeForTokenClassification
 from .modeling import MtaeModel as MtaeModel
+from .modeling import RandomKernelsConfig as RandomKernelsConfig
+from .modeling import RandomKernelsModel as RandomKernelsModel
 from .modeling import SigRegJepaConfig as SigRegJepaConfig
 from .modeling import SigRegJepaForEmbedding as SigRegJepaForEmbedding
 from .modeling import SigRegJepaForPreTraining as SigRegJepaForPreTraining

@@ -18,6 +18,7 @@ from .configuration_hubert_ecg import HubertEcgConfig
 from .configuration_lejepa import LeJepaConfig
 from .configuration_sigreg_jepa import SigRegJepaConfig
 from .configuration_st_mem import MlaeConfig, MtaeConfig, StMemConfig
+from .configuration_untrained import LeadStatisticsConfig, RandomKernelsConfig
 from .configuration_vqvae import EcgVqVaeConfig
 from .cropa import cross_pattern_attention
 from .feature_extraction_ecg import EcgFeatureExtractor
@@ -68,6 +69,7 @@ from .modeling_st_mem import (
     StMemForTokenClassification,
     StMemModel,
 )
+from .modeling_untrained import LeadStatisticsModel, RandomKernelsModel
 from .modeling_vqvae import (
     EcgVqVaeForEmbedding,
     EcgVqVaeForPreTraining,
@@ -130,6 +132,11 @@ for config, encoder, classifier in PUBLISHED_ENCODERS:
     AutoModelForSequenceClassification.register(config, classifier)
     AutoFeatureExtractor.register(config, EcgFeatureExtractor)
 
+for config, encoder in ((RandomKernelsConfig, RandomKernelsModel), (LeadStatisticsConfig, LeadStatisticsModel)):
+    AutoConfig.register(config.model_type, config)
+    AutoModel.register(config, encoder)
+    AutoFeatureExtractor.register(config, EcgFeatureExtractor)
+
 PIPELINE_REGISTRY.register_pipeline(
     "ecg-classification", EcgClassificationPipeline, pt_model=AutoModelForSequenceClassification, type="multimodal"
 )
@@ -168,6 +175,8 @@ __all__ = [
     "HubertEcgConfig",
     "HubertEcgForSequenceClassification",
     "HubertEcgModel",
+    "LeadStatisticsConfig",
+    "LeadStatisticsModel",
     "LeJepaConfig",
     "LeJepaForEmbedding",
     "LeJepaForPreTraining",
@@ -186,6 +195,8 @@ __all__ = [
     "MtaeForSequenceClassification",
     "MtaeForTokenClassification",
     "MtaeModel",
+    "RandomKernelsConfig",
+    "RandomKernelsModel",
     "SigRegJepaConfig",
     "SigRegJepaForEmbedding",
     "SigRegJepaForPreTraining",

@@ -3,16 +3,47 @@
 import json
 from pathlib import Path
 
-from transformers import (
-    CONFIG_MAPPING,
-    PreTrainedConfig,
-)
+from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME, logging
 
-import ecg_transformers.modeling  # noqa: F401  (registers its types of models)
+from ecg_transformers.modeling import (
+    EcgFeatureExtractor,
+    LeadStatisticsConfig,
+    LeadStatisticsModel,
+    RandomKernelsConfig,
+    RandomKernelsModel,
+)
+from ecg_transformers.modeling.leads import STANDARD_LEADS
 
 logger = logging.get_logger(__name__)
+
+
+UNTRAINED_ENCODERS = {"random-kernels": 1200, "random-kernels-126": 126, "lead-statistics": None}
+"""Names that stand for a checkpoint: the number of kernels of [`RandomKernelsModel`], or `None`."""
+
+
+def load_encoder(checkpoint: str, **settings) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
+    """An encoder in evaluation mode with its feature extractor.
+
+    Args:
+        checkpoint (`str`):
+            A folder, an id of the Hub, or one of `UNTRAINED_ENCODERS`, which read twelve leads (missing ones are
+            masked), 10 s windows of 100 Hz, 0.5 to 40 Hz.
+        settings: Settings of the feature extractor that differ from the stored ones.
+    """
+    if checkpoint not in UNTRAINED_ENCODERS:
+        model = AutoModel.from_pretrained(checkpoint)
+        extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+        return model.eval(), EcgFeatureExtractor(**(extractor.to_dict() | settings))
+    num_kernels = UNTRAINED_ENCODERS[checkpoint]
+    contract = {"leads": STANDARD_LEADS, "sampling_rate": 100, "num_samples": 1000, "missing_leads": "mask"}
+    contract |= {"highpass_hz": 0.5, "lowpass_hz": 40, "filter_order": 4, "long_records": "all"}
+    extractor = EcgFeatureExtractor(**(contract | {"normalization": "lead" if num_kernels else None} | settings))
+    read = {"leads": extractor.leads, "sampling_rate": extractor.sampling_rate, "num_samples": extractor.num_samples}
+    if num_kernels is None:
+        return LeadStatisticsModel(LeadStatisticsConfig(**read)).eval(), extractor
+    return RandomKernelsModel(RandomKernelsConfig(**read, num_kernels=num_kernels)).eval(), extractor
 
 
 def check_checkpoint(checkpoint: str) -> None:
@@ -26,6 +57,8 @@ def check_checkpoint(checkpoint: str) -> None:
             import has registered: `from_pretrained` would ask on the terminal whether to execute its code.
         OSError: for an id that the Hub does not have.
     """
+    if checkpoint in UNTRAINED_ENCODERS:
+        return
     check_place(checkpoint)
     model_type = PreTrainedConfig.get_config_dict(checkpoint)[0].get("model_type")
     if model_type not in CONFIG_MAPPING:

@@ -4,10 +4,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from transformers import AutoFeatureExtractor, AutoModel
-
 from ecg_transformers.data import load_ecg
 
+from .checkpoints import load_encoder
 from .features import embed
 from .settings import parse_options
 
@@ -16,8 +15,7 @@ logger = logging.getLogger("ecg_transformers")
 
 def run(args: argparse.Namespace):
     """The command."""
-    model = AutoModel.from_pretrained(args.model)
-    feature_extractor = AutoFeatureExtractor.from_pretrained(args.model)
+    model, feature_extractor = load_encoder(args.model)
     dataset = load_ecg(args.dataset, data_dir=args.data_dir, split=args.split, **parse_options(args.options))
     table = embed(model, feature_extractor, dataset, args.batch_size)
     folder = Path(args.output_dir)

@@ -15,12 +15,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoFeatureExtractor, AutoModel
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpus import data_source
-from ecg_transformers.modeling import EcgFeatureExtractor
 
+from .checkpoints import load_encoder
 from .delineation.evaluation import evaluate_delineation
 from .evaluation.identity import compare_identity
 from .evaluation.published import comparable_numbers, is_complete_test
@@ -44,12 +43,11 @@ FOLDS_OF_DELINEATION = "five folds by subject: each tests once, another one sele
 def run(args: argparse.Namespace):
     """The command."""
     started = time.monotonic()
-    model = AutoModel.from_pretrained(args.model).eval()
     check_flags(args)
+    changes = parse_options(args.feature_extractor)
+    model, feature_extractor = load_encoder(args.model, **changes)
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
-    changes = parse_options(args.feature_extractor)
-    feature_extractor = EcgFeatureExtractor(**(AutoFeatureExtractor.from_pretrained(args.model).to_dict() | changes))
     options = parse_options(args.options)
     folder = Path(args.output_dir)
     if args.target in ("delineation", "identity"):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
+from ecg_transformers.modeling import RandomKernelsConfig, RandomKernelsModel
 from ecg_transformers.modeling.feature_extraction_ecg import average_windows
 
 from .inference import in_evaluation, input_batches
@@ -175,6 +176,14 @@ def random_encoder_like(model: PreTrainedModel, seed: int = 0) -> PreTrainedMode
         torch.default_generator.manual_seed(seed)
         encoder = type(model)(copy.deepcopy(model.config))
     return encoder.to(device=model.device, dtype=model.dtype).eval()
+
+
+def random_kernels_like(
+    feature_extractor: FeatureExtractionMixin, num_kernels: int = 1200, device: torch.device | str = "cpu"
+) -> RandomKernelsModel:
+    """Random kernels on the input of another encoder: what is known of a recording without any training."""
+    read = {name: getattr(feature_extractor, name) for name in ("leads", "sampling_rate", "num_samples")}
+    return RandomKernelsModel(RandomKernelsConfig(**read, num_kernels=num_kernels)).to(device).eval()
 
 
 def refuse_patients_in_two_tables(tables: dict[str, EmbeddingTable]) -> None:

@@ -26,7 +26,19 @@ MAIN_SCORES = {
 }
 """The score that decides, of each kind of judgement, by its key."""
 ENCODERS = {"random_encoder": "Random encoder", "pretrained": "Pretrained encoder"}
+BASELINES = {
+    "random_encoder": "random encoder",
+    "random_kernels_126": "126 random kernels",
+    "random_kernels": "1,200 random kernels",
+    "from_scratch": "from scratch",
+}
+"""Encoders that a pretrained one stands beside, in the order of the rows."""
 REPORTED_PACKAGES = ("ecg-transformers", "torch", "transformers", "datasets", "scikit-learn", "numpy")
+
+
+def difference_key(baseline: str) -> str:
+    """The key of what the pretrained encoder has more than a baseline."""
+    return "difference" if baseline in ("random_encoder", "from_scratch") else f"difference_to_{baseline}"
 
 
 def write_json(content: Mapping, path: Path) -> Path:
@@ -41,10 +53,10 @@ def score_of(judged: Mapping) -> str | None:
     return next((key for key in MAIN_SCORES if key in judged), None)
 
 
-def difference_of(comparison: Mapping, protocol: str) -> Mapping | None:
+def difference_of(comparison: Mapping, protocol: str, baseline: str = "random_encoder") -> Mapping | None:
     """Pretrained minus baseline by the score that decides, with `ci95` and `p_value`; `None` where there is none."""
     score = score_of(comparison["pretrained"][protocol])
-    difference = comparison["difference"].get(protocol)
+    difference = comparison[difference_key(baseline)].get(protocol)
     if difference is None or not isinstance(difference.get(score), Mapping):
         return difference
     of_score = difference[score]  # of delineation, each score has its own
@@ -52,21 +64,22 @@ def difference_of(comparison: Mapping, protocol: str) -> Mapping | None:
 
 
 def summarize(comparison: Mapping, protocol: str) -> list[str]:
-    """The result of a protocol in three lines for a terminal; clusters, which have no one score, in two."""
+    """The result of a protocol in lines for a terminal: baselines, the encoder, differences (clusters have none)."""
     key = score_of(comparison["pretrained"][protocol])
     lines = []
-    for encoder, title in (("random_encoder", "random encoder"), ("pretrained", "pretrained")):
+    baselines = {name: title for name, title in BASELINES.items() if protocol in comparison.get(name, {})}
+    for encoder, title in (baselines | {"pretrained": "pretrained"}).items():
         result = comparison[encoder][protocol]
         if key is None:
             found = ", ".join(f"{name} ARI {format_score(result[name]['ari'])}" for name in ("k-means", "hdbscan"))
         else:
             interval = format_interval(result[f"{key}_ci95"])
             found = f"{decapitalized(MAIN_SCORES[key])} {format_score(result[key])}  95 % {interval}"
-        lines.append(f"{title:>15}  {protocol} {found}")
-    if key is not None:
-        difference = difference_of(comparison, protocol)
+        lines.append(f"{title:>20}  {protocol} {found}")
+    for baseline, title in baselines.items() if key is not None else ():
+        difference = difference_of(comparison, protocol, baseline)
         interval = format_interval(difference["ci95"], signed=True)
-        lines.append(f"{'difference':>15}  {difference[key]:+.3f}  95 % {interval} (paired bootstrap)")
+        lines.append(f"{'difference':>20}  {difference[key]:+.3f}  95 % {interval} (paired bootstrap), to {title}")
     return lines
 
 

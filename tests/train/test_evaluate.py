@@ -50,6 +50,7 @@ def evaluation(checkpoint, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluation")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(targets, "load_labelled_splits", with_a_copy)
+        patch.setattr(run, "KERNELS", {"random_kernels_126": 12, "random_kernels": 24})  # faster
         return output, evaluated(checkpoint, output, "--protocol", "linear", "knn", "zero-shot-cluster")
 
 
@@ -68,6 +69,15 @@ def test_every_protocol_stands_beside_a_random_encoder(evaluation):
         assert difference["macro_auroc"] == pytest.approx(areas[0] - areas[1])
     assert metrics["splits"]["train"]["which"] == "folds 1-8" and metrics["splits"]["test"]["which"] == "fold 10"
     assert metrics["splits"]["test"]["records"] == 64 and metrics["splits"]["test"]["without_label"] == 2
+
+
+def test_frozen_features_stand_beside_random_kernels_too(evaluation):
+    _, metrics = evaluation
+    for baseline in ("random_kernels_126", "random_kernels"):
+        assert set(metrics[baseline]) == set(metrics[f"difference_to_{baseline}"]) == {"linear", "knn"}
+        for protocol, difference in metrics[f"difference_to_{baseline}"].items():
+            areas = [metrics[encoder][protocol]["macro_auroc"] for encoder in ("pretrained", baseline)]
+            assert difference["macro_auroc"] == pytest.approx(areas[0] - areas[1])
 
 
 def test_copies_that_are_left_out_are_counted_on_the_page_and_named_in_the_metrics(evaluation):
@@ -163,3 +173,21 @@ def test_settings_and_other_targets_run_from_the_command_line(checkpoint, shared
     assert len(measured["pretrained"]["linear"]["per_target"]) == 5
     for folder in ("settings", "age", "sex", "identity", "intervals"):
         assert (tmp_path / folder / "evaluation.html").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize("name, width", [("random-kernels-126", 504), ("lead-statistics", 108)])
+def test_encoders_without_training_embed_by_their_name(name, width, tmp_path):
+    command = [
+        "embed",
+        "--model",
+        name,
+        "--dataset",
+        "ptb-xl-sample",
+        "--split",
+        "test",
+        "--output_dir",
+        str(tmp_path),
+    ]
+    assert main([*command, "--debug"]) == 0
+    table = pq.read_table(tmp_path / "embeddings.parquet")
+    assert len(table) == 66 and table["features"].type.list_size == width

@@ -1,14 +1,16 @@
-"""The pretrained and the random encoder side by side: what every setting of the evaluation ends in.
+"""The pretrained encoder beside its baselines: what every setting of the evaluation ends in.
 
-A setting changes what is learnt from, or what is tested on, and asks the protocol `linear` again. Both encoders see
-the same records, draws and noise, so that their difference is paired. Every setting gives entries of one shape, ready
-for JSON, from which one function draws all curves:
+A setting changes what is learnt from, or what is tested on, and asks the protocol `linear` again. All encoders see
+the same records, draws and noise, so that their differences are paired. Every setting gives entries of one shape,
+ready for JSON, from which one function draws all curves:
 
 `{"setting", "group", "value", "label", "pretrained": {"macro_auroc", "macro_auroc_ci95", "per_class", "C"},
 "random_encoder": {...}, "difference": {"macro_auroc", "ci95", "p_value"}, "num_train_records", "num_test_records",
 "num_test_patients", "excluded"}` and what a setting adds. `group` joins the entries of one line of a plot, `value` is
 a number or a name, `label` says it in words. A regression has `macro_zmae` and `per_target` in place of `macro_auroc`
-and `per_class`: less is better. An entry that cannot be had holds `"refused": reason` in place of the numbers.
+and `per_class`: less is better. A further baseline, `random_kernels`, has its numbers beside those of `random_encoder`
+and its difference as `difference_to_random_kernels`. An entry that is not available holds `"refused": reason` in place
+of the numbers.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,22 +33,23 @@ from ..metrics import (
     resampled_auroc,
 )
 from ..predictions import Predictions, ProtocolResult
-from ..results import REGRESSION
+from ..results import REGRESSION, difference_key
 from ..tasks.labelled_splits import LabelledSplits
 from .protocols import FrozenTables, linear_protocol
 
 logger = logging.get_logger(__name__)
 
 ENCODERS = ("pretrained", "random_encoder")
+"""Encoders that every result has; others are further baselines."""
 
 
 @dataclass(frozen=True)
 class EncoderPair:
-    """Two encoders, the task, and their cached features of it.
+    """Encoders, the task, and their cached features of it.
 
     Args:
-        models (`Mapping[str, PreTrainedModel]`): Of the names in `ENCODERS`.
-        feature_extractor ([`EcgFeatureExtractor`]): The input contract of both.
+        models (`Mapping[str, PreTrainedModel]`): Encoders by name: those of `ENCODERS` and further baselines.
+        feature_extractor ([`EcgFeatureExtractor`]): The input contract of all.
         splits ([`LabelledSplits`]): The task.
         tables (`Mapping[str, FrozenTables]`): Features of the unchanged splits, by encoder.
         batch_size (`int`), device (*optional*): Of embedding.
@@ -74,7 +77,7 @@ class EncoderPair:
         """The protocol `linear` on the unchanged splits, by encoder."""
         if self.linear is not None:
             return self.linear
-        return {encoder: linear_protocol(self.tables[encoder]) for encoder in ENCODERS}
+        return {encoder: linear_protocol(self.tables[encoder]) for encoder in self.models}
 
     def on_changed_tests(
         self,
@@ -90,7 +93,7 @@ class EncoderPair:
         """
         found: dict[Any, dict[str, ProtocolResult]] = {key: {} for key in changes}
         rows, judged = decoded(self.splits.test), set(self.clean["pretrained"].test.record_ids)
-        for encoder in ENCODERS:
+        for encoder in self.models:
             tests = {}
             for key, change in changes.items():
                 logger.info(f"{encoder}: {key}")
@@ -143,7 +146,7 @@ class EncoderPair:
         **facts,
     ) -> dict[str, Any]:
         """The entry of one result of each encoder."""
-        judged = judge_pair({e: [results[e]] for e in ENCODERS}, num_resamples=self.num_resamples, seed=self.seed)
+        judged = judge_pair({e: [results[e]] for e in self.models}, num_resamples=self.num_resamples, seed=self.seed)
         return make_entry(setting, value, label, judged | facts, group)
 
 
@@ -158,10 +161,10 @@ def refused(setting: str, value: Any, label: str, reason: str, group: str | None
 
 
 def check_encoders(by_encoder: Mapping[str, Any]) -> None:
-    if set(by_encoder) != set(ENCODERS):
+    if not set(by_encoder) >= set(ENCODERS):
         raise ValueError(
-            f"Expected the encoders {list(ENCODERS)}, got {list(by_encoder)}. No setting is reported without the "
-            "random encoder: see random_encoder_like."
+            f"Expected at least the encoders {list(ENCODERS)}, got {list(by_encoder)}. No setting is reported without "
+            "the random encoder: see random_encoder_like."
         )
 
 
@@ -184,23 +187,25 @@ def judge_pair(
         num_resamples (`int`, *optional*, defaults to 1000), seed (`int`, *optional*, defaults to 0): Of the bootstrap.
 
     Returns:
-        `dict`: `pretrained`, `random_encoder`, `difference`, counts and `excluded` of an entry. With several draws
+        `dict`: `pretrained`, `random_encoder`, `difference`, further baselines with their `difference_to_NAME`, counts
+        and `excluded` of an entry. With several draws
         each encoder has `macro_auroc_sd` (over draws) and `draws`, the value of each.
     """
     check_encoders(results)
-    every = [result for encoder in ENCODERS for result in results[encoder]]
+    every = [result for of_encoder in results.values() for result in of_encoder]
     first, num_draws = every[0], len(results["pretrained"])
     if any((r.test.record_ids, r.label_names) != (first.test.record_ids, first.label_names) for r in every):
         raise ValueError("Encoders and draws are compared on the same test records and labels, these differ.")
-    if len(results["random_encoder"]) != num_draws:
-        raise ValueError(f"Expected {num_draws} draws of both encoders, got {len(results['random_encoder'])}.")
+    if any(len(of_encoder) != num_draws for of_encoder in results.values()):
+        counted = {encoder: len(of_encoder) for encoder, of_encoder in results.items()}
+        raise ValueError(f"Expected {num_draws} draws of each encoder, got {counted}.")
     is_regression = first.problem_type == REGRESSION
     metric, of_labels = ("macro_zmae", "per_target") if is_regression else ("macro_auroc", "per_class")
     counts = resample_counts(len(first.test.record_ids), num_resamples, seed, first.test.patients())
     draw = np.random.default_rng([seed, 1]).integers(num_draws, size=(num_resamples, num_draws))
     facts: dict[str, Any] = {}
     values, resampled = {}, {}
-    for encoder in ENCODERS:
+    for encoder in results:
         judged = [
             _judge_errors(result, counts, deviations) if is_regression else _judge_areas(result, counts)
             for result in results[encoder]
@@ -215,9 +220,11 @@ def judge_pair(
         }
         if num_draws > 1:
             facts[encoder] |= {f"{metric}_sd": float(values[encoder].std(ddof=1)), "draws": values[encoder].tolist()}
-    differences = (resampled["pretrained"] - resampled["random_encoder"]).mean(axis=1)
-    difference = float((values["pretrained"] - values["random_encoder"]).mean())
-    facts["difference"] = {metric: difference} | paired_facts(differences)
+    for baseline in results:
+        if baseline != "pretrained":
+            differences = (resampled["pretrained"] - resampled[baseline]).mean(axis=1)
+            difference = float((values["pretrained"] - values[baseline]).mean())
+            facts[difference_key(baseline)] = {metric: difference} | paired_facts(differences)
     return facts | {
         "num_train_records": len(first.train_labels),
         "num_test_records": len(first.test.record_ids),

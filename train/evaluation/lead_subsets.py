@@ -23,7 +23,7 @@ from ecg_transformers.modeling.leads import INDEPENDENT_LEADS, LIMB_LEADS, STAND
 from ..features import decoded, embed
 from ..predictions import ProtocolResult
 from ..tasks.labelled_splits import LabelledSplits
-from .encoder_pair import ENCODERS, check_encoders, judge_pair, make_entry, refused
+from .encoder_pair import check_encoders, judge_pair, make_entry, refused
 from .protocols import embed_splits, linear_protocol
 
 logger = logging.get_logger(__name__)
@@ -93,7 +93,7 @@ def lead_subset_scores(
     masking = masking_missing_leads(feature_extractor)
     recorded, some_row = _recorded_leads(splits), _readable_row(splits, masking)
     whole = {str(_input_of(masking, names)) for by_leads in recorded.values() for names in by_leads}
-    found = {whole.pop(): {e: [linear[e]] for e in ENCODERS}} if linear is not None and len(whole) == 1 else {}
+    found = {whole.pop(): {e: [linear[e]] for e in model_by_encoder}} if linear is not None and len(whole) == 1 else {}
     entries = []
     for name, leads in (LEAD_SUBSETS if subsets is None else subsets).items():
         label, facts = ", ".join(leads), {"leads": list(leads)}

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from ..metrics import excluded_labels
 from ..predictions import ProtocolResult
 from ..results import REGRESSION, SINGLE_LABEL
-from .encoder_pair import ENCODERS, check_encoders, judge_pair, make_entry, refused
+from .encoder_pair import check_encoders, judge_pair, make_entry, refused
 from .protocols import FrozenTables, linear_protocol
 
 logger = logging.get_logger(__name__)
@@ -129,7 +129,7 @@ def low_shot(
     quarters of each target.
 
     Args:
-        tables_by_encoder (`Mapping[str, FrozenTables]`): Of `pretrained` and `random_encoder`.
+        tables_by_encoder (`Mapping[str, FrozenTables]`): Of `pretrained`, `random_encoder` and further baselines.
         fractions (`Sequence[float]`), num_draws (`int`), seed (`int`): See [`draw_low_shot`].
         num_resamples (`int`, *optional*, defaults to 1000): Of the bootstrap.
         linear (`Mapping[str, ProtocolResult]`, *optional*): Of all records, where it is there already.
@@ -150,7 +150,7 @@ def low_shot(
     entries = []
     for fraction, draws in (draws_of | {1.0: whole}).items():
         logger.info(f"low-shot: {fraction:.0%} of the labels")
-        results: dict[str, list] = {encoder: [] for encoder in ENCODERS}
+        results: dict[str, list] = {encoder: [] for encoder in tables_by_encoder}
         described, not_probed = [], []
         for rows in draws:
             facts = _describe(some, rows, patients)

@@ -50,6 +50,20 @@ class FrozenTables:
         scaler = StandardScaler().fit(self.tables["train"].features)
         return {split: scaler.transform(table.features) for split, table in self.tables.items()}
 
+    def compressed(self) -> dict[str, np.ndarray]:
+        """[`standardised`] features in a basis of the training records, where there are more features than records.
+
+        A linear model with an L2 penalty has its weights in the span of the training records: the scores are the same
+        (to rounding), the fit is faster.
+        """
+        features = self.standardised()
+        train = features["train"]
+        if train.shape[1] <= len(train):
+            return features
+        _, sizes, basis = np.linalg.svd(train, full_matrices=False)
+        basis = basis[sizes > 1e-6 * sizes[0]].T
+        return {split: values @ basis for split, values in features.items()}
+
     def task(self) -> HeadTask:
         """What is to be learnt from the training split; a `ValueError` where nothing can be."""
         return HeadTask(self.truth["train"], self.label_names, self.problem_type)
@@ -127,7 +141,7 @@ def linear_protocol(tables: FrozenTables, C: float | None = None, C_grid: Sequen
             Inverse strength of the L2 penalty (ridge: `alpha = 1 / C`). By default the one of `C_grid` that does best
             on the validation split; the strongest penalty of equals.
     """
-    task, features = tables.task(), tables.standardised()
+    task, features = tables.task(), tables.compressed()
     candidates = (C,) if C is not None else tuple(sorted(C_grid))
     found = {}
     for candidate in candidates:

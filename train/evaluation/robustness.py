@@ -17,7 +17,7 @@ from transformers import FeatureExtractionMixin
 from ecg_transformers.modeling.recording_input import DIMENSIONLESS
 
 from ..features import decoded
-from .encoder_pair import ENCODERS, EncoderPair, refused
+from .encoder_pair import EncoderPair, refused
 
 LARGEST_DENOMINATOR = 10_000
 
@@ -69,7 +69,7 @@ def unit_scores(pair: EncoderPair) -> list[dict[str, Any]]:
             changes[mistake, f"MISUSE: {mistake}", MISUSE] = lambda row, names=names: renamed(row, names)
     entries = []
     for (value, label, group), results in pair.on_changed_tests(changes).items():
-        moved = {encoder: _largest_change(pair.clean[encoder], results[encoder]) for encoder in ENCODERS}
+        moved = {encoder: _largest_change(pair.clean[encoder], results[encoder]) for encoder in pair.models}
         entries.append(pair.entry("unit", value, label, results, group, largest_score_change=moved))
     return entries
 

@@ -1,7 +1,7 @@
 """Every protocol that is asked for, for the pretrained encoder and a random one, on the same records and draws."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from typing import Any
 from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
-from ..features import random_encoder_like
+from ..features import random_encoder_like, random_kernels_like
 from ..predictions import ProtocolResult, compare_results, write_predictions
-from ..results import REGRESSION
+from ..results import REGRESSION, difference_key
 from ..tasks.labelled_splits import LabelledSplits
 from .attentive import attentive_protocol
 from .clusters import cluster_test_split, compare_clusters
@@ -33,6 +33,8 @@ ON_FEATURES: dict[str, Callable[..., ProtocolResult]] = {
 PROTOCOLS = (*ON_FEATURES, "attentive", "finetuned", CLUSTERS)
 SEEDED = ("linear-kim", "linear-weimann", "linear-st-mem")
 ENCODERS = ("random_encoder", "pretrained")
+KERNELS = {"random_kernels_126": 126, "random_kernels": 1200}
+"""Baselines for protocols on frozen features, and their number of random kernels; settings have the last one."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class ProtocolOptions:
         finetune_config (`str`): Preset of `finetuned`.
         nstdb_dir (`str`, *optional*): Folder of the noise database, for the setting `noise`.
         batch_size (`int`), seed (`int`): Of embedding; of random encoder, heads, draws and bootstrap.
+        kernels (`Mapping[str, int]`): Baselines of random kernels: names and numbers of kernels.
     """
 
     output_dir: Path
@@ -76,6 +79,7 @@ class ProtocolOptions:
     nstdb_dir: str | None = None
     batch_size: int = 64
     seed: int = 0
+    kernels: Mapping[str, int] = field(default_factory=lambda: KERNELS)
 
 
 def evaluate_encoder(
@@ -86,7 +90,7 @@ def evaluate_encoder(
     settings: Sequence[str],
     options: ProtocolOptions,
 ) -> Evaluation:
-    """Judges an encoder beside a random one of the same configuration.
+    """Evaluates an encoder beside a random one of the same configuration and, on frozen features, random kernels.
 
     Args:
         model ([`PreTrainedModel`]): With `pooler_output`.
@@ -103,12 +107,21 @@ def evaluate_encoder(
         raise ValueError(f"{CLUSTERS} compares clusters with classes; a regression has none. Leave it out.")
     check_settings(settings, options.nstdb_dir)
     models = {"random_encoder": random_encoder_like(model, options.seed), "pretrained": model}
-    facts: dict[str, Any] = {encoder: {} for encoder in (*ENCODERS, "difference")}
+    if settings or any(protocol in ON_FEATURES for protocol in protocols):
+        if feature_extractor.beat_channels:
+            logger.warning("No random kernels beside this encoder: they read leads, not channels of beats.")
+        else:
+            for name, num_kernels in options.kernels.items():
+                models[name] = random_kernels_like(feature_extractor, num_kernels, model.device)
+    facts: dict[str, Any] = {encoder: {} for encoder in models}
+    facts |= {difference_key(encoder): {} for encoder in models if encoder != "pretrained"}
     results, tables, clusters = {}, {}, {}
     for encoder, of_model in models.items():
         logger.info(f"{encoder}: embedding")
         tables[encoder] = embed_splits(of_model, feature_extractor, splits, options.batch_size)
         for protocol in protocols:
+            if encoder not in ENCODERS and protocol not in ON_FEATURES:
+                continue
             logger.info(f"{encoder}: {protocol}")
             if protocol == CLUSTERS:
                 of_splits = tables[encoder].tables
@@ -119,21 +132,22 @@ def evaluate_encoder(
             result = _run(protocol, encoder, of_model, feature_extractor, splits, tables[encoder], options)
             results[encoder, protocol] = result
             facts[encoder][protocol] = result.judge(seed=options.seed)
-    for protocol in protocols:
-        if protocol != CLUSTERS:
-            pair = results["pretrained", protocol], results["random_encoder", protocol]
-            facts["difference"][protocol] = compare_results(*pair, seed=options.seed)
+    for (encoder, protocol), result in results.items():
+        if encoder != "pretrained":
+            difference = compare_results(results["pretrained", protocol], result, seed=options.seed)
+            facts[difference_key(encoder)][protocol] = difference
     if clusters:
         compared = compare_clusters(clusters["random_encoder"], clusters["pretrained"], seed=options.seed)
         for part, of_protocol in compared.items():
             facts[part] |= of_protocol
-    linear = {encoder: results[encoder, "linear"] for encoder in ENCODERS} if "linear" in protocols else None
+    in_settings = [name for name in models if name in (*ENCODERS, *list(options.kernels)[-1:])]
+    linear = {encoder: results[encoder, "linear"] for encoder in in_settings} if "linear" in protocols else None
     facts["settings"] = run_settings(
         settings,
-        models,
+        {encoder: models[encoder] for encoder in in_settings},
         feature_extractor,
         splits,
-        tables,
+        {encoder: tables[encoder] for encoder in in_settings},
         nstdb_dir=options.nstdb_dir,
         seed=options.seed,
         batch_size=options.batch_size,

@@ -9,6 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.train.evaluation import protocols
 from ecg_transformers.train.evaluation.protocols import FrozenTables, embed_splits, knn_protocol, linear_protocol
 from ecg_transformers.train.features import EmbeddingTable, decoded, embed
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -258,3 +259,20 @@ def test_decoded_rows_are_in_millivolts(splits):
     ecg = decoded(splits.test)[0]["ecg"]
     assert ecg["unit"] == "mV" and np.asarray(ecg["signal"]).dtype == np.float32
     assert 0.1 < np.abs(ecg["signal"]).max() < 10
+
+
+@pytest.mark.parametrize("problem_type", [MULTI_LABEL, SINGLE_LABEL, REGRESSION])
+def test_linear_on_more_features_than_records_scores_as_a_fit_of_all_features_does(problem_type):
+    tables = frozen(problem_type, sizes=(30, 20, 25), width=8)
+    generator = np.random.default_rng(1)
+    more = generator.normal(size=(8, 70))
+    wide = {}
+    for split, table in tables.tables.items():
+        values = np.tanh(table.features / table.features.std(axis=0) @ more).astype(np.float32)
+        wide[split] = dataclasses.replace(table, features=values)
+    tables = dataclasses.replace(tables, tables=wide)
+    assert tables.compressed()["test"].shape[1] <= 30
+    features, task = scaled(tables), tables.task()
+    fit = protocols._fit(features["train"], tables.truth["train"], task, 0.1)
+    expected = fit(features["test"])
+    np.testing.assert_allclose(linear_protocol(tables, C=0.1).test.scores, expected, rtol=1e-4, atol=2e-3)

@@ -59,9 +59,11 @@ FIELDS = {
     "EcgViT": VIT | {"num_registers": 1, "layer_scale_init_value": 0.1},
     "EcgVqVae": VIT | DECODER | {"latent_size": 8, "num_codes": 8},
     "HubertEcg": PUBLISHED | {"conv_dim": (8,) * 5},
+    "LeadStatistics": INPUT,
     "LeJepa": VIT | SIGREG | {"num_views": 2},
     "Mlae": VIT | DECODER | {"patch_size": None, "head_dim": 4, "mask_ratio": 0.5},
     "Mtae": VIT | DECODER | {"head_dim": 4},
+    "RandomKernels": INPUT | {"num_kernels": 6},
     "SigRegJepa": VIT | PREDICTOR | SIGREG | {"mask_ratio": (0.5, 0.7), "min_segment_patches": 2},
     "StMem": VIT | DECODER | {"head_dim": 4},
 }
@@ -111,7 +113,7 @@ def make_folder(name: str, folder: Path):
     torch.manual_seed(0)
     model = getattr(modeling, name)(getattr(modeling, f"{family}Config")(**fields))
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
             parameter.add_(0.2 * torch.randn(parameter.shape))
     contract = {field: fields[field] for field in INPUT}
     extractor = EcgFeatureExtractor(**contract, normalization="lead", clip=5.0)
@@ -120,7 +122,7 @@ def make_folder(name: str, folder: Path):
     for source in folder.glob("*.py"):
         source.unlink()
     outputs = outputs_of(getattr(modeling, name).from_pretrained(folder), extractor)
-    save_file({key: value.contiguous() for key, value in outputs.items()}, folder / "outputs.safetensors")
+    save_file({key: value.clone().contiguous() for key, value in outputs.items()}, folder / "outputs.safetensors")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -12,6 +12,7 @@ from typing import Any
 
 from .formats.aecg_reader import read_aecg
 from .formats.array_reader import STACK_AXES, ArrayDeclaration, open_npy, open_npz, record_of_array, records_of_stack
+from .formats.channels import parse_renaming
 from .formats.dicom_reader import read_dicom
 from .formats.edf_reader import read_edf
 from .formats.file_format import find_format, wfdb_path
@@ -23,7 +24,6 @@ from .formats.parquet_reader import holds_stored_rows, read_lead_columns, read_s
 from .formats.philips_reader import read_philips
 from .formats.table_reader import read_csv
 from .formats.wfdb_comments import parse_comments
-from .formats.wfdb_header import read_header
 from .formats.wfdb_reader import read_record
 from .records import EcgRecord, known_lead_names, stored_unit
 
@@ -86,8 +86,16 @@ def read_recording(
     """
     path = os.fspath(path)
     name = find_format(path)
-    declared = ArrayDeclaration(_renamed(leads, rename_leads), sampling_rate, unit, axes, step)
+    renaming = parse_renaming(rename_leads)
+    declared = ArrayDeclaration(_renamed(leads, renaming), sampling_rate, unit, axes, step)
     new_id = record_id or Path(path).stem
+    if name == "WFDB":
+        _refuse_dataset(name, dataset, path)
+        record, comments = read_record(wfdb_path(path), new_id, renaming, leads=leads, step=step, unit=unit)
+        for field, value in parse_comments(comments).items():
+            setattr(record, field, value)
+        _check_statements(path, record, ArrayDeclaration(sampling_rate=sampling_rate, axes=axes), set())
+        return record
     if name == "Parquet" and holds_stored_rows(path):
         _refuse_dataset(name, dataset, path)
         record = _stored_row(path, record_id)
@@ -184,14 +192,8 @@ def _read_stating(
     path: str, name: str, record_id: str, rename_leads: Mapping[str, str] | None
 ) -> tuple[EcgRecord, set[str]]:
     """A recording of a format that states everything, and the units that its file states."""
-    if name != "WFDB":
-        record = _READERS[name](path, record_id, rename_leads)
-        return record, {record.unit}
-    stem = wfdb_path(path)
-    record, comments = read_record(stem, record_id, rename_leads)
-    for field, value in parse_comments(comments).items():
-        setattr(record, field, value)
-    return record, {signal.unit for signal in read_header(stem).signals}
+    record = _READERS[name](path, record_id, rename_leads)
+    return record, {record.unit}
 
 
 def _stored_row(path: str, record_id: str | None) -> EcgRecord:

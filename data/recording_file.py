@@ -43,12 +43,12 @@ _ARRAYS: Mapping[str, Callable[[str, str | None], Any]] = {
 def read_recording(
     path: str | os.PathLike,
     *,
-    leads: Sequence[str] | None = None,
+    leads: Sequence[str | int] | None = None,
     sampling_rate: float | None = None,
     unit: str | None = None,
     axes: str | None = None,
     step: float | None = None,
-    rename_leads: Mapping[str, str] | None = None,
+    rename_leads: Mapping[str | int, str] | str | None = None,
     record_id: str | None = None,
     dataset: str | None = None,
 ) -> EcgRecord:
@@ -57,12 +57,15 @@ def read_recording(
     Args:
         path (`str`): The file; of a WFDB record its header, its signal file, or their common path without ending.
         leads (`Sequence[str]`, *optional*):
-            Names of the leads of an array, in the order of their axis. Of a table with column names: which to take.
+            Names of the leads of an array, in the order of their axis. Of a file that names its channels or columns:
+            which to take, in this order, by name or position (from 0).
         sampling_rate (`float`, *optional*): In Hz. Needed for arrays and tables.
-        unit (`str`, *optional*): `"mV"`, `"uV"`, `"V"` or `"dimensionless"`. Needed for arrays and tables.
+        unit (`str`, *optional*):
+            `"mV"`, `"uV"`, `"V"` or `"dimensionless"`. Needed for arrays, tables and channels that state none.
         axes (`str`, *optional*): `"lead,sample"` or `"sample,lead"`. Needed for arrays.
-        step (`float`, *optional*): `unit` per step. Needed for arrays of whole numbers.
-        rename_leads (`dict`, *optional*): Names as stored → lead names, e.g. `{"MLII": "II"}`.
+        step (`float`, *optional*): `unit` per step. Needed for arrays of whole numbers and uncalibrated WFDB channels.
+        rename_leads (`dict` or `str`, *optional*):
+            Names as stored, or positions → lead names: `{"MLII": "II", 1: "V5"}`, or in text `"MLII:II,channel_1:V5"`.
         record_id (`str`, *optional*):
             Defaults to the name of the file without ending. Of a Parquet file with stored rows: which row to take.
         dataset (`str`, *optional*):
@@ -108,24 +111,23 @@ def read_recording(
     if name == "npy" or name in _ARRAYS:
         return _read_array(path, name, declared, new_id, dataset)
     if name == "DICOM":
-        record = read_dicom(path, new_id, rename_leads, group=dataset)
-        units = {record.unit}
+        record = read_dicom(path, new_id, renaming, dataset, leads, unit)
     else:
         _refuse_dataset(name, dataset, path)
-        record, units = _read_stating(path, name, new_id, rename_leads)
-    _check_statements(path, record, declared, units)
+        record = _READERS[name](path, new_id, renaming, leads, unit)
+    _check_statements(path, record, ArrayDeclaration(None, sampling_rate, None, axes, step), set())
     return record
 
 
 def read_recordings(
     path: str | os.PathLike,
     *,
-    leads: Sequence[str] | None = None,
+    leads: Sequence[str | int] | None = None,
     sampling_rate: float | None = None,
     unit: str | None = None,
     axes: str | None = None,
     step: float | None = None,
-    rename_leads: Mapping[str, str] | None = None,
+    rename_leads: Mapping[str | int, str] | str | None = None,
     record_id: str | None = None,
     dataset: str | None = None,
 ) -> Iterator[EcgRecord]:
@@ -143,7 +145,7 @@ def read_recordings(
             _check_statements(path, record, ArrayDeclaration(leads, sampling_rate, unit, axes, step), {record.unit})
             yield record
     elif axes in STACK_AXES and (name == "npy" or name in _ARRAYS):
-        declared = ArrayDeclaration(_renamed(leads, rename_leads), sampling_rate, unit, axes, step)
+        declared = ArrayDeclaration(_renamed(leads, parse_renaming(rename_leads)), sampling_rate, unit, axes, step)
         yield from records_of_stack(_open_array(path, name, dataset), declared, path, record_id or Path(path).stem)
     else:
         yield read_recording(
@@ -159,7 +161,7 @@ def read_recordings(
         )
 
 
-def _renamed(leads: Sequence[str] | None, rename_leads: Mapping[str, str] | None) -> Sequence[str] | None:
+def _renamed(leads: Sequence[str | int] | None, rename_leads: Mapping[str | int, str]) -> Sequence[str] | None:
     if leads is None or isinstance(leads, str) or not rename_leads:
         return leads
     return [rename_leads.get(lead, lead) for lead in leads]
@@ -188,14 +190,6 @@ def _read_array(path: str, name: str, declared: ArrayDeclaration, record_id: str
     return record_of_array(array, declared, path, record_id)
 
 
-def _read_stating(
-    path: str, name: str, record_id: str, rename_leads: Mapping[str, str] | None
-) -> tuple[EcgRecord, set[str]]:
-    """A recording of a format that states everything, and the units that its file states."""
-    record = _READERS[name](path, record_id, rename_leads)
-    return record, {record.unit}
-
-
 def _stored_row(path: str, record_id: str | None) -> EcgRecord:
     names = []
     for record in read_stored_rows(path):
@@ -211,7 +205,7 @@ def _stored_row(path: str, record_id: str | None) -> EcgRecord:
 
 def _check_statements(path: str, record: EcgRecord, declared: ArrayDeclaration, units: set[str]):
     """Raises `ValueError` if what the caller declared is not what the file states."""
-    if declared.leads is not None and known_lead_names(tuple(declared.leads)) != tuple(record.leads):
+    if declared.leads is not None and known_lead_names(tuple(map(str, declared.leads))) != tuple(record.leads):
         raise ValueError(
             f"{path} states the leads {list(record.leads)}, not {list(declared.leads)}. Leave out leads=; rename "
             "channels by rename_leads=, and choose or reorder leads with the EcgFeatureExtractor."

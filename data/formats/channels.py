@@ -22,12 +22,13 @@ _OTHER_SIGNALS = (
 
 class Channel(NamedTuple):
     """A channel as a file states it. `unit` is `""` where the file states none; `is_ecg` `None` leaves the judgement
-    to unit and name."""
+    to unit and name; `lead` is what the name means, if that is not the name itself."""
 
     name: str
     unit: str
     sampling_rate: float
     is_ecg: bool | None = None
+    lead: str = ""
 
 
 class ChosenChannels(NamedTuple):
@@ -125,9 +126,9 @@ def _choose(
     unit: str | None,
 ) -> ChosenChannels:
     stored = numbered([channel.name for channel in channels])
-    names, notes, renamed = list(stored), [], set()
+    names, notes, renamed = numbered([channel.lead or channel.name for channel in channels]), [], set()
     for old, new in renaming:
-        found = _position(old, stored)
+        found = _position(old, stored, names)
         if found is None:
             notes.append(f"rename_leads names {old!r}, which the file lacks; it has {_shown(channels, stored)}")
         else:
@@ -156,8 +157,8 @@ def _choose(
         if unclear:
             raise ValueError(
                 f"Unknown unit of {_shown(channels, stored, unclear)}. Expected a voltage: 'mV', 'uV', 'V' or 'nV'. "
-                "Name the other channels by leads=, or, if the values are no voltage, name these with "
-                "unit='dimensionless'."
+                "Say unit= where the file states none, name other channels by leads=, or, if these are no voltage, "
+                "name them by leads= with unit='dimensionless'."
             )
         if not positions:
             raise ValueError(
@@ -179,7 +180,7 @@ def _choose(
     rates = {names[p]: channels[p].sampling_rate for p in positions}
     if len(set(rates.values())) > 1:
         raise ValueError(f"Expected leads of one sampling rate, got {rates} Hz. Choose those of one rate by leads=.")
-    new = [f"{stored[p]!r} (position {p})" for p in positions if stored[p] != channels[p].name.strip()]
+    new = [f"{names[p]!r} (position {p})" for p in positions if stored[p] != channels[p].name.strip()]
     if new:
         notes.append(f"channels with equal or no names were numbered: {', '.join(new)}; rename_leads= renames them")
     return ChosenChannels(tuple(positions), known_lead_names(tuple(names[p] for p in positions)), tuple(notes))

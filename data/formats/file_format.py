@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from .edf_reader import is_edf
 from .hdf5_reader import SIGNATURE as HDF5_SIGNATURE
 from .safe_xml import root_name
 
@@ -79,9 +80,7 @@ def _format_of_content(head: bytes, path: str) -> str | None:
         return "Parquet"
     if head[128:132] == b"DICM":
         return "DICOM"
-    if head.startswith(b"\xffBIOSEMI") or (
-        head.startswith(b"0       ") and head[192:197] in (b"     ", b"EDF+C", b"EDF+D")
-    ):
+    if is_edf(head):
         return "EDF"
     if head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").startswith(b"<"):
         root = root_name(path)

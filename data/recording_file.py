@@ -51,6 +51,7 @@ def read_recording(
     rename_leads: Mapping[str | int, str] | str | None = None,
     record_id: str | None = None,
     dataset: str | None = None,
+    skip_lines: int | None = None,
 ) -> EcgRecord:
     """Reads one recording from a file of any format (`formats/file_format.py` lists them).
 
@@ -71,6 +72,7 @@ def read_recording(
         dataset (`str`, *optional*):
             Name of the array in an `.npz`, HDF5 or MATLAB file, or label of the waveform group of a DICOM file; needed
             where there are several.
+        skip_lines (`int`, *optional*): Lines of a text file before its table, where they are not known ones.
 
     Returns:
         the record, with patient id, age, sex and labels as far as the file states them.
@@ -89,6 +91,8 @@ def read_recording(
     """
     path = os.fspath(path)
     name = find_format(path)
+    if skip_lines is not None and name != "CSV":
+        raise ValueError(f"{path} is of the format {name}: skip_lines= is for tables of text. Leave it out.")
     renaming = parse_renaming(rename_leads)
     declared = ArrayDeclaration(_renamed(leads, renaming), sampling_rate, unit, axes, step)
     new_id = record_id or Path(path).stem
@@ -104,10 +108,12 @@ def read_recording(
         record = _stored_row(path, record_id)
         _check_statements(path, record, declared, {record.unit})
         return record
-    if name == "CSV" or name == "Parquet":
+    if name in ("CSV", "Parquet"):
         _refuse_dataset(name, dataset, path)
-        read = read_csv if name == "CSV" else read_lead_columns
-        return read(path, declared, new_id, rename_leads)
+        table = ArrayDeclaration(leads, sampling_rate, unit, axes, step)
+        if name == "CSV":
+            return read_csv(path, table, new_id, renaming, skip_lines)
+        return read_lead_columns(path, table, new_id, renaming)
     if name == "npy" or name in _ARRAYS:
         return _read_array(path, name, declared, new_id, dataset)
     if name == "DICOM":
@@ -130,6 +136,7 @@ def read_recordings(
     rename_leads: Mapping[str | int, str] | str | None = None,
     record_id: str | None = None,
     dataset: str | None = None,
+    skip_lines: int | None = None,
 ) -> Iterator[EcgRecord]:
     """The recordings of a file, one after the other.
 
@@ -158,6 +165,7 @@ def read_recordings(
             rename_leads=rename_leads,
             record_id=record_id,
             dataset=dataset,
+            skip_lines=skip_lines,
         )
 
 

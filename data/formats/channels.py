@@ -21,11 +21,12 @@ _OTHER_SIGNALS = (
 
 
 class Channel(NamedTuple):
-    """A channel as a file states it. `unit` is `""` where the file states none; `is_ecg` `None` leaves the judgement
-    to unit and name; `lead` is what the name means, if that is not the name itself."""
+    """A channel as a file states it. `unit` is `""` where the file states none, `None` where it is judged
+    elsewhere; `is_ecg` `None` leaves the judgement to unit and name; `lead` is what the name means, if that is not the
+    name itself."""
 
     name: str
-    unit: str
+    unit: str | None
     sampling_rate: float
     is_ecg: bool | None = None
     lead: str = ""
@@ -142,7 +143,7 @@ def _choose(
                 f"The leads {absent} are not among its channels {_shown(channels, stored)}. Choose by leads= from "
                 "these names, or by position from 0."
             )
-        refused = [p for p in positions if unit != DIMENSIONLESS and not is_voltage(_unit(channels[p], unit))]
+        refused = [p for p in positions if unit != DIMENSIONLESS and not _is_voltage(channels[p], unit)]
         if refused:
             raise ValueError(
                 f"Expected channels in a voltage, got {_shown(channels, stored, refused)}. Leave them out of leads=, "
@@ -150,7 +151,7 @@ def _choose(
             )
     else:
         positions = [p for p, channel in enumerate(channels) if p in renamed or _is_ecg(channel, unit)]
-        unclear = [p for p in positions if not is_voltage(_unit(channels[p], unit))]
+        unclear = [p for p in positions if not _is_voltage(channels[p], unit)]
         unclear += [
             p for p, name in enumerate(names) if p not in positions and is_lead(name) and channels[p].is_ecg is None
         ]
@@ -210,11 +211,11 @@ def _are_one_lead(name: str, other: str) -> bool:
 def _is_ecg(channel: Channel, unit: str | None) -> bool:
     if channel.is_ecg is not None:
         return channel.is_ecg
-    return is_voltage(_unit(channel, unit)) and not channel.name.strip().upper().startswith(_OTHER_SIGNALS)
+    return _is_voltage(channel, unit) and not channel.name.strip().upper().startswith(_OTHER_SIGNALS)
 
 
-def _unit(channel: Channel, declared: str | None) -> str:
-    return channel.unit or declared or ""
+def _is_voltage(channel: Channel, declared: str | None) -> bool:
+    return channel.unit is None or is_voltage(channel.unit or declared or "")
 
 
 def _may_be(stated: str, declared: str | None) -> bool:
@@ -238,4 +239,5 @@ def _shown(channels: Sequence[Channel], names: Sequence[str], positions: Sequenc
     with_rates = len({channel.sampling_rate for channel in channels}) > 1
     positions = range(len(channels)) if positions is None else positions
     rates = [f", {channel.sampling_rate:g} Hz" if with_rates else "" for channel in channels]
-    return ", ".join(f"{names[p]} ({channels[p].unit or 'no unit'}{rates[p]})" for p in positions)
+    units = ["" if channel.unit is None else f" ({channel.unit or 'no unit'}" for channel in channels]
+    return ", ".join(f"{names[p]}{units[p] and units[p] + rates[p] + ')'}" for p in positions)

@@ -99,3 +99,16 @@ def test_the_calibration_pulse_of_philips_is_no_ecg(real_files):
 def test_edf_with_a_text_where_blanks_are_reserved(real_files):
     record = read_recording(real_files / "mne_test_edf_stim_channel.edf")
     assert record.leads == ("ECG1", "ECG2") and "EEG Fp1 (uV)" in record.notes[0]
+
+
+def test_a_table_of_polar_with_units_and_times(real_files):
+    path = real_files / "polar_h10.txt"
+    record = read_recording(path, leads=["ecg [uV]"], sampling_rate=130)
+    assert record.unit == "uV" and record.leads == ("ecg",)
+    assert read_recording(path).sampling_rate == 130
+
+
+def test_an_export_of_apple_health(real_files):
+    record = read_recording(real_files / "apple_watch_en.csv")
+    assert (record.leads, record.sampling_rate, record.unit) == (("I",), 512, "µV")
+    assert record.signal[0, :3] == pytest.approx([0, 0.113, 0.226])

@@ -12,11 +12,13 @@ from typing import Any
 
 from .formats.aecg_reader import read_aecg
 from .formats.array_reader import STACK_AXES, ArrayDeclaration, open_npy, open_npz, record_of_array, records_of_stack
+from .formats.cardiosoft_reader import read_cardiosoft
 from .formats.channels import parse_renaming
 from .formats.dicom_reader import read_dicom
 from .formats.edf_reader import read_edf
 from .formats.file_format import find_format, wfdb_path
 from .formats.hdf5_reader import open_hdf5_array
+from .formats.ishne_reader import read_ishne
 from .formats.limits import LIBRARY_ERRORS, check_num_values
 from .formats.matlab_reader import read_matlab_array
 from .formats.muse_reader import read_muse
@@ -32,6 +34,7 @@ _READERS: Mapping[str, Callable[..., EcgRecord]] = {
     "aECG": read_aecg,
     "MUSE": read_muse,
     "Philips": read_philips,
+    "ISHNE": read_ishne,
 }
 _ARRAYS: Mapping[str, Callable[[str, str | None], Any]] = {
     "npz": open_npz,
@@ -70,8 +73,9 @@ def read_recording(
         record_id (`str`, *optional*):
             Defaults to the name of the file without ending. Of a Parquet file with stored rows: which row to take.
         dataset (`str`, *optional*):
-            Name of the array in an `.npz`, HDF5 or MATLAB file, or label of the waveform group of a DICOM file; needed
-            where there are several.
+            Name of the array in an `.npz`, HDF5 or MATLAB file (of a MATLAB struct with the field: `"ECG.data"`), or
+            label of the waveform group of a DICOM file; needed where there are several. `"MedianSamples"` reads the
+            median beats of a CardioSoft file.
         skip_lines (`int`, *optional*): Lines of a text file before its table, where they are not known ones.
 
     Returns:
@@ -118,6 +122,8 @@ def read_recording(
         return _read_array(path, name, declared, new_id, dataset)
     if name == "DICOM":
         record = read_dicom(path, new_id, renaming, dataset, leads, unit)
+    elif name == "CardioSoft":
+        record = read_cardiosoft(path, new_id, renaming, leads, unit, dataset)
     else:
         _refuse_dataset(name, dataset, path)
         record = _READERS[name](path, new_id, renaming, leads, unit)

@@ -134,6 +134,8 @@ def _parse_signal(line: str) -> WfdbSignal:
         if baseline is None:
             baseline = int(fields[4]) if len(fields) > 4 else 0  # the ADC zero stands in
         initial_value = int(fields[5]) if len(fields) > 5 and re.match(r"8\b|8x", fields[1]) else 0
+        if abs(initial_value) >= 2**31:
+            raise ValueError("beyond 32 bits")
         checksum = int(fields[6]) if len(fields) > 6 else None
     except ValueError:
         raise ValueError(f"Expected whole numbers for ADC zero, initial value and checksum, got {line!r}.") from None

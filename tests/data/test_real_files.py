@@ -112,3 +112,18 @@ def test_an_export_of_apple_health(real_files):
     record = read_recording(real_files / "apple_watch_en.csv")
     assert (record.leads, record.sampling_rate, record.unit) == (("I",), 512, "µV")
     assert record.signal[0, :3] == pytest.approx([0, 0.113, 0.226])
+
+
+def test_a_rhythm_strip_of_cardiosoft(real_files):
+    record = read_recording(real_files / "cardiosoft.xml")
+    assert (record.leads, record.sampling_rate, record.signal.shape) == (("I", "II"), 500, (2, 2000))
+    assert record.unit == "uV" and record.gain == pytest.approx([5, 5]) and record.sex == "male"
+
+
+def test_a_field_of_a_matlab_struct(real_files):
+    from scipy.io import loadmat
+
+    path = real_files / "cpsc_struct.mat"
+    declared = {"leads": STANDARD_LEADS, "sampling_rate": 500, "unit": "mV", "axes": "lead,sample"}
+    record = read_recording(path, dataset="ECG.data", **declared)
+    assert np.array_equal(record.signal, loadmat(path)["ECG"]["data"][0, 0].astype(np.float32))

@@ -1,11 +1,12 @@
 """Recordings: readers, corpora, storage and collators.
 
-A name is imported when it is first used. Only `Ecg` is there at once: `datasets` has to know it before it reads a
-dataset whose features name it.
+A name is imported when it is first used. `Ecg` is there at once, because `datasets` has to know it before it reads a
+dataset whose features name it, and `bad_records`, because its module of the same name would take its place.
 """
 
 from importlib import import_module
 
+from .bad_records import bad_records
 from .features import ECG_STORAGE, Ecg
 
 _EXPORTS = {
@@ -16,7 +17,6 @@ _EXPORTS = {
     "EcgRecord": "records",
     "INVALID_SAMPLE": "records",
     "WfdbIndex": "formats.wfdb_index",
-    "bad_records": "bad_records",
     "label_names": "loading",
     "load_ecg": "loading",
     "mix_ecg": "mixing",
@@ -30,7 +30,7 @@ _EXPORTS = {
     "sample_id": "collators",
 }
 
-__all__ = ["ECG_STORAGE", "Ecg", *_EXPORTS]
+__all__ = ["ECG_STORAGE", "Ecg", "bad_records", *_EXPORTS]
 
 
 def __getattr__(name: str):

@@ -12,10 +12,13 @@ from typing import Any
 
 from .formats.aecg_reader import read_aecg
 from .formats.array_reader import STACK_AXES, ArrayDeclaration, open_npy, open_npz, record_of_array, records_of_stack
+from .formats.cardiosoft_reader import read_cardiosoft
+from .formats.channels import parse_renaming
 from .formats.dicom_reader import read_dicom
 from .formats.edf_reader import read_edf
 from .formats.file_format import find_format, wfdb_path
 from .formats.hdf5_reader import open_hdf5_array
+from .formats.ishne_reader import read_ishne
 from .formats.limits import LIBRARY_ERRORS, check_num_values
 from .formats.matlab_reader import read_matlab_array
 from .formats.muse_reader import read_muse
@@ -23,7 +26,6 @@ from .formats.parquet_reader import holds_stored_rows, read_lead_columns, read_s
 from .formats.philips_reader import read_philips
 from .formats.table_reader import read_csv
 from .formats.wfdb_comments import parse_comments
-from .formats.wfdb_header import read_header
 from .formats.wfdb_reader import read_record
 from .records import EcgRecord, known_lead_names, stored_unit
 
@@ -32,6 +34,7 @@ _READERS: Mapping[str, Callable[..., EcgRecord]] = {
     "aECG": read_aecg,
     "MUSE": read_muse,
     "Philips": read_philips,
+    "ISHNE": read_ishne,
 }
 _ARRAYS: Mapping[str, Callable[[str, str | None], Any]] = {
     "npz": open_npz,
@@ -43,31 +46,37 @@ _ARRAYS: Mapping[str, Callable[[str, str | None], Any]] = {
 def read_recording(
     path: str | os.PathLike,
     *,
-    leads: Sequence[str] | None = None,
+    leads: Sequence[str | int] | None = None,
     sampling_rate: float | None = None,
     unit: str | None = None,
     axes: str | None = None,
     step: float | None = None,
-    rename_leads: Mapping[str, str] | None = None,
+    rename_leads: Mapping[str | int, str] | str | None = None,
     record_id: str | None = None,
     dataset: str | None = None,
+    skip_lines: int | None = None,
 ) -> EcgRecord:
     """Reads one recording from a file of any format (`formats/file_format.py` lists them).
 
     Args:
         path (`str`): The file; of a WFDB record its header, its signal file, or their common path without ending.
         leads (`Sequence[str]`, *optional*):
-            Names of the leads of an array, in the order of their axis. Of a table with column names: which to take.
+            Names of the leads of an array, in the order of their axis. Of a file that names its channels or columns:
+            which to take, in this order, by name or position (from 0).
         sampling_rate (`float`, *optional*): In Hz. Needed for arrays and tables.
-        unit (`str`, *optional*): `"mV"`, `"uV"`, `"V"` or `"dimensionless"`. Needed for arrays and tables.
+        unit (`str`, *optional*):
+            `"mV"`, `"uV"`, `"V"` or `"dimensionless"`. Needed for arrays, tables and channels that state none.
         axes (`str`, *optional*): `"lead,sample"` or `"sample,lead"`. Needed for arrays.
-        step (`float`, *optional*): `unit` per step. Needed for arrays of whole numbers.
-        rename_leads (`dict`, *optional*): Names as stored → lead names, e.g. `{"MLII": "II"}`.
+        step (`float`, *optional*): `unit` per step. Needed for arrays of whole numbers and uncalibrated WFDB channels.
+        rename_leads (`dict` or `str`, *optional*):
+            Names as stored, or positions → lead names: `{"MLII": "II", 1: "V5"}`, or in text `"MLII:II,channel_1:V5"`.
         record_id (`str`, *optional*):
             Defaults to the name of the file without ending. Of a Parquet file with stored rows: which row to take.
         dataset (`str`, *optional*):
-            Name of the array in an `.npz`, HDF5 or MATLAB file, or label of the waveform group of a DICOM file; needed
-            where there are several.
+            Name of the array in an `.npz`, HDF5 or MATLAB file (of a MATLAB struct with the field: `"ECG.data"`), or
+            label of the waveform group of a DICOM file; needed where there are several. `"MedianSamples"` reads the
+            median beats of a CardioSoft file.
+        skip_lines (`int`, *optional*): Lines of a text file before its table, where they are not known ones.
 
     Returns:
         the record, with patient id, age, sex and labels as far as the file states them.
@@ -86,40 +95,54 @@ def read_recording(
     """
     path = os.fspath(path)
     name = find_format(path)
-    declared = ArrayDeclaration(_renamed(leads, rename_leads), sampling_rate, unit, axes, step)
+    if skip_lines is not None and name != "CSV":
+        raise ValueError(f"{path} is of the format {name}: skip_lines= is for tables of text. Leave it out.")
+    renaming = parse_renaming(rename_leads)
+    declared = ArrayDeclaration(_renamed(leads, renaming), sampling_rate, unit, axes, step)
     new_id = record_id or Path(path).stem
+    if name == "WFDB":
+        _refuse_dataset(name, dataset, path)
+        record, comments = read_record(wfdb_path(path), new_id, renaming, leads=leads, step=step, unit=unit)
+        for field, value in parse_comments(comments).items():
+            setattr(record, field, value)
+        _check_statements(path, record, ArrayDeclaration(sampling_rate=sampling_rate, axes=axes), set())
+        return record
     if name == "Parquet" and holds_stored_rows(path):
         _refuse_dataset(name, dataset, path)
         record = _stored_row(path, record_id)
         _check_statements(path, record, declared, {record.unit})
         return record
-    if name == "CSV" or name == "Parquet":
+    if name in ("CSV", "Parquet"):
         _refuse_dataset(name, dataset, path)
-        read = read_csv if name == "CSV" else read_lead_columns
-        return read(path, declared, new_id, rename_leads)
+        table = ArrayDeclaration(leads, sampling_rate, unit, axes, step)
+        if name == "CSV":
+            return read_csv(path, table, new_id, renaming, skip_lines)
+        return read_lead_columns(path, table, new_id, renaming)
     if name == "npy" or name in _ARRAYS:
         return _read_array(path, name, declared, new_id, dataset)
     if name == "DICOM":
-        record = read_dicom(path, new_id, rename_leads, group=dataset)
-        units = {record.unit}
+        record = read_dicom(path, new_id, renaming, dataset, leads, unit)
+    elif name == "CardioSoft":
+        record = read_cardiosoft(path, new_id, renaming, leads, unit, dataset)
     else:
         _refuse_dataset(name, dataset, path)
-        record, units = _read_stating(path, name, new_id, rename_leads)
-    _check_statements(path, record, declared, units)
+        record = _READERS[name](path, new_id, renaming, leads, unit)
+    _check_statements(path, record, ArrayDeclaration(None, sampling_rate, None, axes, step), set())
     return record
 
 
 def read_recordings(
     path: str | os.PathLike,
     *,
-    leads: Sequence[str] | None = None,
+    leads: Sequence[str | int] | None = None,
     sampling_rate: float | None = None,
     unit: str | None = None,
     axes: str | None = None,
     step: float | None = None,
-    rename_leads: Mapping[str, str] | None = None,
+    rename_leads: Mapping[str | int, str] | str | None = None,
     record_id: str | None = None,
     dataset: str | None = None,
+    skip_lines: int | None = None,
 ) -> Iterator[EcgRecord]:
     """The recordings of a file, one after the other.
 
@@ -135,7 +158,7 @@ def read_recordings(
             _check_statements(path, record, ArrayDeclaration(leads, sampling_rate, unit, axes, step), {record.unit})
             yield record
     elif axes in STACK_AXES and (name == "npy" or name in _ARRAYS):
-        declared = ArrayDeclaration(_renamed(leads, rename_leads), sampling_rate, unit, axes, step)
+        declared = ArrayDeclaration(_renamed(leads, parse_renaming(rename_leads)), sampling_rate, unit, axes, step)
         yield from records_of_stack(_open_array(path, name, dataset), declared, path, record_id or Path(path).stem)
     else:
         yield read_recording(
@@ -148,10 +171,11 @@ def read_recordings(
             rename_leads=rename_leads,
             record_id=record_id,
             dataset=dataset,
+            skip_lines=skip_lines,
         )
 
 
-def _renamed(leads: Sequence[str] | None, rename_leads: Mapping[str, str] | None) -> Sequence[str] | None:
+def _renamed(leads: Sequence[str | int] | None, rename_leads: Mapping[str | int, str]) -> Sequence[str] | None:
     if leads is None or isinstance(leads, str) or not rename_leads:
         return leads
     return [rename_leads.get(lead, lead) for lead in leads]
@@ -180,20 +204,6 @@ def _read_array(path: str, name: str, declared: ArrayDeclaration, record_id: str
     return record_of_array(array, declared, path, record_id)
 
 
-def _read_stating(
-    path: str, name: str, record_id: str, rename_leads: Mapping[str, str] | None
-) -> tuple[EcgRecord, set[str]]:
-    """A recording of a format that states everything, and the units that its file states."""
-    if name != "WFDB":
-        record = _READERS[name](path, record_id, rename_leads)
-        return record, {record.unit}
-    stem = wfdb_path(path)
-    record, comments = read_record(stem, record_id, rename_leads)
-    for field, value in parse_comments(comments).items():
-        setattr(record, field, value)
-    return record, {signal.unit for signal in read_header(stem).signals}
-
-
 def _stored_row(path: str, record_id: str | None) -> EcgRecord:
     names = []
     for record in read_stored_rows(path):
@@ -209,7 +219,7 @@ def _stored_row(path: str, record_id: str | None) -> EcgRecord:
 
 def _check_statements(path: str, record: EcgRecord, declared: ArrayDeclaration, units: set[str]):
     """Raises `ValueError` if what the caller declared is not what the file states."""
-    if declared.leads is not None and known_lead_names(tuple(declared.leads)) != tuple(record.leads):
+    if declared.leads is not None and known_lead_names(tuple(map(str, declared.leads))) != tuple(record.leads):
         raise ValueError(
             f"{path} states the leads {list(record.leads)}, not {list(declared.leads)}. Leave out leads=; rename "
             "channels by rename_leads=, and choose or reorder leads with the EcgFeatureExtractor."

@@ -125,6 +125,8 @@ class EcgRecord:
             `"mason_likar"` if the limb leads were recorded from the torso (exercise, Holter): they are then named
             `"I-ML"` and so on, in the record and its row, and no model takes them for the standard ones unless told.
             Otherwise `"standard"`; `None` for a record without limb leads.
+        notes (`Sequence[str]`):
+            What the reader left out or decided, for people; not part of the stored row.
 
     Raises:
         ValueError: says what was expected and what came, for wrong shapes, types, rates, gains, names or units.
@@ -145,6 +147,7 @@ class EcgRecord:
     source: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     electrode_placement: str | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self):
         self.leads = placed_leads(known_lead_names(tuple(self.leads)), self.electrode_placement or "standard")

@@ -24,7 +24,7 @@ from ecg_transformers.data import EcgRecord
 from .space_recording import Declaration, read_upload
 
 TOO_MUCH = "To read this file takes more memory or time than there is here. Is it damaged? Try another format."
-_LIBRARIES = ("wfdb", "soundfile", "pydicom", "pyedflib", "h5py", "scipy.io")
+_LIBRARIES = ("soundfile", "pydicom", "h5py", "scipy.io")
 _SERVE = "from ecg_transformers.hub.space_reader import serve; serve()"
 
 

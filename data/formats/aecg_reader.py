@@ -8,27 +8,35 @@ Format: HL7 aECG Implementation Guide, Final, 21 March 2005 (Brown, Badilini).
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from ..records import EcgRecord, known_lead_names, millivolts_per
+from ..records import EcgRecord, millivolts_per
+from .channels import Channel
 from .limits import check_num_values
-from .safe_xml import age_between, number_of, read_xml
-from .steps import record_of_steps
+from .patient import age_between, sex_of
+from .safe_xml import number_of, read_xml
+from .steps import record_of_channels
 
 LEAD_CODE = "MDC_ECG_LEAD_"
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-_SEXES = {"M": "male", "F": "female"}
 
 
-def read_aecg(path: str | os.PathLike, record_id: str, rename_leads: Mapping[str, str] | None = None) -> EcgRecord:
+def read_aecg(
+    path: str | os.PathLike,
+    record_id: str,
+    rename_leads: Mapping[str | int, str] | str | None = None,
+    leads: Sequence[str | int] | None = None,
+    unit: str | None = None,
+) -> EcgRecord:
     """Reads the rhythm series of an aECG file.
 
     Args:
-        rename_leads (`dict`, *optional*): Lead codes as stored, without `MDC_ECG_LEAD_` → lead names.
+        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
+            Leads are named by their codes without `MDC_ECG_LEAD_`.
 
     Returns:
         the record in the unit of the file, int16 where origin and scale allow it; patient, sex and age as stated.
@@ -60,7 +68,19 @@ def read_aecg(path: str | os.PathLike, record_id: str, rename_leads: Mapping[str
         raise ValueError(
             f"{path}: expected a time sequence with an increment and sequences of {LEAD_CODE}..., got none."
         )
-    return _record(path, record_id, root, rate, values, rename_leads)
+    steps, gain, zero = [], [], []
+    for lead, value in values.items():
+        digits, scale, origin = _lead(value, lead, path)
+        steps.append(digits)
+        gain.append(scale)
+        zero.append(-origin / scale)
+    lengths = {lead: len(row) for lead, row in zip(values, steps, strict=True)}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{path}: expected leads of equal length, got {lengths}.")
+    check_num_values(path, (len(steps), len(steps[0])))
+    channels = [Channel(lead, "mV", rate, True) for lead in values]
+    choice = {"leads": leads, "rename_leads": rename_leads, "unit": unit}
+    return record_of_channels(path, record_id, channels, np.stack(steps), gain, zero, **choice, **_patient(root))
 
 
 def _sequences(root: Element, path: str) -> list[Element]:
@@ -85,28 +105,6 @@ def _sampling_rate(value: Element, path: str) -> float:
     if seconds <= 0:
         raise ValueError(f"{path}: expected a time increment > 0 s, got {seconds} s.")
     return round(1 / seconds, 6)
-
-
-def _record(
-    path: str,
-    record_id: str,
-    root: Element,
-    rate: float,
-    values: dict[str, Element],
-    rename_leads: Mapping[str, str] | None,
-) -> EcgRecord:
-    steps, gain, zero = [], [], []
-    for lead, value in values.items():
-        digits, scale, origin = _lead(value, lead, path)
-        steps.append(digits)
-        gain.append(scale)
-        zero.append(-origin / scale)
-    lengths = {lead: len(row) for lead, row in zip(values, steps, strict=True)}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"{path}: expected leads of equal length, got {lengths}.")
-    check_num_values(path, (len(steps), len(steps[0])))
-    leads = known_lead_names(tuple((rename_leads or {}).get(lead, lead) for lead in values))
-    return record_of_steps(record_id, np.stack(steps), leads, rate, "mV", gain, zero, **_patient(root))
 
 
 def _lead(value: Element, lead: str, path: str) -> tuple[np.ndarray, float, float]:
@@ -143,7 +141,7 @@ def _patient(root: Element) -> dict[str, Any]:
     if person is not None:
         gender, birth = person.find("administrativeGenderCode"), person.find("birthTime")
         recorded = next((low for low in root.findall("effectiveTime/*") if low.tag in ("low", "center")), None)
-        columns["sex"] = None if gender is None else _SEXES.get(gender.get("code", ""))
+        columns["sex"] = None if gender is None else sex_of(gender.get("code"))
         if birth is not None and recorded is not None:
             columns["age"] = age_between(birth.get("value", ""), recorded.get("value", ""))
     return columns

@@ -29,7 +29,7 @@ class ArrayDeclaration:
         sampling_rate (`float`): In Hz.
         unit (`str`): `"mV"`, `"uV"`, `"V"`, or `"dimensionless"`.
         axes (`str`): One of `AXES`; of several recordings one of `STACK_AXES`.
-        step (`float`, *optional*): `unit` per step of an array of whole numbers. Floats have none.
+        step (`float`, *optional*): `unit` per step of whole numbers, be they stored as integers or floats.
     """
 
     leads: Sequence[str] | None = None
@@ -75,9 +75,11 @@ def record_of_array(array: np.ndarray, declared: ArrayDeclaration, path: str, re
     check_num_values(path, signal.shape)
     rate, unit = float(declared.sampling_rate), declared.unit
     if array.dtype.kind == "f":
-        if declared.step is not None:
+        if declared.step is None:
+            return EcgRecord(record_id, signal, leads, rate, unit)
+        if not (np.isnan(signal) | (signal == np.rint(signal))).all():
             raise ValueError(f"{path} holds floats in {unit}: leave out step={declared.step}.")
-        return EcgRecord(record_id, signal, leads, rate, unit)
+        return EcgRecord(record_id, signal * declared.step, leads, rate, unit)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{path} holds {array.dtype}. Expected whole numbers with a step, or floats.")
     if declared.step is None:

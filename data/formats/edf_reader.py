@@ -1,178 +1,207 @@
-"""EDF, EDF+ and BDF recordings, by `pyedflib` (extra `edf`). The header is checked before the library allocates by it.
+"""EDF, EDF+ and BDF recordings: a header of text, then records of 16-bit (BDF: 24-bit) samples, channel by channel.
+
+A file is known by its version and the size of its header; what the format reserves is not looked at. Nothing is asked
+of channels that are not taken but their number of samples.
 
 Format: https://www.edfplus.info/specs (EDF: Kemp 1992, EDF+: Kemp 2003); BDF is EDF with 24-bit samples.
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...modeling.leads import FRANK_LEADS, STANDARD_LEADS, canonical_lead
-from ..records import EcgRecord, known_lead_names, millivolts_per
-from .limits import LIBRARY_ERRORS, check_num_values, missing_library
+from ..records import EcgRecord, millivolts_per
+from .channels import Channel, choose_channels, is_voltage
+from .limits import check_num_values
+from .patient import age_between, sex_of
 from .steps import record_of_steps
+from .wfdb_header import decode_text
 
 ANNOTATION_LABELS = ("EDF Annotations", "BDF Annotations", "Status")
+BIOSEMI = b"\xffBIOSEMI"
+MAX_SIGNALS = 512
 _PREFIXES = ("ECG", "EKG")
 # Not every spelling of a lead: without "ECG" before them, "C3" is an electrode of the EEG and "1" is anything.
 _BARE_LABELS = {lead.upper(): lead for lead in STANDARD_LEADS + FRANK_LEADS}
-_SEXES = {"male": "male", "female": "female"}
+_FIELDS = (
+    *(("label", 16), ("transducer", 80), ("unit", 8), ("physical_min", 8), ("physical_max", 8)),
+    *(("digital_min", 8), ("digital_max", 8), ("prefilter", 80), ("samples", 8), ("reserved", 32)),
+)
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
-class _Channel(NamedTuple):
-    index: int
-    lead: str
-    unit: str
-    gain: float
-    zero: float
-    samples_per_record: int
+class _Header(NamedTuple):
+    """`columns` holds, by the name of a field, its bytes of each signal; `samples` are those of a data record."""
+
+    columns: dict[str, list[bytes]]
+    samples: list[int]
+    num_records: int
+    record_seconds: float
+    bytes_per_sample: int
+    patient: dict[str, Any]
+    notes: tuple[str, ...]
 
 
-def read_edf(path: str | os.PathLike, record_id: str, rename_leads: Mapping[str, str] | None = None) -> EcgRecord:
+def is_edf(head: bytes) -> bool:
+    """Whether the first 256 bytes of a file are the header of an EDF or BDF."""
+    if head.startswith(BIOSEMI):
+        return True
+    size, signals = (_text(field) for field in (head[184:192], head[252:256]))
+    is_sized = size.isdigit() and signals.isdigit() and int(size) == 256 * (int(signals) + 1)
+    return _text(head[:8]) == "0" and is_sized
+
+
+def read_edf(
+    path: str | os.PathLike,
+    record_id: str,
+    rename_leads: Mapping[str | int, str] | str | None = None,
+    leads: Sequence[str | int] | None = None,
+    unit: str | None = None,
+) -> EcgRecord:
     """Reads the ECG channels of an EDF or BDF file.
 
-    ECG channels are those whose label starts with `ECG` or `EKG`, is the standard name of a lead, or is in
-    `rename_leads`.
+    ECG channels are those whose label starts with `ECG` or `EKG`, is the standard name of a lead, or is renamed.
 
     Args:
-        rename_leads (`dict`, *optional*): Labels as stored → lead names.
+        rename_leads, leads, unit:
+            Renaming and choice of channels by the caller, as in [`choose_channels`]; the unit of channels that state
+            no physical dimension.
 
     Returns:
         the record in mV (or in the one unit that all its channels have), int16 where 0 volts is a whole step of the
         scale; patient, sex and age as stated.
 
     Raises:
-        ValueError: if `pyedflib` is missing; for a header that does not fit the file, a discontinuous file, no ECG
-            channel, ECG channels at different rates, or a physical dimension that is no voltage.
+        ValueError: for a header that does not fit the file, a discontinuous file, no ECG channel, wanted channels at
+            different rates, without a scale, or in a physical dimension that is no voltage.
     """
-    try:
-        import pyedflib
-    except ImportError:
-        raise missing_library("pyedflib", "edf") from None
     path = os.fspath(path)
-    header = _check_header(path)
-    channels = _ecg_channels(path, header, rename_leads or {})
-    rates = {channel.lead: channel.samples_per_record / header["record_seconds"] for channel in channels}
-    if len(set(rates.values())) > 1:
-        raise ValueError(
-            f"{path}: expected ECG channels of one sampling rate, got {rates} Hz. Write the channels of each rate to "
-            "a file of their own, or bring them to one rate and pass the array to EcgRecord."
-        )
-    shape = (len(channels), header["num_records"] * channels[0].samples_per_record)
+    header = _read_header(path)
+    channels, scales = [], []
+    for index, field in enumerate(header.columns["label"]):
+        label, stated = _text(field), _text(header.columns["unit"][index])
+        lead = None if label in ANNOTATION_LABELS else _lead_of_label(label)
+        is_ecg = lead is not None
+        if _scale(header, index) is None:
+            is_ecg, stated = False, f"{stated} without a scale"  # a dummy, or damaged
+        if is_ecg and stated and not is_voltage(stated):
+            is_ecg = None if lead.upper() in _BARE_LABELS else False
+        channels.append(Channel(label, stated, header.samples[index] / header.record_seconds, is_ecg, lead or ""))
+    chosen = choose_channels(path, channels, leads, rename_leads, unit)
+    scales = {position: _scale(header, position) for position in chosen.positions}
+    shape = (len(scales), header.num_records * header.samples[chosen.positions[0]])
     check_num_values(path, shape)
-    units = {channel.unit for channel in channels}
-    unit = units.pop() if len(units) == 1 else "mV"
-    scale = [millivolts_per(channel.unit) / millivolts_per(unit) for channel in channels]
-    try:
-        with pyedflib.EdfReader(path) as reader:
-            steps = np.empty(shape, dtype=np.int32)
-            for row, channel in enumerate(channels):
-                steps[row] = reader.readSignal(channel.index, digital=True)
-            patient = _patient(reader)
-    except LIBRARY_ERRORS as error:
-        raise ValueError(f"`pyedflib` cannot read {path}: {error}") from error
+    units = {channels[position].unit or unit for position in scales}
+    common = units.pop() if len(units) == 1 else "mV"
+    factors = [1.0 if not units else millivolts_per(channels[position].unit or unit) for position in scales]
     return record_of_steps(
         record_id,
-        steps,
-        known_lead_names(tuple(channel.lead for channel in channels)),
-        rates[channels[0].lead],
-        unit,
-        [channel.gain * factor for channel, factor in zip(channels, scale, strict=True)],
-        [channel.zero for channel in channels],
-        **patient,
+        _read_steps(path, header, chosen.positions),
+        chosen.leads,
+        channels[chosen.positions[0]].sampling_rate,
+        common,
+        [gain * factor for (gain, _), factor in zip(scales.values(), factors, strict=True)],
+        [zero for _, zero in scales.values()],
+        notes=(*header.notes, *chosen.notes),
+        **header.patient,
     )
 
 
-def _check_header(path: str) -> dict[str, Any]:
-    """The fields of the header as text and numbers, after a comparison with the size of the file."""
+def _read_header(path: str) -> _Header:
+    """The fields of the header, after a comparison with the size of the file."""
     try:
         with open(path, "rb") as file:
             head = file.read(256)
             num_signals = _whole(head[252:256], "number of signals", path)
-            if len(head) < 256 or not 0 < num_signals <= 512:
-                raise ValueError(f"{path}: expected an EDF header with 1 to 512 signals, got {num_signals}.")
+            if len(head) < 256 or not 0 < num_signals <= MAX_SIGNALS:
+                raise ValueError(f"{path}: expected an EDF header with 1 to {MAX_SIGNALS} signals, got {num_signals}.")
             lines = file.read(256 * num_signals)
             file_size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise ValueError(f"Cannot read {path}: {error.strerror}.") from None
     if len(lines) < 256 * num_signals or _whole(head[184:192], "size of the header", path) != 256 * (num_signals + 1):
         raise ValueError(f"{path}: the header is truncated, or its size is not that of {num_signals} signals.")
+    if head[192:197] in (b"EDF+D", b"BDF+D"):
+        raise ValueError(
+            f"{path} is discontinuous (EDF+D): its pieces are recordings of their own. Export it as EDF+C."
+        )
     columns, position = {}, 0
-    for name, width in (
-        ("label", 16),
-        ("transducer", 80),
-        ("unit", 8),
-        ("physical_min", 8),
-        ("physical_max", 8),
-        ("digital_min", 8),
-        ("digital_max", 8),
-        ("prefilter", 80),
-        ("samples", 8),
-        ("reserved", 32),
-    ):
+    for name, width in _FIELDS:
         block = lines[position : position + width * num_signals]
         columns[name] = [block[start : start + width] for start in range(0, len(block), width)]
         position += width * num_signals
     samples = [_whole(field, "samples in a data record", path) for field in columns["samples"]]
     num_records = _whole(head[236:244], "number of data records", path)
-    seconds = _number(head[244:252], "duration of a data record", path)
-    if min(samples) <= 0 or num_records <= 0 or seconds <= 0:
+    seconds = _number(head[244:252]) or 0.0
+    if min(samples) < 0 or max(samples) == 0 or num_records == 0 or num_records < -1 or seconds <= 0:
         raise ValueError(
             f"{path}: expected samples, data records and their duration > 0, got {min(samples)}, {num_records} and "
-            f"{seconds} s. A recording that was not closed has -1 data records."
+            f"{_text(head[244:252])} s."
         )
-    bytes_per_sample = 3 if head[0] == 255 else 2
-    expected = 256 * (num_signals + 1) + num_records * sum(samples) * bytes_per_sample
-    if file_size < expected:
-        raise ValueError(f"{path} is truncated: its header declares {expected} bytes, it has {file_size}.")
-    return columns | {"samples": samples, "num_records": num_records, "record_seconds": seconds}
+    bytes_per_sample, notes = 3 if head[0] == 255 else 2, ()
+    available = file_size - 256 * (num_signals + 1)
+    if num_records == -1:
+        num_records = available // (sum(samples) * bytes_per_sample)
+        notes = (f"the recording was not closed; read the {num_records} whole data records that there are",)
+    expected = num_records * sum(samples) * bytes_per_sample
+    if available < expected or not expected:
+        raise ValueError(
+            f"{path} is truncated: its header declares {expected or '> 0'} bytes of samples, it has {available}."
+        )
+    return _Header(columns, samples, num_records, seconds, bytes_per_sample, _patient(head), notes)
+
+
+def _read_steps(path: str, header: _Header, positions: Sequence[int]) -> np.ndarray:
+    """Whole numbers `(num_channels, num_samples)` of channels of one rate."""
+    size = header.bytes_per_sample
+    shape = (header.num_records, sum(header.samples) * size)
+    content = np.memmap(path, np.uint8, "r", 256 * (len(header.samples) + 1), shape)
+    length = header.samples[positions[0]]
+    steps = np.empty((len(positions), header.num_records * length), dtype=np.int16 if size == 2 else np.int32)
+    for row, position in zip(steps, positions, strict=True):
+        start = sum(header.samples[:position]) * size
+        part = np.ascontiguousarray(content[:, start : start + length * size]).reshape(-1, size)
+        if size == 2:
+            row[:] = part.view("<i2").ravel()
+        else:
+            wide = np.zeros((len(part), 4), dtype=np.uint8)
+            wide[:, 1:] = part
+            row[:] = wide.view("<i4").ravel() >> 8
+    return steps
+
+
+def _text(field: bytes) -> str:
+    return decode_text(field).strip(" \0\t")
 
 
 def _whole(field: bytes, what: str, path: str) -> int:
+    number = _number(field)
+    if number is None or number != int(number):
+        raise ValueError(f"{path}: expected a whole number as {what}, got {field!r}.")
+    return int(number)
+
+
+def _number(field: bytes) -> float | None:
+    """The number in a field, whatever fills it up; `None` if there is none."""
     try:
-        return int(field.decode("ascii"))
+        number = float(_text(field).replace(",", "."))
     except ValueError:
-        raise ValueError(f"{path}: expected a whole number as {what}, got {field!r}.") from None
+        return None
+    return number if np.isfinite(number) else None
 
 
-def _number(field: bytes, what: str, path: str) -> float:
-    try:
-        number = float(field.decode("ascii"))
-    except ValueError:
-        number = float("nan")
-    if not np.isfinite(number):
-        raise ValueError(f"{path}: expected a number as {what}, got {field!r}.")
-    return number
-
-
-def _ecg_channels(path: str, header: Mapping[str, Any], rename_leads: Mapping[str, str]) -> list[_Channel]:
-    channels, labels = [], [label.decode("latin-1").strip() for label in header["label"]]
-    for index, label in enumerate(labels):
-        if label in ANNOTATION_LABELS:
-            continue
-        lead = rename_leads.get(label) or _lead_of_label(label)
-        unit = header["unit"][index].decode("latin-1").strip()
-        if lead is None:
-            continue
-        if not _is_voltage(unit):
-            raise ValueError(f"{path}: expected a voltage as physical dimension of {label!r}, got {unit!r}.")
-        low, high = (
-            _number(header[name][index], f"{name} of {label!r}", path) for name in ("physical_min", "physical_max")
-        )
-        least, most = (
-            _whole(header[name][index], f"{name} of {label!r}", path) for name in ("digital_min", "digital_max")
-        )
-        if high == low or most <= least:
-            raise ValueError(
-                f"{path}: the scale of {label!r} from {least}..{most} to {low:g}..{high:g} {unit} is none."
-            )
-        gain = (high - low) / (most - least)
-        channels.append(_Channel(index, lead, unit, gain, most - high / gain, header["samples"][index]))
-    if not channels:
-        raise ValueError(f"{path}: none of the channels {labels} is an ECG lead. Say which are, by rename_leads=.")
-    return channels
+def _scale(header: _Header, index: int) -> tuple[float, float] | None:
+    """Unit per step and the step of 0 units; `None` of a channel without a scale, such as one that fills a place."""
+    names = ("physical_min", "physical_max", "digital_min", "digital_max")
+    low, high, least, most = (_number(header.columns[name][index]) for name in names)
+    if None in (low, high, least, most) or high == low or most <= least or not header.samples[index]:
+        return None
+    gain = (high - low) / (most - least)
+    return gain, most - high / gain
 
 
 def _lead_of_label(label: str) -> str | None:
@@ -188,19 +217,26 @@ def _lead_of_label(label: str) -> str | None:
         return name or label
 
 
-def _is_voltage(unit: str) -> bool:
-    try:
-        millivolts_per(unit)
-    except ValueError:
-        return False
-    return True
+def _patient(head: bytes) -> dict[str, Any]:
+    """What the fields of patient and recording say, in the form of EDF+ (code, sex, birth date, name)."""
+    code, sex, birth, *_ = [*_text(head[8:88]).split(), "", "", ""]
+    if not (sex in ("M", "F", "X") and (birth == "X" or _date(birth))):
+        return {}
+    start = re.search(r"Startdate (\S+)", _text(head[88:168]))
+    stated = re.fullmatch(r"(\d\d)\.(\d\d)\.(\d\d)", _text(head[168:176]))
+    recorded = _date(start[1]) if start else ""
+    if not recorded and stated:
+        recorded = f"{'19' if int(stated[3]) >= 85 else '20'}{stated[3]}{stated[2]}{stated[1]}"
+    return {
+        "patient_id": None if code in ("", "X") else code,
+        "sex": sex_of(sex),
+        "age": age_between(_date(birth), recorded),
+    }
 
 
-def _patient(reader) -> dict[str, Any]:
-    birth = reader.getBirthdate(string=False) if reader.getBirthdate() else None
-    start = reader.getStartdatetime()
-    age = None
-    if birth and 0 <= start.year - birth.year <= 130:
-        age = float(start.year - birth.year - ((start.month, start.day) < (birth.month, birth.day)))
-    code = (reader.getPatientCode() or reader.getPatientAdditional() or "").strip()
-    return {"patient_id": code or None, "sex": _SEXES.get(str(reader.getSex()).strip().lower()), "age": age}
+def _date(text: str) -> str:
+    """`YYYYMMDD` of `02-MAY-1951`; empty for anything else."""
+    match = re.fullmatch(r"(\d\d)-([A-Za-z]{3})-(\d{4})", text)
+    if match is None or match[2].upper() not in _MONTHS:
+        return ""
+    return f"{match[3]}{_MONTHS.index(match[2].upper()) + 1:02d}{match[1]}"

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+from .edf_reader import is_edf
 from .hdf5_reader import SIGNATURE as HDF5_SIGNATURE
+from .ishne_reader import SIGNATURE as ISHNE_SIGNATURE
 from .safe_xml import root_name
 
 FORMATS = {
@@ -13,6 +15,8 @@ FORMATS = {
     "aECG": "HL7 annotated ECG, .xml",
     "MUSE": "GE MUSE, .xml",
     "Philips": "Sierra ECG, .xml",
+    "CardioSoft": "GE CardioSoft, .xml",
+    "ISHNE": "Holter, .ecg",
     "npy": ".npy",
     "npz": ".npz",
     "HDF5": ".h5, .hdf5",
@@ -22,6 +26,7 @@ FORMATS = {
 }
 
 _XML_ROOTS = {"AnnotatedECG": "aECG", "RestingECG": "MUSE", "restingecgdata": "Philips"}
+_XML_ROOTS |= {"CardiologyXML": "CardioSoft"}
 _ENDINGS = {".csv": "CSV", ".tsv": "CSV", ".txt": "CSV", ".mat": "MATLAB", ".h5": "HDF5", ".hdf5": "HDF5"}
 
 
@@ -75,13 +80,13 @@ def _format_of_content(head: bytes, path: str) -> str | None:
         return "HDF5"
     if head.startswith(b"MATLAB "):
         return "MATLAB"
+    if head.startswith(ISHNE_SIGNATURE):
+        return "ISHNE"
     if head.startswith(b"PAR1"):
         return "Parquet"
     if head[128:132] == b"DICM":
         return "DICOM"
-    if head.startswith(b"\xffBIOSEMI") or (
-        head.startswith(b"0       ") and head[192:197] in (b"     ", b"EDF+C", b"EDF+D")
-    ):
+    if is_edf(head):
         return "EDF"
     if head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").startswith(b"<"):
         root = root_name(path)

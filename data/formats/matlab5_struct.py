@@ -25,6 +25,7 @@ _HEAD_BYTES = 4096  # of a compressed array: enough for its class, shape and nam
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TEXTS = {2: "utf-8", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 _COMPLEX_FLAG = 0x0800
+_MAX_DEPTH = 8  # of structs in structs
 
 
 def read_struct(path: str | os.PathLike, name: str) -> dict[str, np.ndarray | str]:
@@ -65,6 +66,7 @@ def read_array(content: bytes, choose_name: Callable[[list[str]], str], max_byte
 
     Args:
         content (`bytes`): Of the file.
+        choose_name: Gets the names of variables, and of fields of structs as `"ECG.data"`.
         max_bytes (`int`): Largest unpacked size of an array.
 
     Raises:
@@ -78,26 +80,49 @@ def read_array(content: bytes, choose_name: Callable[[list[str]], str], max_byte
             if packed:
                 head = memoryview(zlib.decompressobj().decompress(payload, _HEAD_BYTES))
                 kind, array = (struct.unpack_from(order + "I", head)[0], head[8:]) if len(head) >= 8 else (0, head)
-            if kind == _MATRIX:
-                parts = _elements(array, order)
-                flag, _, name = _first_number(next(parts), order), next(parts), _text(next(parts))
-                if flag & 0xFF in _NUMERIC and not flag & _COMPLEX_FLAG:
-                    found[name] = (payload, packed)
+            if kind != _MATRIX:
+                continue
+            parts = _elements(array, order)
+            flag, shape, name = _first_number(next(parts), order), _numbers(next(parts), order), _text(next(parts))
+            if flag & 0xFF == _STRUCT:
+                whole = next(_elements(_unpack(payload, max_bytes), order))[1] if packed else payload
+                found |= {path: (field, False) for path, field in _fields_of(name, whole, order, 0)}
+            elif flag & 0xFF in _NUMERIC and not flag & _COMPLEX_FLAG and math.prod(map(int, shape)):
+                found[name] = (payload, packed)
         payload, packed = found[choose_name(list(found))]
         if packed:
             _, payload = next(_elements(_unpack(payload, max_bytes), order))
-        parts = _elements(payload, order)
-        flags, dimensions, _, content_part = next(parts), _numbers(next(parts), order), next(parts), next(parts)
-        values = _numbers(content_part, order)
-        shape = [int(size) for size in dimensions]
-        if len(shape) < 2 or min(shape) < 0 or math.prod(shape) != len(values):
-            raise ValueError(f"it declares the shape {shape} and has {len(values)} numbers")
-        dtype = _CLASSES.get(_array_class(flags, order))  # small whole numbers of a double are stored as such
-        return values.astype(dtype).reshape(shape, order="F")
+        return _array(payload, order)
     except StopIteration:
         raise ValueError("it is truncated: an array in it lacks a part") from None
     except (UnicodeDecodeError, zlib.error) as error:
         raise ValueError(str(error)) from error
+
+
+def _fields_of(path: str, payload: memoryview, order: str, depth: int) -> Iterator[tuple[str, memoryview]]:
+    """Paths and contents of the numeric fields of a struct and of structs in it; struct arrays have none."""
+    parts = _elements(payload, order)
+    _, shape, _ = next(parts), _numbers(next(parts), order), next(parts)
+    if math.prod(map(int, shape)) != 1 or depth > _MAX_DEPTH:
+        return
+    for field, (kind, value) in zip(_field_names(parts, order), parts, strict=False):
+        if kind == _MATRIX and len(value):
+            flag = _first_number(next(_elements(value, order)), order)
+            if flag & 0xFF == _STRUCT:
+                yield from _fields_of(f"{path}.{field}", value, order, depth + 1)
+            elif flag & 0xFF in _NUMERIC and not flag & _COMPLEX_FLAG:
+                yield f"{path}.{field}", value
+
+
+def _array(payload: memoryview, order: str) -> np.ndarray:
+    parts = _elements(payload, order)
+    flags, dimensions, _, content_part = next(parts), _numbers(next(parts), order), next(parts), next(parts)
+    values = _numbers(content_part, order)
+    shape = [int(size) for size in dimensions]
+    if len(shape) < 2 or min(shape) < 0 or math.prod(shape) != len(values):
+        raise ValueError(f"it declares the shape {shape} and has {len(values)} numbers")
+    dtype = _CLASSES.get(_array_class(flags, order))  # small whole numbers of a double are stored as such
+    return values.astype(dtype).reshape(shape, order="F")
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
@@ -130,12 +155,15 @@ def _unpack(payload: memoryview, max_bytes: int = MAX_BYTES) -> memoryview:
 def _fields(flags: tuple[int, memoryview], parts: Iterator, order: str) -> dict[str, np.ndarray | str]:
     if _array_class(flags, order) != _STRUCT:
         raise ValueError(f"it is an array of class {_array_class(flags, order)}, not a struct")
+    return {field: _value(next(parts), field, order) for field in _field_names(parts, order)}
+
+
+def _field_names(parts: Iterator, order: str) -> list[str]:
     length = _first_number(next(parts), order)
     names = bytes(next(parts)[1])
     if length <= 0 or not names or len(names) % length:
         raise ValueError("the names of its fields are damaged")
-    fields = [names[start : start + length].split(b"\0")[0].decode() for start in range(0, len(names), length)]
-    return {field: _value(next(parts), field, order) for field in fields}
+    return [names[start : start + length].split(b"\0")[0].decode() for start in range(0, len(names), length)]
 
 
 def _value(element: tuple[int, memoryview], field: str, order: str) -> np.ndarray | str:

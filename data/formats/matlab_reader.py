@@ -20,10 +20,11 @@ _NUMERIC = {"double", "single", "int8", "int16", "int32", "int64", "uint8", "uin
 
 
 def read_matlab_array(path: str | os.PathLike, dataset: str | None = None) -> np.ndarray:
-    """One numeric variable of a MATLAB file. Structs, cells, objects and functions are not read.
+    """One numeric variable of a MATLAB file, or field of a struct. Cells, objects and functions are not read.
 
     Args:
-        dataset (`str`, *optional*): Its name; may be left out where the file has only one numeric variable.
+        dataset (`str`, *optional*):
+            Its name, of a field with the structs around it: `"ECG.data"`. May be left out where there is only one.
 
     Raises:
         ValueError: if the file is damaged, the variable is not in it, or is larger than the bounds of a recording.
@@ -33,7 +34,7 @@ def read_matlab_array(path: str | os.PathLike, dataset: str | None = None) -> np
     head = content[:128]
     if head.startswith(b"MATLAB 7.3"):
         try:
-            array = open_hdf5_array(path, dataset)
+            array = open_hdf5_array(path, None if dataset is None else dataset.replace(".", "/"))
             check_num_values(path, array.shape)
             return array[()].T  # stored column by column
         except LIBRARY_ERRORS as error:

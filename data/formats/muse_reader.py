@@ -6,28 +6,36 @@ The files hold eight leads (I, II, V1 to V6); the other four follow from I and I
 
 import binascii
 import os
+import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from ..records import EcgRecord, known_lead_names
+from ..records import EcgRecord
+from .channels import Channel
 from .limits import check_num_values
+from .patient import age_between, sex_of
 from .safe_xml import number_of, read_xml, text_of
-from .steps import record_of_steps
+from .steps import record_of_channels
 
 _UNITS = {"MICROVOLTS": "uV", "MILLIVOLTS": "mV"}
 _YEARS = {"YEARS": 1.0, "MONTHS": 1 / 12, "WEEKS": 7 / 365.25, "DAYS": 1 / 365.25, "HOURS": 1 / 8766}
-_SEXES = {"MALE": "male", "FEMALE": "female"}
 
 
-def read_muse(path: str | os.PathLike, record_id: str, rename_leads: Mapping[str, str] | None = None) -> EcgRecord:
+def read_muse(
+    path: str | os.PathLike,
+    record_id: str,
+    rename_leads: Mapping[str | int, str] | str | None = None,
+    leads: Sequence[str | int] | None = None,
+    unit: str | None = None,
+) -> EcgRecord:
     """Reads the rhythm waveform of a MUSE XML file (the median beats are left out).
 
     Args:
-        rename_leads (`dict`, *optional*): `LeadID` as stored → lead names.
+        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
 
     Returns:
         the record in the unit of the file, int16, with the leads that are stored; patient, sex and age as stated.
@@ -45,29 +53,29 @@ def read_muse(path: str | os.PathLike, record_id: str, rename_leads: Mapping[str
     exponent = number_of((waveforms[0].findtext("SampleExponent") or "0").strip(), "SampleExponent", path)
     if not -9 <= exponent <= 9:
         raise ValueError(f"{path}: expected SampleExponent from -9 to 9, got {exponent}.")
-    leads, steps, gain, units, starts = [], [], [], [], []
+    names, steps, gain, units, starts = [], [], [], [], []
     for lead in waveforms[0].findall("LeadData"):
         name = text_of(lead, "LeadID", path)
-        leads.append(name)
+        names.append(name)
         steps.append(_samples(lead, name, path))
         gain.append(number_of(text_of(lead, "LeadAmplitudeUnitsPerBit", path), "LeadAmplitudeUnitsPerBit", path))
         units.append(text_of(lead, "LeadAmplitudeUnits", path).upper())
         starts.append((lead.findtext("LeadTimeOffset") or "0").strip())
-    if not leads:
+    if not names:
         raise ValueError(f"{path}: the rhythm waveform has no <LeadData>.")
     if len(set(units)) > 1 or units[0] not in _UNITS:
         raise ValueError(f"{path}: expected LeadAmplitudeUnits as one of {list(_UNITS)}, got {sorted(set(units))}.")
     lengths = [len(row) for row in steps]
     if len(set(lengths)) > 1 or len({number_of(start, "LeadTimeOffset", path) for start in starts}) > 1:
         raise ValueError(
-            f"{path}: expected leads of one length that start together, got {dict(zip(leads, lengths, strict=True))} "
+            f"{path}: expected leads of one length that start together, got {dict(zip(names, lengths, strict=True))} "
             f"samples from {starts}. Export the recording with simultaneous leads."
         )
     check_num_values(path, (len(steps), lengths[0]))
-    names = known_lead_names(tuple((rename_leads or {}).get(lead, lead) for lead in leads))
-    return record_of_steps(
-        record_id, np.stack(steps), names, rate * 10.0**exponent, _UNITS[units[0]], gain, **_patient(root)
-    )
+    channels = [Channel(name, _UNITS[units[0]], rate * 10.0**exponent, True) for name in names]
+    choice = {"leads": leads, "rename_leads": rename_leads, "unit": unit}
+    zero = [0.0] * len(gain)
+    return record_of_channels(path, record_id, channels, np.stack(steps), gain, zero, **choice, **_patient(root))
 
 
 def _upper(element: Element, name: str) -> str:
@@ -92,9 +100,18 @@ def _patient(root: Element) -> dict[str, Any]:
     person = root.find("PatientDemographics")
     if person is None:
         return {}
-    age, years = (person.findtext("PatientAge") or "").strip(), _YEARS.get(_upper(person, "AgeUnits"))
+    age, years = (person.findtext("PatientAge") or "").strip(), _YEARS.get(_upper(person, "AgeUnits") or "YEARS")
+    test = root.find("TestDemographics")
+    recorded = "" if test is None else _iso_date(test.findtext("AcquisitionDate"))
+    is_number = re.fullmatch(r"\d{1,5}(\.\d+)?", age) is not None and years is not None
     return {
         "patient_id": (person.findtext("PatientID") or "").strip() or None,
-        "sex": _SEXES.get(_upper(person, "Gender")),
-        "age": float(age) * years if age.isascii() and age.isdigit() and years is not None else None,
+        "sex": sex_of(person.findtext("Gender")),
+        "age": float(age) * years if is_number else age_between(_iso_date(person.findtext("DateofBirth")), recorded),
     }
+
+
+def _iso_date(text: str | None) -> str:
+    """`YYYYMMDD` of MUSE's `MM-DD-YYYY`; other texts as they are."""
+    match = re.fullmatch(r"(\d\d)-(\d\d)-(\d{4})", (text or "").strip())
+    return f"{match[3]}{match[1]}{match[2]}" if match else (text or "").strip()

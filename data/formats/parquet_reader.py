@@ -15,7 +15,8 @@ from ..records import EcgRecord
 from .array_reader import ArrayDeclaration
 from .limits import LIBRARY_ERRORS, check_num_values, max_values
 from .steps import record_of_steps
-from .table_reader import check_axes, choose_columns
+from .table_columns import choose_columns, rate_of_columns, unit_of_columns
+from .table_reader import check_axes
 
 _ROWS_AT_ONCE = 16
 
@@ -64,13 +65,14 @@ def read_lead_columns(
     path: str | os.PathLike,
     declared: ArrayDeclaration,
     record_id: str,
-    rename_leads: Mapping[str, str] | None = None,
+    rename_leads: Mapping[str | int, str] | str | None = None,
 ) -> EcgRecord:
     """Reads a recording with a column for each lead and a row for each sample.
 
     Args:
         declared ([`ArrayDeclaration`]):
-            Rate and unit; `leads` chooses columns; `step` is needed for, and only for, columns of whole numbers.
+            Rate and unit, as far as names and times of columns do not state them; `leads` chooses columns; `step` is
+            needed for, and only for, columns of whole numbers.
         rename_leads (`dict`, *optional*): Names of columns → lead names.
 
     Returns:
@@ -80,31 +82,38 @@ def read_lead_columns(
         ValueError: names what is not declared, or the columns that are no leads or hold no numbers.
     """
     path = os.fspath(path)
-    declared.require(path, "sampling_rate", "unit")
     check_axes(path, declared)
     with _open(path) as file:
         names = file.schema_arrow.names
-        columns, leads = choose_columns(path, names, declared.leads, rename_leads)
-        check_num_values(path, (len(columns), file.metadata.num_rows))
+        columns = choose_columns(path, names, declared.leads, rename_leads)
+        unit = unit_of_columns(path, columns, declared)
+        if declared.sampling_rate is None and not columns.times:
+            declared.require(path, "sampling_rate")
+        check_num_values(path, (len(columns.positions), file.metadata.num_rows))
         _check_bytes(path, sum(_group_sizes(file)))
         try:
-            table = file.read(columns=[names[column] for column in columns])
-            values = [table.column(names[column]).to_numpy() for column in columns]
+            taken = [names[column] for column in columns.positions]
+            clocks = [names[column] for column in columns.times]
+            table = file.read(columns=[*taken, *clocks])
+            values = [table.column(name).to_numpy() for name in taken]
+            times = {name: table.column(name).to_numpy() for name in clocks}
         except LIBRARY_ERRORS as error:
             raise ValueError(f"{path} is damaged: {error}") from error
-    rate, unit, types = float(declared.sampling_rate), declared.unit, table.schema.types
+    times = {name: column for name, column in times.items() if column.dtype.kind in "iufM"}
+    rate, notes = rate_of_columns(path, times, declared)
+    types, leads = [table.schema.field(name).type for name in taken], columns.leads
     if all(pa.types.is_floating(kind) for kind in types):
         if declared.step is not None:
             raise ValueError(f"{path} holds floats in {unit}: leave out step={declared.step}.")
-        return EcgRecord(record_id, np.stack(values).astype(np.float32), leads, rate, unit)
+        return EcgRecord(record_id, np.stack(values).astype(np.float32), leads, rate, unit, notes=notes)
     if not all(pa.types.is_integer(kind) for kind in types):
         raise ValueError(f"{path}: expected columns of numbers, all whole or all floats, got {types}.")
     if declared.step is None:
         raise ValueError(f"{path} holds whole numbers: pass step, the {unit} per step.")
     steps = np.stack(values)
     if steps.dtype.kind == "f":  # nulls have become NaN
-        return EcgRecord(record_id, (steps * declared.step).astype(np.float32), leads, rate, unit)
-    return record_of_steps(record_id, steps, leads, rate, unit, [declared.step] * len(leads))
+        return EcgRecord(record_id, (steps * declared.step).astype(np.float32), leads, rate, unit, notes=notes)
+    return record_of_steps(record_id, steps, leads, rate, unit, [declared.step] * len(leads), notes=notes)
 
 
 def _group_sizes(file: pq.ParquetFile) -> list[int]:

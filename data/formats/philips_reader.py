@@ -6,17 +6,19 @@ Format: the published schemas SierraECGSchema_1_03.xsd and SierraECGSchema_1_04_
 import binascii
 import os
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ...modeling.leads import STANDARD_LEADS
-from ..records import EcgRecord, known_lead_names
+from ..records import EcgRecord
+from .channels import Channel
 from .limits import check_num_values
-from .safe_xml import age_between, number_of, read_xml, text_of
-from .steps import record_of_steps
+from .patient import age_between, sex_of
+from .safe_xml import number_of, read_xml, text_of
+from .steps import record_of_channels
 from .xli import decompress_leads
 
 VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
@@ -24,19 +26,26 @@ TWELVE_LEAD_TYPES = ("STD-12", "10-WIRE")
 COMPUTED_LEAD_SETS = ("EASI", "MIDA", "NEHB")
 MAX_EINTHOVEN_STEPS = 2
 MIN_CONSISTENT = 0.8  # the last of eleven seconds can be a calibration pulse, equal in all leads
+ECG_SECONDS = 10
+MAX_PULSE_SPREAD_STEPS, MIN_PULSE_UV = 2, 500
 _LIMB_LEADS = STANDARD_LEADS[:6]
-_SEXES = {"male": "male", "female": "female"}
 
 
-def read_philips(path: str | os.PathLike, record_id: str, rename_leads: Mapping[str, str] | None = None) -> EcgRecord:
+def read_philips(
+    path: str | os.PathLike,
+    record_id: str,
+    rename_leads: Mapping[str | int, str] | str | None = None,
+    leads: Sequence[str | int] | None = None,
+    unit: str | None = None,
+) -> EcgRecord:
     """Reads the `parsedwaveforms` of a Philips XML file (not its averaged beats).
 
     Args:
-        rename_leads (`dict`, *optional*): Lead labels as stored → lead names.
+        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
 
     Returns:
-        the record in µV, int16; patient, sex, age and electrode placement as stated. The last second of a recording
-        can hold a calibration pulse of 1 mV in all leads; it is left in.
+        the record in µV, int16; patient, sex, age and electrode placement as stated. A calibration pulse, the same in
+        all leads after the ten seconds of the ECG, is cut off, with what follows the last whole second before it.
 
     Raises:
         ValueError: for XML that is refused, another version of the schema, an encoding or compression that is none of
@@ -51,27 +60,45 @@ def read_philips(path: str | os.PathLike, record_id: str, rename_leads: Mapping[
     if len(waveforms) != 1 or signal is None:
         raise ValueError(f"{path}: expected one <parsedwaveforms> and <signalcharacteristics>, got {len(waveforms)}.")
     statement = _statement(waveforms[0], signal, path)
-    leads, num_samples = statement["leads"], statement["num_samples"]
-    check_num_values(path, (len(leads), num_samples))
+    labels, num_samples = statement["leads"], statement["num_samples"]
+    check_num_values(path, (len(labels), num_samples))
     content = _decode(waveforms[0], path)
     if statement["compression"] == "XLI":
         try:
-            steps = decompress_leads(content, len(leads), num_samples)
+            steps = decompress_leads(content, len(labels), num_samples)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        steps = _restore_limb_leads(steps, leads, path)
+        steps = _restore_limb_leads(steps, labels, path)
     else:
-        if len(content) != 2 * len(leads) * num_samples:
+        if len(content) != 2 * len(labels) * num_samples:
             raise ValueError(
-                f"{path}: expected {len(leads)} leads x {num_samples} samples of 2 bytes, got {len(content)} bytes."
+                f"{path}: expected {len(labels)} leads x {num_samples} samples of 2 bytes, got {len(content)} bytes."
             )
         dtype = "<i2" if statement["signed"] else "<u2"
-        steps = np.frombuffer(content, dtype=dtype).reshape(len(leads), num_samples)
-        _check_limb_leads(steps - statement["offset"], leads, path)
-    names = known_lead_names(tuple((rename_leads or {}).get(lead, lead) for lead in leads))
-    gain, zero = [statement["resolution"]] * len(leads), [statement["offset"]] * len(leads)
-    columns = _patient(root) | {"electrode_placement": statement["placement"]}
-    return record_of_steps(record_id, steps, names, statement["rate"], "uV", gain, zero, **columns)
+        steps = np.frombuffer(content, dtype=dtype).reshape(len(labels), num_samples)
+        _check_limb_leads(steps - statement["offset"], labels, path)
+    steps, notes = _cut_calibration_pulse(steps, statement["rate"], statement["resolution"])
+    gain, zero = [statement["resolution"]] * len(labels), [statement["offset"]] * len(labels)
+    channels = [Channel(label, "uV", statement["rate"], True) for label in labels]
+    columns = _patient(root) | {"electrode_placement": statement["placement"], "notes": notes}
+    choice = {"leads": leads, "rename_leads": rename_leads, "unit": unit}
+    return record_of_channels(path, record_id, channels, steps, gain, zero, **choice, **columns)
+
+
+def _cut_calibration_pulse(steps: np.ndarray, rate: float, resolution: float) -> tuple[np.ndarray, list[str]]:
+    """The samples before a pulse that all leads share, and a note on what was cut off.
+
+    No heart gives all leads the same voltage: aVR is against I and II.
+    """
+    differing = np.flatnonzero(np.ptp(steps.astype(np.int32), axis=0) > MAX_PULSE_SPREAD_STEPS)
+    start = int(differing[-1]) + 1 if len(differing) else 0
+    seconds = start / rate
+    pulse = steps[0, start:]
+    if len(steps) < 2 or seconds < ECG_SECONDS or not pulse.size or np.ptp(pulse) * resolution < MIN_PULSE_UV:
+        return steps, []
+    kept = int(seconds) * rate
+    cut = steps.shape[1] / rate - int(seconds)
+    return steps[:, : round(kept)], [f"cut off the last {cut:.3g} s, which hold a calibration pulse and no ECG"]
 
 
 def _statement(waveform: Element, signal: Element, path: str) -> dict[str, Any]:
@@ -169,6 +196,6 @@ def _patient(root: Element) -> dict[str, Any]:
         age = age_between(birth, "" if recorded is None else recorded.get("date", ""))
     return {
         "patient_id": (general.findtext("patientid") or "").strip() or None,
-        "sex": _SEXES.get((general.findtext("sex") or "").strip().lower()),
+        "sex": sex_of(general.findtext("sex")),
         "age": age,
     }

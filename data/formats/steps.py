@@ -1,11 +1,12 @@
 """From the whole numbers that a file stores, with a scale and an offset for each lead, to an `EcgRecord`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..records import MAX_STEP, EcgRecord
+from ..records import MAX_STEP, EcgRecord, millivolts_per
+from .channels import Channel, choose_channels
 
 
 def record_of_steps(
@@ -44,3 +45,44 @@ def record_of_steps(
         zero = whole
     signal = ((steps - zero[:, None]) * gain[:, None]).astype(np.float32)
     return EcgRecord(record_id, signal, leads, sampling_rate, unit, **columns)
+
+
+def record_of_channels(
+    path: str,
+    record_id: str,
+    channels: Sequence[Channel],
+    steps: np.ndarray,
+    gain: Sequence[float],
+    zero: Sequence[float],
+    leads: Sequence[str | int] | None = None,
+    rename_leads: Mapping[str | int, str] | str | None = None,
+    unit: str | None = None,
+    notes: Sequence[str] = (),
+    **columns: Any,
+) -> EcgRecord:
+    """A record of the channels that [`choose_channels`] takes of a file that holds all of them at one rate.
+
+    Args:
+        steps (`np.ndarray` of shape `(num_channels, num_samples)`), gain, zero: As in [`record_of_steps`], of each
+            channel in its own unit. The record has that unit, or mV where units differ.
+        leads, rename_leads, unit: What the caller chose, renamed and said.
+        notes (`Sequence[str]`): What else has to be said of the record.
+    """
+    chosen = choose_channels(path, channels, leads, rename_leads, unit)
+    taken = list(chosen.positions)
+    units = {channels[position].unit or unit for position in taken}
+    if len(units) > 1:
+        scale, common = [millivolts_per(channels[position].unit or unit) for position in taken], "mV"
+    else:
+        scale, common = [1.0] * len(taken), units.pop()
+    return record_of_steps(
+        record_id,
+        steps if taken == list(range(len(channels))) else steps[taken],
+        chosen.leads,
+        channels[taken[0]].sampling_rate,
+        common,
+        [gain[position] * factor for position, factor in zip(taken, scale, strict=True)],
+        [zero[position] for position in taken],
+        notes=(*notes, *chosen.notes),
+        **columns,
+    )

@@ -1,79 +1,105 @@
-"""Tables of one recording: a column for each lead and a line for each sample, as CSV or Parquet.
+"""Tables of one recording as text: a column for each lead and a line for each sample.
 
-The names of the columns say which leads they are; rate and unit are declared. Columns that are no known lead (a time,
-a counter) are never taken for one: the caller names the leads to take, or renames them.
+The names of the columns say which leads they are (`table_columns.py`); what is not stated is declared. Lines before
+the table are skipped where the caller says how many, and read where they are those of a known export: `#` lines
+(OpenSignals, BioSPPy) and the head of the ECGs that Apple Health exports.
 """
 
 import csv
-import os
+import json
+import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from ...modeling.leads import canonical_lead
-from ..records import EcgRecord, known_lead_names
+from ..records import EcgRecord
 from .array_reader import ArrayDeclaration
-from .limits import MAX_TEXT_BYTES, check_num_values, max_values
+from .channels import is_lead, is_voltage
+from .limits import MAX_TEXT_BYTES, check_num_values, max_values, read_bytes
+from .table_columns import choose_columns, parse_times, rate_of_columns, unit_of_columns
 
 MISSING = ("", "nan")
+_HERTZ = r"(\d+(?:[.,]\d+)?)\s*(?:hertz|hz|hercios?|herz|герц|赫兹|赫|ヘルツ|헤르츠)"
+_MAX_HEAD_LINES = 100
+
+
+class _Head(NamedTuple):
+    """What stands before a table, and what it states: names of the columns, or of the one lead."""
+
+    num_lines: int = 0
+    names: tuple[str, ...] | None = None
+    sampling_rate: float | None = None
+    unit: str | None = None
+    one_column: bool = False
 
 
 def read_csv(
-    path: str | os.PathLike,
+    path: str,
     declared: ArrayDeclaration,
     record_id: str,
-    rename_leads: Mapping[str, str] | None = None,
+    rename_leads: Mapping[str | int, str] | str | None = None,
+    skip_lines: int | None = None,
 ) -> EcgRecord:
-    """Reads a table of numbers, separated by tabs, semicolons or commas.
+    """Reads a table of numbers, separated by tabs, semicolons, commas or blanks.
 
     Args:
         declared ([`ArrayDeclaration`]):
-            Rate and unit; `leads` names the columns of a table without a header line, and chooses columns of a table
-            with one. `step`, where given, is what 1 in the table is worth. `axes` can only be `"sample,lead"`.
-        rename_leads (`dict`, *optional*): Names in the header line → lead names.
+            Rate and unit, as far as the table does not state them; `leads` names the columns of a table without a
+            line of names, and chooses columns of a table with one. `step`, where given, is what 1 in the table is
+            worth. `axes` can only be `"sample,lead"`.
+        rename_leads: Names of columns (or positions) → lead names.
+        skip_lines (`int`, *optional*): Lines before the table, or before the line of its names.
 
     Returns:
-        a float record. Empty cells and `nan` are missing samples.
+        a float record. Empty cells and `nan` are missing samples. Columns that are not chosen are not looked at.
 
     Raises:
-        ValueError: names the line of a cell that is no number (decimal commas among them), of a line that is too
-            short or too long, or what is not declared.
+        ValueError: names the line of a cell that is no number, of a line that is too short or too long, or what is
+            not declared, or contradicts what the table states.
     """
-    path = os.fspath(path)
-    declared.require(path, "sampling_rate", "unit")
     check_axes(path, declared)
-    if not os.path.isfile(path):
-        raise ValueError(f"There is no file {path}.")
-    if os.path.getsize(path) > MAX_TEXT_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_TEXT_BYTES} bytes. Store it as .npy, Parquet or WFDB.")
+    content = read_bytes(path, MAX_TEXT_BYTES, "table")
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
-            delimiter = next((sign for sign in "\t;" if sign in first), ",")
-            file.seek(0)
-            lines = csv.reader(file, delimiter=delimiter)
-            names, cells, first_line = None, next(lines, None), 1
-            if cells is None:
-                raise ValueError(f"{path} is empty.")
-            if not all(_is_number(cell) for cell in cells):
-                names, first_line = [cell.strip() for cell in cells], 2
-                lines_of_values = lines
-            else:
-                declared.require(path, "leads")
-                lines_of_values = _with_first(cells, lines)
-            values = _read_values(path, lines_of_values, first_line, len(cells), delimiter)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no table of text: {error}.") from error
-    table = np.frombuffer(values, dtype=np.float64).reshape(-1, len(cells))
-    if names is None:
-        if len(declared.leads) != len(cells):
-            raise ValueError(f"{path} has {len(cells)} columns, but {len(declared.leads)} leads are declared.")
-        columns, leads = list(range(len(cells))), known_lead_names(tuple(declared.leads))
-    else:
-        columns, leads = choose_columns(path, names, declared.leads, rename_leads)
-    signal = table[:, columns].T * (1.0 if declared.step is None else declared.step)
-    return EcgRecord(record_id, signal.astype(np.float32), leads, float(declared.sampling_rate), declared.unit)
+        encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        lines = content.decode(encoding).splitlines()
+    except UnicodeDecodeError as error:
+        if b"\xb5V" not in content and b"\xb0" not in content:
+            raise ValueError(f"{path} is no table of text: {error}.") from error
+        lines = content.decode("latin-1").splitlines()
+    head = _read_head(lines) if skip_lines is None else _Head(skip_lines)
+    first = next((n for n in range(head.num_lines, len(lines)) if lines[n].strip()), None)
+    if first is None:
+        raise ValueError(f"{path} is empty" + (f" after its first {head.num_lines} lines." if head.num_lines else "."))
+    declared = _with_head(path, declared, head)
+    delimiter = "\0" if head.one_column else _delimiter(lines[first])
+    cells = _split(lines[first], delimiter)
+    names, start = head.names, first
+    if not all(_is_value(cell, delimiter) for cell in cells):
+        names, start = tuple(cell.strip() for cell in cells), first + 1
+    elif names is None:
+        declared.require(path, "leads")
+        if len(declared.leads) != len(_trimmed(cells)):
+            raise ValueError(
+                f"{path} has {len(_trimmed(cells))} columns and no line of names, but {len(declared.leads)} leads are "
+                "declared. Name every column by leads=; one named 'time' is read as times."
+            )
+        names, declared = tuple(map(str, declared.leads)), replace(declared, leads=None)
+        columns = choose_columns(path, names, None, rename_leads, all_named=True)
+    if start != first or head.names is not None:
+        columns = choose_columns(path, names, declared.leads, rename_leads)
+    unit = unit_of_columns(path, columns, declared)
+    if declared.sampling_rate is None and not columns.times:
+        declared.require(path, "sampling_rate")
+    values, times = _read_values(path, lines, start, len(names), delimiter, columns.positions, columns.times)
+    rate, notes = rate_of_columns(path, {names[p]: column for p, column in times.items()}, declared)
+    check_num_values(path, (len(values),))
+    table = np.frombuffer(values, dtype=np.float64).reshape(-1, len(columns.positions))
+    signal = table.T * (1.0 if declared.step is None else declared.step)
+    return EcgRecord(record_id, signal.astype(np.float32), columns.leads, rate, unit, notes=(*columns.notes, *notes))
 
 
 def check_axes(path: str, declared: ArrayDeclaration):
@@ -84,85 +110,174 @@ def check_axes(path: str, declared: ArrayDeclaration):
         )
 
 
-def choose_columns(
-    path: str, names: Sequence[str], wanted: Sequence[str] | None, rename_leads: Mapping[str, str] | None
-) -> tuple[list[int], tuple[str, ...]]:
-    """Positions and lead names of the columns that are leads: those wanted, or all if all are known leads.
-
-    Raises:
-        ValueError: if a wanted lead is not there, or nobody said what a column is.
-    """
-    renamed = [(rename_leads or {}).get(name, name) for name in names]
-    if wanted is None:
-        unknown = [
-            name
-            for name, new in zip(names, renamed, strict=True)
-            if not (_is_lead(new) or name in (rename_leads or {}))
-        ]
-        if unknown:
-            raise ValueError(
-                f"{path}: the columns {unknown} are no known leads. Name the leads to take by leads=, or say what the "
-                "columns are by rename_leads=."
-            )
-        return list(range(len(names))), known_lead_names(tuple(renamed))
-    leads = known_lead_names(tuple(wanted))
-    stored = [canonical_lead(name) if _is_lead(name) else name for name in renamed]
-    absent = [lead for lead in leads if lead not in stored]
-    twice = [lead for lead in leads if stored.count(lead) > 1]
-    if absent or twice:
-        raise ValueError(
-            f"{path}: the leads {absent or twice} {'are not' if absent else 'come twice'} in {list(names)}."
-        )
-    return [stored.index(lead) for lead in leads], leads
+def _with_head(path: str, declared: ArrayDeclaration, head: _Head) -> ArrayDeclaration:
+    """The declaration and what the head states; one that contradicts the head is refused."""
+    for name in ("sampling_rate", "unit"):
+        stated, said = getattr(head, name), getattr(declared, name)
+        if stated is not None and said not in (None, stated) and not (name == "unit" and is_voltage(said)):
+            raise ValueError(f"{path} states the {name} {stated}, not {said}. Leave out {name}=.")
+        if stated is not None and said is None:
+            declared = replace(declared, **{name: stated})
+    return declared
 
 
-def _is_lead(name: str) -> bool:
+def _read_head(lines: Sequence[str]) -> _Head:
+    """The lines before a table, of exports whose layout is known."""
+    marked = 0
+    while marked < min(len(lines), _MAX_HEAD_LINES) and lines[marked].lstrip().startswith("#"):
+        marked += 1
+    if marked:
+        return _read_marked_lines([line.lstrip().lstrip("#").strip() for line in lines[:marked]], marked)
+    pairs, num_lines = [], 0
+    for line in lines[:_MAX_HEAD_LINES]:
+        cells = [cell.strip() for cell in _split(line, ",")]
+        if len(cells) > 1 and not _is_value(cells[0], ","):
+            pairs.append((cells[0], ",".join(cells[1:]).strip()))
+        elif line.strip():
+            break
+        num_lines += 1
+    rates = [match[1] for _, value in pairs if (match := re.fullmatch(_HERTZ, value, re.IGNORECASE))]
+    units = [value for _, value in pairs if is_voltage(value)]
+    leads = [value for key, value in pairs if value.startswith(key) and is_lead(value.split()[-1])]
+    if len(rates) != 1 or len(units) != 1:
+        return _Head()
+    name = canonical_lead(leads[0].split()[-1]) if len(leads) == 1 else "ECG"
+    return _Head(num_lines, (name,), float(rates[0].replace(",", ".")), units[0], one_column=True)
+
+
+def _read_marked_lines(lines: Sequence[str], num_lines: int) -> _Head:
+    """What lines with `#` state: JSON of OpenSignals, or `Sampling Rate (Hz):= 1000` and `Labels:= ECG` of BioSPPy."""
+    for line in lines:
+        if line.startswith("{"):
+            try:
+                (device,) = json.loads(line).values()
+                names = list(device["column"])
+                for label, sensor in zip(device["label"], device["sensor"], strict=True):
+                    place = next(
+                        (names.index(name) for name in (label, label.replace("CH", "A")) if name in names), None
+                    )
+                    if place is not None and sensor:
+                        names[place] = sensor
+                return _Head(num_lines, tuple(map(str, names)), float(device["sampling rate"]))
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                return _Head(num_lines)
+    stated = dict(line.split(":=", 1) for line in lines if ":=" in line)
+    rate = next((value for name, value in stated.items() if name.lower().startswith("sampling rate (hz)")), None)
+    labels = stated.get("Labels", "").split("\t" if "\t" in stated.get("Labels", "") else ",")
+    names = tuple(label.strip() for label in labels if label.strip()) or None
     try:
-        canonical_lead(name)
+        return _Head(num_lines, names, None if rate is None else float(rate))
     except ValueError:
-        return False
-    return True
+        return _Head(num_lines, names)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text.strip() == ""
-    return True
+def _delimiter(line: str) -> str:
+    """`" "` stands for any blanks."""
+    return next(
+        (sign for sign in "\t;," if sign in line),
+        " " if len(line.split()) > 1 and _is_value(line.split()[0], " ") else ",",
+    )
 
 
-def _with_first(cells: list[str], lines):
-    yield cells
-    yield from lines
-
-
-def _read_values(path: str, lines, first_line: int, num_columns: int, delimiter: str) -> array:
-    values, most = array("d"), max_values()
-    for number, cells in enumerate(lines, start=first_line):
-        if not cells:
-            continue
-        if len(cells) != num_columns:
-            raise ValueError(f"{path}, line {number}: expected {num_columns} values, got {len(cells)}.")
+def _split(line: str, delimiter: str) -> list[str]:
+    if delimiter == "\0":
+        return [line.strip()]
+    if '"' in line:
         try:
-            row = [float(cell) for cell in cells]
+            return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        except csv.Error:
+            return line.split(delimiter)
+    return line.split() if delimiter == " " else line.split(delimiter)
+
+
+def _trimmed(cells: list[str]) -> list[str]:
+    """Without the empty cell behind a delimiter at the end of a line."""
+    return cells[:-1] if len(cells) > 1 and not cells[-1].strip() else cells
+
+
+def _is_value(cell: str, delimiter: str) -> bool:
+    """Whether a cell is no name: a number, nothing, or a date and time."""
+    text = cell.strip()
+    try:
+        float(text.replace(",", ".") if delimiter != "," else text)
+    except ValueError:
+        return text == "" or re.match(r"\d{4}-\d\d-\d\d|\d{1,2}:\d\d:", text) is not None
+    return True
+
+
+def _read_values(
+    path: str,
+    lines: Sequence[str],
+    start: int,
+    num_columns: int,
+    delimiter: str,
+    positions: Sequence[int],
+    time_positions: Sequence[int],
+) -> tuple[array, dict[int, np.ndarray]]:
+    """Values of the columns at these positions, line by line, and the columns of times."""
+    values, most, marks = array("d"), max_values(), set()
+    texts: dict[int, list[str]] = {position: [] for position in time_positions}
+    for number, cells in _rows(path, lines, start, num_columns, delimiter):
+        try:
+            row = [float(cells[position]) for position in positions]
+            if "," in marks and any("." in cells[position] for position in positions):
+                marks.add(".")
         except ValueError:
-            row = [_number(cell, path, number, delimiter) for cell in cells]
+            row = [_number(cells[position], path, number, delimiter, marks) for position in positions]
         if float("inf") in row or float("-inf") in row:
             raise ValueError(f"{path}, line {number}: infinite values are no samples. Mark missing ones by 'nan'.")
         values.extend(row)
+        for position, column in texts.items():
+            column.append(cells[position])
         if len(values) > most:
             raise ValueError(f"{path} holds more than {most} values.")
-    check_num_values(path, (len(values),))
-    return values
+        if len(marks) > 1:
+            raise ValueError(f"{path}, line {number}: expected one decimal mark, got points and commas.")
+    return values, {position: _times(column) for position, column in texts.items()}
 
 
-def _number(cell: str, path: str, number: int, delimiter: str) -> float:
-    if cell.strip().lower() in MISSING:
+def _rows(
+    path: str, lines: Sequence[str], start: int, num_columns: int, delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines[start:], start=start + 1):
+        if not line.strip(" \t" if delimiter != "\t" else " "):
+            continue
+        cells = _split(line, delimiter)
+        if len(cells) != num_columns:
+            cells = _trimmed(cells) if len(cells) == num_columns + 1 else cells
+            if len(cells) != num_columns:
+                cure = " Decimals with commas need another sign between columns." if delimiter == "," else ""
+                raise ValueError(
+                    f"{path}, line {number}: expected {num_columns} values, got {len(cells)}.{cure} Lines before the "
+                    "table are left out by skip_lines=."
+                )
+        yield number, cells
+
+
+def _number(cell: str, path: str, number: int, delimiter: str, marks: set[str]) -> float:
+    text = cell.strip()
+    if text.lower() in MISSING:
         return float("nan")
+    if delimiter != "," and re.fullmatch(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?", text):
+        marks.add(",")
+        return float(text.replace(",", "."))
     try:
-        return float(cell)
+        value = float(text)
     except ValueError:
-        comma = "," in cell and delimiter != ","
-        cure = " Write decimals with a point, not with a comma." if comma else " Missing samples are empty or 'nan'."
-        raise ValueError(f"{path}, line {number}: {cell!r} is no number.{cure}") from None
+        raise ValueError(
+            f"{path}, line {number}: {cell[:80]!r} is no number. Missing samples are empty or 'nan'; columns are "
+            "chosen by leads=, and lines before the table left out by skip_lines=."
+        ) from None
+    marks.update(sign for sign in "." if sign in text)
+    return value
+
+
+def _times(cells: Sequence[str]) -> np.ndarray:
+    try:
+        return np.array([int(cell) for cell in cells], dtype=np.int64)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return np.array([float(cell.replace(",", ".")) for cell in cells])
+    except ValueError:
+        return parse_times(cells)

@@ -1,9 +1,11 @@
 """Headers of WFDB records (`.hea`): text that says which channels lie in which file, in which format, gain and unit.
 
 Format: https://physionet.org/physiotools/wag/header-5.htm. Dates are not parsed (those of CinC2017 and Georgia stop
-the `wfdb` library), and a header without a sampling rate is refused (WFDB assumes 250 Hz).
+the `wfdb` library), and a header without a sampling rate is refused (WFDB assumes 250 Hz). A gain of 0, or none, means
+an uncalibrated channel, of which the caller has to say what a step is worth (WFDB assumes 200 steps a mV).
 """
 
+import math
 import os
 import re
 from functools import lru_cache
@@ -11,17 +13,17 @@ from typing import NamedTuple
 
 from ...modeling.recording_input import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 
-DEFAULT_ADC_GAIN = 200.0  # WFDB's own default, in steps per physical unit, where a header says 0 or nothing
 MAX_CHANNELS = 512
 # Bounds of what recorders do, far beyond them: a header must not decide how much memory is asked for.
-MAX_SAMPLES_PER_FRAME, MAX_SKEW = 1000, 100_000
+MAX_SAMPLES_PER_FRAME, MAX_SKEW, MAX_SEGMENTS = 1_000_000, 100_000, 1_000_000
 
 _FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?$")
 _GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?$")
 
 
 class WfdbSignal(NamedTuple):
-    """One signal line of a header. `gain` is in steps per `unit`, `baseline` is the step that stands for 0 `unit`."""
+    """One signal line of a header. `gain` is in steps per `unit`, 0 of an uncalibrated channel; `baseline` is the step
+    that stands for 0 `unit`; `unit` is mV where a gain stands without one, and `""` where neither is stated."""
 
     file_name: str
     storage_format: str
@@ -31,20 +33,25 @@ class WfdbSignal(NamedTuple):
     gain: float
     baseline: int
     unit: str
+    initial_value: int
     checksum: int | None
     name: str
 
 
 class WfdbHeader(NamedTuple):
-    """A parsed header. `num_samples` is `None` where the header leaves it to the length of the signal file."""
+    """A parsed header. `sampling_rate` is that of frames, of which a channel has `samples_per_frame` samples each;
+    `num_samples`, in frames, is `None` where the header leaves it to the length of the signal file; `folder` is what
+    stands before the record's name."""
 
     num_segments: int | None
     sampling_rate: float
     num_samples: int | None
     signals: list[WfdbSignal]
     segment_names: list[str]
+    segment_lengths: list[int]
     comments: list[str]
     num_channels: int
+    folder: str
 
 
 def parse_header(text: str) -> WfdbHeader:
@@ -65,32 +72,57 @@ def parse_header(text: str) -> WfdbHeader:
     fields = lines[0].split()
     if len(fields) < 3:
         raise ValueError(f"Expected 'name channels sampling_rate [samples]' in the first line, got {lines[0]!r}.")
-    _, _, segments = fields[0].partition("/")
+    folder, num_segments = _parse_name(fields[0], lines[1:])
     try:
-        num_segments = int(segments) if segments else None
         num_channels = int(fields[1])
         sampling_rate = float(fields[2].partition("/")[0].partition("(")[0])
         num_samples = int(fields[3]) if len(fields) > 3 else None
     except ValueError as error:
         raise ValueError(f"Expected numbers in the first line, got {lines[0]!r} ({error}).") from None
-    if not (0 < num_channels <= MAX_CHANNELS and MIN_SAMPLING_RATE <= sampling_rate <= MAX_SAMPLING_RATE):
+    if not (0 < num_channels <= MAX_CHANNELS and 0 < sampling_rate <= MAX_SAMPLING_RATE):
         raise ValueError(
-            f"Expected 1 to {MAX_CHANNELS} channels and a sampling rate > 0 ({MIN_SAMPLING_RATE:g} to "
-            f"{MAX_SAMPLING_RATE:g} Hz), got {lines[0]!r}."
+            f"Expected 1 to {MAX_CHANNELS} channels and a sampling rate > 0 (up to {MAX_SAMPLING_RATE:g} Hz), "
+            f"got {lines[0]!r}."
         )
     if num_samples is not None and num_samples <= 0:
         if num_samples < 0 or num_segments is not None:
             raise ValueError(f"Expected a number of samples > 0, got {num_samples}.")
         num_samples = None  # 0 stands for "not stated"
     if num_segments is not None:
-        names = [line.split()[0] for line in lines[1:]]
-        if len(names) != num_segments:
-            raise ValueError(f"Expected {num_segments} segment lines, got {len(names)}.")
-        return WfdbHeader(num_segments, sampling_rate, num_samples, [], names, comments, num_channels)
+        segments = [_parse_segment(line) for line in lines[1:]]
+        if len(segments) != num_segments:
+            raise ValueError(f"Expected {num_segments} segment lines, got {len(segments)}.")
+        names, lengths = [name for name, _ in segments], [length for _, length in segments]
+        return WfdbHeader(num_segments, sampling_rate, num_samples, [], names, lengths, comments, num_channels, folder)
     if len(lines) - 1 < num_channels:
         raise ValueError(f"Expected {num_channels} signal lines, got {len(lines) - 1}.")
     signals = [_parse_signal(line) for line in lines[1 : num_channels + 1]]
-    return WfdbHeader(None, sampling_rate, num_samples, signals, [], comments, num_channels)
+    highest = sampling_rate * max(signal.samples_per_frame for signal in signals)
+    if not MIN_SAMPLING_RATE <= highest <= MAX_SAMPLING_RATE:
+        raise ValueError(f"Expected {MIN_SAMPLING_RATE:g} to {MAX_SAMPLING_RATE:g} samples a second, got {highest:g}.")
+    return WfdbHeader(None, sampling_rate, num_samples, signals, [], [], comments, num_channels, folder)
+
+
+def _parse_name(name: str, lines: list[str]) -> tuple[str, int | None]:
+    """The folder before a record's name, and its number of segments: `m/3` has three, `medians/00003` is a name."""
+    folder, slash, last = name.rpartition("/")
+    if not slash:
+        return "", None
+    is_number = last.isascii() and last.isdigit() and not last.startswith("0")
+    if is_number and (len(lines) == int(last) or all(len(line.split()) == 2 for line in lines)):
+        return folder.rpartition("/")[0], int(last)
+    return folder, None
+
+
+def _parse_segment(line: str) -> tuple[str, int]:
+    fields = line.split()
+    try:
+        length = int(fields[1])
+    except (IndexError, ValueError):
+        raise ValueError(f"Expected 'name samples' in the line of a segment, got {line!r}.") from None
+    if length < 0:
+        raise ValueError(f"Expected a number of samples >= 0 in the line of a segment, got {line!r}.")
+    return fields[0], length
 
 
 def _parse_signal(line: str) -> WfdbSignal:
@@ -101,11 +133,14 @@ def _parse_signal(line: str) -> WfdbSignal:
     try:
         if baseline is None:
             baseline = int(fields[4]) if len(fields) > 4 else 0  # the ADC zero stands in
+        initial_value = int(fields[5]) if len(fields) > 5 and re.match(r"8\b|8x", fields[1]) else 0
+        if abs(initial_value) >= 2**31:
+            raise ValueError("beyond 32 bits")
         checksum = int(fields[6]) if len(fields) > 6 else None
     except ValueError:
-        raise ValueError(f"Expected whole numbers for ADC zero and checksum, got {line!r}.") from None
+        raise ValueError(f"Expected whole numbers for ADC zero, initial value and checksum, got {line!r}.") from None
     name = fields[8] if len(fields) > 8 else ""
-    return WfdbSignal(fields[0], *_parse_format(fields[1]), gain, baseline, unit, checksum, name)
+    return WfdbSignal(fields[0], *_parse_format(fields[1]), gain, baseline, unit, initial_value, checksum, name)
 
 
 # The channels of a corpus repeat a few spellings, so parsing each once halves the cost of a header.
@@ -127,7 +162,10 @@ def _parse_gain(text: str) -> tuple[float, int | None, str]:
     match = _GAIN.match(text)
     if match is None:
         raise ValueError(f"Expected 'gain[(baseline)][/unit]', got {text!r}.")
-    return float(match[1]) or DEFAULT_ADC_GAIN, int(match[2]) if match[2] else None, match[3] or "mV"
+    gain = float(match[1])
+    if not math.isfinite(gain):
+        raise ValueError(f"Expected a finite gain, got {text!r}.")
+    return gain, int(match[2]) if match[2] else None, match[3] or ("mV" if gain else "")
 
 
 def read_header(path: str | os.PathLike) -> WfdbHeader:
@@ -144,4 +182,12 @@ def read_header(path: str | os.PathLike) -> WfdbHeader:
             content = file.read()
     except OSError as error:
         raise ValueError(f"Cannot read header file {path}: {error.strerror}.") from None
-    return parse_header(content.decode("utf-8", errors="replace"))
+    return parse_header(decode_text(content))
+
+
+def decode_text(content: bytes) -> str:
+    """Text in UTF-8 or else Latin-1, the two in which recorders write `µV`."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")

@@ -1,204 +1,282 @@
-"""Reads WFDB records: a header file (`.hea`) of text beside one or more signal files.
+"""Reads WFDB records: a header file (`.hea`) of text beside one or more signal files, or a list of such records.
 
-Formats 16 and 212, and the MATLAB-4 files of the PhysioNet/CinC challenges (format 16 after 24 bytes), are decoded
-here and stay 16-bit integers. All other formats, and multi-segment records, go through the `wfdb` library, which is
-imported only then, and become floats. The results equal `wfdb.rdrecord` sample by sample.
+Every channel is read at its own rate, which is that of the frames times its samples a frame. Samples of up to 16 bits
+stay whole numbers; wider ones, and records of several segments, become floats.
 
-Where we differ from the library: checksums are verified, and no file outside the header's folder is opened.
+Where we differ from the `wfdb` library: names, units and gains are those that the header states, in UTF-8 or Latin-1;
+channels are never averaged to the rate of the frames; an uncalibrated channel is refused unless the caller says what a
+step is worth; checksums are verified; no file outside the header's folder is opened.
 
 Format: https://physionet.org/physiotools/wag/signal-5.htm.
 """
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from ..records import INVALID_SAMPLE, EcgRecord, known_lead_names, millivolts_per
+from ...modeling.recording_input import DIMENSIONLESS
+from ..records import INVALID_SAMPLE, EcgRecord, stored_unit
 from ..safe_paths import inside
-from .limits import LIBRARY_ERRORS, check_num_values
+from .channels import Channel, ChosenChannels, choose_channels
+from .limits import check_num_values
 from .wfdb_header import WfdbHeader, WfdbSignal, read_header
+from .wfdb_samples import INVALID, read_samples
 
-COMPRESSED = ("508", "516", "524")  # FLAC, of 8, 16 and 24 bits
 MAX_GAPS = 100
 """Values of a record of segments for each byte of its signal files: gaps between segments take no bytes."""
+_GAP = "~"
+
+
+class _Declared(NamedTuple):
+    """What the caller says of channels that state no gain: `unit` a step."""
+
+    step: float | None
+    unit: str | None
 
 
 def read_record(
     path: str | os.PathLike,
     record_id: str | None = None,
-    rename_leads: dict[str, str] | None = None,
+    rename_leads: Mapping[str | int, str] | str | None = None,
     verify_checksum: bool = True,
+    leads: Sequence[str | int] | None = None,
+    step: float | None = None,
+    unit: str | None = None,
 ) -> tuple[EcgRecord, list[str]]:
-    """Reads the WFDB record at `path`.
+    """Reads the ECG channels of the WFDB record at `path`.
 
     Args:
         path (`str`): Path of the record, with or without `.hea`.
         record_id (`str`, *optional*): Defaults to the file name without its ending.
-        rename_leads (`dict`, *optional*): Channel names as stored → lead names, e.g. `{"MLII": "II"}`.
+        rename_leads (`dict` or `str`, *optional*):
+            Channel names as stored → lead names, e.g. `{"MLII": "II"}` or `"MLII:II"`. See [`choose_channels`].
         verify_checksum (`bool`): Compare the samples with the header's checksums. Checksums that are 0 in all channels
             (CinC2017) or absent count as not stated.
+        leads (`Sequence[str]`, *optional*): Channels to take, by name or position; by default those that are ECG.
+        step (`float`, *optional*): `unit` per step of channels without a gain. Those that state one keep it.
+        unit (`str`, *optional*): Of `step`. A unit that contradicts the header is refused.
 
     Returns:
-        the record in mV, signal int16 where the stored samples fit after the baseline is subtracted and float32 where
-        they do not, and the comment lines of its header.
+        the record in mV (or dimensionless, if that was declared), signal int16 where the stored samples fit after the
+        baseline is subtracted and float32 where they do not, and the comment lines of its header. `record.notes` says
+        which channels were left out.
 
     Raises:
-        ValueError: if header or signal file is missing, malformed, truncated, fails its checksum, is measured in no
-            voltage, or if the header names a file outside its folder.
+        ValueError: if header or signal file is missing, malformed, truncated, fails its checksum, if no channel is an
+            ECG in a voltage, a channel is uncalibrated, or if the header names a file outside its folder.
     """
     path = os.fspath(path).removesuffix(".hea")
     header = read_header(path)
-    folder = os.path.dirname(path)
-    record_id = record_id or os.path.basename(path)
-    if header.num_segments is not None or not all(_is_decoded_here(signal, header) for signal in header.signals):
-        record = _read_with_library(path, folder, header, record_id, rename_leads)
+    folder, name = os.path.split(path)
+    declared = _Declared(step, unit)
+    if header.num_segments is not None:
+        segments = _read_segment_headers(folder, header)
+        layout = _layout(header, segments)
     else:
-        steps = _read_steps(folder, header)
-        if verify_checksum:
-            _verify_checksums(steps, header)
-        record = EcgRecord(
-            record_id=record_id,
-            signal=steps,
-            leads=_lead_names([signal.name for signal in header.signals], rename_leads),
-            sampling_rate=header.sampling_rate,
-            gain=np.array([millivolts_per(signal.unit) / signal.gain for signal in header.signals], dtype=np.float32),
-            offset=np.array([signal.baseline for signal in header.signals]),
-        )
+        segments, layout = {}, header.signals
+    channels = [  # of an uncalibrated channel, what a step is worth is asked for once it is chosen
+        Channel(s.name, s.unit or ("" if s.gain else unit or "mV"), header.sampling_rate * s.samples_per_frame)
+        for s in layout
+    ]
+    chosen = choose_channels(path, channels, leads, rename_leads, unit)
+    if step is not None and all(layout[position].gain for position in chosen.positions):
+        raise ValueError(f"{path} states how its values lie and what they are worth: leave out ['step'].")
+    if header.num_segments is not None:
+        signal, gain, offset = _join_segments(folder, header, segments, layout, chosen, declared, path), None, None
+    else:
+        rows = _read_rows(folder, header, chosen.positions, verify_checksum)
+        signals = [layout[position] for position in chosen.positions]
+        scales = [_scale(each, declared, path) for each in signals]
+        if all(row.dtype == np.int16 for row in rows):
+            signal = _as_steps(rows, signals)
+            gain, offset = np.array(scales, dtype=np.float32), np.array([each.baseline for each in signals])
+        else:
+            signal = np.stack([_as_floats(*each) for each in zip(rows, signals, scales, strict=True)])
+            gain = offset = None
+    record = EcgRecord(
+        record_id=record_id or name,
+        signal=signal,
+        leads=chosen.leads,
+        sampling_rate=channels[chosen.positions[0]].sampling_rate,
+        unit=DIMENSIONLESS if unit == DIMENSIONLESS else "mV",
+        gain=gain,
+        offset=offset,
+        notes=chosen.notes,
+    )
     return record, header.comments
 
 
-def _is_decoded_here(signal: WfdbSignal, header: WfdbHeader) -> bool:
-    plain = signal.samples_per_frame == 1 and signal.skew == 0
-    return plain and (signal.storage_format == "16" or (signal.storage_format == "212" and signal.byte_offset == 0))
+def _scale(signal: WfdbSignal, declared: _Declared, path: str) -> float:
+    """Millivolts (or, of what is no voltage, units) per step."""
+    if signal.gain:
+        return (1.0 if declared.unit == DIMENSIONLESS else stored_unit(signal.unit)[1]) / signal.gain
+    unit = signal.unit or declared.unit
+    if declared.step is None or not unit:
+        raise ValueError(
+            f"{path}: the channel {signal.name!r} is uncalibrated (its header states no gain). Say what a step is "
+            "worth by step= and unit=, such as step=0.005 and unit='mV' for 200 steps a millivolt, or choose other "
+            "channels by leads=."
+        )
+    return declared.step * stored_unit(unit)[1]
 
 
-def _lead_names(names: list[str], rename_leads: dict[str, str] | None) -> tuple[str, ...]:
-    return known_lead_names(tuple(rename_leads.get(name, name) for name in names) if rename_leads else tuple(names))
+def _as_steps(rows: Sequence[np.ndarray], signals: Sequence[WfdbSignal]) -> np.ndarray:
+    steps = np.stack(rows)
+    for row, signal in zip(steps, signals, strict=True):
+        mark = INVALID[signal.storage_format]
+        if mark != INVALID_SAMPLE:
+            row[row == mark] = INVALID_SAMPLE
+    return steps
 
 
-def _read_steps(folder: str, header: WfdbHeader) -> np.ndarray:
-    """int16 samples of shape `(num_leads, num_samples)`; invalid samples of any format are `INVALID_SAMPLE`."""
-    groups: list[tuple[WfdbSignal, int]] = []  # consecutive channels of one file, in the order of the header
-    for signal in header.signals:
-        if groups and groups[-1][0].file_name == signal.file_name:
-            groups[-1] = (groups[-1][0], groups[-1][1] + 1)
+def _as_floats(row: np.ndarray, signal: WfdbSignal, scale: float) -> np.ndarray:
+    values = (row.astype(np.float64) - signal.baseline) * scale
+    if signal.storage_format in INVALID:
+        values[row == INVALID[signal.storage_format]] = np.nan
+    return values.astype(np.float32)
+
+
+def _read_rows(folder: str, header: WfdbHeader, positions: Sequence[int], verify_checksum: bool) -> list[np.ndarray]:
+    """Whole numbers of the channels at these positions. Files that hold none of them are not opened."""
+    groups: list[list[int]] = []  # consecutive channels of one file, in the order of the header
+    for position, signal in enumerate(header.signals):
+        if groups and header.signals[groups[-1][0]].file_name == signal.file_name:
+            groups[-1].append(position)
         else:
-            groups.append((signal, 1))
-    names = [signal.file_name for signal, _ in groups]
+            groups.append([position])
+    names = [header.signals[group[0]].file_name for group in groups]
     if len(set(names)) != len(names):
         raise ValueError(f"Expected the channels of one file to follow each other, got the files {names}.")
-    parts = [_read_file(inside(folder, s.file_name), s, n, header.num_samples) for s, n in groups]
-    if len(parts) == 1:
-        return np.ascontiguousarray(parts[0].T)
-    lengths = sorted({len(part) for part in parts})
+    rows = {}
+    for name, group in zip(names, groups, strict=True):
+        if not set(group).isdisjoint(positions):
+            signals = [header.signals[position] for position in group]
+            rows |= zip(
+                group, read_samples(signal_path(folder, header, name), signals, header.num_samples), strict=True
+            )
+    if verify_checksum:
+        _verify_checksums({position: rows[position] for position in positions}, header)
+    chosen = [rows[position] for position in positions]
+    lengths = sorted({len(row) for row in chosen})
     if len(lengths) > 1:
         raise ValueError(f"Signal files differ in length ({lengths} samples) and the header states none.")
-    return np.ascontiguousarray(np.concatenate(parts, axis=1).T)
+    return chosen
 
 
-def _read_file(path: str, signal: WfdbSignal, num_channels: int, num_samples: int | None) -> np.ndarray:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            content = file.read()
-    except OSError as error:
-        raise ValueError(f"Cannot read signal file {path}: {error.strerror}.") from None
-    num_bytes = len(content) - signal.byte_offset
-    available = num_bytes // 2 if signal.storage_format == "16" else num_bytes * 2 // 3
-    if num_samples is None:
-        num_samples = max(available, 0) // num_channels
-    wanted = num_samples * num_channels
-    if available < wanted or wanted == 0:
-        raise ValueError(
-            f"Signal file {path} is truncated or empty: expected {num_channels} channels x {num_samples or '> 0'} "
-            f"samples, got {len(content)} bytes."
-        )
-    if signal.storage_format == "16":
-        samples = np.frombuffer(content, dtype="<i2", count=wanted, offset=signal.byte_offset)
-    else:
-        samples = _decode_212(content, wanted)
-    return samples.reshape(num_samples, num_channels)
+def signal_path(folder: str, header: WfdbHeader, name: str) -> str:
+    """Where a signal file lies: in the folder of the header, below it, or beside the header if the header's own name
+    has the folder that stands before the file's."""
+    path = inside(folder, name)
+    if header.folder and not os.path.isfile(path):
+        return inside(folder, name.removeprefix(f"{header.folder}/"))
+    return path
 
 
-def _decode_212(content: bytes, count: int) -> np.ndarray:
-    """Two 12-bit samples in three bytes: low byte, both high nibbles, low byte."""
-    num_pairs = (count + 1) // 2
-    triplets = np.frombuffer(content.ljust(3 * num_pairs, b"\0"), dtype=np.uint8, count=3 * num_pairs)
-    low, nibbles, high = (column.astype(np.int16) for column in triplets.reshape(-1, 3).T)
-    samples = np.empty(2 * num_pairs, dtype=np.int16)
-    samples[0::2] = low | (nibbles & 0x0F) << 8
-    samples[1::2] = high | (nibbles & 0xF0) << 4
-    samples[samples > 2047] -= 4096
-    samples[samples == -2048] = INVALID_SAMPLE
-    return samples[:count]
-
-
-def _verify_checksums(steps: np.ndarray, header: WfdbHeader):
-    stated = [signal.checksum for signal in header.signals]
-    if not any(stated):
+def _verify_checksums(rows: Mapping[int, np.ndarray], header: WfdbHeader):
+    if not any(signal.checksum for signal in header.signals):
         return
-    # Wrapping 16-bit sums are what the format defines.
-    sums = np.add.reduce(steps.view(np.uint16), axis=1, dtype=np.uint16).tolist()
-    for row, (signal, checksum) in enumerate(zip(header.signals, stated, strict=True)):
-        if checksum is None or sums[row] == checksum & 0xFFFF:
+    for position, row in rows.items():
+        signal = header.signals[position]
+        if signal.checksum is None or signal.skew:
             continue
-        if signal.storage_format == "212":  # its invalid samples were replaced; the file holds -2048
-            invalid = int((steps[row] == INVALID_SAMPLE).sum())
-            if (sums[row] + invalid * (-2048 - INVALID_SAMPLE)) & 0xFFFF == checksum & 0xFFFF:
-                continue
-        raise ValueError(
-            f"Checksum of channel {signal.name!r} is {sums[row]}, the header says {checksum & 0xFFFF}: "
-            f"{signal.file_name} is damaged or belongs to another header."
-        )
+        # Wrapping 16-bit sums are what the format defines.
+        total = int(np.add.reduce(row.astype(np.uint16), dtype=np.uint16))
+        if total != signal.checksum & 0xFFFF:
+            raise ValueError(
+                f"Checksum of channel {signal.name!r} is {total}, the header says {signal.checksum & 0xFFFF}: "
+                f"{signal.file_name} is damaged or belongs to another header."
+            )
 
 
-def _read_with_library(
-    path: str, folder: str, header: WfdbHeader, record_id: str, rename_leads: dict[str, str] | None
-) -> EcgRecord:
-    num_bytes = 0
+def _read_segment_headers(folder: str, header: WfdbHeader) -> dict[str, WfdbHeader]:
+    segments, num_bytes = {}, 0
     for name in dict.fromkeys(header.segment_names):
-        if name == "~":  # a gap
+        if name == _GAP:
             continue
-        inside(folder, name)
-        segment = read_header(os.path.join(folder, name))
+        segment = read_header(inside(folder, name))
         if segment.num_segments is not None:
             raise ValueError(f"Segment {name} consists of segments itself.")
-        num_bytes += _check_files(folder, segment)
-    num_bytes += _check_files(folder, header)
-    if header.num_segments is not None:
-        shape = (header.num_channels, header.num_samples or 0)
-        check_num_values(path, shape)
-        if shape[0] * shape[1] > MAX_GAPS * num_bytes:
-            raise ValueError(f"{path} declares the shape {shape}, and its segments have {num_bytes} bytes of samples.")
-    import wfdb
+        if segment.sampling_rate != header.sampling_rate:
+            raise ValueError(f"Segment {name} has {segment.sampling_rate} Hz, the record {header.sampling_rate} Hz.")
+        segments[name] = segment
+        files = {inside(folder, signal.file_name) for signal in segment.signals if signal.file_name != _GAP}
+        num_bytes += sum(os.path.getsize(file) for file in files if os.path.isfile(file))
+    num_samples = sum(header.segment_lengths)
+    if header.num_samples not in (None, num_samples):
+        raise ValueError(f"The record declares the length {header.num_samples}, its segments have {num_samples}.")
+    shape = (header.num_channels, num_samples)
+    check_num_values(folder, shape)
+    if shape[0] * shape[1] > MAX_GAPS * num_bytes:
+        raise ValueError(f"The record declares the shape {shape}, and its segments have {num_bytes} bytes of samples.")
+    return segments
 
-    try:
-        record = wfdb.rdrecord(path, physical=True)
-    except LIBRARY_ERRORS as error:
-        raise ValueError(f"`wfdb` cannot read {path}: {type(error).__name__}: {error}") from error
-    if record.p_signal is None or record.p_signal.size == 0:
+
+def _layout(header: WfdbHeader, segments: Mapping[str, WfdbHeader]) -> list[WfdbSignal]:
+    """The channels of a record of segments: those of its layout, a first segment without samples, or of all segments.
+
+    Unit and samples a frame are those of the segments that hold a channel, where the layout states none.
+    """
+    layout = segments.get(header.segment_names[0])
+    if layout is None or header.segment_lengths[0]:
+        if not segments:
+            raise ValueError("Expected a record with samples, got gaps only.")
+        return next(iter(segments.values())).signals
+    held = {}
+    for name, segment in segments.items():
+        if name != header.segment_names[0]:
+            for key, signal in zip(_keys(segment.signals), segment.signals, strict=True):
+                held.setdefault(key, signal)
+    keys = _keys(layout.signals)
+    return [
+        signal._replace(unit=held[key].unit, samples_per_frame=held[key].samples_per_frame) if key in held else signal
+        for key, signal in zip(keys, layout.signals, strict=True)
+    ]
+
+
+def _keys(signals: Sequence[WfdbSignal]) -> list[tuple[str, int]]:
+    """Name of each channel, and how many of that name come before it."""
+    names = [signal.name for signal in signals]
+    return [(name, names[:position].count(name)) for position, name in enumerate(names)]
+
+
+def _join_segments(
+    folder: str,
+    header: WfdbHeader,
+    segments: Mapping[str, WfdbHeader],
+    layout: Sequence[WfdbSignal],
+    chosen: ChosenChannels,
+    declared: _Declared,
+    path: str,
+) -> np.ndarray:
+    """Float32 `(num_leads, num_samples)` in mV, NaN in gaps and where a segment lacks a channel."""
+    per_frame = layout[chosen.positions[0]].samples_per_frame
+    shape = (len(chosen.positions), sum(header.segment_lengths) * per_frame)
+    check_num_values(path, shape)
+    is_variable = header.segment_lengths[0] == 0
+    wanted = [(_keys(layout)[position] if is_variable else position) for position in chosen.positions]
+    signal, start, found = np.full(shape, np.nan, dtype=np.float32), 0, False
+    for name, length in zip(header.segment_names, header.segment_lengths, strict=True):
+        end = start + length * per_frame
+        if name != _GAP and length:
+            segment = segments[name]
+            if not is_variable and len(segment.signals) != len(layout):
+                raise ValueError(f"Segment {name} has {len(segment.signals)} channels, the first {len(layout)}.")
+            keys = _keys(segment.signals) if is_variable else range(len(layout))
+            places = {key: place for place, key in enumerate(keys)}
+            rows = {row: places[key] for row, key in enumerate(wanted) if key in places}
+            found = found or bool(rows)
+            if segment.num_samples not in (None, length):
+                raise ValueError(f"Segment {name} has {segment.num_samples} samples, the record says {length}.")
+            segment = segment._replace(num_samples=length)
+            values = _read_rows(folder, segment, list(rows.values()), True) if rows else []
+            for (row, place), steps in zip(rows.items(), values, strict=True):
+                channel = segment.signals[place]
+                if channel.samples_per_frame != per_frame:
+                    raise ValueError(f"Segment {name} has {channel.name!r} at another rate than the record.")
+                signal[row, start:end] = _as_floats(steps, channel, _scale(channel, declared, path))
+        start = end
+    if not found:
         raise ValueError(f"{path} holds no samples.")
-    scale = np.array([millivolts_per(unit) for unit in record.units])
-    return EcgRecord(
-        record_id=record_id,
-        signal=(record.p_signal * scale).T.astype(np.float32),
-        leads=_lead_names([name or "" for name in record.sig_name], rename_leads),
-        sampling_rate=header.sampling_rate,
-    )
-
-
-def _check_files(folder: str, header: WfdbHeader) -> int:
-    """The size of the signal files, all of them. They lie inside the folder and can hold what the header promises: the
-    library allocates by the header."""
-    sizes = {}
-    for signal in header.signals:
-        if signal.file_name == "~":
-            continue
-        path = inside(folder, signal.file_name)
-        if not os.path.isfile(path):
-            raise ValueError(f"Cannot read signal file {path}: there is none.")
-        sizes[path] = os.path.getsize(path)
-        if signal.storage_format in COMPRESSED:  # whatever the size of the file
-            check_num_values(path, (sum(each.samples_per_frame for each in header.signals), header.num_samples or 0))
-        elif (header.num_samples or 0) * signal.samples_per_frame > sizes[path]:
-            raise ValueError(f"Signal file {path} is truncated: expected {header.num_samples} samples.")
-    return sum(sizes.values())
+    return signal

@@ -47,7 +47,7 @@ def seed(*names):
     return declare
 
 
-@seed("wfdb 16", "wfdb 212", "wfdb 24", "wfdb 80")
+@seed("wfdb 16", "wfdb 212", "wfdb 24", "wfdb 80", "wfdb 516")
 def write_wfdb(folder: Path, name: str):
     import wfdb
 
@@ -55,6 +55,15 @@ def write_wfdb(folder: Path, name: str):
     signal_ = STEPS.T.astype(np.int64) // (16 if fmt == "80" else 1)
     names = {"fmt": [fmt] * 3, "units": ["mV"] * 3, "sig_name": list(LEADS), "adc_gain": [200.0] * 3}
     wfdb.wrsamp("r", fs=250, d_signal=signal_, baseline=[0] * 3, write_dir=str(folder), comments=["Age: 60"], **names)
+    return folder / "r.hea", [folder / "r.hea", folder / "r.dat"], {}
+
+
+@seed("wfdb 310", "wfdb 311", "wfdb 8", "wfdb 32", "wfdb frames")
+def write_bytes_as_wfdb(folder: Path, name: str):
+    fmt = {"frames": "16x4"}.get(name.split()[1], name.split()[1])
+    lines = [f"r.dat {fmt} 200/µV 16 0 0 0 0 {lead}" for lead in LEADS[:2]]
+    (folder / "r.hea").write_text("\n".join(["r 2 250 60", *lines, ""]), encoding="utf-8")
+    (folder / "r.dat").write_bytes(STEPS.tobytes() * 4)
     return folder / "r.hea", [folder / "r.hea", folder / "r.dat"], {}
 
 
@@ -102,6 +111,51 @@ def write_csv(folder: Path, name: str):
     return folder / "r.csv", [folder / "r.csv"], TABLE
 
 
+@seed("csv apple", "csv times", "csv opensignals")
+def write_exports(folder: Path, name: str):
+    if name == "csv apple":
+        head, rows = ["Name,Test", "Sample Rate,512 hertz", "Lead,Lead I", "Unit,µV", ""], STEPS[:1].T / 8
+    elif name == "csv times":
+        head, rows = ["time [ms];ecg [uV]"], np.stack([np.arange(60) * 4, STEPS[0]], axis=1)
+    else:
+        device = '{"sensor": ["ECG"], "column": ["nSeq", "A1"], "label": ["A1"], "sampling rate": 1000}'
+        head, rows = ["# OpenSignals", '# {"00:07": ' + device + "}", "# EndOfHeader"], STEPS[:2].T
+    sign = {"csv apple": ",", "csv times": ";"}.get(name, "\t")
+    lines = [*head, *(sign.join(map(str, row)) for row in rows.tolist())]
+    (folder / "r.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "r.csv", [folder / "r.csv"], {"leads": ["ECG"], "unit": "mV"} if "open" in name else {}
+
+
+@seed("cardiosoft")
+def write_cardiosoft(folder: Path, name: str):
+    leads = "".join(
+        f'<WaveformData lead="{lead}">{",".join(map(str, row))}</WaveformData>'
+        for lead, row in zip(LEADS, STEPS.tolist(), strict=True)
+    )
+    (folder / "r.xml").write_text(
+        '<CardiologyXML><PatientInfo><PID>p1</PID><Age>60</Age></PatientInfo><StripData><SampleRate units="Hz">250'
+        '</SampleRate><ChannelSampleCountTotal>60</ChannelSampleCountTotal><Resolution units="uVperLsb">5</Resolution>'
+        f"{leads}</StripData></CardiologyXML>"
+    )
+    return folder / "r.xml", [folder / "r.xml"], {}
+
+
+@seed("ishne")
+def write_ishne(folder: Path, name: str):
+    head = bytearray(522)
+    head[:8] = b"ISHNE1.0"
+    for place, values in (
+        (128, [1, 1, 1, 5, 1970, 2, 5, 2020]),
+        (156, [3, 5, 6, 11]),
+        (206, [5000] * 3),
+        (272, [250]),
+    ):
+        struct.pack_into(f"<{len(values)}h", head, place, *values)
+    struct.pack_into("<4i", head, 10, 0, 60, 522, 522)
+    (folder / "r.ecg").write_bytes(bytes(head) + STEPS.T.tobytes())
+    return folder / "r.ecg", [folder / "r.ecg"], {}
+
+
 @seed("parquet rows", "parquet columns")
 def write_parquet(folder: Path, name: str):
     import pyarrow as pa
@@ -127,16 +181,19 @@ def write_hdf5(folder: Path, name: str):
     return folder / "r.h5", [folder / "r.h5"], ARRAY | {"step": 0.005}
 
 
-@seed("matlab 4", "matlab 5", "matlab 5 plain", "matlab struct")
+@seed("matlab 4", "matlab 5", "matlab 5 plain", "matlab struct", "matlab field")
 def write_matlab(folder: Path, name: str):
     from scipy.io import savemat
 
     values = (
-        {"ECG": {"sex": "Male", "age": 60.0, "data": STEPS * 0.005}} if name.endswith("struct") else {"val": STEPS}
+        {"ECG": {"sex": "Male", "age": 60.0, "data": STEPS * 0.005}}
+        if name.endswith(("struct", "field"))
+        else {"val": STEPS}
     )
     version, is_plain = "4" if name == "matlab 4" else "5", name == "matlab 5 plain"
     savemat(folder / "r.mat", values, format=version, do_compression=version == "5" and not is_plain)
-    return folder / "r.mat", [folder / "r.mat"], {} if name.endswith("struct") else ARRAY | {"step": 0.005}
+    arguments = ARRAY | ({"dataset": "ECG.data"} if name.endswith("field") else {"step": 0.005})
+    return folder / "r.mat", [folder / "r.mat"], {} if name.endswith("struct") else arguments
 
 
 @seed("edf", "bdf")

@@ -131,6 +131,35 @@ def test_padding_values_are_missing_samples(write):
     assert signal[0] == pytest.approx(values[0] * 0.0025, abs=1e-6)
 
 
+def padded(values, value):
+    item = group(values, [channel("I"), channel("II")])
+    item.add_new("WaveformPaddingValue", "OW", np.array([value], dtype="<i2").tobytes())
+    return item
+
+
+def test_a_padding_value_that_is_scattered_over_the_signal_is_a_sample(write):
+    values = RNG.integers(-20, 20, size=(2, 3000)).astype(np.int16)
+    record = read_dicom(write(padded(values, 0)), "r1")
+    assert np.array_equal(record.signal, values) and record.num_missing_samples == 0
+    assert f"kept {(values == 0).sum()} samples of the padding value 0" in record.notes[0]
+
+
+def test_a_padding_value_among_the_samples_marks_long_ends_and_gaps_in_all_channels(write):
+    values = RNG.integers(1, 20, size=(2, 3000)).astype(np.int16) * RNG.choice([-1, 1], size=(2, 3000)).astype(
+        np.int16
+    )
+    values[0, :600] = values[:, 1000:1100] = 0
+    values[1, 2000:2200] = 0
+    signal = read_dicom(write(padded(values, 0)), "r1").to_millivolts()
+    assert np.isnan(signal[0, :600]).all() and np.isnan(signal[:, 1000:1100]).all()
+    assert np.isnan(signal).sum() == 800
+
+
+def test_the_age_follows_from_birth_and_acquisition(write):
+    dates = {"PatientBirthDate": "19500702", "AcquisitionDateTime": "20000701120000", "PatientAge": ""}
+    assert read_dicom(write(group(steps(1), [channel()]), **dates), "r1").age == 49
+
+
 def test_unknown_codes_keep_their_meaning_and_can_be_renamed(write):
     item = group(steps(1), [channel("modified II", scheme="99LOCAL")])
     assert read_dicom(write(item), "r1").leads == ("modified II",)
@@ -140,7 +169,7 @@ def test_unknown_codes_keep_their_meaning_and_can_be_renamed(write):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (group(steps(), [channel("I"), channel("II", sensitivity=None)]), "channel II has no sensitivity"),
+        (group(steps(), [channel("I"), channel("II", sensitivity=None)]), r"Lead II \(no sensitivity"),
         (group(steps(), [channel("I"), channel("II", unit="mm[Hg]")]), "Unknown unit"),
         (group(steps(), [channel("I"), channel("II", sensitivity="0")]), "sensitivity 0"),
         (group(steps(), [channel("I")]), "defines 1 channels and stores 2"),
@@ -170,8 +199,19 @@ def test_several_rhythm_groups_are_chosen_by_label_or_position_only(write):
 
 
 def test_other_classes_are_refused(write):
-    with pytest.raises(ValueError, match="its class 1.2.840.10008.5.1.4.1.1.9.2.1"):
-        read_dicom(write(group(steps(1), [channel()]), sop_class="1.2.840.10008.5.1.4.1.1.9.2.1"), "r1")
+    with pytest.raises(ValueError, match="its class 1.2.840.10008.5.1.4.1.1.2 is no waveform"):
+        read_dicom(write(group(steps(1), [channel()]), sop_class="1.2.840.10008.5.1.4.1.1.2"), "r1")
+
+
+def test_ecg_leads_of_hemodynamic_waveforms_are_read_and_the_pressure_is_left_out(write):
+    values = steps(2)
+    item = group(values, [channel("x", meaning="Aortic pressure", unit="mm[Hg]"), channel("II")])
+    record = read_dicom(write(item, sop_class="1.2.840.10008.5.1.4.1.1.9.2.1"), "r1")
+    assert record.leads == ("II",) and np.array_equal(record.signal[0], values[1])
+    assert "Aortic pressure (mm[Hg])" in record.notes[0]
+    with pytest.raises(ValueError, match="None of its channels Left ventricle"):
+        item = group(steps(1), [channel("x", meaning="Left ventricle", unit="mV")])
+        read_dicom(write(item, sop_class="1.2.840.10008.5.1.4.1.1.9.2.1"), "r1")
 
 
 def test_deflated_files_are_refused_before_they_are_inflated(write):

@@ -199,3 +199,19 @@ def test_wrong_base64_and_unknown_versions_are_refused(read):
         read(text.replace("</parsedwaveforms>", "?</parsedwaveforms>"))
     with pytest.raises(ValueError, match="version '2.0'"):
         read(text.replace("1.04.01", "2.0"))
+
+
+@pytest.mark.parametrize("tail", [0, 260])
+def test_a_calibration_pulse_after_the_ecg_is_cut_off_with_a_note(read, tail):
+    leads = twelve_leads(5500)
+    leads[:, 5000 + tail :] = 0
+    leads[:, 5350:5450] = 200
+    content = leads.astype("<i2").tobytes()
+    record = read(document_1_04(content, 5500, compression="Uncompressed"))
+    assert np.array_equal(record.signal, leads[:, :5000]) and "calibration pulse" in record.notes[0]
+
+
+def test_an_ecg_of_eleven_seconds_is_kept_whole(read):
+    leads = twelve_leads(5500)
+    record = read(document_1_04(leads.astype("<i2").tobytes(), 5500, compression="Uncompressed"))
+    assert np.array_equal(record.signal, leads) and not record.notes

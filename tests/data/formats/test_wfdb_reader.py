@@ -6,11 +6,12 @@ import wfdb
 
 from ecg_transformers.data.formats.wfdb_header import parse_header, read_header
 from ecg_transformers.data.formats.wfdb_reader import read_record
+from ecg_transformers.data.formats.wfdb_samples import INVALID
 from ecg_transformers.data.records import INVALID_SAMPLE
 
 
 def assert_equals_library(path):
-    record, _ = read_record(path)
+    record, _ = read_record(path, leads=range(wfdb.rdheader(str(path)).n_sig))
     expected = wfdb.rdrecord(str(path))
     assert record.sampling_rate == expected.fs
     assert len(record.leads) == expected.n_sig
@@ -50,9 +51,35 @@ def test_format_212_equals_the_library_sample_by_sample(tmp_path, num_samples):
     assert_equals_library(write_with_library(tmp_path, "212", num_samples))
 
 
-@pytest.mark.parametrize("fmt", ["80", "24", "32"])
-def test_other_formats_are_read_through_the_library(tmp_path, fmt):
+@pytest.mark.parametrize("fmt", ["80", "24", "32", "508", "516", "524"])
+def test_other_formats_equal_the_library_sample_by_sample(tmp_path, fmt):
     assert_equals_library(write_with_library(tmp_path, fmt))
+
+
+@pytest.mark.parametrize("per_frame", [(1, 1), (3, 3), (4, 1)])
+@pytest.mark.parametrize("fmt", ["8", "16", "24", "32", "61", "80", "160", "212", "310", "311"])
+def test_random_bytes_in_every_format_equal_the_library_at_every_rate(tmp_path, fmt, per_frame):
+    num_frames, skews = 37, ("", "") if fmt == "8" else ("", ":2")
+    lines = [f"r 2 50 {num_frames}"]
+    for name, per, skew in zip(("I", "II"), per_frame, skews, strict=True):
+        lines.append(f"r.dat {fmt}x{per}{skew} 100(3)/mV 16 0 5 0 0 {name}")
+    (tmp_path / "r.hea").write_text("\n".join(lines) + "\n")
+    content = np.random.default_rng(0).integers(0, 256, size=4 * num_frames * sum(per_frame), dtype=np.uint8)
+    if fmt == "311":
+        content[3::4] &= 0x3F  # two bits that the format leaves unused
+    content.tofile(tmp_path / "r.dat")
+    if fmt == "61":  # the library stops at it: the same as format 16 with bytes in the other order
+        content.view("<i2").byteswap().tofile(tmp_path / "s.dat")
+    header = (tmp_path / "r.hea").read_text().replace(" 61x", " 16x")
+    (tmp_path / "s.hea").write_text(header.replace("r.dat", "s.dat" if fmt == "61" else "r.dat"))
+    expected = wfdb.rdrecord(str(tmp_path / "s"), smooth_frames=False, physical=False, ignore_skew=True).e_d_signal
+    for position, (per, skew) in enumerate(zip(per_frame, skews, strict=True)):
+        record, _ = read_record(tmp_path / "r", leads=[position])
+        steps = expected[position].astype(np.float64)[2 * per * bool(skew) :]
+        steps[steps == INVALID.get(fmt, np.nan)] = np.nan
+        filled = np.concatenate([steps, np.full(2 * per * bool(skew), np.nan)])
+        assert record.sampling_rate == 50 * per
+        np.testing.assert_allclose(record.to_millivolts()[0], (filled - 3) / 100, rtol=1e-6, atol=1e-6)
 
 
 def test_header_date_that_the_library_cannot_parse_is_read(wfdb_fixtures):
@@ -76,7 +103,6 @@ def test_matlab_file_of_the_challenges_starts_after_24_bytes(wfdb_fixtures):
     ("gain", "expected"),
     [
         ("200", 100 / 200),
-        ("0", 100 / 200),
         ("1000(100)/mV", 0.0),
         ("2/uV", 0.05),
         ("1e3(-100)/mV", 0.2),
@@ -133,11 +159,127 @@ def test_channels_in_several_files_are_put_together(write_record):
     np.testing.assert_array_equal(record.signal[:2], record.signal[2:])
 
 
-def test_multi_segment_record_is_read_through_the_library(write_record):
-    first, _ = write_record("a"), write_record("b")
+def test_segments_of_one_layout_equal_the_library(write_record):
+    first, _ = write_record("a"), write_record("b", gain="500(7)/mV")
     multi = first.with_name("multi.hea")
     multi.write_text("multi/2 2 100 100\na 50\nb 50\n")
     assert_equals_library(multi.with_suffix(""))
+
+
+def test_gaps_between_segments_are_missing_samples_and_each_segment_has_its_own_unit(write_record):
+    first, second = write_record("a"), write_record("b", gain="500(7)/uV")
+    multi = first.with_name("multi.hea")
+    multi.write_text("multi/4 2 100 130\na 50\n~ 20\nb 50\n~ 10\n")
+    signal = read_record(multi)[0].signal
+    assert np.isnan(signal[:, 50:70]).all() and np.isnan(signal[:, 120:]).all()
+    for path, part in ((first, signal[:, :50]), (second, signal[:, 70:120])):
+        np.testing.assert_allclose(part, read_record(path)[0].to_millivolts(), rtol=1e-6)
+
+
+def test_segments_of_different_channels_equal_the_library(write_record):
+    first, _ = write_record("a", leads=("I", "II")), write_record("b", leads=("V1", "I"), gain="500(7)/mV")
+    first.with_name("layout.hea").write_text(
+        "layout 3 100 0\n~ 0 200/mV 12 0 0 0 0 I\n~ 0 200/mV 12 0 0 0 0 II\n~ 0 200/mV 12 0 0 0 0 V1\n"
+    )
+    multi = first.with_name("multi.hea")
+    multi.write_text("multi/5 3 100 120\nlayout 0\na 50\n~ 10\nb 50\n~ 10\n")
+    assert_equals_library(multi.with_suffix(""))
+    record, _ = read_record(multi.with_suffix(""), leads=["V1"])
+    assert np.isnan(record.signal[0, :60]).all() and np.isfinite(record.signal[0, 60:110]).all()
+
+
+def test_segments_with_channels_that_are_no_ecg_give_the_ecg(write_record):
+    first = write_record("a", leads=("II", "ABP"))
+    header = first.with_suffix(".hea")
+    header.write_text(header.read_text().replace("1000(0)/mV 16 0 50", "10/mmHg 16 0 50"))
+    first.with_name("multi.hea").write_text("multi/2 2 100 60\na 50\n~ 10\n")
+    record, _ = read_record(first.with_name("multi"))
+    assert record.leads == ("II",) and "ABP (mmHg)" in record.notes[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("storage_format", ["16", "16x2", "80", "16:1"])
+def test_a_micro_sign_means_microvolts_whatever_the_encoding(tmp_path, encoding, storage_format):
+    (tmp_path / "r.dat").write_bytes(np.full(40, 0x6464, dtype="<i2").tobytes())
+    (tmp_path / "r.hea").write_text(f"r 1 100 10\nr.dat {storage_format} 1/µV 16 0 0 0 0 II\n", encoding=encoding)
+    record, _ = read_record(tmp_path / "r")
+    assert 0.01 < np.nanmax(np.abs(record.to_millivolts())) < 30
+
+
+@pytest.mark.parametrize("unit", ["°", "\ufffdV", "ľV", "kV", "NU"])
+def test_a_unit_of_a_lead_that_is_not_understood_is_refused(write_record, unit):
+    path = write_record(gain="1/?")
+    header = path.with_suffix(".hea")
+    header.write_text(header.read_text().replace("1/?", f"1/{unit}"), encoding="utf-8")
+    with pytest.raises(ValueError, match="Unknown unit of I"):
+        read_record(path)
+
+
+def test_a_channel_in_degrees_beside_a_lead_is_left_out_by_name(write_record):
+    path = write_record(leads=("II", "Belt"))
+    header = path.with_suffix(".hea")
+    header.write_text(header.read_text().replace("1000(0)/mV 16 0 50", "1/° 16 0 50"), encoding="latin-1")
+    record, _ = read_record(path)
+    assert record.leads == ("II",) and "Belt (°)" in record.notes[0]
+
+
+@pytest.mark.parametrize("gain", ["0", "0/mV", "0(0)"])
+def test_an_uncalibrated_channel_needs_a_declaration(write_record, gain):
+    path = write_record(steps=np.full((2, 4), 100), gain=gain)
+    with pytest.raises(ValueError, match="uncalibrated.*step= and unit="):
+        read_record(path)
+    record, _ = read_record(path, step=0.005, unit="mV")
+    np.testing.assert_allclose(record.to_millivolts(), 0.5)
+    with pytest.raises(ValueError, match=r"leave out \['step'\]"):
+        read_record(write_record("other"), step=0.005)
+
+
+def test_the_rate_of_most_ecg_channels_wins_and_the_others_are_named(tmp_path):
+    lines = [f"r.dat 16x{per} 200 16 0 0 0 0 {name}" for per, name in ((100, "I"), (100, "II"), (50, "V1"))]
+    (tmp_path / "r.hea").write_text("\n".join(["r 3 1 20", *lines]))
+    np.arange(5000, dtype="<i2").tofile(tmp_path / "r.dat")
+    record, _ = read_record(tmp_path / "r")
+    assert (record.leads, record.sampling_rate, record.signal.shape) == (("I", "II"), 100, (2, 2000))
+    assert "V1 (mV, 50 Hz)" in record.notes[0]
+    assert read_record(tmp_path / "r", leads=["V1"])[0].sampling_rate == 50
+    with pytest.raises(ValueError, match="Choose those of one rate"):
+        read_record(tmp_path / "r", leads=["V1", "I"])
+
+
+def test_a_record_name_may_have_the_folder_of_its_files(write_record):
+    path = write_record("00003")
+    header = path.with_suffix(".hea")
+    header.write_text(header.read_text().replace("00003", "medians/00003"))
+    assert read_record(path)[0].signal.shape == (2, 50)
+    path.with_suffix(".dat").unlink()
+    with pytest.raises(ValueError, match="Cannot read signal file"):
+        read_record(path)
+
+
+def test_channels_of_one_name_are_numbered_and_chosen_by_position(write_record):
+    path = write_record(leads=("ECG", "ECG"))
+    assert read_record(path)[0].leads == ("ECG", "ECG_2")
+    assert read_record(path, leads=[1])[0].signal[0, 0] == 50
+    assert read_record(path, rename_leads="channel_0:II,ECG_2:V5")[0].leads == ("II", "V5")
+    path = write_record(leads=("", ""))
+    assert read_record(path)[0].leads == ("channel_0", "channel_1")
+
+
+def test_a_lead_that_comes_twice_is_refused_until_a_position_is_named(write_record):
+    path = write_record(leads=("II", "II"))
+    with pytest.raises(ValueError, match="different name for every channel"):
+        read_record(path)
+    with pytest.raises(ValueError, match="comes 2 times.*position"):
+        read_record(path, leads=["II"])
+    assert read_record(path, leads=[0])[0].leads == ("II",)
+
+
+def test_names_that_the_file_lacks_are_said(write_record):
+    path = write_record()
+    record, _ = read_record(path, rename_leads={"MLII": "II"})
+    assert "'MLII', which the file lacks" in record.notes[0]
+    with pytest.raises(ValueError, match=r"\['V9'\] are not among its channels I \(mV\), II \(mV\)"):
+        read_record(path, leads=["V9"])
 
 
 def test_wrong_checksum_is_refused(write_record):
@@ -228,7 +370,7 @@ def test_malformed_header_is_refused_with_a_reason(text, message):
 
 
 def test_channel_that_is_no_voltage_is_refused(write_record):
-    with pytest.raises(ValueError, match="Unknown unit 'mmHg'"):
+    with pytest.raises(ValueError, match="Unknown unit of I \\(mmHg\\)"):
         read_record(write_record(gain="10/mmHg"))
 
 

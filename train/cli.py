@@ -265,8 +265,14 @@ def _convert_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="the authors' file")
     parser.add_argument("--leads", metavar="I,II,...", help="leads of the checkpoint, if not the published ones")
     parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="its rate, if not the published one")
-    parser.add_argument("--num_attention_heads", type=int, metavar="N", help="its heads, if not the published number")
-    parser.add_argument("--predictor_num_attention_heads", type=int, metavar="N", help="the same of the predictor")
+    parser.add_argument("--constants", metavar="CORPUS", help="whose mean and deviation of each lead the input gets")
+    parser.add_argument("--num_attention_heads", type=_positive, metavar="N", help="its heads, of no published size")
+    parser.add_argument("--predictor_num_attention_heads", type=_positive, metavar="N", help="those of its predictor")
+    parser.add_argument("--decoder_num_attention_heads", type=_positive, metavar="N", help="those of its decoder")
+    parser.add_argument("--num_hidden_layers", type=_positive, metavar="N", help="its layers, if not as published")
+    parser.add_argument("--predictor_num_hidden_layers", type=_positive, metavar="N", help="those of its predictor")
+    parser.add_argument("--decoder_num_hidden_layers", type=_positive, metavar="N", help="those of its decoder")
+    parser.add_argument("--num_registers", type=int, metavar="N", help="its register tokens, if not as published")
     _output_argument(parser)
 
 

@@ -19,6 +19,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.calibration import names_classifier
 from ecg_transformers.modeling.leads import canonical_leads
 from ecg_transformers.train.publishing.model_card import render_model_card
+from ecg_transformers.train.run_folder import claim_output_dir
 
 from . import (
     convert_ecg_fm,
@@ -147,6 +148,7 @@ LICENCES = {"st-mem": "cc-by-nc-4.0", "hubert-ecg": "cc-by-nc-4.0"}
 
 def run(args: argparse.Namespace):
     """The command."""
+    claim_output_dir(args.output_dir, args.overwrite_output_dir)
     given = {name: vars(args)[name] for name in FLAGS}
     if args.leads is not None:
         given["leads"] = canonical_leads(args.leads.split(","))

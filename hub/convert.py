@@ -19,6 +19,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.calibration import names_classifier
 from ecg_transformers.modeling.leads import canonical_leads
 from ecg_transformers.train.publishing.model_card import render_model_card
+from ecg_transformers.train.run_folder import claim_output_dir
 
 from . import (
     convert_ecg_fm,
@@ -129,16 +130,29 @@ SOURCES = {
         ECG_FOUNDER,
     ),
 }
-FLAGS = ("leads", "sampling_rate", "num_attention_heads", "predictor_num_attention_heads")
+FLAGS = (
+    "leads",
+    "sampling_rate",
+    "num_attention_heads",
+    "predictor_num_attention_heads",
+    "decoder_num_attention_heads",
+    "num_hidden_layers",
+    "predictor_num_hidden_layers",
+    "decoder_num_hidden_layers",
+    "num_registers",
+)
+OF_A_CONFIGURATION = ("leads", "sampling_rate")  # fields that a converter of arbitrary ones takes
+OWN_CONSTANTS = ("weimann", "lejepa-ecg")  # whose input depends on the corpus
 LICENCES = {"st-mem": "cc-by-nc-4.0", "hubert-ecg": "cc-by-nc-4.0"}
 
 
 def run(args: argparse.Namespace):
     """The command."""
+    claim_output_dir(args.output_dir, args.overwrite_output_dir)
     given = {name: vars(args)[name] for name in FLAGS}
     if args.leads is not None:
         given["leads"] = canonical_leads(args.leads.split(","))
-    model, feature_extractor = convert_file(args.source, args.checkpoint, **given)
+    model, feature_extractor = convert_file(args.source, args.checkpoint, args.constants, **given)
     model.save_pretrained(args.output_dir)
     feature_extractor.save_pretrained(args.output_dir)
     source, file = SOURCES[args.source], Path(args.checkpoint).name
@@ -154,30 +168,43 @@ def run(args: argparse.Namespace):
     logger.info("Wrote %s and its feature extractor to %s", type(model).__name__, args.output_dir)
 
 
-def convert_file(source: str, path: str, **given) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
+def convert_file(
+    source: str, path: str, constants: str | None = None, **given
+) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
     """Converts an authors' file.
 
     Args:
         source (`str`): One of `SOURCES`.
         path (`str`): `.pth`, `.pt` (read with `weights_only=True`: nothing in it is executed) or `.safetensors`.
+        constants (`str`, *optional*):
+            For `"weimann"` and `"lejepa-ecg"`, whose mean and deviation of each lead the input gets, such as
+            `"ptb-xl"`; by default those of the corpus that the file names.
         given: What the file does not hold, such as `leads`; `None` keeps what the published model has.
 
     Returns:
         The model and the feature extractor of the published pretraining.
+
+    Raises:
+        ValueError: for a file that is damaged, incomplete or another model's, and for a given value that contradicts
+            it or cannot be given.
     """
     checkpoint = read_checkpoint(path, SOURCES[source].safe_globals)
     settings = {name: value for name, value in given.items() if value is not None}
     parameters = inspect.signature(SOURCES[source].convert).parameters
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    unknown = [] if takes_any else sorted(settings.keys() - parameters.keys())
+    known = [name for name in FLAGS if name in parameters or (takes_any and name in OF_A_CONFIGURATION)]
+    unknown = sorted(name for name in settings if name not in known and (name in FLAGS or not takes_any))
+    named = {} if constants is None else {"dataset": constants}
+    if named and source not in OWN_CONSTANTS:
+        unknown.append("constants")
     if unknown:
         flags = ", ".join(f"--{name}" for name in unknown)
-        known = ", ".join(f"--{name}" for name in FLAGS if name in parameters)
+        known = ", ".join(f"--{name}" for name in known)
         raise ValueError(
             f"{flags} cannot be set for {source}: leave it out. What can be given is {known or 'nothing'}."
         )
     model = SOURCES[source].convert(checkpoint, **settings)
-    return model, SOURCES[source].feature_extractor(model, checkpoint)
+    return model, SOURCES[source].feature_extractor(model, checkpoint, **named)
 
 
 def read_checkpoint(path: str, safe_globals: list | None = None) -> dict:

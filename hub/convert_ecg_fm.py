@@ -17,11 +17,22 @@ import torch
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgFmConfig, EcgFmForSequenceClassification, EcgFmModel
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
-from .checkpoint_keys import count_blocks, load_renamed_state_dict, with_current_weight_norm
+from .checkpoint_keys import (
+    check_stated,
+    check_tensors,
+    count_blocks,
+    load_renamed_state_dict,
+    num_heads,
+    num_layers,
+    shape_of,
+    state_of,
+    with_current_weight_norm,
+)
 from .stand_ins import plain_settings
 
-PUBLISHED_HEADS = {768: 12, 1024: 16}
+PUBLISHED_SIZES = {(768, 12): 12}  # width and depth -> attention heads
 STRIDE = 2  # of every convolution
+NUM_CONVOLUTIONS = 4
 # What the file may say of itself and what we build; everything else is in the shapes.
 SETTINGS = {"extractor_mode": "default", "layer_norm_first": False}
 PRETRAINING_ONLY = (r"mask_emb$", r"quantizer\.(vars$|weight_proj\.)", r"project_q\.", r"final_proj\.")
@@ -42,7 +53,10 @@ RENAMES = [
 
 
 def convert_ecg_fm_checkpoint(
-    checkpoint: dict, leads: Sequence[str] = STANDARD_LEADS, num_attention_heads: int | None = None
+    checkpoint: dict,
+    leads: Sequence[str] = STANDARD_LEADS,
+    num_attention_heads: int | None = None,
+    num_hidden_layers: int | None = None,
 ) -> EcgFmModel | EcgFmForSequenceClassification:
     """Builds our model from a loaded checkpoint.
 
@@ -50,26 +64,23 @@ def convert_ecg_fm_checkpoint(
         checkpoint (`dict`): `{"model": state_dict, "cfg": ..., ...}` or the state dict itself.
         leads (`Sequence[str]`): Input channels in order; the file does not name them.
         num_attention_heads (`int`, *optional*): By default what the file says, else the published number.
+        num_hidden_layers (`int`, *optional*): That of the file, where it says none and has another than the published.
 
     Returns:
         [`EcgFmModel`], or [`EcgFmForSequenceClassification`] of a file with `proj.weight`.
 
     Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, or the file says that it is built
-            differently.
+        ValueError: if a key is missing or unexpected, a shape does not fit, the file says that it is built
+            differently, or a size is neither stated, published nor given.
     """
-    state = checkpoint["model"] if isinstance(checkpoint.get("model"), dict) else checkpoint
+    state = state_of(checkpoint, "model")
     is_classifier = "proj.weight" in state
     prefix = CLASSIFIER_PREFIX if is_classifier else ""
-    for key in ("feature_extractor.conv_layers.0.0.weight", "post_extract_proj.weight", "encoder.layers.0.fc1.weight"):
-        if prefix + key not in state:
-            raise ValueError(
-                f"This is no ECG-FM checkpoint: expected the key {prefix + key!r}, found "
-                f"{sorted(map(str, state))[:6]}..."
-            )
+    required = ("feature_extractor.conv_layers.0.0.weight", "post_extract_proj.weight", "encoder.layers.0.fc1.weight")
+    check_tensors(state, [prefix + key for key in required], "ECG-FM")
     settings = {} if checkpoint is state else _stated_settings(checkpoint)
     state = with_current_weight_norm(state)
-    fields = {"leads": leads, **_fields(state, prefix, settings, num_attention_heads)}
+    fields = {"leads": leads, **_fields(state, prefix, settings, num_attention_heads, num_hidden_layers)}
     if is_classifier:
         head = {"num_labels": len(state["proj.weight"]), "problem_type": "multi_label_classification"}
         model = EcgFmForSequenceClassification(EcgFmConfig(**fields, **head))
@@ -86,34 +97,55 @@ def _stated_settings(checkpoint: dict) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def _fields(state: dict[str, torch.Tensor], prefix: str, settings: dict, num_attention_heads: int | None) -> dict:
+def _fields(
+    state: dict[str, torch.Tensor], prefix: str, settings: dict, given_heads: int | None, given_layers: int | None
+) -> dict:
     for name, built in SETTINGS.items():
         if settings.get(name, built) != built:
             raise ValueError(f"The file says {name}={settings[name]!r}; ECG-FM has {built!r}.")
     count = count_blocks(state, prefix + "feature_extractor.conv_layers.")
-    weights = [state[f"{prefix}feature_extractor.conv_layers.{layer}.0.weight"] for layer in range(count)]
-    stated = re.findall(r"\((\d+), *(\d+), *(\d+)\)", settings.get("conv_feature_layers", ""))
-    if any(int(stride) != STRIDE for _, _, stride in stated):
+    convolutions = [
+        shape_of(state, f"{prefix}feature_extractor.conv_layers.{layer}.0.weight", "out, in, taps")
+        for layer in range(count)
+    ]
+    stated = re.findall(r"\((\d+), *(\d+), *(\d+)\)\](?: *\* *(\d+))?", str(settings.get("conv_feature_layers", "")))
+    if any(int(stride) != STRIDE for _, _, stride, _ in stated):
         raise ValueError(
             f"The file says conv_feature_layers={settings['conv_feature_layers']!r}; every stride of ECG-FM is "
             f"{STRIDE}."
         )
-    hidden_size = len(state[prefix + "post_extract_proj.weight"])
-    heads = num_attention_heads or settings.get("encoder_attention_heads") or PUBLISHED_HEADS.get(hidden_size)
-    if heads is None:
-        raise ValueError(f"No published model has width {hidden_size}. Give num_attention_heads.")
-    groups = hidden_size // state[prefix + "conv_pos.pos_conv.0.parametrizations.weight.original1"].shape[1]
+    expected = [(int(width), int(taps)) for width, taps, _, times in stated for _ in range(min(int(times or 1), 100))]
+    if expected and expected != [(width, taps) for width, _, taps in convolutions]:
+        raise ValueError(
+            f"The file contradicts itself: conv_feature_layers is {settings['conv_feature_layers']!r} in its settings "
+            f"and its convolutions have the shapes {convolutions}."
+        )
+    if not expected and count != NUM_CONVOLUTIONS:
+        raise ValueError(
+            f"The file has {count} convolutions, the published model {NUM_CONVOLUTIONS}. If none is missing of yours, "
+            "convert the whole file, whose `cfg` says how many there are."
+        )
+    hidden_size = shape_of(state, prefix + "post_extract_proj.weight", "width, channels")[0]
+    published = () if "encoder_layers" in settings else PUBLISHED_SIZES
+    depth = num_layers(state, prefix + "encoder.layers.", hidden_size, published, given_layers)
+    heads = num_heads(hidden_size, depth, PUBLISHED_SIZES, settings.get("encoder_attention_heads"), given_heads)
+    hidden = shape_of(state, prefix + "encoder.layers.0.fc1.weight", "hidden, width")[0]
+    position_weight = prefix + "conv_pos.pos_conv.0.parametrizations.weight.original1"
+    _, group_width, taps = shape_of(state, position_weight, "width, width of a group, taps")
+    shown = {"encoder_layers": depth, "encoder_embed_dim": hidden_size, "encoder_ffn_embed_dim": hidden}
+    shown |= {"conv_pos": taps, "conv_pos_groups": hidden_size // group_width, "in_d": convolutions[0][1]}
+    check_stated(settings, shown)
     return {
-        "conv_dim": tuple(len(weight) for weight in weights),
-        "conv_kernel": tuple(weight.shape[-1] for weight in weights),
+        "conv_dim": tuple(shape[0] for shape in convolutions),
+        "conv_kernel": tuple(shape[2] for shape in convolutions),
         "conv_stride": (STRIDE,) * count,
         "conv_bias": prefix + "feature_extractor.conv_layers.0.0.bias" in state,
-        "num_conv_pos_embeddings": state[prefix + "conv_pos.pos_conv.0.parametrizations.weight.original1"].shape[2],
-        "num_conv_pos_embedding_groups": groups,
+        "num_conv_pos_embeddings": taps,
+        "num_conv_pos_embedding_groups": hidden_size // group_width,
         "hidden_size": hidden_size,
-        "num_hidden_layers": count_blocks(state, prefix + "encoder.layers."),
+        "num_hidden_layers": depth,
         "num_attention_heads": heads,
-        "intermediate_size": len(state[prefix + "encoder.layers.0.fc1.weight"]),
+        "intermediate_size": hidden,
     }
 
 

@@ -15,7 +15,7 @@ import torch
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgFounderConfig, EcgFounderForSequenceClassification
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
-from .checkpoint_keys import count_blocks, load_renamed_state_dict
+from .checkpoint_keys import check_tensors, count_blocks, load_renamed_state_dict, shape_of, state_of
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -42,7 +42,7 @@ RENAMES = [
 
 
 def convert_ecg_founder_checkpoint(
-    checkpoint: dict, leads: Sequence[str] | None = None
+    checkpoint: dict, leads: Sequence[str] | None = None, num_hidden_layers: int | None = None
 ) -> EcgFounderForSequenceClassification:
     """Builds our model from a loaded checkpoint; `AutoModel` then loads its encoder without the head.
 
@@ -50,17 +50,17 @@ def convert_ecg_founder_checkpoint(
         checkpoint (`dict`): `{"state_dict": state_dict, ...}` or the state dict itself.
         leads (`Sequence[str]`, *optional*): Input channels in order; by default the twelve, or lead I of a one-lead
             model.
+        num_hidden_layers (`int`, *optional*):
+            Number of blocks of the file, where its stages are as wide as the published ones and not as deep.
 
     Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, or the number of leads is another.
+        ValueError: if a key is missing or unexpected, a shape does not fit, or the number of leads or blocks is
+            another.
     """
-    state = checkpoint["state_dict"] if isinstance(checkpoint.get("state_dict"), dict) else checkpoint
-    for key in ("first_conv.conv.weight", "stage_list.0.block_list.0.conv2.conv.weight", "dense.weight"):
-        if key not in state:
-            raise ValueError(
-                f"This is no ECGFounder checkpoint: expected the key {key!r}, found {sorted(map(str, state))[:6]}..."
-            )
-    model = EcgFounderForSequenceClassification(EcgFounderConfig(**_fields(state, leads)))
+    state = state_of(checkpoint, "state_dict")
+    required = ("first_conv.conv.weight", "stage_list.0.block_list.0.conv2.conv.weight", "dense.weight")
+    check_tensors(state, required, "ECGFounder")
+    model = EcgFounderForSequenceClassification(EcgFounderConfig(**_fields(state, leads, num_hidden_layers)))
     trained = [key for key in state if re.match(BATCH_NORM, key) and not _is_untrained(key, state[key])]
     if trained:
         logger.warning(
@@ -71,21 +71,38 @@ def convert_ecg_founder_checkpoint(
     return model
 
 
-def _fields(state: dict[str, torch.Tensor], leads: Sequence[str] | None) -> dict:
-    stem_channels, num_leads, kernel_size = state["first_conv.conv.weight"].shape
+def _fields(state: dict[str, torch.Tensor], leads: Sequence[str] | None, given_blocks: int | None) -> dict:
+    stem_channels, num_leads, kernel_size = shape_of(state, "first_conv.conv.weight", "channels, leads, taps")
     leads = PUBLISHED_LEADS.get(num_leads, ()) if leads is None else leads
     if len(leads) != num_leads:
-        raise ValueError(f"The file reads {num_leads} lead(s), not {list(leads)}. Give them with --leads.")
+        raise ValueError(f"The file reads {num_leads} lead(s), not {list(leads)}. Give them: leads (--leads).")
     num_stages = count_blocks(state, "stage_list.")
-    first = [state.get(f"stage_list.{stage}.block_list.0.conv2.conv.weight") for stage in range(num_stages)]
+    first = [
+        shape_of(state, f"stage_list.{stage}.block_list.0.conv2.conv.weight", "channels, channels of a group, taps")
+        for stage in range(num_stages)
+    ]
+    channels = tuple(shape[0] for shape in first)
+    depths = tuple(count_blocks(state, f"stage_list.{stage}.block_list.") for stage in range(num_stages))
+    published = EcgFounderConfig()
+    is_published = stem_channels == published.stem_channels and channels == published.stage_channels[:num_stages]
+    if given_blocks is None and is_published and depths != published.stage_depths:
+        raise ValueError(
+            f"The stages have {list(depths)} blocks, those of the published model {list(published.stage_depths)}. If "
+            f"none is missing of yours, say so with num_hidden_layers={sum(depths)} "
+            f"(--num_hidden_layers {sum(depths)})."
+        )
+    if given_blocks is not None and given_blocks != sum(depths):
+        raise ValueError(
+            f"num_hidden_layers={given_blocks} was given (--num_hidden_layers), but the file has {sum(depths)} blocks."
+        )
     return {
         "leads": leads,
         "stem_channels": stem_channels,
-        "stage_channels": tuple(len(weight) for weight in first if weight is not None),
-        "stage_depths": tuple(count_blocks(state, f"stage_list.{stage}.block_list.") for stage in range(num_stages)),
+        "stage_channels": channels,
+        "stage_depths": depths,
         "kernel_size": kernel_size,
-        "group_width": first[0].shape[1],
-        "num_labels": len(state["dense.weight"]),
+        "group_width": first[0][1],
+        "num_labels": shape_of(state, "dense.weight", "labels, width")[0],
         "problem_type": "multi_label_classification",
     }
 

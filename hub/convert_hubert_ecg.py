@@ -21,7 +21,17 @@ from ecg_transformers.modeling import (
 )
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
-from .checkpoint_keys import count_blocks, load_renamed_state_dict, with_current_weight_norm
+from .checkpoint_keys import (
+    check_stated,
+    check_tensors,
+    count_blocks,
+    load_renamed_state_dict,
+    num_heads,
+    num_layers,
+    shape_of,
+    state_of,
+    with_current_weight_norm,
+)
 from .stand_ins import plain_settings
 
 SECONDS = 5
@@ -31,8 +41,9 @@ PUBLISHED_CONVOLUTIONS = {
     (10, 3, 3, 2): ((4, 2, 2, 2), 50),
     (10, 3, 3, 3, 3, 2, 2): ((5, 2, 2, 2, 2, 2, 2), 500),
 }
+PUBLISHED_SAMPLING_RATE = 100
 CONFIGURATIONS = ("hubert_ecg.HuBERTECGConfig", "transformers.models.hubert.configuration_hubert.HubertConfig")
-PUBLISHED_HEADS = {512: 8, 768: 12, 960: 12}
+PUBLISHED_SIZES = {(512, 8): 8, (768, 12): 12, (960, 16): 12}  # width and depth -> attention heads
 # What shapes the forward pass and is in no tensor, as the published models have it and ours is built.
 SETTINGS = {
     "do_stable_layer_norm": False,
@@ -50,7 +61,11 @@ LOWPASS_HZ = 40.0  # of scipy.signal.decimate by 5, the last filter before the m
 
 
 def convert_hubert_ecg_checkpoint(
-    checkpoint: dict, leads: Sequence[str] = STANDARD_LEADS, num_attention_heads: int | None = None
+    checkpoint: dict,
+    leads: Sequence[str] = STANDARD_LEADS,
+    num_attention_heads: int | None = None,
+    num_hidden_layers: int | None = None,
+    sampling_rate: float | None = None,
 ) -> HubertEcgModel | HubertEcgForSequenceClassification:
     """Builds our model from a loaded checkpoint.
 
@@ -58,7 +73,11 @@ def convert_hubert_ecg_checkpoint(
         checkpoint (`dict`): The state dict, or `{"model_state_dict": state_dict, "model_config": ..., ...}`.
         leads (`Sequence[str]`): In the order in which they were joined; the file does not say.
         num_attention_heads (`int`, *optional*):
-            By default what the file says, else those of the published model of this width.
+            By default what the file says, else those of the published model of this width and depth.
+        num_hidden_layers (`int`, *optional*): That of the file, where it says none and has another than the published.
+        sampling_rate (`float`, *optional*):
+            Rate that the convolutions were made for, 50, 100 or 500 Hz; 100 as of the published files, unless
+            `model_config` of the file has the kernels of another.
 
     Returns:
         [`HubertEcgModel`], or [`HubertEcgForSequenceClassification`] of a file with `classifier.weight`: for several
@@ -66,23 +85,28 @@ def convert_hubert_ecg_checkpoint(
         otherwise, set `config.problem_type`.
 
     Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, or the convolutions are of no published
-            model.
+        ValueError: if a key is missing or unexpected, a shape does not fit, the convolutions are of no published
+            model, the file's settings contradict its tensors, or a size is neither stated, published nor given.
     """
-    state = checkpoint.get("model_state_dict", checkpoint)
+    state = state_of(checkpoint, "model_state_dict")
     stated = {} if state is checkpoint else plain_settings(checkpoint.get("model_config")) or {}
     if not isinstance(stated, dict):
         raise ValueError(f"Expected model_config of the file to be a configuration, got {type(stated).__name__}.")
     is_classifier = "classifier.weight" in state
     prefix = CLASSIFIER_PREFIX if is_classifier else ""
-    for key in ("feature_extractor.conv_layers.0.conv.weight", "feature_projection.projection.weight"):
-        if prefix + key not in state:
-            raise ValueError(
-                f"This is no HuBERT-ECG checkpoint: expected the key {prefix + key!r}, found "
-                f"{sorted(map(str, state))[:6]}..."
-            )
+    required = ("feature_extractor.conv_layers.0.conv.weight", "feature_projection.projection.weight")
+    check_tensors(state, [prefix + key for key in required], "HuBERT-ECG")
     state = with_current_weight_norm(state)
-    fields = {"leads": leads, **_fields(state, prefix, stated, num_attention_heads)}
+    kernels = _kernels(state, prefix)
+    rate = PUBLISHED_CONVOLUTIONS[kernels][1]
+    known = rate if stated.get("conv_kernel") is not None else PUBLISHED_SAMPLING_RATE
+    if rate != (known if sampling_rate is None else sampling_rate):
+        raise ValueError(
+            f"The file has {len(kernels)} convolutions, {kernels}, those of a model for {rate} Hz; expected those for "
+            f"{known if sampling_rate is None else sampling_rate} Hz. If none is missing of yours, say so with "
+            f"sampling_rate={rate} (--sampling_rate {rate})."
+        )
+    fields = {"leads": leads, **_fields(state, prefix, stated, num_attention_heads, num_hidden_layers)}
     if is_classifier:
         head = {"num_labels": len(state["classifier.weight"]), "problem_type": "multi_label_classification"}
         model = HubertEcgForSequenceClassification(HubertEcgConfig(**fields, **head))
@@ -93,35 +117,48 @@ def convert_hubert_ecg_checkpoint(
     return model
 
 
-def _fields(
-    state: dict[str, torch.Tensor], prefix: str, stated: Mapping[str, Any], num_attention_heads: int | None
-) -> dict:
-    count = count_blocks(state, prefix + "feature_extractor.conv_layers.")
-    weights = [state.get(f"{prefix}feature_extractor.conv_layers.{layer}.conv.weight") for layer in range(count)]
-    kernels = tuple(weight.shape[-1] for weight in weights if weight is not None)
+def _kernels(state: dict[str, torch.Tensor], prefix: str) -> tuple[int, ...]:
+    stem = prefix + "feature_extractor.conv_layers."
+    layers = range(count_blocks(state, stem))
+    kernels = tuple(shape_of(state, f"{stem}{layer}.conv.weight", "out, in, taps")[2] for layer in layers)
     if kernels not in PUBLISHED_CONVOLUTIONS:
         raise ValueError(
             f"The convolutions have the kernels {kernels}; the strides are known of {list(PUBLISHED_CONVOLUTIONS)}."
         )
+    return kernels
+
+
+def _fields(
+    state: dict[str, torch.Tensor],
+    prefix: str,
+    stated: Mapping[str, Any],
+    given_heads: int | None,
+    given_layers: int | None,
+) -> dict:
+    kernels = _kernels(state, prefix)
     strides, sampling_rate = PUBLISHED_CONVOLUTIONS[kernels]
-    for name, built in (SETTINGS | {"conv_stride": list(strides)}).items():
+    for name, built in (SETTINGS | {"conv_stride": list(strides), "conv_kernel": list(kernels)}).items():
         said = stated.get(name, built)
         if (list(said) if isinstance(said, tuple) else said) != built:
             raise ValueError(f"The file says {name}={said!r}; HuBERT-ECG has {built!r}.")
-    hidden_size = len(state[prefix + "feature_projection.projection.weight"])
-    heads = num_attention_heads or stated.get("num_attention_heads") or PUBLISHED_HEADS.get(hidden_size)
-    if heads is None:
-        raise ValueError(f"No published model has width {hidden_size}. Give num_attention_heads.")
+    hidden_size = shape_of(state, prefix + "feature_projection.projection.weight", "width, channels")[0]
+    published = () if "num_hidden_layers" in stated else PUBLISHED_SIZES
+    depth = num_layers(state, prefix + "encoder.layers.", hidden_size, published, given_layers)
+    heads = num_heads(hidden_size, depth, PUBLISHED_SIZES, stated.get("num_attention_heads"), given_heads)
+    hidden = shape_of(state, prefix + "encoder.layers.0.feed_forward.intermediate_dense.weight", "hidden, width")[0]
+    check_stated(stated, {"hidden_size": hidden_size, "num_hidden_layers": depth, "intermediate_size": hidden})
     return {
         "sampling_rate": sampling_rate,
         "num_samples": SECONDS * sampling_rate,
-        "conv_dim": tuple(len(weight) for weight in weights),
+        "conv_dim": tuple(
+            len(state[f"{prefix}feature_extractor.conv_layers.{layer}.conv.weight"]) for layer in range(len(kernels))
+        ),
         "conv_kernel": kernels,
         "conv_stride": strides,
         "hidden_size": hidden_size,
-        "num_hidden_layers": count_blocks(state, prefix + "encoder.layers."),
+        "num_hidden_layers": depth,
         "num_attention_heads": heads,
-        "intermediate_size": len(state[prefix + "encoder.layers.0.feed_forward.intermediate_dense.weight"]),
+        "intermediate_size": hidden,
     }
 
 

@@ -18,10 +18,11 @@ from ecg_transformers.modeling import (
 )
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS
 
-from .checkpoint_keys import check_fits, count_blocks
+from .checkpoint_keys import check_fits, check_tensors, num_heads, num_layers, shape_of, state_of
 
-PUBLISHED_NUM_ATTENTION_HEADS = 16
-PUBLISHED_PREDICTOR_NUM_ATTENTION_HEADS = 12
+# Width and depth of the published encoder and predictor -> attention heads.
+PUBLISHED_SIZES = {(768, 12): 16}
+PUBLISHED_PREDICTOR_SIZES = {(384, 6): 12}
 PUBLISHED_SAMPLING_RATE = 250
 
 POSITION_TOLERANCE = 1e-6
@@ -43,61 +44,77 @@ def convert_kim_checkpoint(
     checkpoint: dict,
     leads: Sequence[str] = INDEPENDENT_LEADS,
     sampling_rate: float = PUBLISHED_SAMPLING_RATE,
-    num_attention_heads: int = PUBLISHED_NUM_ATTENTION_HEADS,
-    predictor_num_attention_heads: int = PUBLISHED_PREDICTOR_NUM_ATTENTION_HEADS,
+    num_attention_heads: int | None = None,
+    predictor_num_attention_heads: int | None = None,
+    num_hidden_layers: int | None = None,
+    predictor_num_hidden_layers: int | None = None,
 ) -> EcgViTModel | EcgJepaForPreTraining:
     """Builds our model from a loaded checkpoint of Kim.
 
     Args:
         checkpoint (`dict`): `{"encoder": state_dict, ...}`, an encoder's state dict, or that of the whole model.
-        leads, sampling_rate, num_attention_heads, predictor_num_attention_heads:
-            What the file does not hold; the defaults are those of the published model.
+        leads, sampling_rate: What the file does not hold; the defaults are those of the published model.
+        num_attention_heads, predictor_num_attention_heads (`int`, *optional*):
+            What the file does not hold either; known of the published size, needed for every other.
+        num_hidden_layers, predictor_num_hidden_layers (`int`, *optional*):
+            Number of layers of the file, where it has the published width and another depth.
 
     Returns:
         [`EcgViTModel`] for an encoder, [`EcgJepaForPreTraining`] for a whole model.
 
     Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, or a stored position table is not ours.
+        ValueError: if a key is missing or unexpected, a shape does not fit, a stored position table is not ours, or a
+            size is neither published nor given.
     """
-    state = checkpoint["encoder"] if isinstance(checkpoint.get("encoder"), dict) else checkpoint
-    whole = any(key.startswith("target_encoder.") for key in state)
+    state = state_of(checkpoint, "encoder")
+    whole = any(str(key).startswith(("target_encoder.", "predictor.")) for key in state)
     prefix = "encoder." if whole else ""
-    for key in ("W_P.weight", "pos_embed", "encoder_blocks.blocks.0.mlp.fc1.weight"):
-        if prefix + key not in state:
-            raise ValueError(
-                f"This is no ECG-JEPA (Kim) checkpoint: expected the key {prefix + key!r}, found "
-                f"{sorted(state)[:6]}..."
-            )
-    hidden_size, patch_size = state[prefix + "W_P.weight"].shape
-    num_columns, remainder = divmod(state[prefix + "pos_embed"].shape[0], len(leads))
+    required = ("W_P.weight", "pos_embed", "encoder_blocks.blocks.0.mlp.fc1.weight")
+    check_tensors(state, [prefix + key for key in required], "ECG-JEPA (Kim)")
+    hidden_size, patch_size = shape_of(state, prefix + "W_P.weight", "width, samples")
+    num_positions, _ = shape_of(state, prefix + "pos_embed", "leads x patches, width")
+    num_columns, remainder = divmod(num_positions, len(leads))
     if remainder:
         raise ValueError(
-            f"The position table has {state[prefix + 'pos_embed'].shape[0]} rows, no multiple of {len(leads)} leads. "
-            "Give the leads of the checkpoint with --leads."
+            f"The position table has {num_positions} rows, no multiple of {len(leads)} leads. Give the leads of the "
+            "checkpoint: leads (--leads)."
         )
+    blocks = prefix + "encoder_blocks.blocks."
+    depth = num_layers(state, blocks, hidden_size, PUBLISHED_SIZES, num_hidden_layers)
     fields = {
         "leads": leads,
         "sampling_rate": sampling_rate,
         "num_samples": num_columns * patch_size,
         "patch_size": patch_size,
         "hidden_size": hidden_size,
-        "num_hidden_layers": count_blocks(state, prefix + "encoder_blocks.blocks."),
-        "num_attention_heads": num_attention_heads,
-        "intermediate_size": state[prefix + "encoder_blocks.blocks.0.mlp.fc1.weight"].shape[0],
+        "num_hidden_layers": depth,
+        "num_attention_heads": num_heads(hidden_size, depth, PUBLISHED_SIZES, None, num_attention_heads),
+        "intermediate_size": shape_of(state, blocks + "0.mlp.fc1.weight", "hidden, width")[0],
     }
     if whole:
-        config = EcgJepaConfig(
-            **fields,
-            predictor_hidden_size=state["predictor.predictor_embed.weight"].shape[0],
-            predictor_num_hidden_layers=count_blocks(state, "predictor.predictor_blocks.blocks."),
-            predictor_num_attention_heads=predictor_num_attention_heads,
-            predictor_intermediate_size=state["predictor.predictor_blocks.blocks.0.mlp.fc1.weight"].shape[0],
-        )
-        model = EcgJepaForPreTraining(config)
+        predictor = _predictor_fields(state, predictor_num_hidden_layers, predictor_num_attention_heads)
+        model = EcgJepaForPreTraining(EcgJepaConfig(**fields, **predictor))
     else:
         model = EcgViTModel(EcgViTConfig(**fields))
     load_kim_state_dict(model, state)
     return model
+
+
+def _predictor_fields(state: dict, given_layers: int | None, given_heads: int | None) -> dict:
+    flags, blocks = (
+        ("predictor_num_hidden_layers", "predictor_num_attention_heads"),
+        "predictor.predictor_blocks.blocks.",
+    )
+    width, _ = shape_of(state, "predictor.predictor_embed.weight", "predictor width, width")
+    depth = num_layers(state, blocks, width, PUBLISHED_PREDICTOR_SIZES, given_layers, flags[0])
+    return {
+        "predictor_hidden_size": width,
+        "predictor_num_hidden_layers": depth,
+        "predictor_num_attention_heads": num_heads(
+            width, depth, PUBLISHED_PREDICTOR_SIZES, None, given_heads, flags[1]
+        ),
+        "predictor_intermediate_size": shape_of(state, blocks + "0.mlp.fc1.weight", "hidden, width")[0],
+    }
 
 
 def load_kim_state_dict(model: EcgViTModel | EcgJepaForPreTraining, state: dict[str, torch.Tensor]) -> None:

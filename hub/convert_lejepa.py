@@ -14,9 +14,9 @@ theirs too. Position tables are in no file.
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 
-import numpy as np
 import torch
 
 from ecg_transformers.modeling import (
@@ -26,16 +26,30 @@ from ecg_transformers.modeling import (
     EcgViTModel,
 )
 from ecg_transformers.modeling.configuration_lejepa import LeJepaConfig
-from ecg_transformers.modeling.leads import STANDARD_LEADS, canonical_leads
+from ecg_transformers.modeling.leads import STANDARD_LEADS
 from ecg_transformers.modeling.modeling_lejepa import LeJepaForPreTraining
 
 from .checkpoint_keys import (
-    count_blocks,
+    check_stated,
+    check_tensors,
     fixed_statistics_extractor,
     fused_state_dict,
     load_fused_state_dict,
+    settings_of,
+    settled,
+    shape_of,
+    state_of,
+    with_given,
 )
-from .convert_weimann import CLIP, PUBLISHED_EVALUATION, RENAMES, SINGLE_LABEL_TASK, SUPERCLASSES
+from .convert_weimann import (
+    CLIP,
+    PUBLISHED_EVALUATION,
+    RENAMES,
+    classifier_fields,
+    encoder_fields,
+    lead_constants,
+    stated_corpus,
+)
 
 # Standard deviation of each lead in millivolts, by which the authors divide; the means of MIMIC-IV-ECG are taken as 0.
 # In the order of their files, of which MIMIC's has aVF before aVL.
@@ -53,8 +67,8 @@ PUBLISHED = {
     "channels": STANDARD_LEADS,
     "sampling_frequency": 500,
     "channel_size": 5000,
-    "num_heads": 6,
     "norm_eps": 1e-6,
+    "num_registers": 1,
     "num_views": 4,
     "lambda": 0.02,
     "num_slices": 1024,
@@ -62,6 +76,20 @@ PUBLISHED = {
     "amplitude_scale": (0.8, 1.2),
     "noise_std": 0.05,
 }
+# Fields of ours that no tensor shows -> their setting.
+SETTINGS = {
+    "leads": "channels",
+    "sampling_rate": "sampling_frequency",
+    "num_samples": "channel_size",
+    "layer_norm_eps": "norm_eps",
+    "num_views": "num_views",
+    "num_slices": "num_slices",
+    "sigreg_weight": "lambda",
+    "crop_scale": "crop_scale",
+    "amplitude_scale": "amplitude_scale",
+    "noise_std": "noise_std",
+}
+PUBLISHED_SIZES = {(384, 8): 6}  # width and depth of the encoder -> attention heads
 ATTENTIVE_POOLER_HEADS = 6  # written into the authors' code
 
 PROJECTOR_NAMES = {"fc1": "net.0", "norm1": "net.1", "fc2": "net.3", "norm2": "net.4", "fc3": "net.6"}
@@ -69,75 +97,68 @@ PROJECTOR_NAMES = {"fc1": "net.0", "norm1": "net.1", "fc2": "net.3", "norm2": "n
 Model = EcgViTModel | LeJepaForPreTraining | EcgViTForSequenceClassification
 
 
-def convert_lejepa_checkpoint(checkpoint: dict, **given) -> Model:
+def convert_lejepa_checkpoint(
+    checkpoint: dict,
+    num_attention_heads: int | None = None,
+    num_hidden_layers: int | None = None,
+    num_registers: int | None = None,
+    **given,
+) -> Model:
     """Builds our model from a loaded checkpoint of LeJEPA-ECG.
 
     Args:
         checkpoint (`dict`): One of the three kinds of file, or a state dict of theirs.
-        given: Fields of our configuration that the file lacks, such as `leads`, `sampling_rate` or
-            `num_attention_heads`; they win over the file.
+        num_attention_heads (`int`, *optional*):
+            By default that of the file's settings, else that of the published model of this width and depth.
+        num_hidden_layers, num_registers (`int`, *optional*):
+            Sizes of a file without settings, where they are not the published ones.
+        given: Fields of our configuration that the file lacks, such as `leads` or `sampling_rate`.
 
     Returns:
         [`LeJepaForPreTraining`], [`EcgViTForSequenceClassification`] or [`EcgViTModel`], by what the file holds.
 
     Raises:
-        ValueError: if a key is missing or unexpected, or a shape does not fit.
+        ValueError: if a key is missing or unexpected, a shape does not fit, the file's settings contradict its
+            tensors, a given value contradicts either, or a size is neither stated, published nor given.
     """
-    state = checkpoint["model"] if isinstance(checkpoint.get("model"), dict) else checkpoint
-    settings = PUBLISHED | checkpoint.get("config", checkpoint.get("encoder_config", {}))
-    for key in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight", "norm.weight"):
-        if "encoder." + key not in state:
-            raise ValueError(
-                f"This is no LeJEPA-ECG checkpoint: expected the key {'encoder.' + key!r}, found "
-                f"{sorted(map(str, state))[:6]}..."
-            )
-    fields = _encoder_fields(state, settings) | given
-    if "projector.net.0.weight" in state:
-        model = LeJepaForPreTraining(LeJepaConfig(**(_pretraining_fields(state, settings) | fields)))
+    state, stated = state_of(checkpoint, "model"), settings_of(checkpoint, "config", "encoder_config")
+    required = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight", "norm.weight")
+    check_tensors(state, ["encoder." + key for key in required], "LeJEPA-ECG")
+    settings = settled(PUBLISHED, stated)
+    if "leads" in given and "channels" not in stated:
+        settings["channels"] = given["leads"]
+    fields = encoder_fields(
+        *(state, "encoder.", settings, stated, PUBLISHED_SIZES, num_attention_heads, num_hidden_layers, num_registers)
+    )
+    assumed = {ours for ours, theirs in SETTINGS.items() if theirs not in stated}
+    if any(key.startswith("projector.") for key in state):
+        fields |= _pretraining_fields(state, settings, stated)
+        model = LeJepaForPreTraining(LeJepaConfig(**with_given(fields, given, assumed)))
     elif any(not key.startswith("encoder.") for key in state):
-        fields = fields | _classifier_fields(state, fields, checkpoint) | given
-        model = EcgViTForSequenceClassification(EcgViTConfig(**fields))
+        fields |= classifier_fields(state, given.get("sampling_rate", fields["sampling_rate"]), checkpoint)
+        if fields["classifier_pooling"] == "attentive" and fields["num_attention_heads"] != ATTENTIVE_POOLER_HEADS:
+            raise ValueError(
+                f"The authors' attentive pooler has {ATTENTIVE_POOLER_HEADS} heads whatever the encoder has; ours has "
+                f"the encoder's, here {fields['num_attention_heads']}. Such a head cannot be converted."
+            )
+        model = EcgViTForSequenceClassification(EcgViTConfig(**with_given(fields, given, assumed)))
     else:
-        model = EcgViTModel(EcgViTConfig(**fields))
-    _check_leads(model.config, state)
+        model = EcgViTModel(EcgViTConfig(**with_given(fields, given, assumed)))
     load_lejepa_state_dict(model, state)
     return model
 
 
-def _encoder_fields(state: dict, settings: dict) -> dict:
-    width, _, patch_size = state["encoder.patch_embed.proj.weight"].shape
-    # Without LayerScale the file says 0; with it, the initial value is of no interest any more.
-    has_layer_scale = "encoder.blocks.0.attn_ls.weight" in state
-    return {
-        "leads": canonical_leads(settings["channels"]),
-        "sampling_rate": settings["sampling_frequency"],
-        "num_samples": settings["channel_size"],
-        "patch_size": patch_size,
-        "patching": "all_leads",
-        "attention_pattern": "full",
-        "position_embedding": "sincos_interleaved",
-        "position_every_layer": False,
-        "num_registers": state["encoder.registers"].shape[1] if "encoder.registers" in state else 0,
-        "hidden_size": width,
-        "num_hidden_layers": count_blocks(state, "encoder.blocks."),
-        "num_attention_heads": settings["num_heads"],
-        "intermediate_size": state["encoder.blocks.0.mlp.fc1.weight"].shape[0],
-        "use_bias": "encoder.patch_embed.proj.bias" in state,
-        "qkv_bias": "encoder.blocks.0.attn.qkv.bias" in state,
-        "layer_norm_bias": "encoder.norm.bias" in state,
-        "layer_norm_eps": settings["norm_eps"],
-        "layer_scale_init_value": (settings.get("layer_scale_eps") or 1.0) if has_layer_scale else None,
-    }
-
-
-def _pretraining_fields(state: dict, settings: dict) -> dict:
+def _pretraining_fields(state: dict, settings: dict, stated: Mapping) -> dict:
+    hidden_size, _ = shape_of(state, "projector.net.0.weight", "hidden, width")
+    projection_size, _ = shape_of(state, "projector.net.6.weight", "projection, hidden")
+    check_stated(stated, {"proj_hidden_dim": hidden_size, "proj_dim": projection_size})
     return {
         "augmentation": "published",
         "sigreg_pooling": "pooled",
         "sync_statistics": False,
         "decay_all_parameters": True,
-        "projector_hidden_size": state["projector.net.0.weight"].shape[0],
-        "projection_size": state["projector.net.6.weight"].shape[0],
+        "projector_hidden_size": hidden_size,
+        "projection_size": projection_size,
         "num_views": settings["num_views"],
         "num_slices": settings["num_slices"],
         "sigreg_weight": settings["lambda"],
@@ -145,42 +166,6 @@ def _pretraining_fields(state: dict, settings: dict) -> dict:
         "amplitude_scale": settings["amplitude_scale"],
         "noise_std": settings["noise_std"],
     }
-
-
-def _classifier_fields(state: dict, fields: dict, checkpoint: dict) -> dict:
-    evaluation = PUBLISHED_EVALUATION | checkpoint.get("eval_config", {})
-    is_attentive = "attn_pool.query_token" in state
-    head = "attn_pool.cross_attention_block.proj" if is_attentive else "fc"
-    if head + ".weight" not in state:
-        raise ValueError(
-            "Expected a projector or a head (attn_pool.* or fc.weight) beside the encoder, found "
-            f"{sorted(key for key in state if not key.startswith('encoder.'))[:6]}..."
-        )
-    if is_attentive and fields["num_attention_heads"] != ATTENTIVE_POOLER_HEADS:
-        raise ValueError(
-            f"The authors' attentive pooler has {ATTENTIVE_POOLER_HEADS} heads whatever the encoder has; ours has the "
-            f"encoder's, here {fields['num_attention_heads']}. Such a head cannot be converted."
-        )
-    num_labels, task = state[head + ".weight"].shape[0], checkpoint.get("task")
-    labels = SUPERCLASSES if task in (SINGLE_LABEL_TASK, "superdiagnostic") and num_labels == 5 else None
-    names = labels or [f"LABEL_{number}" for number in range(num_labels)]
-    return {
-        "num_samples": round(evaluation["crop_duration"] * fields["sampling_rate"]),
-        "classifier_pooling": "attentive" if is_attentive else "register" if evaluation["use_register"] else "pooled",
-        "classifier_bias": head + ".bias" in state,
-        "problem_type": "single_label_classification" if task == SINGLE_LABEL_TASK else "multi_label_classification",
-        "id2label": dict(enumerate(names)),
-        "label2id": {name: number for number, name in enumerate(names)},
-    }
-
-
-def _check_leads(config: EcgViTConfig, state: dict):
-    num_leads = state["encoder.patch_embed.proj.weight"].shape[1]
-    if len(config.leads) != num_leads:
-        raise ValueError(
-            f"The patches have {num_leads} leads, the configuration names {len(config.leads)}: {list(config.leads)}. "
-            "Give the leads of the checkpoint with --leads."
-        )
 
 
 def load_lejepa_state_dict(model: Model, state: dict[str, torch.Tensor]) -> None:
@@ -217,18 +202,22 @@ def lejepa_feature_extractor(model: Model, checkpoint: dict, dataset: str | None
         model: What [`convert_lejepa_checkpoint`] made of `checkpoint`.
         checkpoint (`dict`): The file. A linear probe's `preprocess` has the statistics of its training records.
         dataset (`str`, *optional*):
-            Whose constants to use, `"mimic-iv-ecg"` (pretraining; the default) or `"ptb-xl"`.
+            Whose constants to use, `"mimic-iv-ecg"` or `"ptb-xl"`. By default the corpus that the file was pretrained
+            on (`datasets` of its settings), MIMIC-IV-ECG if it names none.
+
+    Raises:
+        ValueError: for a file of several corpora, or of one without known constants, unless `dataset` says whose.
     """
     config = model.config
-    preprocess = checkpoint.get("preprocess")
-    if preprocess is not None and dataset is None:
-        means, stds = (np.asarray(preprocess[name], dtype=float).ravel().tolist() for name in ("mean", "std"))
+    preprocess = settings_of(checkpoint, "preprocess")
+    if preprocess and dataset is None:
+        means, stds = (lead_constants(preprocess, name, len(config.leads)) for name in ("mean", "std"))
     else:
-        dataset = dataset or "mimic-iv-ecg"
+        dataset = dataset or stated_corpus(checkpoint, STATISTICS_MV, "mimic-iv-ecg")
         if dataset not in STATISTICS_MV:
             raise ValueError(f"No statistics are known of {dataset!r}. Expected one of {sorted(STATISTICS_MV)}.")
         order, means, stds = STATISTICS_MV[dataset]
         columns = [order.index(lead) for lead in config.leads]
         means, stds = ([values[column] for column in columns] for values in (means, stds))
-    evaluation = PUBLISHED_EVALUATION | checkpoint.get("eval_config", {})
+    evaluation = PUBLISHED_EVALUATION | dict(settings_of(checkpoint, "eval_config"))
     return fixed_statistics_extractor(model, means, stds, CLIP, evaluation["crop_stride"])

@@ -32,10 +32,21 @@ from ecg_transformers.modeling.modeling_st_mem import (
     StMemModel,
 )
 
-from .checkpoint_keys import check_fits, count_blocks
+from .checkpoint_keys import (
+    check_fits,
+    check_stated,
+    check_tensors,
+    num_heads,
+    num_layers,
+    settings_of,
+    shape_of,
+    state_of,
+)
 
 PUBLISHED_SAMPLING_RATE = 250
-HEAD_DIM = 64  # of every published model, whatever its width
+# Width and depth of the published encoders and their decoder -> attention heads, of 64 whatever the width.
+PUBLISHED_SIZES = {(384, 12): 6, (768, 12): 12}
+PUBLISHED_DECODER_SIZES = {(256, 4): 4}
 POSITION_TOLERANCE = 1e-5  # theirs are computed in float32
 
 CONFIGS = {"st_mem": StMemConfig, "mtae": MtaeConfig, "mlae": MlaeConfig}
@@ -73,8 +84,12 @@ def convert_st_mem_checkpoint(
     method: str | None = None,
     leads: Sequence[str] = STANDARD_LEADS,
     sampling_rate: float = PUBLISHED_SAMPLING_RATE,
-    norm_pix_loss: bool = True,
+    norm_pix_loss: bool | None = None,
     mask_ratio: float = 0.75,
+    num_attention_heads: int | None = None,
+    num_hidden_layers: int | None = None,
+    decoder_num_attention_heads: int | None = None,
+    decoder_num_hidden_layers: int | None = None,
 ) -> MaskedAutoencoderPreTrainedModel:
     """Builds our model from a loaded checkpoint.
 
@@ -83,6 +98,10 @@ def convert_st_mem_checkpoint(
         method (`str`, *optional*): `"st_mem"`, `"mtae"` or `"mlae"`; by default what the shapes say.
         leads, sampling_rate, norm_pix_loss, mask_ratio:
             What the file does not hold; the defaults are those of the published models.
+        num_attention_heads, decoder_num_attention_heads (`int`, *optional*):
+            What the file does not hold either; known of the published sizes, needed for every other.
+        num_hidden_layers, decoder_num_hidden_layers (`int`, *optional*):
+            Number of layers of the file, where it has a published width and another depth.
 
     Returns:
         The method's `ForPreTraining` for a whole model, its encoder for `encoder.pth`, its
@@ -90,21 +109,27 @@ def convert_st_mem_checkpoint(
 
     Raises:
         ValueError: if a key is missing or unexpected, a shape does not fit, a stored position table is not ours, or
-            the two copies of the patch embedding differ.
+            the two copies of the patch embedding differ, the file's `config` contradicts its tensors, or a size is
+            neither published nor given.
     """
-    state = checkpoint["model"] if isinstance(checkpoint.get("model"), dict) else checkpoint
-    is_whole = "mask_embedding" in state
+    state = state_of(checkpoint, "model")
+    is_whole = any(str(key).startswith(("encoder.", "decoder_")) for key in state)
     prefix = "encoder." if is_whole else ""
-    for key in ("pos_embedding", "to_patch_embedding.2.weight", "block0.attn.fn.to_qkv.weight"):
-        if prefix + key not in state:
-            raise ValueError(
-                f"This is no ST-MEM, MTAE or MLAE checkpoint: expected the key {prefix + key!r}, found "
-                f"{sorted(state)[:6]}..."
-            )
+    required = [
+        prefix + key for key in ("pos_embedding", "to_patch_embedding.2.weight", "block0.attn.fn.to_qkv.weight")
+    ]
+    check_tensors(state, required, "ST-MEM, MTAE or MLAE")
     method = method or detect_method(state, prefix, len(leads))
     if method not in CONFIGS:
         raise ValueError(f"Expected method to be one of {list(CONFIGS)}, got {method!r}.")
-    config = _configuration(state, prefix, method, tuple(leads))
+    config = _configuration(state, prefix, method, tuple(leads), num_attention_heads, num_hidden_layers)
+    if is_whole:
+        config |= _decoder_fields(state, config["head_dim"], decoder_num_attention_heads, decoder_num_hidden_layers)
+    stated = settings_of(settings_of(checkpoint, "config"), "model") if state is not checkpoint else {}
+    shown = {"seq_len": config["num_samples"], "num_leads": len(leads)}
+    check_stated(stated, shown if method == "mlae" else shown | {"patch_size": config["patch_size"]})
+    if norm_pix_loss is None:
+        norm_pix_loss = bool(stated.get("norm_pix_loss", True))
     config.update({"sampling_rate": sampling_rate, "norm_pix_loss": norm_pix_loss, "mask_ratio": mask_ratio})
     if is_whole:
         model = WHOLE_MODELS[method](CONFIGS[method](**config))
@@ -121,8 +146,8 @@ def detect_method(state: dict[str, torch.Tensor], prefix: str, num_leads: int) -
     """ST-MEM by its separators; MTAE has a position for every moment, MLAE one for every lead."""
     if prefix + "sep_embedding" in state:
         return "st_mem"
-    num_tokens = state[prefix + "pos_embedding"].shape[1] - 1
-    num_values = state[prefix + "to_patch_embedding.2.weight"].shape[1]
+    num_tokens = shape_of(state, prefix + "pos_embedding", "1, tokens, width")[1] - 1
+    num_values = shape_of(state, prefix + "to_patch_embedding.2.weight", "width, values")[1]
     can_be = {"mtae": num_values % num_leads == 0, "mlae": num_tokens == num_leads}
     methods = [method for method, possible in can_be.items() if possible]
     if len(methods) != 1:
@@ -133,32 +158,59 @@ def detect_method(state: dict[str, torch.Tensor], prefix: str, num_leads: int) -
     return methods[0]
 
 
-def _configuration(state, prefix: str, method: str, leads: tuple[str, ...]) -> dict:
-    hidden_size, num_values = state[prefix + "to_patch_embedding.2.weight"].shape
-    num_positions = state[prefix + "pos_embedding"].shape[1]
+def _configuration(
+    state, prefix: str, method: str, leads: tuple[str, ...], given_heads: int | None, given_layers: int | None
+) -> dict:
+    hidden_size, num_values = shape_of(state, prefix + "to_patch_embedding.2.weight", "width, values")
+    num_positions = shape_of(state, prefix + "pos_embedding", "1, tokens, width")[1]
+    depth = num_layers(state, prefix + "block", hidden_size, PUBLISHED_SIZES, given_layers)
+    heads = num_heads(hidden_size, depth, PUBLISHED_SIZES, None, given_heads)
     if method == "mlae":
         num_columns, patch_size = 1, num_values
     elif method == "mtae":
         num_columns, patch_size = num_positions - 1, num_values // len(leads)
     else:
         num_columns, patch_size = num_positions - 2, num_values
-    config = {
+    return {
         "leads": leads,
         "num_samples": num_columns * patch_size,
         "patch_size": patch_size,
         "hidden_size": hidden_size,
-        "num_hidden_layers": count_blocks(state, prefix + "block"),
-        "num_attention_heads": len(state[prefix + "block0.attn.fn.to_qkv.weight"]) // (3 * HEAD_DIM),
-        "intermediate_size": len(state[prefix + "block0.ff.fn.net.0.weight"]),
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "head_dim": _head_dim(state, prefix + "block0.", heads),
+        "intermediate_size": shape_of(state, prefix + "block0.ff.fn.net.0.weight", "hidden, width")[0],
     }
-    if prefix:
-        config |= {
-            "decoder_hidden_size": state["mask_embedding"].shape[-1],
-            "decoder_num_hidden_layers": count_blocks(state, "decoder_blocks."),
-            "decoder_num_attention_heads": len(state["decoder_blocks.0.attn.fn.to_qkv.weight"]) // (3 * HEAD_DIM),
-            "decoder_intermediate_size": len(state["decoder_blocks.0.ff.fn.net.0.weight"]),
-        }
-    return config
+
+
+def _decoder_fields(state, head_dim: int, given_heads: int | None, given_layers: int | None) -> dict:
+    width, flags = (
+        shape_of(state, "mask_embedding", "1, 1, width")[2],
+        ("decoder_num_hidden_layers", "decoder_num_attention_heads"),
+    )
+    depth = num_layers(state, "decoder_blocks.", width, PUBLISHED_DECODER_SIZES, given_layers, flags[0])
+    heads = num_heads(width, depth, PUBLISHED_DECODER_SIZES, None, given_heads, flags[1])
+    if _head_dim(state, "decoder_blocks.0.", heads) != head_dim:
+        raise ValueError(
+            f"The encoder's heads have {head_dim} channels, those of the decoder "
+            f"{_head_dim(state, 'decoder_blocks.0.', heads)}; in the authors' models they have the same. Check "
+            "num_attention_heads and decoder_num_attention_heads (--num_attention_heads, "
+            "--decoder_num_attention_heads)."
+        )
+    return {
+        "decoder_hidden_size": width,
+        "decoder_num_hidden_layers": depth,
+        "decoder_num_attention_heads": heads,
+        "decoder_intermediate_size": shape_of(state, "decoder_blocks.0.ff.fn.net.0.weight", "hidden, width")[0],
+    }
+
+
+def _head_dim(state, block: str, heads: int) -> int:
+    key = block + "attn.fn.to_qkv.weight"
+    rows = shape_of(state, key, "3 x heads x channels, width")[0]
+    if rows % (3 * heads):
+        raise ValueError(f"{key!r} has {rows} rows, no multiple of three times {heads} heads.")
+    return rows // (3 * heads)
 
 
 def load_st_mem_state_dict(model: MaskedAutoencoderPreTrainedModel, state: dict[str, torch.Tensor]) -> None:

@@ -13,6 +13,7 @@ without `strict`, such files lose it without a word. Here the tensors decide. Po
 """
 
 import re
+from collections.abc import Collection, Mapping
 from functools import partial
 
 import numpy as np
@@ -30,10 +31,18 @@ from ecg_transformers.modeling import (
 from ecg_transformers.modeling.leads import STANDARD_LEADS, canonical_leads
 
 from .checkpoint_keys import (
-    count_blocks,
+    check_stated,
+    check_tensors,
     fixed_statistics_extractor,
     fused_state_dict,
     load_fused_state_dict,
+    num_heads,
+    num_layers,
+    settings_of,
+    settled,
+    shape_of,
+    state_of,
+    with_given,
 )
 
 NUMPY_GLOBALS = [
@@ -58,9 +67,19 @@ PUBLISHED = {
     "min_keep_ratio": 0.15,
     "max_keep_ratio": 0.25,
     "norm_eps": 1e-6,
+    "num_registers": 1,
 }
-NUM_HEADS_BY_WIDTH = {192: 4, 384: 6, 768: 12}
-PREDICTOR_NUM_HEADS_BY_WIDTH = {96: 4, 192: 6, 384: 12}
+# Fields of ours that no tensor shows -> their setting.
+SETTINGS = {
+    "leads": "channels",
+    "sampling_rate": "sampling_frequency",
+    "num_samples": "channel_size",
+    "layer_norm_eps": "norm_eps",
+    "min_segment_patches": "min_block_size",
+}
+# Width and depth of the published encoders and predictors -> attention heads.
+PUBLISHED_SIZES = {(192, 8): 4, (384, 8): 6, (768, 12): 12}
+PUBLISHED_PREDICTOR_SIZES = {(96, 8): 4, (192, 8): 6, (384, 12): 12}
 PUBLISHED_EVALUATION = {"crop_duration": 2.5, "crop_stride": 1.25, "use_register": True}
 
 SUPERCLASSES = ("CD", "HYP", "MI", "NORM", "STTC")
@@ -121,59 +140,111 @@ Model = EcgViTModel | EcgJepaForPreTraining | EcgViTForSequenceClassification
 
 
 def convert_weimann_checkpoint(
-    checkpoint: dict, num_attention_heads: int | None = None, predictor_num_attention_heads: int | None = None, **given
+    checkpoint: dict,
+    num_attention_heads: int | None = None,
+    predictor_num_attention_heads: int | None = None,
+    num_hidden_layers: int | None = None,
+    predictor_num_hidden_layers: int | None = None,
+    num_registers: int | None = None,
+    **given,
 ) -> Model:
     """Builds our model from a loaded checkpoint of Weimann & Conrad.
 
     Args:
         checkpoint (`dict`): One of the three kinds of file, or a state dict of theirs.
         num_attention_heads, predictor_num_attention_heads (`int`, *optional*):
-            By default those of the file's `config`, else those of the published model of this width.
+            By default those of the file's `config`, else those of the published model of this width and depth.
+        num_hidden_layers, predictor_num_hidden_layers, num_registers (`int`, *optional*):
+            Sizes of a file without `config`, where they are not the published ones.
         given: Fields of our configuration that the file's `config` lacks, such as `leads` or `sampling_rate`.
 
     Returns:
         [`EcgJepaForPreTraining`], [`EcgViTModel`] or [`EcgViTForSequenceClassification`], by what the file holds.
 
     Raises:
-        ValueError: if a key is missing or unexpected, or a shape does not fit.
+        ValueError: if a key is missing or unexpected, a shape does not fit, the file's `config` contradicts its
+            tensors, a given value contradicts either, or a size is neither stated, published nor given.
     """
-    state, settings = _state_of(checkpoint), PUBLISHED | checkpoint.get("config", {})
-    settings["channels"] = given.get("leads", settings["channels"])
-    whole = "predictor.mask_token" in state
-    prefix = "target_encoder." if "target_encoder.norm.weight" in state else "encoder."
-    for key in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight", "norm.weight"):
-        if prefix + key not in state:
-            raise ValueError(
-                f"This is no ECG-JEPA (Weimann) checkpoint: expected the key {prefix + key!r}, found "
-                f"{sorted(map(str, state))[:6]}..."
-            )
-    fields = _encoder_fields(state, prefix, settings, num_attention_heads)
+    state, stated = state_of(checkpoint, "model"), settings_of(checkpoint, "config")
+    whole = any(str(key).startswith("predictor.") for key in state)
+    prefix = "target_encoder." if any(str(key).startswith("target_encoder.") for key in state) else "encoder."
+    required = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight", "norm.weight")
+    check_tensors(state, [prefix + key for key in required], "ECG-JEPA (Weimann)")
+    settings = settled(PUBLISHED, stated)
+    if "leads" in given and "channels" not in stated:
+        settings["channels"] = given["leads"]
+    fields = encoder_fields(
+        state, prefix, settings, stated, PUBLISHED_SIZES, num_attention_heads, num_hidden_layers, num_registers
+    )
+    assumed = {ours for ours, theirs in SETTINGS.items() if theirs not in stated}
     if whole:
-        fields |= _pretraining_fields(state, settings, predictor_num_attention_heads)
-        model = EcgJepaForPreTraining(EcgJepaConfig(**(fields | given)))
+        sizes = (predictor_num_attention_heads, predictor_num_hidden_layers)
+        fields |= _pretraining_fields(state, settings, stated, *sizes)
+        model = EcgJepaForPreTraining(EcgJepaConfig(**with_given(fields, given, assumed)))
     elif prefix == "target_encoder.":
-        model = EcgViTModel(EcgViTConfig(**(fields | given)))
+        model = EcgViTModel(EcgViTConfig(**with_given(fields, given, assumed)))
     else:
-        fields |= _classifier_fields(state, settings, checkpoint)
-        model = EcgViTForSequenceClassification(EcgViTConfig(**(fields | given)))
+        fields |= classifier_fields(state, given.get("sampling_rate", fields["sampling_rate"]), checkpoint)
+        model = EcgViTForSequenceClassification(EcgViTConfig(**with_given(fields, given, assumed)))
     load_weimann_state_dict(model, state)
     return model
 
 
-def _state_of(checkpoint: dict) -> dict[str, torch.Tensor]:
-    return checkpoint["model"] if isinstance(checkpoint.get("model"), dict) else checkpoint
+def encoder_fields(
+    state: dict,
+    prefix: str,
+    settings: dict,
+    stated: Mapping,
+    published: Mapping[tuple[int, int], int],
+    given_heads: int | None,
+    given_layers: int | None,
+    given_registers: int | None,
+) -> dict:
+    """Fields of the encoder, as Weimann and LeJEPA-ECG lay it out.
 
+    Args:
+        state (`dict`): Theirs.
+        prefix (`str`): Of the encoder's keys.
+        settings (`dict`): The file's settings, with the published ones in their gaps.
+        stated (`dict`): The file's settings alone.
+        published (`dict`): Width and depth of the published encoders -> heads.
+        given_heads, given_layers, given_registers (`int`, *optional*): What the caller gives.
 
-def _encoder_fields(state: dict, prefix: str, settings: dict, num_attention_heads: int | None) -> dict:
-    width, num_leads, patch_size = state[prefix + "patch_embed.proj.weight"].shape
+    Raises:
+        ValueError: where the settings contradict the tensors or the caller.
+    """
+    width, num_leads, patch_size = shape_of(state, prefix + "patch_embed.proj.weight", "width, leads, samples")
     leads = canonical_leads(settings["channels"])
     if len(leads) != num_leads:
         raise ValueError(
-            f"The patches of the checkpoint have {num_leads} leads, not {len(leads)}: {list(leads)}. Give the leads "
-            "of the checkpoint with --leads."
+            f"The patches have {num_leads} leads, the configuration names {len(leads)}: {list(leads)}. Give the leads "
+            "of the checkpoint: leads (--leads)."
         )
+    depth = num_layers(state, prefix + "blocks.", width, () if "depth" in stated else published, given_layers)
+    registers = shape_of(state, prefix + "registers", "1, registers, width")[1] if prefix + "registers" in state else 0
     # Without LayerScale the file says 0; with it, the initial value is of no interest any more.
     has_layer_scale = prefix + "blocks.0.attn_ls.weight" in state
+    hidden = shape_of(state, prefix + "blocks.0.mlp.fc1.weight", "hidden, width")[0]
+    use_bias, qkv_bias = (prefix + key in state for key in ("patch_embed.proj.bias", "blocks.0.attn.qkv.bias"))
+    shown = {"dim": width, "depth": depth, "patch_size": patch_size, "num_channels": num_leads, "bias": use_bias}
+    shown |= {"qkv_bias": qkv_bias, "num_registers": registers, "mlp_ratio": hidden / width}
+    check_stated(stated, shown)
+    if "layer_scale_eps" in stated and bool(stated["layer_scale_eps"]) != has_layer_scale:
+        raise ValueError(
+            f"The file contradicts itself: layer_scale_eps is {stated['layer_scale_eps']!r} in its settings, and it "
+            f"has {'a' if has_layer_scale else 'no'} LayerScale."
+        )
+    if use_bias and prefix + "norm.bias" not in state:
+        raise ValueError(
+            f"The file has biases and lacks {prefix + 'norm.bias'!r}: the authors' code gives layer norms a bias "
+            "where it gives one to anything."
+        )
+    expected_registers = settings["num_registers"] if given_registers is None else given_registers
+    if registers != expected_registers:
+        raise ValueError(
+            f"The file has {registers} register tokens ({prefix + 'registers'!r}), expected {expected_registers}. If "
+            f"none is missing of yours, say so with num_registers={registers} (--num_registers {registers})."
+        )
     return {
         "leads": leads,
         "sampling_rate": settings["sampling_frequency"],
@@ -183,23 +254,30 @@ def _encoder_fields(state: dict, prefix: str, settings: dict, num_attention_head
         "attention_pattern": "full",
         "position_embedding": "sincos_interleaved",
         "position_every_layer": False,
-        "num_registers": state[prefix + "registers"].shape[1] if prefix + "registers" in state else 0,
+        "num_registers": registers,
         "hidden_size": width,
-        "num_hidden_layers": count_blocks(state, prefix + "blocks."),
-        "num_attention_heads": num_attention_heads
-        or settings.get("num_heads")
-        or _published_heads(NUM_HEADS_BY_WIDTH, width, "num_attention_heads"),
-        "intermediate_size": state[prefix + "blocks.0.mlp.fc1.weight"].shape[0],
-        "use_bias": prefix + "patch_embed.proj.bias" in state,
-        "qkv_bias": prefix + "blocks.0.attn.qkv.bias" in state,
+        "num_hidden_layers": depth,
+        "num_attention_heads": num_heads(width, depth, published, stated.get("num_heads"), given_heads),
+        "intermediate_size": hidden,
+        "use_bias": use_bias,
+        "qkv_bias": qkv_bias,
         "layer_norm_bias": prefix + "norm.bias" in state,
         "layer_norm_eps": settings["norm_eps"],
         "layer_scale_init_value": (settings.get("layer_scale_eps") or 1.0) if has_layer_scale else None,
     }
 
 
-def _pretraining_fields(state: dict, settings: dict, num_attention_heads: int | None) -> dict:
-    width = state["predictor.embed.weight"].shape[0]
+def _pretraining_fields(
+    state: dict, settings: dict, stated: Mapping, given_heads: int | None, given_layers: int | None
+) -> dict:
+    width, _ = shape_of(state, "predictor.embed.weight", "predictor width, width")
+    published = () if "pred_depth" in stated else PUBLISHED_PREDICTOR_SIZES
+    depth = num_layers(state, "predictor.blocks.", width, published, given_layers, "predictor_num_hidden_layers")
+    heads = num_heads(
+        *(width, depth, PUBLISHED_PREDICTOR_SIZES, stated.get("pred_num_heads"), given_heads),
+        "predictor_num_attention_heads",
+    )
+    check_stated(stated, {"pred_dim": width, "pred_depth": depth})
     return {
         "mask_type": "segments",
         "mask_ratio": (round(1 - settings["max_keep_ratio"], 12), round(1 - settings["min_keep_ratio"], 12)),
@@ -209,27 +287,34 @@ def _pretraining_fields(state: dict, settings: dict, num_attention_heads: int | 
         "target_normalization": "none",
         "prediction_loss": "l1",
         "predictor_hidden_size": width,
-        "predictor_num_hidden_layers": count_blocks(state, "predictor.blocks."),
-        "predictor_num_attention_heads": num_attention_heads
-        or settings.get("pred_num_heads")
-        or _published_heads(PREDICTOR_NUM_HEADS_BY_WIDTH, width, "predictor_num_attention_heads"),
-        "predictor_intermediate_size": state["predictor.blocks.0.mlp.fc1.weight"].shape[0],
+        "predictor_num_hidden_layers": depth,
+        "predictor_num_attention_heads": heads,
+        "predictor_intermediate_size": shape_of(state, "predictor.blocks.0.mlp.fc1.weight", "hidden, width")[0],
     }
 
 
-def _classifier_fields(state: dict, settings: dict, checkpoint: dict) -> dict:
-    evaluation = PUBLISHED_EVALUATION | checkpoint.get("eval_config", {})
+def classifier_fields(state: dict, sampling_rate: float, checkpoint: dict) -> dict:
+    """Fields of a classifier's head, as Weimann and LeJEPA-ECG write it.
+
+    Raises:
+        ValueError: where there is no head, or `eval_config` names another one.
+    """
+    stated = settings_of(checkpoint, "eval_config")
+    evaluation = settled({name: PUBLISHED_EVALUATION[name] for name in ("crop_duration", "crop_stride")}, stated)
+    evaluation = PUBLISHED_EVALUATION | evaluation
     is_attentive = "attn_pool.query_token" in state
     head = "attn_pool.cross_attention_block.proj" if is_attentive else "fc"
     if head + ".weight" not in state:
         raise ValueError(
-            f"Expected a head (attn_pool.* or fc.weight) beside the encoder, found only {sorted(state)[:6]}..."
+            "Expected a teacher, a projector or a head (attn_pool.* or fc.weight) beside the encoder, found "
+            f"{sorted(key for key in state if not key.startswith('encoder.'))[:6]}..."
         )
-    num_labels, task = state[head + ".weight"].shape[0], checkpoint.get("task")
+    check_stated(stated, {"attn_pooling": is_attentive})
+    num_labels, task = shape_of(state, head + ".weight", "labels, width")[0], checkpoint.get("task")
     labels = SUPERCLASSES if task in (SINGLE_LABEL_TASK, "superdiagnostic") and num_labels == 5 else None
     names = labels or [f"LABEL_{number}" for number in range(num_labels)]
     return {
-        "num_samples": round(evaluation["crop_duration"] * settings["sampling_frequency"]),
+        "num_samples": round(evaluation["crop_duration"] * sampling_rate),
         "classifier_pooling": "attentive" if is_attentive else "register" if evaluation["use_register"] else "pooled",
         "classifier_bias": head + ".bias" in state,
         "problem_type": "single_label_classification" if task == SINGLE_LABEL_TASK else "multi_label_classification",
@@ -238,10 +323,20 @@ def _classifier_fields(state: dict, settings: dict, checkpoint: dict) -> dict:
     }
 
 
-def _published_heads(by_width: dict[int, int], width: int, field: str) -> int:
-    if width not in by_width:
-        raise ValueError(f"No published model has width {width}, and the file names no number of heads. Give {field}.")
-    return by_width[width]
+def stated_corpus(checkpoint: dict, known: Collection[str], default: str) -> str:
+    """Corpus whose constants a file needs: the one of its `datasets`, or `default` where it names none.
+
+    Raises:
+        ValueError: for several, and for one without known constants.
+    """
+    corpora = list(settings_of(checkpoint, "config", "encoder_config").get("datasets") or [default])
+    cure = f"Give the one whose constants are to be used: dataset (--constants), one of {sorted(known)}."
+    if len(corpora) > 1:
+        raise ValueError(f"The file was trained on {corpora}, each normalised by its own constants. {cure}")
+    corpus = "cpsc" if corpora[0] == "cpsc-extra" else corpora[0]
+    if corpus not in known:
+        raise ValueError(f"No constants are known of {corpora[0]!r}, which the file was trained on. {cure}")
+    return corpus
 
 
 def load_weimann_state_dict(model: Model, state: dict[str, torch.Tensor]) -> None:
@@ -287,19 +382,31 @@ def weimann_feature_extractor(model: Model, checkpoint: dict, dataset: str | Non
         checkpoint (`dict`): The file. A classifier's `preprocess` has the statistics of its training records.
         dataset (`str`, *optional*):
             Corpus whose statistics to use: `"ptb-xl"`, `"mimic-iv-ecg"`, ... By default the one that the file was
-            pretrained on, PTB-XL if they were several.
+            pretrained on (`datasets` of its `config`), PTB-XL if it names none.
+
+    Raises:
+        ValueError: for a file of several corpora, unless `dataset` says whose statistics to use.
     """
     config = model.config
-    preprocess = checkpoint.get("preprocess")
-    if preprocess is not None and dataset is None:
-        means, stds = (np.asarray(preprocess[name], dtype=float).ravel().tolist() for name in ("mean", "std"))
+    preprocess = settings_of(checkpoint, "preprocess")
+    if preprocess and dataset is None:
+        means, stds = (lead_constants(preprocess, name, len(config.leads)) for name in ("mean", "std"))
     else:
-        corpora = list(checkpoint.get("config", {}).get("datasets", {}))
-        dataset = dataset or (corpora[0] if len(corpora) == 1 else "ptb-xl")
+        dataset = dataset or stated_corpus(checkpoint, STATISTICS_MV, "ptb-xl")
         dataset = "cpsc" if dataset == "cpsc-extra" else dataset
         if dataset not in STATISTICS_MV:
             raise ValueError(f"No statistics are known of {dataset!r}. Expected one of {sorted(STATISTICS_MV)}.")
         columns = [STANDARD_LEADS.index(lead) for lead in config.leads]
         means, stds = ([values[column] for column in columns] for values in STATISTICS_MV[dataset])
-    evaluation = PUBLISHED_EVALUATION | checkpoint.get("eval_config", {})
+    evaluation = PUBLISHED_EVALUATION | dict(settings_of(checkpoint, "eval_config"))
     return fixed_statistics_extractor(model, means, stds, CLIP, evaluation["crop_stride"])
+
+
+def lead_constants(preprocess: Mapping, name: str, num_leads: int) -> list[float]:
+    """Mean or standard deviation of each lead, as a classifier's file states them."""
+    if name not in preprocess:
+        raise ValueError(f"'preprocess' of the file lacks {name!r} of the leads, found {sorted(preprocess)}.")
+    values = np.asarray(preprocess[name], dtype=float).ravel()
+    if len(values) != num_leads or not np.isfinite(values).all():
+        raise ValueError(f"Expected {num_leads} finite numbers in {name!r} of 'preprocess', got {values.tolist()}.")
+    return values.tolist()

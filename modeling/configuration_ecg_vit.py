@@ -18,6 +18,7 @@ CHOICES = {
     "triplet_mining": ("batch_hard", "semi_hard", "random"),
 }
 LEAST = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
+LEAST |= {"hidden_size": 1, "num_hidden_layers": 1, "intermediate_size": 1}
 
 
 @strict

@@ -1,11 +1,18 @@
 """Callbacks of self-supervised runs. Each is a pure function of the step, so a checkpoint holds nothing of theirs."""
 
+import json
+import signal
+import threading
+import zlib
 from collections import deque
+from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import FeatureExtractionMixin, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
+from .run_folder import differences, find_damage, keep_checkpoints, seal_checkpoint, sealed_run
 from .schedules import cosine_schedule, linear_schedule, weimann_momentum
 
 logger = logging.get_logger(__name__)
@@ -118,3 +125,151 @@ class CodebookMonitor(TrainerCallback):
             f"Only {logs['codes_in_use']:.0%} of the codes are in use, with a perplexity of {logs['perplexity']:.1f}. "
             f"Unused codes are restarted from the data while training goes on, so that most likely {reason}."
         )
+
+
+# --- What a run began with, and how it ends -----------------------------------------------------------------------
+
+# Training arguments that decide what a run learns; the others say where and how often it writes.
+DECISIVE = (
+    *("max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "seed"),
+    *("data_seed", "dataloader_drop_last", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs"),
+    *("warmup_steps", "weight_decay", "max_grad_norm", "optim", "optim_args", "adam_beta1", "adam_beta2"),
+    *("adam_epsilon", "bf16", "fp16", "label_smoothing_factor", "ema_start", "ema_end", "weight_decay_end"),
+    *("published_schedule", "random_windows", "layer_decay", "class_weights", "freeze_encoder"),
+)
+# Fields of a configuration that say nothing of the method.
+INCIDENTAL = (
+    *("transformers_version", "_name_or_path", "architectures", "auto_map", "custom_pipelines", "dtype"),
+    *("calibration", "_attn_implementation"),
+)
+
+
+class RunRecord(TrainerCallback):
+    """Seals every checkpoint with what the run began with, so that only the same run goes on from it.
+
+    Args:
+        dataset: Rows that the run learns from, as the caller gave them.
+        name (`str`, *optional*): Name of the corpus.
+    """
+
+    def __init__(self, dataset: Any, name: str | None = None):
+        self.dataset, self.name = dataset, name
+        self._data: dict[str, Any] | None = None
+        self.first_step, self.is_at_end = 0, False
+        self.save_total_limit: int | None = None
+        """Number of checkpoints to keep, where `train_and_save` has taken it from the Trainer."""
+
+    def began_with(
+        self, args: TrainingArguments, model: PreTrainedModel, feature_extractor: FeatureExtractionMixin
+    ) -> dict[str, Any]:
+        """Configuration, input, training and data of a run, as JSON holds them."""
+        if self._data is None:
+            self._data = describe_data(self.dataset, self.name)
+        training = {name: value for name, value in vars(args).items() if name in DECISIVE}
+        if "records" not in self._data:  # who reads which part of a stream
+            training["dataloader_num_workers"] = args.dataloader_num_workers
+        fields, settings = (
+            {name: value for name, value in part.to_dict().items() if name not in INCIDENTAL}
+            for part in (model.config, feature_extractor)
+        )
+        run = {
+            "model": fields,
+            "input": settings,
+            "training": training,
+            "data": self._data,
+            "processes": args.world_size,
+        }
+        return json.loads(json.dumps(run, default=str))
+
+    def check_checkpoint(self, checkpoint: str, *run: Any) -> None:
+        """Raises `ValueError` where a checkpoint is damaged or of another run; names every field that differs."""
+        damage = find_damage(checkpoint)
+        if damage is not None:
+            raise ValueError(f"{checkpoint} cannot be resumed from: {damage}. Take another checkpoint.")
+        then = sealed_run(checkpoint)
+        changed = [] if then is None else differences(then, self.began_with(*run))
+        if changed:
+            raise ValueError(
+                f"{checkpoint} is of another run: {'; '.join(changed)}. A run goes on with what it began with: give "
+                "these their values of then, or begin a new run in another output_dir (--output_dir) from these "
+                "weights (--model CHECKPOINT)."
+            )
+
+    def on_save(self, args, state, control, model=None, processing_class=None, **kwargs):
+        if torch.distributed.is_initialized():  # every process writes its own random state
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            seal_checkpoint(folder, self.began_with(args, model, processing_class))
+            keep_checkpoints(args.output_dir, self.save_total_limit, state.best_model_checkpoint)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.first_step = state.global_step
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # The Trainer stops where a whole epoch had no batch: a stream that cannot be read a second time.
+        is_empty = state.global_step == self.first_step and control.should_training_stop
+        if is_empty and state.global_step < state.max_steps:
+            self.is_at_end = True
+            control.should_save = state.global_step > 0
+
+
+def describe_data(dataset: Any, name: str | None = None) -> dict[str, Any]:
+    """What tells one set of training records from another: their number and names, of a stream its shards."""
+    rows = dataset.rows if isinstance(dataset, torch.utils.data.Dataset) and "rows" in vars(dataset) else dataset
+    facts = {"name": name}
+    try:
+        facts["records"] = len(rows)
+    except TypeError:
+        return facts | {"shards": rows.num_shards}
+    if "record_id" in rows.column_names:
+        identities = (str(record).encode() + b"\n" for record in rows.with_format(None)["record_id"])
+        checksum = 0
+        for identity in identities:
+            checksum = zlib.crc32(identity, checksum)
+        facts["record_ids"] = checksum
+    return facts
+
+
+class Preemption(TrainerCallback):
+    """Saves and stops at the end of the step in which SIGTERM comes; of several processes all stop at one step.
+
+    (`enable_jit_checkpoint` of transformers waits three seconds, lets each process decide for itself, and then ends
+    as if the training were done.)
+    """
+
+    def __init__(self):
+        self.is_asked, self.is_stopping = False, False
+        self._asked_before, self._handler = None, None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.is_asked = self.is_stopping = False
+        if threading.current_thread() is threading.main_thread():  # only there can a signal be caught
+            self._handler = signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number, frame):
+        self.is_asked = True
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._all_stop(args):
+            self.is_stopping = control.should_save = control.should_training_stop = True
+
+    def _all_stop(self, args: TrainingArguments) -> bool:
+        if not torch.distributed.is_initialized():
+            return self.is_asked
+        # What was asked a step ago has come round meanwhile, so that no step waits for it.
+        before, asked = self._asked_before, torch.tensor(int(self.is_asked), device=args.device)
+        work = torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, async_op=True)
+        self._asked_before = (asked, work)
+        if before is None:
+            return False
+        before[1].wait()
+        return bool(before[0].item())
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
+            self._handler = None
+        if self._asked_before is not None:
+            self._asked_before[1].wait()
+            self._asked_before = None

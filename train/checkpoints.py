@@ -1,11 +1,9 @@
 """What a command is given as a model, before anything of it is loaded."""
 
-import json
 from pathlib import Path
 
 from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import CONFIG_NAME, logging
+from transformers.utils import CONFIG_NAME
 
 from ecg_transformers.modeling import (
     EcgFeatureExtractor,
@@ -15,9 +13,6 @@ from ecg_transformers.modeling import (
     RandomKernelsModel,
 )
 from ecg_transformers.modeling.leads import STANDARD_LEADS
-
-logger = logging.get_logger(__name__)
-
 
 UNTRAINED_ENCODERS = {"random-kernels": 1200, "random-kernels-126": 126, "lead-statistics": None}
 """Names that stand for a checkpoint: the number of kernels of [`RandomKernelsModel`], or `None`."""
@@ -80,19 +75,3 @@ def check_place(checkpoint: str) -> None:
             )
     elif folder.exists() or checkpoint.count("/") != 1 or checkpoint.startswith((".", "~", "/")):
         raise ValueError(f"There is no folder {checkpoint}, and it is no id OWNER/NAME of the Hub.")
-
-
-def last_complete_checkpoint(output_dir: str) -> str:
-    """The newest checkpoint that was written to its end: the state of the Trainer comes last.
-
-    A run that is killed while it saves leaves a folder that would not load; it is named and passed over.
-    """
-    checkpoints = sorted(Path(output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for checkpoint in reversed(checkpoints):
-        try:
-            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.warning(f"{checkpoint} was not written to its end; going on from the one before.")
-        else:
-            return str(checkpoint)
-    raise ValueError(f"There is no complete checkpoint to resume from in {output_dir}.")

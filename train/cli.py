@@ -10,6 +10,8 @@ import logging
 import os
 import sys
 
+from .run_folder import Preempted
+
 logger = logging.getLogger("ecg_transformers")
 
 # name: (module with `run(args)`, what it does)
@@ -99,8 +101,13 @@ def _output_argument(parser: argparse.ArgumentParser, default: str | None = None
     )
 
 
+def _overwrite_argument(parser: argparse.ArgumentParser):
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="first remove an earlier run from there")
+
+
 def _output_or_help_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--output_dir", metavar="DIR", help="folder to write to")
+    _overwrite_argument(parser)
     parser.add_argument("--help_all", action="store_true", help="list every flag")
 
 
@@ -128,6 +135,7 @@ def _labelled_corpus_arguments(parser: argparse.ArgumentParser, datasets: tuple[
 
 def _quickstart_arguments(parser: argparse.ArgumentParser):
     _output_argument(parser, "ecg-transformers-quickstart")
+    _overwrite_argument(parser)
     parser.add_argument("--max_steps", type=_positive, metavar="N", help="fewer steps, to try the machinery")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, masks and order (default 0)")
 
@@ -265,9 +273,16 @@ def _convert_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="the authors' file")
     parser.add_argument("--leads", metavar="I,II,...", help="leads of the checkpoint, if not the published ones")
     parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="its rate, if not the published one")
-    parser.add_argument("--num_attention_heads", type=int, metavar="N", help="its heads, if not the published number")
-    parser.add_argument("--predictor_num_attention_heads", type=int, metavar="N", help="the same of the predictor")
+    parser.add_argument("--constants", metavar="CORPUS", help="whose mean and deviation of each lead the input gets")
+    parser.add_argument("--num_attention_heads", type=_positive, metavar="N", help="its heads, of no published size")
+    parser.add_argument("--predictor_num_attention_heads", type=_positive, metavar="N", help="those of its predictor")
+    parser.add_argument("--decoder_num_attention_heads", type=_positive, metavar="N", help="those of its decoder")
+    parser.add_argument("--num_hidden_layers", type=_positive, metavar="N", help="its layers, if not as published")
+    parser.add_argument("--predictor_num_hidden_layers", type=_positive, metavar="N", help="those of its predictor")
+    parser.add_argument("--decoder_num_hidden_layers", type=_positive, metavar="N", help="those of its decoder")
+    parser.add_argument("--num_registers", type=int, metavar="N", help="its register tokens, if not as published")
     _output_argument(parser)
+    _overwrite_argument(parser)
 
 
 def _export_arguments(parser: argparse.ArgumentParser):
@@ -337,6 +352,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         return 130
+    except Preempted as ended:
+        sys.stderr.write(f"\necg-transformers {args.command}: {ended}\n")
+        return 143  # 128 + SIGTERM, as a shell reports it
     except Exception as error:  # the one place where a trace-back becomes a sentence
         if args.debug:
             raise

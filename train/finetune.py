@@ -36,6 +36,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.calibration import names_classifier
 
 from .arguments import EcgTrainingArguments
+from .callbacks import RunRecord
 from .explain.preview import complete_push
 from .finetune_objective import (
     ScaledTargets,
@@ -53,6 +54,7 @@ from .publishing.model_card import render_finetuned_card
 from .publishing.pushing_trainer import PushingTrainer
 from .publishing.run_costs import run_costs
 from .results import MULTI_LABEL, REGRESSION, format_interval, format_score, installed_versions, write_json
+from .run_folder import claim_output_dir
 from .settings import describe_flags, parse_flags, parse_options, read_config, sort_settings, training_arguments
 from .tasks.labelled_splits import LabelledSplits, task_name
 from .tasks.targets import load_task
@@ -126,6 +128,7 @@ def run(args: argparse.Namespace):
         )
         return
     settings |= parse_flags(args.rest) | {"output_dir": args.output_dir}
+    claim_output_dir(args.output_dir, args.overwrite_output_dir, settings.get("resume_from_checkpoint"))
     options = parse_options(args.options)
     splits = load_task(
         *(args.dataset, args.data_dir, options, args.target, args.problem_type, args.unlabelled), args.delineator
@@ -214,7 +217,7 @@ def build_finetuning(
     elif all_windows:
         train = WindowRows(train, feature_extractor, random=False)
     label2id = model.config.label2id if splits.problem_type == MULTI_LABEL else None
-    loss, callbacks = None, []
+    loss, callbacks = None, [RunRecord(splits.train, None if data is None else data.name)]
     if splits.problem_type == REGRESSION:
         if args.class_weights != "none":
             raise ValueError("A regression has no classes to weight: leave class_weights out.")

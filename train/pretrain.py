@@ -30,6 +30,7 @@ from .publishing.model_card import pretraining_card, training_facts
 from .publishing.run_costs import run_costs
 from .report.page import Report, ReportFigure, write_report
 from .report.plots import plot_training_curve
+from .run_folder import claim_output_dir
 from .settings import list_flags, parse_flags, parse_options, read_config, split_settings, training_arguments
 from .trainer import EcgSslTrainer, train_and_save
 
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace):
         return
     settings |= parse_flags(args.rest)
     settings["output_dir"] = args.output_dir
+    claim_output_dir(args.output_dir, args.overwrite_output_dir, settings.get("resume_from_checkpoint"))
     options = parse_options(args.options)
     dataset = load_ecg(
         args.dataset, data_dir=args.data_dir, split=args.split, streaming=args.streaming, decode=False, **options

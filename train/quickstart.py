@@ -24,6 +24,7 @@ from .report.ecg_paper import plot_ecg_paper
 from .report.page import Report, ReportFigure, write_report
 from .report.plots import plot_auroc_bars, plot_training_curve
 from .results import installed_versions, summarize, write_json
+from .run_folder import claim_output_dir
 from .settings import read_config
 from .trainer import train_and_save
 
@@ -46,6 +47,7 @@ PTB_XL = DataSource(
 def run(args: argparse.Namespace):
     """The command."""
     started = time.monotonic()
+    claim_output_dir(args.output_dir, args.overwrite_output_dir)
     torch.set_num_threads(1)  # tensors this small: a second thread waits longer than it works
     folder = Path(args.output_dir)
     train, test = load_ecg(CORPUS, split="train"), load_ecg(CORPUS, split="test")

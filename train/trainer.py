@@ -1,22 +1,38 @@
 """The `Trainer` of self-supervised runs: the stock one, told what belongs to a batch and what to a step."""
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard
 from torch import nn
-from transformers import (
-    Trainer,
-)
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerState
+from transformers.trainer_utils import has_length
 from transformers.utils import ModelOutput
 
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 
-from .callbacks import CodebookMonitor, CollapseMonitor, TeacherCallback, WeightDecayCallback
-from .checkpoints import last_complete_checkpoint
+from .callbacks import (
+    CodebookMonitor,
+    CollapseMonitor,
+    Preemption,
+    RunRecord,
+    TeacherCallback,
+    WeightDecayCallback,
+)
 from .publishing.model_card import pretraining_card
 from .publishing.pushing_trainer import PushingTrainer
 from .publishing.shared_folder import ARGUMENTS_NAME, shared_arguments
+from .run_folder import (
+    TRAINER_STATE_NAME,
+    Preempted,
+    check_no_other_run,
+    checkpoints_of,
+    is_last,
+    last_complete_checkpoint,
+)
 from .schedules import kim_learning_rate, weimann_learning_rate
 
 LEARNING_RATES = {"kim": kim_learning_rate, "weimann": weimann_learning_rate}
@@ -55,6 +71,34 @@ class EcgSslTrainer(PushingTrainer):
             self.add_callback(TeacherCallback())
         if self.args.weight_decay_end is not None:
             self.add_callback(WeightDecayCallback())
+        self.add_callback(RunRecord(self.train_dataset, None if self.data is None else self.data.name))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As of the stock Trainer, which would keep the last, short batch of a stream whatever
+        `dataloader_drop_last` says."""
+        if has_length(self.train_dataset):
+            return super().get_train_dataloader()
+        args = self.args
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            drop_last=args.dataloader_drop_last,
+        )
+        return self.accelerator.prepare(loader)
+
+    def _init_training_state(self, max_steps, num_update_steps_per_epoch, *rest) -> tuple[int, int]:
+        """Adds for a stream in which of its epochs a checkpoint lies: the stock Trainer takes all of it for one."""
+        place = super()._init_training_state(max_steps, num_update_steps_per_epoch, *rest)
+        if has_length(self.train_dataset) or not self.state.epoch:
+            return place
+        epoch = int(self.state.epoch)
+        return epoch, round((self.state.epoch - epoch) * max_steps * self.args.gradient_accumulation_steps)
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
@@ -159,18 +203,89 @@ class EcgSslTrainer(PushingTrainer):
 
 
 def train_and_save(trainer: Trainer):
-    """Trains, goes on from `resume_from_checkpoint` if asked (a folder, or `True` for the last one), and saves."""
-    resume = trainer.args.resume_from_checkpoint
-    if resume is not None and str(resume).lower() in ("true", "last"):
-        resume = last_complete_checkpoint(trainer.args.output_dir)
-    first_step = int(Path(str(resume)).name.rpartition("-")[2]) if resume is not None else 0
-    trainer.train(resume_from_checkpoint=resume)
-    if trainer.state.global_step <= first_step:
-        raise ValueError(
-            f"Nothing was learnt: the run ended at step {trainer.state.global_step} without taking one. Either no "
-            "record of the dataset can be read, or max_steps or num_train_epochs ask for no step beyond this one."
-        )
+    """Trains, goes on from a checkpoint if asked, and saves the model.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): Of [`build_trainer`] or `build_finetuning`. Its
+            `args.resume_from_checkpoint` is a folder, or `"last"` (`True`): the newest whole checkpoint of its own
+            folder, and from the beginning where there is none yet.
+
+    Raises:
+        ValueError: where the folder holds another run, the checkpoint is damaged or of another run, or nothing was
+            learnt.
+        RuntimeError: where the data ends before the training does, with the step that was reached.
+        Preempted: after SIGTERM, when everything is saved.
+    """
+    args, record = trainer.args, record_of(trainer)
+    resume = args.resume_from_checkpoint or None
+    if is_last(resume):
+        resume = last_complete_checkpoint(args.output_dir)
+    if resume is None:
+        check_no_other_run(args.output_dir)
+    else:
+        record.check_checkpoint(resume, args, trainer.model, trainer.processing_class)
+    state = None if resume is None else _state_of(resume)
+    if state is not None and state.global_step >= state.max_steps:
+        _load_finished_run(trainer, resume)
+    else:
+        _train(trainer, record, resume, 0 if state is None else state.global_step)
     trainer.save_model(_internal_call=True)  # a push of the whole comes when card and scores are there
     trainer.save_state()
     if trainer.is_world_process_zero():
-        (Path(trainer.args.output_dir) / ARGUMENTS_NAME).write_bytes(shared_arguments(trainer.args))
+        (Path(args.output_dir) / ARGUMENTS_NAME).write_bytes(shared_arguments(args))
+
+
+def _train(trainer: Trainer, record: RunRecord, resume: str | None, first_step: int):
+    """Trains, and says how it ended where that is not at the last step."""
+    args, preemption = trainer.args, Preemption()
+    record.save_total_limit, args.save_total_limit = args.save_total_limit, None
+    trainer.add_callback(preemption)
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    finally:
+        trainer.remove_callback(preemption)
+        args.save_total_limit = record.save_total_limit
+    step, last = trainer.state.global_step, trainer.state.max_steps
+    saved = f"{args.output_dir}/checkpoint-{step} is saved"
+    if preemption.is_stopping and step < last:
+        raise Preempted(
+            f"Ended by SIGTERM at step {step} of {last}; {saved}. The same command with --resume_from_checkpoint last "
+            "goes on."
+        )
+    if record.is_at_end and step:
+        raise RuntimeError(
+            f"The data ended at step {step} of {last}: no further recording could be read. {saved}, and no final "
+            "model. Give the run data that can be read again, and --resume_from_checkpoint last."
+        )
+    if step <= first_step:
+        raise ValueError(
+            f"Nothing was learnt: the run ended at step {step} without taking one. Either no record of the dataset "
+            "can be read, or max_steps or num_train_epochs ask for no step beyond this one."
+        )
+    best = trainer.state.best_model_checkpoint
+    if args.save_total_limit == 1 and best is not None and trainer.is_world_process_zero():
+        for checkpoint in checkpoints_of(args.output_dir):
+            if checkpoint.name != Path(best).name:
+                shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def record_of(trainer: Trainer) -> RunRecord:
+    """The record of what a run began with, added where a Trainer has none."""
+    found = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, RunRecord)]
+    if not found:
+        found = [RunRecord(trainer.train_dataset)]
+        trainer.add_callback(found[0])
+    return found[0]
+
+
+def _state_of(checkpoint: str) -> TrainerState:
+    return TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
+
+
+def _load_finished_run(trainer: Trainer, checkpoint: str) -> None:
+    """Brings a Trainer to the end of a run that was stopped between its last step and its last save."""
+    trainer.state = _state_of(checkpoint)
+    trainer._load_from_checkpoint(checkpoint)
+    best = trainer.state.best_model_checkpoint
+    if trainer.args.load_best_model_at_end and best is not None and os.path.isdir(best):
+        trainer._load_best_model()

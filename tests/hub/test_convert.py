@@ -60,7 +60,7 @@ def test_a_file_that_needs_code_to_load_is_refused(tmp_path, capsys):
 
     with open(tmp_path / "evil.pth", "wb") as file:
         pickle.dump({"encoder": Payload()}, file)
-    command = ["convert", "--source", "kim", "--checkpoint", str(tmp_path / "evil.pth"), "--output_dir", str(tmp_path)]
-    assert main(command) == 1
+    command = ["convert", "--source", "kim", "--checkpoint", str(tmp_path / "evil.pth")]
+    assert main([*command, "--output_dir", str(tmp_path / "converted")]) == 1
     assert "needs code to load is refused" in capsys.readouterr().err
     assert not (tmp_path / "executed").exists()

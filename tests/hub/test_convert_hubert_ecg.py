@@ -53,7 +53,7 @@ def recordings(sampling_rate: int = 100) -> torch.Tensor:
 @torch.no_grad()
 def test_features_are_those_of_the_joined_leads(sampling_rate):
     reference, state = published(sampling_rate)
-    model, values = convert({"model_state_dict": state}), recordings(sampling_rate)
+    model, values = convert({"model_state_dict": state}, sampling_rate=sampling_rate), recordings(sampling_rate)
     assert type(model) is HubertEcgModel
     assert (model.config.sampling_rate, model.config.num_samples) == (sampling_rate, 5 * sampling_rate)
     expected = reference(torch.stack([torch.cat(list(record)) for record in values])).last_hidden_state
@@ -94,8 +94,14 @@ def test_the_published_sizes_are_the_defaults_and_the_heads_known():
         small = {"num_hidden_layers": 1, "num_attention_heads": 8, "intermediate_size": 8, "conv_dim": (8,) * 5}
         state = HubertEcgModel(HubertEcgConfig(hidden_size=512, **small)).state_dict()
     state = {key: torch.zeros(tensor.shape) for key, tensor in state.items()}
+    with pytest.raises(ValueError, match="the published model of width 512 has 8"):
+        convert_hubert_ecg_checkpoint(state)
+    with pytest.raises(ValueError, match="width 512 and 1 layers.*Give num_attention_heads"):
+        convert_hubert_ecg_checkpoint(state, num_hidden_layers=1)
+    layer = {key: tensor for key, tensor in state.items() if ".layers.0." in key}
+    state |= {key.replace("layers.0", f"layers.{n}"): tensor for key, tensor in layer.items() for n in range(1, 8)}
     assert convert_hubert_ecg_checkpoint(state).config.num_attention_heads == 8
-    with pytest.raises(ValueError, match="width 32. Give num_attention_heads"):
+    with pytest.raises(ValueError, match="width 32 and 2 layers.*Give num_attention_heads"):
         convert_hubert_ecg_checkpoint(published()[1])
 
 

@@ -64,8 +64,9 @@ def test_losses_gradients_and_an_optimiser_step_equal_the_published_ones(model, 
         torch.testing.assert_close(getattr(output, name), small[f"train.{published}"], **tolerance["eval"])
     torch.testing.assert_close(output.projections, small["train.proj"], **tolerance["eval"])
     output.loss.backward()
+    settings = {"num_heads": 2, "channel_size": 1000, "num_registers": 2}
     holder = convert_lejepa_checkpoint(
-        {"model": lejepa_state_dict(model), "config": {"num_heads": 2, "channel_size": 1000}}, leads=INDEPENDENT_LEADS
+        {"model": lejepa_state_dict(model), "config": settings}, leads=INDEPENDENT_LEADS
     )
     with torch.no_grad():
         for parameter, gradient in zip(model.parameters(), holder.parameters(), strict=True):
@@ -193,7 +194,9 @@ def test_a_linear_probe_brings_its_crops_and_its_statistics():
 
 def test_an_attentive_pooler_with_heads_of_its_own_is_refused():
     with pytest.raises(ValueError, match="pooler has 6 heads whatever the encoder has.*here 4"):
-        convert_lejepa_checkpoint(probe_file("attentive"), num_attention_heads=4)
+        file = probe_file("attentive")
+        file["encoder_config"]["num_heads"] = 4
+        convert_lejepa_checkpoint(file)
 
 
 # --- the input ----------------------------------------------------------------------------------------------------
@@ -250,7 +253,7 @@ def test_leads_that_do_not_fit_the_patches_are_refused(checkpoint):
 def test_a_file_of_another_project_is_refused():
     with pytest.raises(ValueError, match="no LeJEPA-ECG checkpoint"):
         convert_lejepa_checkpoint({"model": {"W_P.weight": torch.zeros(1)}})
-    with pytest.raises(ValueError, match="Expected a projector or a head"):
+    with pytest.raises(ValueError, match="Expected a teacher, a projector or a head"):
         file = probe_file("mean")
         file["model"]["lin.weight"] = file["model"].pop("fc.weight")
         convert_lejepa_checkpoint(file)

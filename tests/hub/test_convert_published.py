@@ -89,4 +89,7 @@ def test_a_file_of_other_authors_is_refused_in_a_sentence(tmp_path, capsys):
     command = ["convert", "--source", "ecg-founder", "--checkpoint", str(path), "--output_dir", str(tmp_path / "out")]
     assert main([*command, "--num_attention_heads", "4"]) == 1
     said = capsys.readouterr().err
-    assert "--num_attention_heads cannot be set for ecg-founder" in said and "What can be given is --leads." in said
+    assert (
+        "--num_attention_heads cannot be set for ecg-founder" in said
+        and "What can be given is --leads, --num_hidden_layers." in said
+    )

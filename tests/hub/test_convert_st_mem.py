@@ -2,11 +2,8 @@ import pytest
 import torch
 from transformers import get_cosine_schedule_with_warmup
 
-from ecg_transformers.hub.convert_st_mem import (
-    convert_st_mem_checkpoint,
-    st_mem_feature_extractor,
-    st_mem_state_dict,
-)
+from ecg_transformers.hub import convert_st_mem
+from ecg_transformers.hub.convert_st_mem import st_mem_feature_extractor, st_mem_state_dict
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.configuration_st_mem import MlaeConfig, StMemConfig
 from ecg_transformers.modeling.leads import STANDARD_LEADS
@@ -25,6 +22,17 @@ from ecg_transformers.modeling.modeling_st_mem import (
 OUTPUTS = {"atol": 2e-5, "rtol": 1e-4}  # the tolerances that the fixtures state
 GRADIENTS = {"atol": 1e-5, "rtol": 2e-3}
 CLASSES = {"st_mem": StMemForPreTraining, "mtae": MtaeForPreTraining}
+
+
+def convert_st_mem_checkpoint(checkpoint, **given):
+    """The fixtures are of no published size: their layers, and their heads of 64 channels, have to be given."""
+    state = checkpoint.get("model", checkpoint)
+    for flag, key in (("num_attention_heads", "block0."), ("decoder_num_attention_heads", "decoder_blocks.0.")):
+        rows = [len(tensor) for name, tensor in state.items() if name.endswith(key + "attn.fn.to_qkv.weight")]
+        given |= {flag: rows[0] // 192} if rows else {}
+    return convert_st_mem.convert_st_mem_checkpoint(
+        checkpoint, **{"num_hidden_layers": 1, "decoder_num_hidden_layers": 1} | given
+    )
 
 
 @pytest.fixture(scope="module", params=["st_mem", "mtae"])

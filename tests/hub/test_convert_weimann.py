@@ -262,8 +262,11 @@ def test_a_file_of_another_project_is_refused():
 
 
 def test_fewer_leads_than_the_file_says_are_refused(pretraining_file):
-    with pytest.raises(ValueError, match="Give the leads of the checkpoint with --leads"):
+    with pytest.raises(ValueError, match=r"leads=.* was given \(--leads\), but the file has .* Leave it out"):
         convert_weimann_checkpoint(pretraining_file, leads=("I", "II"))
+    silent = {name: value for name, value in pretraining_file["config"].items() if name != "channels"}
+    with pytest.raises(ValueError, match=r"Give the leads of the checkpoint: leads \(--leads\)"):
+        convert_weimann_checkpoint(pretraining_file | {"config": silent}, leads=("I", "II"))
 
 
 def test_a_classifier_file_is_read_without_executing_it_and_keeps_its_own_statistics(tmp_path, golden, golden_facts):

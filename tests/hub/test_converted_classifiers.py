@@ -30,7 +30,7 @@ SIZES = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 
 def st_mem_file():
     config = StMemConfig(**SIZES, head_dim=64, num_samples=750, patch_size=75, num_labels=5, decoder_hidden_size=16)
-    return {"model": st_mem_state_dict(StMemForSequenceClassification(config))}, []
+    return {"model": st_mem_state_dict(StMemForSequenceClassification(config))}, ["--num_attention_heads", "2"]
 
 
 def hubert_file():

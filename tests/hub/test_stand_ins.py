@@ -68,7 +68,7 @@ def omegaconf(foreign):
     return wrap
 
 
-SETTINGS = {"encoder_attention_heads": 4, "layer_norm_first": False, "conv_feature_layers": "[(256, 2, 2)] * 4"}
+SETTINGS = {"encoder_attention_heads": 4, "layer_norm_first": False, "conv_feature_layers": "[(24, 2, 2)] * 4"}
 
 
 def write_ecg_fm(path, **settings):
@@ -103,7 +103,8 @@ def test_the_configuration_in_a_file_of_hubert_ecg_is_read(foreign, tmp_path):
     file = {"global_step": 5, "model_state_dict": state, "model_config": instance(kind, **said)}
     torch.save(file, tmp_path / "hubert.pt")
     assert convert_file("hubert-ecg", str(tmp_path / "hubert.pt"))[0].config.num_attention_heads == 2
-    assert convert_file("hubert-ecg", str(tmp_path / "hubert.pt"), num_attention_heads=4)[0].config.hidden_size == 32
+    with pytest.raises(ValueError, match="num_attention_heads=4 was given .* but the file says 2"):
+        convert_file("hubert-ecg", str(tmp_path / "hubert.pt"), num_attention_heads=4)
 
 
 @pytest.mark.parametrize(

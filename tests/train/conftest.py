@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.train.pretrain import build_trainer
@@ -36,6 +37,13 @@ TINY_RUN = {
 @pytest.fixture
 def tiny_run() -> dict:
     return dict(TINY_RUN)
+
+
+@pytest.fixture
+def tiny_yaml(tmp_path, tiny_run) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_run))
+    return str(path)
 
 
 @pytest.fixture(scope="session")

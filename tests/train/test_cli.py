@@ -5,20 +5,12 @@ import sys
 import time
 
 import pytest
-import yaml
 from safetensors.torch import load_file
 
 from ecg_transformers.train.cli import COMMANDS, main
 from ecg_transformers.train.settings import parse_flags, read_config, split_settings, training_arguments
 
 CLI = [sys.executable, "-m", "ecg_transformers.train.cli"]
-
-
-@pytest.fixture
-def tiny_yaml(tmp_path, tiny_run):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_run))
-    return str(path)
 
 
 @pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)], ids=lambda a: "".join(a) or "none")

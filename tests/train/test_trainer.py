@@ -7,7 +7,7 @@ from transformers import AutoFeatureExtractor, AutoModel, Trainer, TrainerCallba
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.train.callbacks import CollapseMonitor, effective_rank
-from ecg_transformers.train.checkpoints import last_complete_checkpoint
+from ecg_transformers.train.run_folder import last_complete_checkpoint
 
 
 class StopAt(TrainerCallback):

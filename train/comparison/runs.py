@@ -28,21 +28,19 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
-    TrainerState,
     set_seed,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.masking import keyed_generator
 
-from ..checkpoints import last_complete_checkpoint
 from ..evaluation.protocols import linear_probe
 from ..features import EmbeddingTable, embed
 from ..inference import predict
 from ..online_probe import follow_with_probe, probe_history, steps_between
 from ..patients import patients_of
 from ..pretrain import build_trainer
+from ..run_folder import claim_output_dir, last_complete_checkpoint
 from ..settings import split_settings
 from ..trainer import EcgSslTrainer, train_and_save
 from .data import SPLITS, ComparisonData
@@ -270,17 +268,12 @@ def train_or_go_on(trainer: EcgSslTrainer):
     """Trains to the end, from the last complete checkpoint in the output folder if there is one."""
     try:
         checkpoint = last_complete_checkpoint(trainer.args.output_dir)
-    except ValueError:
-        train_and_save(trainer)
-        return
-    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    logger.info("going on from step %d", state.global_step)
-    if state.global_step < trainer.args.max_steps:
-        trainer.args.resume_from_checkpoint = checkpoint
-        train_and_save(trainer)
-    else:  # it was stopped between its last step and its result
-        model = type(trainer.model).from_pretrained(checkpoint, dtype=torch.float32)
-        trainer.model, trainer.state = model.to(trainer.args.device), state
+    except ValueError:  # none of them is whole
+        checkpoint = None
+    if checkpoint is None:
+        claim_output_dir(trainer.args.output_dir, overwrite=True)
+    trainer.args.resume_from_checkpoint = checkpoint
+    train_and_save(trainer)
 
 
 def judged_as_json(label_names, labels: np.ndarray, scores: np.ndarray, record_ids, patient_ids) -> dict:

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from ..finetune import FINETUNE_PRESETS, as_taught, build_finetuning
 from ..inference import predict
 from ..predictions import ProtocolResult
+from ..run_folder import claim_output_dir
 from ..settings import read_config
 from ..tasks.labelled_splits import LabelledSplits
 from ..trainer import train_and_save
@@ -39,6 +40,7 @@ def finetuned_protocol(
         settings (`Mapping`, *optional*): What differs from it.
         seed (`int`, *optional*, defaults to 0): Of the head and the order of the records.
     """
+    claim_output_dir(str(output_dir), overwrite=True)  # of an earlier evaluation
     encoder = Path(output_dir) / "encoder"
     model.save_pretrained(encoder)
     feature_extractor.save_pretrained(encoder)

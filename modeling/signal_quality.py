@@ -179,7 +179,7 @@ def examine_signal(
         is_voltage (`bool`, *optional*, defaults to `True`): See [`measure_leads`].
     """
     quality = measure_leads(signal, leads, sampling_rate, is_voltage)
-    problems = dict(_lead_problems(quality))
+    problems = dict(lead_problems(quality))
     if is_voltage and (sentence := suspect_unit(signal, unit)):
         problems["unit"] = sentence[0].upper() + sentence[1:]
     swap = check_limb_swap(signal, leads, sampling_rate)
@@ -221,6 +221,16 @@ def measure_leads(
         for position, row in enumerate(whole):
             found[row] |= {name: float(values[position]) for name, values in spectral.items()}
     return [LeadQuality(**measures) for measures in found]
+
+
+def lead_problems(quality: Sequence[LeadQuality]) -> Iterator[tuple[str, str]]:
+    """Pairs of a measure and a sentence on the leads beyond its limit, with the worst value."""
+    for name, limit in LIMITS.items():
+        values = {lead.lead: vars(lead)[name] for lead in quality if name in lead.problems}
+        if values:
+            worst = max(values.values()) if limit.least is None else min(values.values())
+            size = f"{worst:.3g} {limit.unit}" if len(values) == 1 else f"{worst:.3g} {limit.unit} at worst"
+            yield name, f"{limit.meaning[0].upper()}{limit.meaning[1:]}: {', '.join(values)} ({size}; good: {limit})"
 
 
 def suspect_unit(signal_mv: np.ndarray, declared: str) -> str | None:
@@ -482,16 +492,6 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 def _rms(row: np.ndarray) -> float:
     return float(np.sqrt(np.mean(row**2)))
-
-
-def _lead_problems(quality: Sequence[LeadQuality]) -> Iterator[tuple[str, str]]:
-    """Pairs of a measure and a sentence on the leads beyond its limit, with the worst value."""
-    for name, limit in LIMITS.items():
-        values = {lead.lead: vars(lead)[name] for lead in quality if name in lead.problems}
-        if values:
-            worst = max(values.values()) if limit.least is None else min(values.values())
-            size = f"{worst:.3g} {limit.unit}" if len(values) == 1 else f"{worst:.3g} {limit.unit} at worst"
-            yield name, f"{limit.meaning[0].upper()}{limit.meaning[1:]}: {', '.join(values)} ({size}; good: {limit})"
 
 
 def _limb_sentence(broken: Mapping[str, LimbMisfit]) -> str:

@@ -15,23 +15,23 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoFeatureExtractor, AutoModel
+from transformers import AutoModel
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpus import data_source
-from ecg_transformers.modeling import EcgFeatureExtractor
 
 from .delineation.evaluation import evaluate_delineation
 from .evaluation.identity import compare_identity
 from .evaluation.published import comparable_numbers, is_complete_test
 from .evaluation.run import Evaluation, ProtocolOptions, evaluate_encoder
 from .explain.recordings import explain_recording
+from .inference import find_quality, log_quality, records_by_finding
 from .publishing.shared_folder import DIGEST_KEY, model_digest
 from .report.card_section import card_section
 from .report.evaluation_page import EvaluationReport, encoder_facts, write_evaluation_page
 from .report.page import ReportFigure
 from .results import installed_versions, summarize, write_json
-from .settings import parse_options
+from .settings import parse_options, read_extractor
 from .tasks.labelled_splits import LabelledSplits, task_name
 from .tasks.targets import load_task
 
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace):
     check_flags(args)
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
-    changes = parse_options(args.feature_extractor)
-    feature_extractor = EcgFeatureExtractor(**(AutoFeatureExtractor.from_pretrained(args.model).to_dict() | changes))
+    feature_extractor = read_extractor(args)
+    changes = feature_extractor.to_dict()
     options = parse_options(args.options)
     folder = Path(args.output_dir)
     if args.target in ("delineation", "identity"):
@@ -74,11 +74,14 @@ def run(args: argparse.Namespace):
             seed=args.seed,
         )
         evaluation = evaluate_encoder(model, feature_extractor, splits, args.protocol, args.setting, choices)
+        quality = find_quality(splits.test, feature_extractor)
+        log_quality(quality)
         found = {
             "problem_type": splits.problem_type,
             "label_names": list(splits.label_names),
             "splits": describe_splits(splits, evaluation),
             "copies_left_out": {split: dict(copies) for split, copies in splits.copies.items()},
+            "quality_of_test": records_by_finding(quality),
             **evaluation.facts,
         }
         page = {

@@ -13,6 +13,7 @@ from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_PRETRAINING_MAPPING,
     AutoConfig,
+    AutoFeatureExtractor,
     HfArgumentParser,
     PreTrainedConfig,
 )
@@ -20,6 +21,7 @@ from transformers import (
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig
 
 from .arguments import SslTrainingArguments
+from .cli import RECORDING_FLAGS
 
 PRESETS = "ecg_transformers.train.configs"
 MODEL_TYPES = ("ecg_jepa", "lejepa", "mlae", "mtae", "sigreg_jepa", "st_mem", "vqvae")
@@ -41,6 +43,13 @@ def parse_options(words: list[str]) -> dict:
         except ValueError:
             options[key] = value
     return options
+
+
+def read_extractor(args: argparse.Namespace) -> EcgFeatureExtractor:
+    """The feature extractor of `--model`, with what `--feature_extractor` and `RECORDING_FLAGS` change."""
+    changes = parse_options(args.feature_extractor)
+    changes |= {name: vars(args)[name] for name in RECORDING_FLAGS if vars(args)[name] is not None}
+    return EcgFeatureExtractor(**(AutoFeatureExtractor.from_pretrained(args.model).to_dict() | changes))
 
 
 def read_config(name: str, package: str = PRESETS) -> dict:

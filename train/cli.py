@@ -320,6 +320,11 @@ def _make_output_folder(path: str):
         raise ValueError(f"Cannot write to {path!r}: {error.strerror}. Give another --output_dir.") from error
 
 
+def _flags_of(parser: argparse.ArgumentParser, command: str) -> set[str]:
+    commands = next(action for action in parser._actions if action.dest == "command").choices
+    return {flag for action in commands[command]._actions for flag in action.option_strings}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit status. An error is one sentence on standard error, unless `--debug`."""
     parser = build_parser()
@@ -340,6 +345,7 @@ def main(argv: list[str] | None = None) -> int:
     for noisy in ("httpx", "httpx2", "httpcore", "datasets", "filelock", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     args.rest, args.argv = rest, list(sys.argv[1:] if argv is None else argv)
+    args.flags, args.takes_settings = _flags_of(parser, args.command), args.command in FREE_FLAGS
     # Threads that spin while they wait cost 10 times the run time as soon as anything else uses a core; libgomp reads
     # this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -10,12 +10,10 @@ import dataclasses
 import logging
 import re
 import shlex
-from collections.abc import Collection
 
 from ecg_transformers.data.corpora import CORPORA
 
 from .arguments import SslTrainingArguments
-from .cli import FREE_FLAGS, build_parser
 from .finetune import FineTuningArguments
 from .settings import MODEL_TYPES, extractor_field_names, model_field_names
 
@@ -34,16 +32,17 @@ def in_flags(sentence: str, args: argparse.Namespace) -> str:
 
     Args:
         sentence (`str`): With cures as arguments, `name=value` or `name=`, or as a list of names to pass.
-        args (`argparse.Namespace`): Of the command; what it has no flag for stays as it is.
+        args (`argparse.Namespace`):
+            Of the command, with `flags`, all that it has, and `takes_settings`, whether it takes every setting as one;
+            what it has no flag for stays as it is.
     """
-    flags = _flags_of(args.command)
 
     def cure(match: re.Match) -> str:
         if match["names"] is None:
             of_extractor = match["where"] is not None
-            return _flag(match["name"], _for_a_shell(match["value"]), of_extractor, flags, args) or match[0]
+            return _flag(match["name"], _for_a_shell(match["value"]), of_extractor, args) or match[0]
         names = ast.literal_eval(match["names"])
-        spoken = [_flag(name, None, False, flags, args) for name in names]
+        spoken = [_flag(name, None, False, args) for name in names]
         if None in spoken:
             return match[0]
         options = [text.removeprefix("--options ") for text in spoken if text.startswith("--options ")]
@@ -52,8 +51,9 @@ def in_flags(sentence: str, args: argparse.Namespace) -> str:
     return _CURE.sub(cure, sentence)
 
 
-def _flag(name: str, value: str | None, of_extractor: bool, flags: Collection[str], args: argparse.Namespace):
+def _flag(name: str, value: str | None, of_extractor: bool, args: argparse.Namespace) -> str | None:
     """The flag with its value, or `None` where the command has none for the argument."""
+    flags = args.flags
     if name == "dataset" and "--array" in flags:
         return f"--array {value or 'NAME'}"
     of_corpus = "--options" in flags and args.dataset in CORPORA and name in CORPORA[args.dataset].options
@@ -64,14 +64,9 @@ def _flag(name: str, value: str | None, of_extractor: bool, flags: Collection[st
     is_setting = name in extractor_field_names() and (of_extractor or name not in OF_FILES)
     if "--feature_extractor" in flags and is_setting:
         return f"--feature_extractor {name}={value or '...'}"
-    if args.command in FREE_FLAGS and (is_setting or name in _training_names()):
+    if args.takes_settings and (is_setting or name in _training_names()):
         return f"--{name} {value or '...'}"
     return None
-
-
-def _flags_of(command: str) -> set[str]:
-    action = next(action for action in build_parser()._actions if action.dest == "command")
-    return {flag for action in action.choices[command]._actions for flag in action.option_strings}
 
 
 def _training_names() -> set[str]:

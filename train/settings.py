@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig
+from ecg_transformers.modeling.feature_extraction_ecg import CALL_SETTINGS
 
 from .arguments import SslTrainingArguments
-from .cli import RECORDING_FLAGS
 
 PRESETS = "ecg_transformers.train.configs"
 MODEL_TYPES = ("ecg_jepa", "lejepa", "mlae", "mtae", "sigreg_jepa", "st_mem", "vqvae")
@@ -46,9 +46,9 @@ def parse_options(words: list[str]) -> dict:
 
 
 def read_extractor(args: argparse.Namespace) -> EcgFeatureExtractor:
-    """The feature extractor of `--model`, with what `--feature_extractor` and `RECORDING_FLAGS` change."""
+    """The feature extractor of `--model`, with what `--feature_extractor` and flags of `CALL_SETTINGS` change."""
     changes = parse_options(args.feature_extractor)
-    changes |= {name: vars(args)[name] for name in RECORDING_FLAGS if vars(args)[name] is not None}
+    changes |= {name: value for name, value in vars(args).items() if name in CALL_SETTINGS and value is not None}
     return EcgFeatureExtractor(**(AutoFeatureExtractor.from_pretrained(args.model).to_dict() | changes))
 
 

@@ -157,6 +157,9 @@ def _finetune_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--config", default="finetune", metavar="NAME|FILE", help="preset or YAML file (finetune)")
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals"))
+    parser.add_argument(
+        "--lead_subsets", nargs="+", metavar="NAME", help="also judge and calibrate on 8, 6, 2, II, ... or I,V2"
+    )
     _output_or_help_arguments(parser)
 
 

@@ -1,6 +1,5 @@
 """What one recording holds and what is odd about it, before anyone trains on it."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,9 +7,8 @@ import numpy as np
 
 from ..modeling.leads import FRANK_LEADS, STANDARD_LEADS
 from ..modeling.recording_input import DIMENSIONLESS
-from .lead_check import LimbMisfit, check_einthoven, check_limb_swap, duplicate_leads, leads_of_equal_range
+from ..modeling.signal_quality import LIMITS, LeadQuality, examine_signal
 from .records import EcgRecord, dequantise, millivolts_per
-from .signal_quality import LIMITS, LeadQuality, measure_leads, suspect_unit
 
 EXAMINED_SECONDS = 600.0
 """What is looked at of a longer recording, from its start: a day at 250 Hz would fill the memory."""
@@ -75,29 +73,16 @@ def examine_recording(record: EcgRecord) -> RecordingReport:
     num_samples = record.signal.shape[1]
     signal = examined_signal(record, EXAMINED_SECONDS)
     leads, rate = tuple(record.leads), record.sampling_rate
-    is_voltage = record.unit != DIMENSIONLESS
-    quality = measure_leads(signal, leads, rate, is_voltage)
+    found = examine_signal(signal, leads, rate, record.unit, is_voltage=record.unit != DIMENSIONLESS)
     unknown = tuple(lead for lead in leads if lead not in STANDARD_LEADS + FRANK_LEADS)
-    problems = dict(_lead_problems(quality))
+    problems = dict(found.problems)
     if unknown:
         problems["unknown_leads"] = f"{', '.join(unknown)}: no lead that is known; models will not read it"
-    if is_voltage and (unit := suspect_unit(signal, record.unit)):
-        problems["unit"] = unit[0].upper() + unit[1:]
-    swap = check_limb_swap(signal, leads, rate)
-    if swap is not None and swap.suspected:
-        electrodes = {"LA/RA": "left and right arm", "RA/LL": "right arm and left leg"}[swap.suspected]
-        problems["limb_swap"] = f"The electrodes of {electrodes} ({swap.suspected}) look interchanged: {swap.evidence}"
-    if broken := check_einthoven(signal, leads):
-        problems["einthoven"] = _limb_sentence(broken)
-    if pairs := duplicate_leads(signal, leads):
-        problems["duplicate_leads"] = "; ".join(f"{first} and {second} are the same" for first, second in pairs)
-    if leads_of_equal_range(signal):
-        problems["equal_ranges"] = "All leads span the same range: each was probably scaled by itself"
     not_judged = []
-    if swap is None:
+    if not found.judged_limb_swap:
         not_judged.append("limb electrodes (needs I, II and V1-V6 without gaps, not flat, 2 s, 80 Hz)")
     for name, label in (("hum_50hz_mv", "50 Hz hum"), ("hum_60hz_mv", "60 Hz hum"), ("noise_mv", "noise")):
-        if all(np.isnan(vars(lead)[name]) for lead in quality):
+        if all(np.isnan(vars(lead)[name]) for lead in found.quality):
             not_judged.append(label)
     return RecordingReport(
         record.record_id,
@@ -107,7 +92,7 @@ def examine_recording(record: EcgRecord) -> RecordingReport:
         record.unit,
         num_samples,
         signal.shape[1] / rate,
-        tuple(quality),
+        found.quality,
         problems,
         tuple(not_judged),
     )
@@ -118,24 +103,3 @@ def examined_signal(record: EcgRecord, seconds: float) -> np.ndarray:
     scale = np.float32(1.0 if record.unit == DIMENSIONLESS else millivolts_per(record.unit))
     signal = record.signal[:, : max(1, round(seconds * record.sampling_rate))]
     return signal * scale if record.gain is None else dequantise(signal, record.gain * scale)
-
-
-def _lead_problems(quality: Sequence[LeadQuality]):
-    """Pairs of a measure and a sentence on the leads beyond its limit, with the worst value."""
-    for name, limit in LIMITS.items():
-        values = {lead.lead: vars(lead)[name] for lead in quality if name in lead.problems}
-        if values:
-            worst = max(values.values()) if limit.least is None else min(values.values())
-            size = f"{worst:.3g} {limit.unit}" if len(values) == 1 else f"{worst:.3g} {limit.unit} at worst"
-            yield name, f"{limit.meaning[0].upper()}{limit.meaning[1:]}: {', '.join(values)} ({size}; good: {limit})"
-
-
-def _limb_sentence(broken: Mapping[str, LimbMisfit]) -> str:
-    parts = [
-        f"{lead} is what I and II give for {misfit.looks_like}" for lead, misfit in broken.items() if misfit.looks_like
-    ]
-    rest = [lead for lead, misfit in broken.items() if not misfit.looks_like]
-    if rest:
-        largest = max(broken[lead].difference for lead in rest)
-        parts.append(f"{', '.join(rest)} differ from what I and II give (root mean square up to {largest:.2g})")
-    return f"Limb leads do not fit together: {'; '.join(parts)}"

@@ -24,6 +24,7 @@ from ecg_transformers.train.publishing.private_text import without_private
 from ecg_transformers.train.publishing.shared_folder import weight_names
 from ecg_transformers.train.publishing.templates import template_environment
 
+from .space_html import LONGEST_NAME, markdown_text
 from .space_model import SpaceModel, check_files, neighbour_table
 
 logger = logging.getLogger("ecg_transformers")
@@ -85,7 +86,7 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
     table = neighbour_table(model)
     card = _read_card(checkpoint, local, revision)
     files = _model_files(local) if local else []
-    title = f"ECG: {(local.name if local else checkpoint.split('/')[-1])}"
+    title = f"ECG: {(local.name if local else checkpoint.split('/')[-1])}"[:LONGEST_NAME]
 
     folder.mkdir(parents=True, exist_ok=True)
     if local:
@@ -109,7 +110,7 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
         "version": importlib.metadata.version(DISTRIBUTION),
     }
     environment = template_environment("ecg_transformers.hub", autoescape=False)
-    environment.filters["python"] = _literal
+    environment.filters |= {"python": _literal, "md": markdown_text}
     for name in ("app.py", "readme.md", "requirements.txt"):
         text = environment.get_template(f"space_{name}.j2").render(facts)
         (folder / (REPOCARD_NAME if name == "readme.md" else name)).write_text(text.rstrip() + "\n", encoding="utf-8")

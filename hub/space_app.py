@@ -57,7 +57,7 @@ def build_app(model: str | os.PathLike, neighbours: str | os.PathLike, title: st
     with gradio.Blocks(
         title=title, analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS), fill_width=True
     ) as app:
-        gradio.Markdown(f"# {title}\n\n{_what_it_does(page.model)}")
+        gradio.Markdown(f"# {space_html.markdown_text(title)}\n\n{_what_it_does(page.model)}")
         gradio.HTML(f'<div class="ecg-banner" role="note">{BANNER}</div>')
         with gradio.Tabs():
             with gradio.Tab("Samples"):
@@ -199,10 +199,11 @@ def _what_it_does(model: SpaceModel) -> str:
         f"It reads {extractor.num_samples / extractor.sampling_rate:g} s at {extractor.sampling_rate:g} Hz of the "
         f"leads {', '.join(extractor.leads)}."
     )
+    classes = ", ".join(map(space_html.markdown_text, model.classes))
     if model.is_regression:
-        return f"A model that predicts numbers from electrocardiograms: {', '.join(model.classes)}. {reads}"
+        return f"A model that predicts numbers from electrocardiograms: {classes}. {reads}"
     if model.is_classifier:
-        return f"A model that tells classes of electrocardiograms apart: {', '.join(model.classes)}. {reads}"
+        return f"A model that tells classes of electrocardiograms apart: {classes}. {reads}"
     return f"An encoder of electrocardiograms. It has no classes: see what it finds alike. {reads}"
 
 

@@ -1,6 +1,7 @@
 """The pieces of a Space's page: pictures on ECG paper, bars of scores, neighbours, messages; HTML, all escaped."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -14,7 +15,7 @@ from ecg_transformers.train.report.plots import figure_to_bytes
 
 from .space_model import Neighbour
 
-LONGEST_SENTENCE = 500
+LONGEST_SENTENCE, LONGEST_NAME = 500, 120
 NEIGHBOUR_LEADS, NEIGHBOUR_SECONDS = ("II", "V2"), 5.0
 SUPERCLASSES = {
     "NORM": "normal ECG",
@@ -31,6 +32,8 @@ footer {display: none !important;}
 .ecg-banner, .ecg-error {border-radius: 8px; padding: 10px 14px; font-size: 15px; line-height: 1.45;}
 .ecg-banner {background: #fff4de; color: #5b3b00; border: 1px solid #efcf8f;}
 .ecg-error {background: #fdecea; color: #7a1410; border: 1px solid #f0b3ae;}
+.ecg-quality {margin: 4px 0 10px;}
+.ecg-quality ul {margin: 4px 0 0; padding-left: 20px;}
 .ecg-notes {color: var(--body-text-color); opacity: 0.75; font-size: 14px; margin: 2px 0 8px;}
 .ecg-paper {overflow-x: auto; background: white; border: 1px solid var(--border-color-primary); border-radius: 8px;
     contain: inline-size; max-width: calc(100vw - 40px);}
@@ -57,12 +60,21 @@ footer {display: none !important;}
 """
 
 
+def markdown_text(text: str) -> str:
+    """A name for a Markdown page, as it is and on one line: no link, tag or heading is in it; a long one is cut."""
+    line = _cut(" ".join(str(text).split()), LONGEST_NAME)
+    return re.sub(r"[^\w .,/+-]", lambda sign: f"&#{ord(sign[0])};", line).replace("_", "&#95;")
+
+
 def message_html(sentence: str | None) -> str:
     """The place where errors are told; empty without one. Names in a file may be as long as the file: it is cut."""
     if not sentence:
         return ""
-    shown = sentence if len(sentence) <= LONGEST_SENTENCE else sentence[: LONGEST_SENTENCE - 1] + "…"
-    return f'<div class="ecg-error" role="alert">{escape(shown)}</div>'
+    return f'<div class="ecg-error" role="alert">{escape(_cut(sentence))}</div>'
+
+
+def _cut(sentence: str, most: int = LONGEST_SENTENCE) -> str:
+    return sentence if len(sentence) <= most else sentence[: most - 1] + "…"
 
 
 def notes_html(sentences: Sequence[str]) -> str:
@@ -81,24 +93,39 @@ def scores_html(
     scores: Sequence[Mapping[str, Any]], problem_type: str, calibration: Mapping[str, Any] | None, name: str
 ) -> str:
     """The output of `pipeline("ecg-classification")` as bars, with what it is and what it is not."""
+    quality = scores[0].get("quality", [])
+    box = quality_html(quality)
     if problem_type == REGRESSION:
         rows = "".join(f"<tr>{_label(row)}{_number(format(row['score'], '.3g'))}</tr>" for row in scores)
-        return _table(rows, name) + notes_html(["In the units that the names state."])
-    thresholds = (calibration or {}).get("thresholds") or {}
+        return box + _table(rows, name) + notes_html(["In the units that the names state."])
+    is_off = all(row.get("above_threshold", False) is None for row in scores)
+    thresholds = {} if is_off else (calibration or {}).get("thresholds") or {}
     rows = ""
     for row in scores:
-        kind = "above" if row.get("above_threshold", True) in (True, None) else "below"
+        kind = "below" if is_off or row.get("above_threshold", True) is False else "above"
         mark = f'<i style="left: {thresholds[row["label"]]:.2%}"></i>' if row["label"] in thresholds else ""
         bar = f'<div class="ecg-bar"><b class="{kind}" style="width: {row["score"]:.2%}"></b>{mark}</div>'
         rows += f"<tr>{_label(row)}<td>{bar}</td>{_number(format(row['score'], '.1%'))}</tr>"
     notes = ["Each class is judged by itself; they need not sum to 100 %."] if problem_type == MULTI_LABEL else []
+    if is_off:
+        notes.append("No class is above a threshold: see what was found in the recording.")
     if calibration is None:
         notes.append("Not calibrated: they rank recordings, but do not take them at their word as probabilities.")
-    else:
+    elif not is_off:
         notes.append(f"Calibrated by temperature {calibration['temperature']:.2f}, found on the validation split.")
     if thresholds:
         notes.append("The upright mark is the threshold that was best there; dark bars are above it.")
-    return _table(rows, name) + notes_html(notes)
+    return box + _table(rows, name) + notes_html(notes)
+
+
+def quality_html(quality: Sequence[Mapping[str, Any]]) -> str:
+    """The red box of what was found in a recording, by `quality` of a row; empty for a clean one."""
+    if not quality:
+        return ""
+    is_lost = any(finding["name"] == "no_signal" for finding in quality)
+    head = "There is no signal, so that the model can say nothing." if is_lost else "Look at the recording first."
+    sentences = "".join(f"<li>{escape(_cut(finding['sentence']))}</li>" for finding in quality)
+    return f'<div class="ecg-error ecg-quality" role="alert"><strong>{head}</strong><ul>{sentences}</ul></div>'
 
 
 def neighbours_html(neighbours: Sequence[Neighbour], name: str) -> str:
@@ -145,7 +172,7 @@ def _table(rows: str, name: str) -> str:
 def _label(row: Mapping[str, Any]) -> str:
     words = SUPERCLASSES.get(row["label"])
     more = f"<small>{escape(words)}</small>" if words else ""
-    return f'<td class="label">{escape(str(row["label"]))}{more}</td>'
+    return f'<td class="label">{escape(_cut(str(row["label"]), LONGEST_NAME))}{more}</td>'
 
 
 def _number(text: str) -> str:

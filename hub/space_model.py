@@ -1,7 +1,6 @@
 """The model behind the page of a Space: what it makes of one recording, and the recordings nearest to it."""
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,7 +20,7 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME
 
 from ecg_transformers.data import EcgRecord, load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor
-from ecg_transformers.modeling.calibration import calibration_of, names_classifier
+from ecg_transformers.modeling.calibration import calibration_for, names_classifier
 from ecg_transformers.modeling.lead_plan import plan_leads
 from ecg_transformers.modeling.pipeline_ecg import (
     FUNCTIONS,
@@ -110,10 +109,6 @@ class SpaceModel:
         """Names of the outputs, in their order; none of an encoder."""
         return [self.model.config.id2label[n] for n in range(self.model.config.num_labels)] * self.is_classifier
 
-    @property
-    def calibration(self) -> dict[str, Any] | None:
-        return calibration_of(self.model.config) if self.is_classifier else None
-
     def check(self, record: EcgRecord, mask_missing_leads: bool) -> list[str]:
         """What is to be known of how the model reads a recording, a sentence each.
 
@@ -166,8 +161,21 @@ class SpaceModel:
 
     def scores(self, record: EcgRecord, mask_missing_leads: bool = False) -> list[dict[str, Any]]:
         """As `pipeline("ecg-classification")` gives them."""
-        extractor = self._extractor(mask_missing_leads)
-        return EcgClassificationPipeline(model=self.model, feature_extractor=extractor)(record)
+        settings = {"missing_leads": "mask"} if mask_missing_leads else {}
+        return EcgClassificationPipeline(model=self.model, feature_extractor=self.feature_extractor)(
+            record, **settings
+        )
+
+    def calibration_of(self, record: EcgRecord, mask_missing_leads: bool = False) -> Mapping[str, Any] | None:
+        """Temperature and thresholds that count for a recording; `None` where the scores are not calibrated."""
+        if not self.is_classifier:
+            return None
+        checks = self._extractor(mask_missing_leads).check(record)[0]
+        return calibration_for(self.model.config, self.feature_extractor, checks)[0]
+
+    def findings(self, record: EcgRecord, mask_missing_leads: bool = False) -> list[dict[str, Any]]:
+        """What is odd about a recording, as a row of the pipeline says it in `quality`."""
+        return self._extractor(mask_missing_leads).check(record)[0]["findings"]
 
     def features(self, record: EcgRecord, mask_missing_leads: bool = False) -> np.ndarray:
         """The pooled feature, float32 `(hidden_size,)`, averaged over the windows."""
@@ -182,11 +190,7 @@ class SpaceModel:
         return explain_recording(self.model, self._extractor(mask_missing_leads), record, method, **given)
 
     def _extractor(self, mask_missing_leads: bool) -> EcgFeatureExtractor:
-        if not mask_missing_leads:
-            return self.feature_extractor
-        extractor = copy.copy(self.feature_extractor)
-        extractor.missing_leads = "mask"
-        return extractor
+        return self.feature_extractor.changed(**{"missing_leads": "mask"} if mask_missing_leads else {})
 
 
 class NeighbourIndex:

@@ -67,22 +67,25 @@ class SpacePage:
         return Shown(self.read(paths, declared), mask_missing_leads, "Your recording")
 
     def trace(self, shown: Shown) -> str:
-        """What is to be known of the recording, and its start on ECG paper."""
+        """What is to be known of the recording, and its start on ECG paper; for an encoder what is odd about it."""
         notes = self.model.check(shown.record, shown.mask_missing_leads)
         seconds = shown.record.signal.shape[1] / shown.record.sampling_rate
         if seconds > SHOWN_SECONDS:
             notes.append(f"Drawn: the first {SHOWN_SECONDS:g} s.")
         signal_mv, leads = _in_usual_order(shown.record)
         figure = plot_recording(signal_mv, leads, shown.record.sampling_rate, shown.name, SHOWN_SECONDS)
-        return space_html.notes_html(notes) + space_html.picture_html(figure, f"{shown.name} on ECG paper")
+        picture = space_html.picture_html(figure, f"{shown.name} on ECG paper")
+        found = [] if self.model.is_classifier else self.model.findings(shown.record, shown.mask_missing_leads)
+        return space_html.notes_html(notes) + picture + space_html.quality_html(found)
 
     def scores(self, shown: Shown) -> tuple[str, str | None]:
-        """The bars, and the class with the highest score."""
+        """What is odd about the recording, the bars, and the class with the highest score."""
         if not self.model.is_classifier:
             return "", None
         scores = self.model.scores(shown.record, shown.mask_missing_leads)
         problem_type = self.model.model.config.problem_type
-        return space_html.scores_html(scores, problem_type, self.model.calibration, shown.name), scores[0]["label"]
+        calibration = self.model.calibration_of(shown.record, shown.mask_missing_leads)
+        return space_html.scores_html(scores, problem_type, calibration, shown.name), scores[0]["label"]
 
     def explanation(self, shown: Shown, method: str, target: str | None) -> str:
         """The map of what the output depends on, over all leads."""

@@ -1,6 +1,6 @@
 """What `config.calibration` of a classifier may hold, and when it no longer holds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,21 +12,31 @@ from .whole_encoder import check_encoder_is_whole
 logger = logging.get_logger(__name__)
 
 
+MEASURED = ("temperature", "thresholds")
+INPUT_FACTS = ("leads", "electrode_placement", "long_records")
+
+
 def check_calibration(calibration: Mapping[str, Any] | None) -> None:
     """
     Args:
-        calibration (`Mapping`, *optional*): `labels`, `temperature` and `thresholds`; see [`EcgViTConfig`].
+        calibration (`Mapping`, *optional*):
+            `labels`, `temperature`, `thresholds`, and `input` and `subsets`, see [`EcgViTConfig`].
 
     Raises:
-        ValueError: unless it has labels, a temperature above 0 and, if any, thresholds of these labels.
+        ValueError: unless it has labels, a temperature above 0 and, if any, thresholds of these labels; and each of
+            its subsets the same, with its leads.
     """
     if calibration is None:
         return
-    temperature, thresholds = calibration.get("temperature"), calibration.get("thresholds") or {}
-    unknown = sorted(set(calibration) - {"labels", "temperature", "thresholds"})
-    strangers = sorted(set(thresholds) - set(calibration.get("labels", ())))
-    is_positive = isinstance(temperature, int | float) and temperature > 0
-    if not is_positive or unknown or strangers or not calibration.get("labels"):
+    labels, subsets = calibration.get("labels", ()), calibration.get("subsets") or ()
+    unknown = set(calibration) - {"labels", *MEASURED, "input", "subsets"}
+    unknown |= set(calibration.get("input") or ()) - set(INPUT_FACTS)
+    unknown |= {name for subset in subsets for name in subset} - {"leads", *MEASURED}
+    is_whole = all(subset.get("leads") for subset in subsets)
+    for measured in (calibration, *subsets):
+        temperature, thresholds = measured.get("temperature"), measured.get("thresholds") or {}
+        is_whole &= isinstance(temperature, int | float) and temperature > 0 and set(thresholds) <= set(labels)
+    if not is_whole or unknown or not labels:
         raise ValueError(
             "Expected calibration with labels, a temperature above 0 and thresholds of these labels, got "
             f"{dict(calibration)}."
@@ -43,6 +53,51 @@ def calibration_of(config: PreTrainedConfig) -> Mapping[str, Any] | None:
         )
         return None
     return calibration
+
+
+def calibration_for(
+    config: PreTrainedConfig, feature_extractor: Any, checks: Mapping[str, Any]
+) -> tuple[Mapping[str, Any] | None, str | None]:
+    """The temperature and the thresholds that were measured on input such as that of a recording.
+
+    Args:
+        config ([`~transformers.PreTrainedConfig`]): Of the classifier.
+        feature_extractor ([`EcgFeatureExtractor`]): As it was saved with the classifier, whatever a call changed.
+        checks (`Mapping`): Of the recording, by [`EcgFeatureExtractor.check`].
+
+    Returns:
+        `dict` of `temperature` and perhaps `thresholds`, or `None`; and, where the classifier has a calibration that
+        does not hold for this recording, the reason as a sentence.
+    """
+    calibration = calibration_of(config)
+    if calibration is None:
+        return None, None
+    measured = {
+        "leads": list(feature_extractor.leads),
+        "electrode_placement": "mason_likar" if feature_extractor.electrode_placement == "mason_likar" else "standard",
+        "long_records": feature_extractor.long_records,
+    }
+    measured |= calibration.get("input") or {}
+    off = "The scores are not calibrated and the thresholds are off: they were measured on "
+    placement = checks["electrode_placement"]
+    if placement not in (None, measured["electrode_placement"]):
+        return None, f"{off}the {measured['electrode_placement']} electrode placement, this is the {placement} one."
+    if checks["windows"] not in ("whole", measured["long_records"]):
+        return None, (
+            f"{off}long_records={measured['long_records']!r} of longer recordings, not on {checks['windows']!r}."
+        )
+    if checks["is_padded"] and feature_extractor.short_records != "zero_pad":
+        return None, f"{off}whole recordings, this one is too short and was padded."
+    by_leads = {frozenset(subset["leads"]): subset for subset in calibration.get("subsets") or ()}
+    by_leads[frozenset(measured["leads"])] = calibration
+    found = by_leads.get(frozenset(checks["leads"]))
+    if found is None:
+        return None, f"{off}{_list(measured['leads'])}, here the model gets {_list(checks['leads'])}."
+    return {name: found[name] for name in MEASURED if found.get(name)}, None
+
+
+def _list(leads: Iterable[str]) -> str:
+    return ", ".join(leads) or "no lead"
 
 
 class CalibratedModelMixin:

@@ -77,7 +77,8 @@ class EcgViTConfig(PreTrainedConfig):
             What a validation split taught about the scores of a classifier, for `pipeline("ecg-classification")`:
             `labels`, the class names that it is for; `temperature`, by which logits are divided; and, of several
             labels a record, `thresholds`, label → least score after the temperature that counts as positive.
-            `finetune` writes it.
+            `input`, what they were measured on (`leads`, `electrode_placement`, `long_records`), and `subsets`,
+            measured on fewer `leads`: for other input they are off. `finetune` writes it.
     """
 
     model_type = "ecg_vit"

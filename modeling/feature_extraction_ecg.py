@@ -5,6 +5,7 @@ a recording and that tensor is stated here, once. What the caller has to know ab
 sampling rate, its unit) has no default, because a wrong guess does not fail: it silently costs accuracy.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +15,18 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
 from .beat_channels import BEAT_CHANNELS, check_channel_names, compute_beat_channels
+from .input_checks import (
+    FLAT_STD_MV,
+    INVALID_SAMPLE,  # noqa: F401  (part of this module's interface)
+    PLAUSIBLE_PEAK_MV,
+    check_input,
+    describe_input,
+    to_millivolts,
+)
 from .lead_plan import LeadPlan, plan_leads
 from .leads import DERIVED_LIMB_LEADS, ELECTRODE_PLACEMENTS, FRANK_LEADS, INDEPENDENT_LEADS, canonical_leads
 from .recording_input import (
     DIMENSIONLESS,
-    Recording,
     check_sampling_rate,
     read_recordings,
     recorded_leads,
@@ -35,15 +43,6 @@ from .signal_processing import (
 
 logger = logging.get_logger(__name__)
 
-INVALID_SAMPLE = -32768
-"""The int16 value that stands for "not recorded" (as in WFDB format 16); it is read as NaN."""
-
-# Peaks outside this range (mV) do not come from an electrocardiogram in the declared unit.
-_PLAUSIBLE_PEAK_MV = (0.02, 50.0)
-# Below 0.1 uV there is only rounding: a lead (or record) this quiet is flat and normalises to zeros.
-_FLAT_STD_MV = 1e-4
-# A lead that is at its bounds this often was cut off by its amplifier or converter.
-_CLIPPED_SAMPLES, _CLIPPED_SHARE = 10, 0.01
 # How far `resample_to_length` may shift the rate: 4096 samples at 400 Hz to 2500 (CODE-15) is 2.3 %.
 _LARGEST_RATE_SHIFT = 0.05
 
@@ -58,6 +57,12 @@ _CHOICES = {
     "nan_policy": ("raise", "interpolate"),
     "electrode_placement": (*ELECTRODE_PLACEMENTS, "any"),
 }
+
+
+CALL_SETTINGS = ("missing_leads", "derive_limb_leads", "nan_policy", "short_records", "long_records")
+CALL_SETTINGS += ("resample_to_length",)
+"""Settings that a call of the extractor or of a pipeline may change: which recordings are taken, and which part."""
+_DECLARED = ("sampling_rate", "leads", "unit", "gain", "offset", "electrode_placement")
 
 
 class EcgFeatureExtractor(SequenceFeatureExtractor):
@@ -214,6 +219,9 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         self._check_settings()
 
     def _check_settings(self) -> None:
+        for name in ("derive_limb_leads", "resample_to_length", "filter_windows", "normalize_recordings"):
+            if not isinstance(vars(self)[name], bool):
+                raise ValueError(f"{name} is True or False, got {vars(self)[name]!r}.")
         for name, choices in _CHOICES.items():
             if vars(self)[name] not in choices:
                 raise ValueError(f"{name} is {vars(self)[name]!r}. Choose from {list(choices)}.")
@@ -278,6 +286,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         electrode_placement: str | None = None,
         return_report: bool = False,
         return_tensors: str | TensorType | None = "pt",
+        **settings,
     ) -> BatchFeature:
         r"""
         Args:
@@ -296,6 +305,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             return_report (`bool`, *optional*, defaults to `False`):
                 Whether to add `report`: for each recording a list of sentences, what was done to it and what is odd.
             return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"` or `"np"`.
+            settings (*optional*): Those of [`CALL_SETTINGS`], such as `missing_leads="mask"`, for this call alone.
 
         Returns:
             [`BatchFeature`] with
@@ -312,7 +322,15 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: says which recording, what was expected, what came, and what to do.
         """
-        recordings = read_recordings(signals, sampling_rate, leads, unit, gain, offset, electrode_placement)
+        declared = (sampling_rate, leads, unit, gain, offset, electrode_placement)
+        if settings:
+            return self.changed(**settings)(
+                signals,
+                **dict(zip(_DECLARED, declared, strict=True)),
+                return_report=return_report,
+                return_tensors=return_tensors,
+            )
+        recordings = read_recordings(signals, *declared)
         for unit in {recording.unit for recording in recordings}:
             self.check_unit(unit)
         layouts: dict[tuple, list[int]] = {}
@@ -341,8 +359,32 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             lengths = torch.tensor([self.resampled_length(r.signal.shape[1], r.sampling_rate) for r in recordings])
             features["sample_mask"] = torch.arange(self.num_samples) < lengths[window_record][:, None]
         if return_report:
-            features["report"] = [self._describe(recording) for recording in recordings]
+            features["report"] = [describe_input(self, recording) for recording in recordings]
         return BatchFeature(features, tensor_type=return_tensors, skip_tensor_conversion=["report"])
+
+    def check(self, signals: Any, **declared) -> list[dict[str, Any]]:
+        """What is odd about recordings, by [`check_input`] for each; arguments are those of the call."""
+        return [check_input(self, recording) for recording in read_recordings(signals, **declared)]
+
+    def changed(self, **settings) -> "EcgFeatureExtractor":
+        """A copy with other settings, of those that a call may change.
+
+        Args:
+            settings: Of [`CALL_SETTINGS`], by their names and values in the constructor.
+
+        Raises:
+            ValueError: for another name or a wrong value.
+        """
+        unknown = sorted(set(settings) - set(CALL_SETTINGS))
+        if unknown:
+            raise ValueError(
+                f"A call may change {list(CALL_SETTINGS)}, got {unknown}. What else a model reads is part of it: "
+                "EcgFeatureExtractor.from_pretrained(FOLDER, NAME=VALUE) makes another extractor, for another model."
+            )
+        extractor = copy.copy(self)
+        vars(extractor).update(settings)
+        extractor._check_settings()
+        return extractor
 
     def check_unit(self, unit: str) -> None:
         """Refuses dimensionless recordings for a model of volts, and volts for a model of dimensionless values."""
@@ -408,7 +450,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         check_amplitude: bool,
         window_starts: torch.Tensor | None = None,
     ) -> "_Processed":
-        plan = self._lead_plan(leads)
+        plan = self.lead_plan(leads)
         length = self.resampled_length(signal.shape[-1], sampling_rate)
         if length < self.num_samples and self.short_records == "raise":
             raise ValueError(
@@ -418,7 +460,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             )
         # The caller may train in mixed precision; the input must not depend on it.
         with torch.autocast(signal.device.type, enabled=False):
-            values = _to_millivolts(signal, gain, plan.sources)
+            values = to_millivolts(signal, gain, plan.sources)
             present = None if lead_mask is None else lead_mask[:, list(plan.sources)]
             values, present = self._fill_gaps(values, present, [leads[i] for i in plan.sources], record_numbers)
             values = resample(values, length)
@@ -454,7 +496,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             present = torch.ones(len(values), len(self.leads), dtype=torch.bool, device=values.device)
         return _Processed(values, present if self.missing_leads == "mask" else None, len(starts))
 
-    def _lead_plan(self, leads: tuple[str, ...]) -> LeadPlan:
+    def lead_plan(self, leads: tuple[str, ...]) -> LeadPlan:
         plan = plan_leads(self.leads, leads, self.derive_limb_leads, self.electrode_placement)
         if plan.unknown:
             logger.warning_once(f"Channels {list(plan.unknown)} are no leads that I know; they are left out.")
@@ -539,7 +581,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             values = (values - means) / stds
         elif self.normalization == "lead_range":
             lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
-            flat = highest - lowest < _FLAT_STD_MV / scale_of(self.unit)
+            flat = highest - lowest < FLAT_STD_MV / scale_of(self.unit)
             values = (2 * (values - lowest) / (highest - lowest).masked_fill(flat, 1.0) - 1).masked_fill(flat, 0.0)
         elif self.normalization is not None:
             dims = (-2, -1) if self.normalization == "record" else (-1,)
@@ -547,7 +589,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             total = weight.expand_as(values).sum(dims, keepdim=True).clamp(min=1)
             centred = values - (values * weight).sum(dims, keepdim=True) / total
             std = ((centred.square() * weight).sum(dims, keepdim=True) / total).sqrt()
-            flat = std < _FLAT_STD_MV / scale_of(self.unit)
+            flat = std < FLAT_STD_MV / scale_of(self.unit)
             values = (centred / std.masked_fill(flat, 1.0)).masked_fill(flat, 0.0)
         if self.clip is not None:
             values = values.clamp(-self.clip, self.clip)
@@ -592,70 +634,6 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             return starts if starts[-1] == last else [*starts, last]
         return [last // 2 if self.long_records == "center" else 0]
 
-    def _describe(self, recording: "Recording") -> list[str]:
-        """What happens to a recording, and what is odd about it, in sentences."""
-        plan, leads = self._lead_plan(recording.leads), recording.leads
-        values = _to_millivolts(
-            torch.from_numpy(recording.signal)[None],
-            None if recording.gain is None else torch.from_numpy(recording.gain)[None],
-            plan.sources,
-        )[0]
-        used = [leads[index] for index in plan.sources]
-        derived = [lead for lead, weights in zip(self.leads, plan.weights, strict=True) if len(weights) > 1]
-        num_samples = recording.signal.shape[1]
-        length = self.resampled_length(num_samples, recording.sampling_rate)
-        num_windows = len(self.window_starts(length))
-        report = []
-        if recording.unit != self.unit:
-            report.append(f"Converted from {recording.unit} to {self.unit}.")
-        if leads != self.leads:
-            report.append(f"Took the leads {used} from {list(leads)} by name.")
-        if plan.has_torso_electrodes:
-            report.append("The limb leads are from electrodes on the torso (Mason-Likar).")
-        if derived:
-            report.append(f"Derived {derived} from I and II.")
-        if plan.missing:
-            report.append(f"Masked the missing leads {list(plan.missing)}.")
-        for lead, row in zip(used, values, strict=True):
-            num_gaps, kept = int((~row.isfinite()).sum()), row[row.isfinite()]
-            if num_gaps == num_samples:
-                report.append(f"Masked lead {lead}, which has no finite sample.")
-            elif num_gaps:
-                report.append(f"Interpolated {num_gaps} of {num_samples} samples of lead {lead}.")
-            if len(kept) and kept.max() - kept.min() < _FLAT_STD_MV:
-                report.append(f"Lead {lead} is flat.")
-            elif len(kept):
-                at_bounds = int(((kept == kept.max()) | (kept == kept.min())).sum())
-                if at_bounds > max(_CLIPPED_SAMPLES, _CLIPPED_SHARE * len(kept)):
-                    report.append(
-                        f"Lead {lead} is at its largest or smallest value in {at_bounds} of {num_samples} samples: it "
-                        "may be clipped."
-                    )
-        peak = float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
-        if not _PLAUSIBLE_PEAK_MV[0] <= peak <= _PLAUSIBLE_PEAK_MV[1]:
-            report.append(
-                f"The largest amplitude, {peak:g} mV, is no ECG's: check the unit ({recording.unit}) and gain."
-            )
-        if length != num_samples:
-            report.append(
-                f"Resampled {num_samples} samples at {recording.sampling_rate:g} Hz to {length} at "
-                f"{length / num_samples * recording.sampling_rate:g} Hz."
-            )
-        if self.notch_hz is not None:
-            report.append(f"Took out {self.notch_hz:g} Hz with a notch.")
-        for kind, cutoff in (("High", self.highpass_hz), ("Low", self.lowpass_hz)):
-            if cutoff is not None:
-                report.append(f"{kind}-passed at {cutoff:g} Hz, zero phase, order {self.filter_order}.")
-        if self.median_baseline_seconds is not None:
-            report.append(f"Subtracted the running median of {self.median_baseline_seconds:g} s.")
-        if num_windows > 1:
-            report.append(f"Cut {length} samples into {num_windows} windows of {self.num_samples}.")
-        elif length > self.num_samples and self.long_records != "all":
-            report.append(f"Kept the {self.long_records} {self.num_samples} of {length} samples.")
-        elif length < self.num_samples:
-            report.append(f"Appended {self.num_samples - length} zeros to {length} samples.")
-        return report
-
 
 def average_windows(values: torch.Tensor, window_record: torch.Tensor) -> torch.Tensor:
     """Means over the windows of each recording: logits `(num_windows, ...)` → `(num_recordings, ...)`.
@@ -673,22 +651,9 @@ class _Processed(NamedTuple):
     num_windows: int  # of each record
 
 
-def _to_millivolts(signal: torch.Tensor, gain: torch.Tensor | None, sources: tuple[int, ...]) -> torch.Tensor:
-    """Float32 millivolts of the rows `sources` of `(batch, num_source_leads, num_samples)`."""
-    if sources != tuple(range(signal.shape[1])):
-        signal = signal[:, list(sources)]
-        gain = None if gain is None else gain[:, list(sources)]
-    values = signal.float()
-    if gain is not None:
-        values = values * gain.to(values.device, torch.float32)[..., None]
-    if signal.dtype == torch.int16:
-        values.masked_fill_(signal == INVALID_SAMPLE, torch.nan)
-    return values
-
-
 def _warn_of_implausible_amplitude(values: torch.Tensor) -> None:
     peaks = values.abs().amax((-2, -1))
-    lowest, highest = _PLAUSIBLE_PEAK_MV
+    lowest, highest = PLAUSIBLE_PEAK_MV
     implausible = peaks[(peaks < lowest) | (peaks > highest)]
     if len(implausible):
         logger.warning_once(  # one digit, so that it is said once for each kind of mistake

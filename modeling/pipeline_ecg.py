@@ -6,7 +6,6 @@ extractor pads. The pipelines are registered when `ecg_transformers.modeling` is
 model: `pipeline("ecg-classification", model=ID, trust_remote_code=True)` needs `transformers` alone.
 """
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView, Set, Sized
 from numbers import Integral
@@ -17,15 +16,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Pipeline
 
-from .calibration import calibration_of, names_classifier
-from .feature_extraction_ecg import average_windows
+from .calibration import calibration_for, calibration_of, names_classifier
+from .feature_extraction_ecg import CALL_SETTINGS, average_windows
 from .recording_input import DeclaredRecording
 
 MULTI_LABEL, SINGLE_LABEL, REGRESSION = "multi_label_classification", "single_label_classification", "regression"
 FUNCTIONS = {MULTI_LABEL: "sigmoid", SINGLE_LABEL: "softmax", REGRESSION: "none"}
 ARRAY_KEYS = ("array", "sampling_rate", "leads", "unit", "gain", "offset", "electrode_placement")
 AN_ARRAY = "{'array': ..., 'sampling_rate': Hz, 'leads': [...], 'unit': 'mV'}"
-LONG_RECORDS = ("all", "first", "center")
+FILE_KEYS = ("sampling_rate", "leads", "unit", "axes", "step", "rename_leads", "dataset")
 WINDOWS_PER_PASS = 64
 """A day of ECG is thousands of windows, which would not fit into memory at once."""
 
@@ -59,9 +58,13 @@ class EcgPipeline(Pipeline):
                 several: a list, a `datasets.Dataset`, a `KeyDataset`, a generator.
             batch_size (`int`, *optional*, defaults to 1), num_workers (`int`, *optional*, defaults to 0):
                 Recordings that go through the model together; processes that read them.
-            long_records (`str`, *optional*):
-                Of recordings longer than the model's input: `"all"` windows, or the `"first"` or `"center"` one. By
-                default what the feature extractor says, by which the model was judged and calibrated.
+            missing_leads, derive_limb_leads, nan_policy, short_records, long_records, resample_to_length (*optional*):
+                Settings of the feature extractor for this call: which recordings are taken (`missing_leads="mask"`),
+                and which windows of a longer one (`long_records="center"`). By default those by which the model was
+                judged and calibrated.
+            sampling_rate, leads, unit, gain, offset, electrode_placement (*optional*):
+                What bare arrays are, as beside an array; and `sampling_rate`, `leads`, `unit`, `axes`, `step`,
+                `rename_leads`, `dataset`: what a file does not say, as in `read_recording`.
 
         Returns:
             The output for a recording; of a list a list; of a dataset or generator an iterator, which reads as it
@@ -81,38 +84,44 @@ class EcgPipeline(Pipeline):
             inputs = _Rows(inputs) if isinstance(inputs, Sized) else (item for item in inputs)
         return super().__call__(inputs, **kwargs)
 
-    def preprocess(self, input_: Any, number: int | None = None, long_records: str | None = None) -> Windows:
-        """The windows of one recording; `number` is its place among several."""
+    def preprocess(
+        self,
+        input_: Any,
+        number: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        declared: Mapping[str, Any] | None = None,
+    ) -> Windows:
+        """The windows of one recording, and what the checks found; `number` is its place among several."""
         name = "The recording" if number is None else f"Item {number}"
         if isinstance(input_, Mapping) and input_.get("record_id") is not None:
             name += f" ({input_['record_id']})"
         elif isinstance(input_, str | os.PathLike):
             name += f" ({os.fspath(input_)})"
-        extractor = copy.copy(self.feature_extractor)
-        if long_records is not None:
-            extractor.long_records = long_records
         try:
-            recording, declared = _read(input_)
-            features = extractor(recording, **declared)
+            extractor = self.feature_extractor.changed(**settings or {})
+            recording, stated = _read(input_, declared or {})
+            features = extractor(recording, **stated)
             record_of = features.get("window_record", torch.arange(len(features["input_values"])))
             if record_of.max() > 0:
                 raise ValueError("An array of several recordings. Pass a list with one dictionary for each.")
+            checks = extractor.check(recording, **stated)
         except (OSError, ValueError) as error:
             reason = str(error)  # of a batch of one, which the feature extractor calls "Record 0"
             reason = reason.replace("Record 0", name) if "Record 0" in reason else f"{name}: {reason}"
             raise ValueError(reason) from error
         windows = {key: features[key] for key in extractor.model_input_names if key in features}
-        return windows | {"num_windows": [len(features["input_values"])]}
+        return windows | {"num_windows": [len(features["input_values"])], "checks": checks}
 
-    def _forward(self, input_tensors: Windows, **forward_params) -> list[torch.Tensor]:
-        """What the model gives for the windows of each recording, `(num_windows, ...)`."""
+    def _forward(self, input_tensors: Windows, **forward_params) -> list[dict[str, Any]]:
+        """Of each recording, what the model gives for its windows, `(num_windows, ...)`, and its checks."""
         counts = input_tensors["num_windows"]
-        windows = {key: value for key, value in input_tensors.items() if key != "num_windows"}
+        windows = {key: value for key, value in input_tensors.items() if key not in ("num_windows", "checks")}
         outputs = []
         for start in range(0, sum(counts), WINDOWS_PER_PASS):
             part = {key: value[start : start + WINDOWS_PER_PASS] for key, value in windows.items()}
             outputs.append(self.window_outputs(part, **forward_params))
-        return list(torch.cat(outputs).float().split(counts))
+        found = torch.cat(outputs).float().split(counts)
+        return [{"values": of, "checks": checks} for of, checks in zip(found, input_tensors["checks"], strict=True)]
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params) -> Any:
         outputs = self.forward(self.preprocess(inputs, **preprocess_params), **forward_params)
@@ -131,13 +140,19 @@ class EcgPipeline(Pipeline):
             for output in self.forward(batch, **forward_params):
                 yield self.postprocess(output, **postprocess_params)
 
-    def _sanitize_parameters(self, long_records: str | None = None, **unknown) -> tuple[dict, dict, dict]:
-        if unknown:
-            beside = "" if set(unknown).isdisjoint(ARRAY_KEYS) else f" They belong beside an array: {AN_ARRAY}."
-            raise ValueError(f"{type(self).__name__} has no setting {sorted(unknown)}.{beside}")
-        if long_records is not None and long_records not in LONG_RECORDS:
-            raise ValueError(f"Expected long_records of {list(LONG_RECORDS)}, got {long_records!r}.")
-        return {} if long_records is None else {"long_records": long_records}, {}, {}
+    def _sanitize_parameters(self, **others) -> tuple[dict, dict, dict]:
+        given = {name: value for name, value in others.items() if value is not None}
+        settings = {name: given.pop(name) for name in CALL_SETTINGS if name in given}
+        declared = {name: given.pop(name) for name in (*ARRAY_KEYS[1:], *FILE_KEYS) if name in given}
+        if given:
+            raise ValueError(
+                f"{type(self).__name__} has no setting {sorted(given)}. A call takes {list(CALL_SETTINGS)} of the "
+                "feature extractor; another one is given as pipeline(..., feature_extractor=...)."
+            )
+        if settings and self.feature_extractor is not None:
+            self.feature_extractor.changed(**settings)  # a wrong value is told before anything is read
+        preprocess_params = {"settings": settings, "declared": declared}
+        return {name: value for name, value in preprocess_params.items() if value}, {}, {}
 
 
 class EcgClassificationPipeline(EcgPipeline):
@@ -148,7 +163,14 @@ class EcgClassificationPipeline(EcgPipeline):
     the validation split), the scores are those after temperature scaling, and with several labels a record each has
     `above_threshold`, by the threshold that was best on the validation split (`None` for a label without one).
     Otherwise the scores are what the sigmoid or softmax makes of the logits: they rank, but are no probabilities to
-    be taken at their word.
+    be taken at their word. So they are where the recording is not what the calibration was measured on (leads that are
+    missing or flat, another electrode placement, other windows): then `above_threshold` is `None`, and `quality` says
+    why.
+
+    **Quality.** The recording is checked as it was declared, before filter and normalisation. Where something was
+    found, each row has `quality`, a list of `{"name": str, "leads": list, "sentence": str}`; of a clean recording it
+    has none. Of a recording without a signal, or in a wrong unit, no label is above its threshold: `above_threshold`
+    is `None`.
 
     Call arguments beside those of [`EcgPipeline`]:
         top_k (`int`, *optional*): How many labels; all of them by default. Not for a regression.
@@ -201,7 +223,7 @@ class EcgClassificationPipeline(EcgPipeline):
         return self.model(**windows).logits
 
     def postprocess(
-        self, model_outputs: torch.Tensor, top_k: int | None = None, function_to_apply: str | None = None
+        self, model_outputs: dict[str, Any], top_k: int | None = None, function_to_apply: str | None = None
     ) -> list[dict[str, Any]]:
         config = self.model.config
         usual = FUNCTIONS.get(config.problem_type)
@@ -212,15 +234,27 @@ class EcgClassificationPipeline(EcgPipeline):
                 f"{MULTI_LABEL!r}, {SINGLE_LABEL!r} or {REGRESSION!r}, or pass function_to_apply."
             )
         labels = [config.id2label[number] for number in range(config.num_labels)]
-        calibration = (calibration_of(config) or {}) if function == usual != "none" else {}
-        logits = average_windows(model_outputs, torch.zeros(len(model_outputs), dtype=torch.long))[0].double()
+        checks, values = model_outputs["checks"], model_outputs["values"]
+        calibration, reason = {}, None
+        if function == usual != "none":
+            calibration, reason = calibration_for(config, self.feature_extractor, checks)
+            calibration = calibration or {}
+        logits = average_windows(values, torch.zeros(len(values), dtype=torch.long))[0].double()
         logits = logits / calibration.get("temperature", 1.0)
         scores = logits.sigmoid() if function == "sigmoid" else logits.softmax(0) if function == "softmax" else logits
         found = [{"label": label, "score": score} for label, score in zip(labels, scores.tolist(), strict=True)]
-        if thresholds := calibration.get("thresholds"):
+        is_off = checks["is_meaningless"] or (reason is not None and bool(calibration_of(config).get("thresholds")))
+        thresholds = calibration.get("thresholds")
+        if function != "none" and (thresholds or is_off):
             for row in found:
-                threshold = thresholds.get(row["label"])
+                threshold = None if is_off else thresholds.get(row["label"])
                 row["above_threshold"] = None if threshold is None else row["score"] >= threshold
+        quality = list(checks["findings"])
+        if reason is not None:
+            quality.append({"name": "not_calibrated", "leads": [], "sentence": reason})
+        if quality:
+            for row in found:
+                row["quality"] = quality
         if config.problem_type == REGRESSION:
             return found
         return sorted(found, key=lambda row: -row["score"])[:top_k]
@@ -249,8 +283,9 @@ class EcgFeatureExtractionPipeline(EcgPipeline):
         outputs = self.model(**windows)
         return outputs.last_hidden_state if return_tokens else outputs.pooler_output
 
-    def postprocess(self, model_outputs: torch.Tensor, return_tokens: bool = False) -> np.ndarray:
-        return (model_outputs if return_tokens else model_outputs.mean(dim=0)).numpy()
+    def postprocess(self, model_outputs: dict[str, Any], return_tokens: bool = False) -> np.ndarray:
+        values = model_outputs["values"]
+        return (values if return_tokens else values.mean(dim=0)).numpy()
 
 
 class _Rows(Dataset):
@@ -298,30 +333,39 @@ def _concatenate(items: list[Windows | ValueError]) -> Windows | ValueError:
     for item in items:
         if isinstance(item, ValueError):
             return item
-    batch = {key: torch.cat([item[key] for item in items]) for key in items[0] if key != "num_windows"}
-    return batch | {"num_windows": [count for item in items for count in item["num_windows"]]}
+    lists = {key: [value for item in items for value in item[key]] for key in ("num_windows", "checks")}
+    return {key: torch.cat([item[key] for item in items]) for key in items[0] if key not in lists} | lists
 
 
 def _is_recording(inputs: Any) -> bool:
     return isinstance(inputs, Mapping | str | bytes | os.PathLike | np.ndarray | torch.Tensor | DeclaredRecording)
 
 
-def _read(item: Any) -> tuple[Any, dict[str, Any]]:
+def _read(item: Any, declared: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """What the feature extractor takes, and what has to be declared with it."""
     if isinstance(item, str | os.PathLike):
-        return _read_file(os.fspath(item)), {}
+        return _read_file(os.fspath(item), declared), {}
     if isinstance(item, DeclaredRecording) or (isinstance(item, Mapping) and {"ecg", "signal"} & set(item)):
-        return item, {}
+        return item, dict(declared)
+    if declared and isinstance(item, np.ndarray | torch.Tensor):
+        item = {"array": item}
     if not isinstance(item, Mapping) or "array" not in item:
         came = f"the keys {sorted(map(str, item))}" if isinstance(item, Mapping) else type(item).__name__
         raise ValueError(f"Expected {AN_ARRAY}, a row of load_ecg, an EcgRecord or the path of a file, got {came}.")
     unknown = sorted(str(key) for key in set(item) - set(ARRAY_KEYS) - {"record_id"})
     if unknown:
         raise ValueError(f"Expected the keys {list(ARRAY_KEYS)} beside an array, got {unknown} too.")
-    return item["array"], {key: item[key] for key in ARRAY_KEYS[1:] if key in item}
+    twice = sorted(set(declared) & {key for key in item if item[key] is not None})
+    if twice:
+        raise ValueError(f"{twice} are declared beside the array and in the call. Leave them out of the call.")
+    declared = {key: item[key] for key in ARRAY_KEYS[1:] if key in item} | dict(declared)
+    only_of_files = sorted(set(declared) - set(ARRAY_KEYS))
+    if only_of_files:
+        raise ValueError(f"{only_of_files} are for files, this is an array. Leave them out of the call.")
+    return item["array"], declared
 
 
-def _read_file(path: str) -> Any:
+def _read_file(path: str, declared: Mapping[str, Any]) -> Any:
     try:
         from ecg_transformers.data import read_recording
     except ModuleNotFoundError as error:
@@ -329,7 +373,10 @@ def _read_file(path: str) -> Any:
             "Reading files needs the package ecg-transformers, installed from its source. Or read "
             f"{path} yourself and pass {AN_ARRAY}."
         ) from error
-    return read_recording(path)
+    only_of_arrays = sorted(set(declared) - set(FILE_KEYS))
+    if only_of_arrays:
+        raise ValueError(f"{only_of_arrays} are for arrays, this is a file. Leave them out of the call.")
+    return read_recording(path, **declared)
 
 
 __all__ = ["EcgClassificationPipeline", "EcgFeatureExtractionPipeline", "EcgPipeline"]

@@ -52,10 +52,10 @@ class Recording(NamedTuple):
 
 def read_recordings(
     signals: Any,
-    sampling_rate: Any,
-    leads: Any,
-    unit: Any,
-    gain: Any,
+    sampling_rate: Any = None,
+    leads: Any = None,
+    unit: Any = None,
+    gain: Any = None,
     offset: Any = None,
     electrode_placement: str | None = None,
 ) -> list[Recording]:

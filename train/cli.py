@@ -38,6 +38,14 @@ COMPARED_DATASETS = ("ptb-xl", "ptb-xl-sample", "npy")
 CONVERTED_SOURCES = ("kim", "weimann", "lejepa-ecg", "st-mem", "hubert-ecg", "ecg-fm", "ecg-founder")
 FREE_FLAGS = ("pretrain", "finetune", "compare")
 
+RECORDING_FLAGS = {
+    "missing_leads": ("raise", "mask"),
+    "nan_policy": ("raise", "interpolate"),
+    "short_records": ("raise", "zero_pad"),
+    "long_records": ("first", "center", "all"),
+}
+"""Which recordings are taken, and which part, where the checkpoint's feature extractor is not to decide."""
+
 TRAINING_FLAGS = (
     "Every flag of transformers.TrainingArguments (--learning_rate, --max_steps, --bf16, ...), every field of the "
     "model's configuration (--hidden_size, --patch_size, ...) and every setting of the feature extractor "
@@ -68,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="ecg-transformers COMMAND --help explains a command.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.set_defaults(help_all=False, model=None)
+    parser.set_defaults(help_all=False, model=None, dataset=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     add_arguments = {
         "quickstart": _quickstart_arguments,
@@ -157,6 +165,9 @@ def _finetune_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--config", default="finetune", metavar="NAME|FILE", help="preset or YAML file (finetune)")
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals"))
+    parser.add_argument(
+        "--lead_subsets", nargs="+", metavar="NAME", help="also judge and calibrate on 8, 6, 2, II, ... or I,V2"
+    )
     _output_or_help_arguments(parser)
 
 
@@ -186,19 +197,26 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
     parser.add_argument(
         "--setting", nargs="+", default=[], metavar="NAME", help=f"on harder terms: {', '.join(SETTINGS)}"
     )
-    parser.add_argument(
-        "--feature_extractor",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="what differs from the checkpoint's: unit=mV normalization=lead",
-    )
+    _recording_arguments(parser)
     parser.add_argument("--split", choices=("test", "all"), default="test", help="where identity searches (test)")
     parser.add_argument("--nstdb", metavar="DIR", help="folder of the noise database, for --setting noise")
     parser.add_argument("--finetune_config", default="finetune", metavar="NAME|FILE", help="preset of finetuned")
     parser.add_argument("--batch_size", type=_positive, default=64)
     parser.add_argument("--seed", type=int, default=0, help="of the random encoder, heads, draws and bootstrap")
     _output_argument(parser)
+
+
+def _recording_arguments(parser: argparse.ArgumentParser):
+    for name, choices in RECORDING_FLAGS.items():
+        parser.add_argument(f"--{name}", choices=choices, help=argparse.SUPPRESS)  # named below
+    parser.add_argument(
+        "--feature_extractor",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what differs from the checkpoint's: unit=mV clip=5; also --missing_leads mask, --nan_policy "
+        "interpolate, --short_records zero_pad, --long_records all",
+    )
 
 
 def _compare_arguments(parser: argparse.ArgumentParser):
@@ -223,6 +241,7 @@ def _compare_arguments(parser: argparse.ArgumentParser):
 def _embed_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
     _corpus_arguments(parser)
+    _recording_arguments(parser)
     parser.add_argument("--split", default="all", help="split to embed (default: all that there is)")
     parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
     parser.add_argument("--batch_size", type=_positive, default=64)
@@ -259,6 +278,7 @@ def _info_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--unit", metavar="mV|uV|V|dimensionless", help="the same")
     parser.add_argument("--axes", metavar="lead,sample|sample,lead", help="the same, of arrays")
     parser.add_argument("--step", type=float, metavar="X", help="the same: unit per step of whole numbers")
+    parser.add_argument("--rename_leads", nargs="+", metavar="NAME=LEAD", help="what channels are: MLII=II")
     parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz or MATLAB file")
     parser.add_argument("--dataset", metavar="NAME", help="look at the folder as load_ecg(NAME) does: ecgfolder, ...")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus")
@@ -318,6 +338,11 @@ def _make_output_folder(path: str):
         raise ValueError(f"Cannot write to {path!r}: {error.strerror}. Give another --output_dir.") from error
 
 
+def _flags_of(parser: argparse.ArgumentParser, command: str) -> set[str]:
+    commands = next(action for action in parser._actions if action.dest == "command").choices
+    return {flag for action in commands[command]._actions for flag in action.option_strings}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit status. An error is one sentence on standard error, unless `--debug`."""
     parser = build_parser()
@@ -338,6 +363,7 @@ def main(argv: list[str] | None = None) -> int:
     for noisy in ("httpx", "httpx2", "httpcore", "datasets", "filelock", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     args.rest, args.argv = rest, list(sys.argv[1:] if argv is None else argv)
+    args.flags, args.takes_settings = _flags_of(parser, args.command), args.command in FREE_FLAGS
     # Threads that spin while they wait cost 10 times the run time as soon as anything else uses a core; libgomp reads
     # this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -348,7 +374,11 @@ def main(argv: list[str] | None = None) -> int:
             from .checkpoints import check_checkpoint
 
             check_checkpoint(args.model)
-        importlib.import_module(COMMANDS[args.command][0]).run(args)
+        command = importlib.import_module(COMMANDS[args.command][0])
+        from .flags import FlagFormatter
+
+        logging.getLogger().handlers[0].setFormatter(FlagFormatter(args))
+        command.run(args)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         return 130
@@ -358,7 +388,9 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:  # the one place where a trace-back becomes a sentence
         if args.debug:
             raise
-        sentence = str(error) or type(error).__name__
+        from .flags import in_flags
+
+        sentence = in_flags(str(error), args) or type(error).__name__
         sys.stderr.write(f"\necg-transformers {args.command}: {sentence}\n(--debug shows where it happened)\n")
         return 1
     return 0

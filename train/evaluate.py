@@ -25,12 +25,13 @@ from .evaluation.identity import compare_identity
 from .evaluation.published import comparable_numbers, is_complete_test
 from .evaluation.run import Evaluation, ProtocolOptions, evaluate_encoder
 from .explain.recordings import explain_recording
+from .inference import find_quality, log_quality, records_by_finding
 from .publishing.shared_folder import DIGEST_KEY, model_digest
 from .report.card_section import card_section
 from .report.evaluation_page import EvaluationReport, encoder_facts, write_evaluation_page
 from .report.page import ReportFigure
 from .results import installed_versions, summarize, write_json
-from .settings import parse_options
+from .settings import extractor_changes, parse_options
 from .tasks.labelled_splits import LabelledSplits, task_name
 from .tasks.targets import load_task
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace):
     """The command."""
     started = time.monotonic()
     check_flags(args)
-    changes = parse_options(args.feature_extractor)
+    changes = extractor_changes(args)
     model, feature_extractor = load_encoder(args.model, **changes)
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
@@ -72,11 +73,14 @@ def run(args: argparse.Namespace):
             seed=args.seed,
         )
         evaluation = evaluate_encoder(model, feature_extractor, splits, args.protocol, args.setting, choices)
+        quality = find_quality(splits.test, feature_extractor)
+        log_quality(quality)
         found = {
             "problem_type": splits.problem_type,
             "label_names": list(splits.label_names),
             "splits": describe_splits(splits, evaluation),
             "copies_left_out": {split: dict(copies) for split, copies in splits.copies.items()},
+            "quality_of_test": records_by_finding(quality),
             **evaluation.facts,
         }
         page = {

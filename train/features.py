@@ -27,6 +27,8 @@ class EmbeddingTable:
         patient_ids (`list[str | None]`): Patient of each record, where known.
         labels (`list[list[str]]`): Label names of each record; none is an empty list.
         folds (`list[int | None]`): Fold of each record, where the corpus has folds.
+        quality (`list[list[str]]`, *optional*):
+            What is odd about each record, by the names of [`EcgFeatureExtractor.check`]; of a clean one an empty list.
     """
 
     features: np.ndarray
@@ -34,9 +36,11 @@ class EmbeddingTable:
     patient_ids: list[str | None]
     labels: list[list[str]]
     folds: list[int | None]
+    quality: list[list[str]] | None = None
 
     def __post_init__(self):
-        lengths = [len(column) for column in (self.record_ids, self.patient_ids, self.labels, self.folds)]
+        columns = [self.record_ids, self.patient_ids, self.labels, self.folds]
+        lengths = [len(column) for column in columns + [self.quality] * (self.quality is not None)]
         if self.features.ndim != 2 or set(lengths) != {len(self.features)}:
             raise ValueError(f"Expected one row of features a record, got {self.features.shape}, {lengths} records.")
         bad = [self.record_ids[row] for row in np.flatnonzero(~np.isfinite(self.features).all(axis=1))]
@@ -74,11 +78,12 @@ class EmbeddingTable:
     def take(self, rows: list[int]) -> "EmbeddingTable":
         """The records of these numbers, in this order."""
         columns = (self.record_ids, self.patient_ids, self.labels, self.folds)
-        return EmbeddingTable(self.features[rows], *([column[row] for row in rows] for column in columns))
+        taken = [[column[row] for row in rows] for column in columns]
+        return EmbeddingTable(self.features[rows], *taken, self.quality and [self.quality[row] for row in rows])
 
     def save(self, path: str | Path) -> Path:
         """Writes `.parquet` (one row a record; `features` is a list of float32) or `.npz` (labels as JSON strings, a
-        missing patient as `""`, a missing fold as -1), readable without this package."""
+        missing patient as `""`, a missing fold as -1), readable without this package; `quality` where it is known."""
         path = Path(path)
         if path.suffix == ".parquet":
             import pyarrow as pa
@@ -92,6 +97,8 @@ class EmbeddingTable:
                 "labels": pa.array(self.labels, pa.list_(pa.string())),
                 "features": pa.FixedSizeListArray.from_arrays(values, self.features.shape[1]),
             }
+            if self.quality is not None:
+                columns["quality"] = pa.array(self.quality, pa.list_(pa.string()))
             pq.write_table(pa.table(columns), path, compression="zstd")
         elif path.suffix == ".npz":
             np.savez_compressed(
@@ -101,6 +108,7 @@ class EmbeddingTable:
                 patient_ids=np.array(["" if patient is None else patient for patient in self.patient_ids], dtype=str),
                 folds=np.array([-1 if fold is None else fold for fold in self.folds], dtype=np.int32),
                 labels=np.array([json.dumps(labels) for labels in self.labels], dtype=str),
+                **({} if self.quality is None else {"quality": np.array([json.dumps(of) for of in self.quality])}),
             )
         else:
             raise ValueError(f"Cannot write features to {path.name!r}. Name it .parquet or .npz.")
@@ -118,6 +126,7 @@ class EmbeddingTable:
                     patient_ids=[patient or None for patient in arrays["patient_ids"].tolist()],
                     labels=[json.loads(labels) for labels in arrays["labels"]],
                     folds=[None if fold < 0 else fold for fold in arrays["folds"].tolist()],
+                    quality=[json.loads(of) for of in arrays["quality"]] if "quality" in arrays else None,
                 )
         import pyarrow.parquet as pq
 
@@ -125,7 +134,8 @@ class EmbeddingTable:
         columns = {name: table[name].to_pylist() for name in ("record_id", "patient_id", "labels", "fold")}
         features = table["features"].combine_chunks()
         features = features.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
-        return cls(features, columns["record_id"], columns["patient_id"], columns["labels"], columns["fold"])
+        quality = table["quality"].to_pylist() if "quality" in table.column_names else None
+        return cls(features, columns["record_id"], columns["patient_id"], columns["labels"], columns["fold"], quality)
 
 
 def embed(
@@ -135,6 +145,7 @@ def embed(
     batch_size: int = 64,
     device: torch.device | str | None = None,
     progress: bool = True,
+    check_quality: bool = False,
 ) -> EmbeddingTable:
     """Pools the features of every record of a dataset, in its order; those of several windows are averaged.
 
@@ -149,7 +160,9 @@ def embed(
         batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
         device (`torch.device` or `str`, *optional*): Where the model runs; by default where it is.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+        check_quality (`bool`, *optional*, defaults to `False`): Whether to check the recordings, for `quality`.
     """
+    quality: list[list[str]] = []
     model.to(model.device if device is None else device)
     features, columns = [], {"record_id": [], "patient_id": [], "labels": [], "fold": []}
     with in_evaluation(model), torch.inference_mode():
@@ -158,12 +171,16 @@ def embed(
             features.append(average_windows(pooled, batch.window_record).numpy())
             for name, values in columns.items():
                 values.extend(row.get(name) for row in batch.rows)
+            if check_quality:
+                checks = feature_extractor.check([row["ecg"] for row in batch.rows])
+                quality += [[finding["name"] for finding in of["findings"]] for of in checks]
     return EmbeddingTable(
         features=np.concatenate(features),
         record_ids=[str(record) for record in columns["record_id"]],
         patient_ids=[None if patient is None else str(patient) for patient in columns["patient_id"]],
         labels=[list(labels or ()) for labels in columns["labels"]],
         folds=columns["fold"],
+        quality=quality if check_quality else None,
     )
 
 

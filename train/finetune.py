@@ -38,6 +38,7 @@ from ecg_transformers.modeling.calibration import names_classifier
 from .arguments import EcgTrainingArguments
 from .callbacks import RunRecord
 from .explain.preview import complete_push
+from .features import decoded
 from .finetune_objective import (
     ScaledTargets,
     ValidationMetrics,
@@ -57,6 +58,7 @@ from .results import MULTI_LABEL, REGRESSION, format_interval, format_score, ins
 from .run_folder import claim_output_dir
 from .settings import describe_flags, parse_flags, parse_options, read_config, sort_settings, training_arguments
 from .tasks.labelled_splits import LabelledSplits, task_name
+from .tasks.lead_subsets import KeptLeads, chosen_subsets, given_leads, usual_input
 from .tasks.targets import load_task
 from .trainer import train_and_save
 
@@ -135,12 +137,14 @@ def run(args: argparse.Namespace):
     )
     source = data_source(splits.train, args.dataset, settings.get("data_licence"))
     logger.info("%s, decided by %s", splits.problem_type, "--problem_type" if args.problem_type else "the data")
+    subsets = chosen_subsets(args.lead_subsets)
     trainer = build_finetuning(args.model, splits, settings, source)
+    check_lead_subsets(trainer, splits, subsets)
     started = time.monotonic()
     train_and_save(trainer)
     if not trainer.is_world_process_zero():
         return
-    metrics = finish(trainer, splits)
+    metrics = finish(trainer, splits, subsets)
     metrics = {
         "task": task_name(args.dataset, options, args.target),
         "problem_type": splits.problem_type,
@@ -299,8 +303,30 @@ def as_taught(splits: LabelledSplits, trainer: Trainer) -> LabelledSplits:
     return dataclasses.replace(splits, train=train.rows if isinstance(train, WindowRows) else train)
 
 
-def finish(trainer: Trainer, splits: LabelledSplits) -> dict:
-    """Scores of the selected weights on validation and, for the first time, test; writes `predictions.parquet`."""
+def check_lead_subsets(trainer: Trainer, splits: LabelledSplits, subsets: Mapping[str, Sequence[str]]) -> None:
+    """Raises `ValueError` for a subset that the recordings lack or the model cannot take, before it is trained."""
+    if subsets and splits.problem_type == REGRESSION:
+        raise ValueError(
+            "Lead subsets are calibrated, and a regression has no probabilities: leave --lead_subsets out."
+        )
+    if not subsets:
+        return
+    row = readable_dataset(splits.validation.select([0]), trainer.processing_class)
+    for leads in subsets.values():
+        of_subset = trainer.processing_class.changed(missing_leads="mask")
+        predict(trainer.model, of_subset, KeptLeads(decoded(row), leads), splits.label_names)
+
+
+def finish(trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, Sequence[str]] | None = None) -> dict:
+    """Scores of the selected weights on validation and, for the first time, test; writes `predictions.parquet`.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): Of [`build_finetuning`], trained.
+        splits ([`LabelledSplits`]): The task.
+        lead_subsets (`Mapping`, *optional*):
+            Leads by the name of a subset, on which the classifier is judged and calibrated too, with the other leads
+            masked.
+    """
     splits = as_taught(splits, trainer)
     names, args, state = splits.label_names, trainer.args, trainer.state
     found, left_out = {}, {}
@@ -314,7 +340,20 @@ def finish(trainer: Trainer, splits: LabelledSplits) -> dict:
         "validation": judge(found["validation"], *about, seed=args.seed),
         "test": judge(found["test"], *about, validation=found["validation"], seed=args.seed),
     }
-    trainer.model.config.calibration = stored_calibration(facts["test"], names)
+    of_subsets = {}
+    for name, leads in (lead_subsets or {}).items():
+        of_subset = trainer.processing_class.changed(missing_leads="mask")
+        said = {
+            split: predict(
+                *(trainer.model, of_subset, KeptLeads(decoded(vars(splits)[split]), leads), names),
+                *(args.eval_batch_size, {}),
+            )
+            for split in ("validation", "test")
+        }
+        judged = judge(said["test"], *about, validation=said["validation"], seed=args.seed)
+        of_subsets[name] = {"leads": given_leads(trainer.processing_class, leads)} | judged
+    measured_on = usual_input(splits.validation, trainer.processing_class)
+    trainer.model.config.calibration = stored_calibration(facts["test"], names, measured_on, of_subsets)
     trainer.model.config.save_pretrained(args.output_dir)
     write_predictions(found, names, Path(args.output_dir) / "predictions.parquet")
     for split, reasons in left_out.items():
@@ -323,6 +362,7 @@ def finish(trainer: Trainer, splits: LabelledSplits) -> dict:
     return {
         "label_names": list(names),
         **facts,
+        **({"lead_subsets": of_subsets} if of_subsets else {}),
         "training": {
             "num_train_records": len(splits.train),
             "unlabelled_records": dict(splits.unlabelled),

@@ -1,7 +1,7 @@
 """Runs models over sets of recordings: batches of input, evaluation mode and back, predictions."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -152,6 +152,33 @@ def predict(
     else:
         truth = np.array([[name in of_record for name in label_names] for of_record in labels], dtype=np.int8)
     return Predictions(np.concatenate(scores).astype(float), truth, list(record_ids), list(patient_ids))
+
+
+def find_quality(dataset: Iterable[dict], feature_extractor: EcgFeatureExtractor) -> dict[str, list[str]]:
+    """Names of what is odd about the records of a dataset, by record id, without those that cannot become input."""
+    found = {}
+    for row in dataset:
+        try:
+            checks = feature_extractor.check([row["ecg"]])[0]
+        except ValueError:
+            continue
+        found[row["record_id"]] = [finding["name"] for finding in checks["findings"]]
+    return found
+
+
+def records_by_finding(quality: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Ids of the records with each finding, the most frequent first."""
+    records: dict[str, list[str]] = {}
+    for record_id, names in quality.items():
+        for name in names:
+            records.setdefault(name, []).append(record_id)
+    return dict(sorted(records.items(), key=lambda item: -len(item[1])))
+
+
+def log_quality(quality: Mapping[str, Sequence[str]]) -> None:
+    """Says how many of the records have which finding."""
+    for name, records in records_by_finding(quality).items():
+        logger.warning("%d of %d recordings: %s (%s)", len(records), len(quality), name, ", ".join(records[:5]))
 
 
 def readable_dataset(dataset: Dataset, feature_extractor: EcgFeatureExtractor) -> Dataset:

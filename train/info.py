@@ -54,6 +54,8 @@ def run(args: argparse.Namespace):
     """The command."""
     path = Path(args.path).expanduser()
     declared = {name: vars(args)[name] for name in DECLARED if vars(args)[name] is not None}
+    if args.rename_leads is not None:
+        declared["rename_leads"] = parse_options(args.rename_leads)
     if args.array is not None:
         declared["dataset"] = args.array
     is_folder = path.is_dir() or args.dataset is not None

@@ -328,7 +328,12 @@ def _log(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities, CLOSEST_PROBABILITY))
 
 
-def stored_calibration(judgement: Mapping[str, Any], label_names: Sequence[str]) -> dict[str, Any] | None:
+def stored_calibration(
+    judgement: Mapping[str, Any],
+    label_names: Sequence[str],
+    measured_on: Mapping[str, Any] | None = None,
+    subsets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any] | None:
     """`config.calibration` of a classifier, for `pipeline("ecg-classification")`.
 
     Args:
@@ -336,6 +341,8 @@ def stored_calibration(judgement: Mapping[str, Any], label_names: Sequence[str])
             Of [`~ecg_transformers.train.predictions.judge`] with a validation split, where `temperature` and
             `thresholds` come from.
         label_names (`Sequence[str]`): All labels of the model, in their order.
+        measured_on (`Mapping`, *optional*): See [`~ecg_transformers.train.tasks.lead_subsets.usual_input`].
+        subsets (`Mapping`, *optional*): Judgements with `leads`, those that the model gets, of records of fewer leads.
 
     Returns:
         `dict`: `labels`, `temperature`, and `thresholds` where the judgement has some: those of probabilities before
@@ -344,8 +351,18 @@ def stored_calibration(judgement: Mapping[str, Any], label_names: Sequence[str])
     """
     if "temperature" not in judgement:
         return None
-    calibration = {"labels": list(label_names), "temperature": float(judgement["temperature"])}
-    if thresholds := judgement.get("thresholds"):
-        scaled = expit(logit(np.array(list(thresholds.values()), dtype=float)) / calibration["temperature"])
-        calibration["thresholds"] = dict(zip(thresholds, scaled.tolist(), strict=True))
+    calibration = {"labels": list(label_names), **_measured(judgement)}
+    if measured_on is not None:
+        calibration["input"] = dict(measured_on)
+    if subsets:
+        calibration["subsets"] = [{"leads": list(of["leads"]), **_measured(of)} for of in subsets.values()]
     return calibration
+
+
+def _measured(judgement: Mapping[str, Any]) -> dict[str, Any]:
+    """Temperature, and thresholds after it."""
+    measured: dict[str, Any] = {"temperature": float(judgement["temperature"])}
+    if thresholds := judgement.get("thresholds"):
+        scaled = expit(logit(np.array(list(thresholds.values()), dtype=float)) / measured["temperature"])
+        measured["thresholds"] = dict(zip(thresholds, scaled.tolist(), strict=True))
+    return measured

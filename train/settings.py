@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig
+from ecg_transformers.modeling.feature_extraction_ecg import CALL_SETTINGS
 
 from .arguments import SslTrainingArguments
 
@@ -41,6 +42,12 @@ def parse_options(words: list[str]) -> dict:
         except ValueError:
             options[key] = value
     return options
+
+
+def extractor_changes(args: argparse.Namespace) -> dict:
+    """Settings of the feature extractor that `--feature_extractor` and flags of `CALL_SETTINGS` change."""
+    changes = parse_options(args.feature_extractor)
+    return changes | {name: value for name, value in vars(args).items() if name in CALL_SETTINGS and value is not None}
 
 
 def read_config(name: str, package: str = PRESETS) -> dict:

@@ -1,4 +1,5 @@
 import configparser
+import html
 import json
 import re
 import shlex
@@ -14,6 +15,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 from ecg_transformers.data import load_ecg
 from ecg_transformers.hub import space, space_app, space_recording
 from ecg_transformers.hub.push_model import push_model
+from ecg_transformers.hub.space_html import markdown_text
 from ecg_transformers.hub.space_model import SpaceModel, neighbour_table
 from ecg_transformers.modeling import EcgViTModel
 from ecg_transformers.train.cli import build_parser, main
@@ -97,6 +99,31 @@ def test_the_header_of_the_space_states_what_is_known(written):
     constraints = (REPOSITORY / "constraints.txt").read_text().splitlines()
     assert f"gradio=={header['sdk_version']}" in constraints
     assert "not a medical device" in (written / "README.md").read_text()
+
+
+HOSTILE = ["<script>alert(1)</script>", "[x](javascript:alert(1))", "a\n# Heading\n", "<img src=x onerror=alert(1)>"]
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "`x`", "**bold**", "a_b_c", "NORM"])
+def test_a_name_in_markdown_is_shown_as_it_is(name):
+    found = markdown_text(name)
+    assert "\n" not in found and not set("<>[]()`*!#:_").intersection(re.sub(r"&#\d+;", "", found))
+    assert html.unescape(found) == " ".join(name.split())
+
+
+def test_a_long_name_in_markdown_is_cut():
+    assert len(html.unescape(markdown_text("a" * 10_000))) == 120
+
+
+def test_names_of_classes_and_folders_are_no_code_in_the_readme(tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "neighbour_table", few_neighbours)
+    folder = save_model(tmp_path / "<img src=x onerror=alert(1)>", labels=[*HOSTILE, "NORM"])
+    text = (space.write_space(str(folder), tmp_path / "new") / "README.md").read_text(encoding="utf-8")
+    header, body = text.split("---\n")[1:]
+    assert yaml.safe_load(header)["title"].startswith("ECG: <img")  # as a value
+    assert not re.search(r"<script|<img|\]\(javascript|^# Heading", body, flags=re.MULTILINE)
+    said = space_app._what_it_does(SpaceModel.load(str(tmp_path / "new" / "model")))
+    assert not re.search(r"<script|<img|\]\(javascript|^# Heading", said, flags=re.MULTILINE)
 
 
 def test_data_that_lie_beside_the_modules_stay_at_home(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ driven in Chromium."""
 import base64
 import io
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -250,3 +251,15 @@ def test_a_phone_shows_all_of_it_without_scrolling_the_page_sideways(server, bro
     assert phone.get_by_role("tab", name="Upload").is_visible()
     assert phone.locator("#trace .ecg-paper").evaluate("e => e.scrollWidth > e.clientWidth")
     phone.close()
+
+
+def test_a_flat_recording_shows_a_red_box_above_its_scores(page, tmp_path):
+    path = csv_file(tmp_path, signal=np.zeros((12, 1000)))
+    upload(page, path, 100, "mV")
+    settle(page, "Your recording")
+    box, table = page.locator("#scores .ecg-quality"), page.locator("#scores table")
+    assert "There is no signal" in box.inner_text()
+    assert box.bounding_box()["y"] < table.bounding_box()["y"]
+    red, green, blue = map(int, re.findall(r"\d+", box.evaluate("e => getComputedStyle(e).backgroundColor"))[:3])
+    assert red > green + 10 and red > blue + 10
+    assert page.locator("#scores b.above").count() == 0

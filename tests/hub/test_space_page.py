@@ -71,6 +71,34 @@ def test_scores_without_calibration_are_not_called_calibrated():
     assert "Not calibrated" in html and "temperature" not in html and "threshold" not in html
 
 
+def test_a_clean_recording_has_no_red_box(page, shown):
+    assert "ecg-error" not in page.scores(shown)[0]
+
+
+def test_a_flat_recording_has_a_red_box_above_pale_bars(page):
+    html, _ = page.scores(Shown(recording(np.zeros((12, 1000), np.float32)), False, "flat"))
+    assert html.index("ecg-error") < html.index("ecg-scores") and "There is no signal" in html
+    assert 'class="above"' not in html and 'class="ecg-bar"' in html and "<i " not in html
+    assert "Calibrated by" not in html
+
+
+def test_scores_with_masked_leads_are_not_called_calibrated(page):
+    html, _ = page.scores(Shown(recording(millivolts()[:2], LEADS[:2]), True, "two leads"))
+    assert "Not recorded, the model does without: V1" in html and "Not calibrated" in html
+    assert 'class="above"' not in html
+
+
+def test_what_was_found_is_escaped_and_cut():
+    finding = {"name": "unit", "leads": [], "sentence": "<img src=x onerror=alert(1)>" + "a" * 10_000}
+    html = space_html.quality_html([finding])
+    assert "<img" not in html and len(html) < 1000
+
+
+def test_an_encoder_says_what_was_found_below_the_trace(index):
+    page = SpacePage(SpaceModel(*drawn_model(EcgViTModel)), index)
+    assert "There is no signal" in page.trace(Shown(recording(np.zeros((12, 1000), np.float32)), False, "flat"))
+
+
 def test_a_regression_shows_values_and_no_bars():
     html = space_html.scores_html([{"label": "age_years", "score": 61.234}], "regression", None, "x")
     assert ">61.2<" in html and "age_years" in html and "%" not in html and "ecg-bar" not in html

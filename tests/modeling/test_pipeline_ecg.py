@@ -81,7 +81,8 @@ def test_scores_are_those_of_extractor_model_and_mean_over_windows(classify, fol
     expected = logits_by_hand(folder, long_recording).sigmoid()
     assert scores_of(found) == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-6)
     assert [row["score"] for row in found] == sorted((row["score"] for row in found), reverse=True)
-    assert set(found[0]) == {"label", "score"}  # nothing is said of thresholds that there are none of
+    assert set(found[0]) == {"label", "score", "quality"}  # nothing is said of thresholds that there are none of
+    assert "noise" in [finding["name"] for finding in found[0]["quality"]]  # it is noise
 
 
 def test_features_are_the_mean_over_windows_and_tokens_are_those_of_each(folder, long_recording):
@@ -193,6 +194,149 @@ def test_calibrated_scores_come_with_their_thresholds(tmp_path, long_recording):
     assert scores_of(raw) == pytest.approx(dict(zip(LABELS, logits.tolist(), strict=True)), abs=1e-5)
 
 
+def beats(num_leads=4, rate=200, seconds=13):
+    """A QRS of about 1 mV and a T wave each second, of another size in each lead."""
+    phase = np.arange(rate * seconds) / rate % 1
+    beat = np.exp(-(((phase - 0.3) / 0.02) ** 2)) + 0.3 * np.exp(-(((phase - 0.6) / 0.05) ** 2))
+    beat += 0.02 * np.sin(2 * np.pi * phase)  # no line is straight
+    return np.outer(1 + 0.2 * np.arange(num_leads), beat)
+
+
+@pytest.fixture
+def clean_recording():
+    array = beats()
+    array[1] = -(array[2] + array[3]) / 2  # aVR of II and I
+    return {"array": array, "sampling_rate": 200, "leads": ["V1", "aVR", "II", "I"], "unit": "mV"}
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    folder = save_classifier(tmp_path_factory.mktemp("calibrated"), calibration=CALIBRATION)
+    return pipeline("ecg-classification", model=folder, device="cpu")
+
+
+def names_of(found):
+    return [finding["name"] for finding in found[0].get("quality", [])]
+
+
+def test_a_clean_recording_has_no_word_on_its_quality(calibrated, clean_recording):
+    for row in calibrated(clean_recording):
+        assert set(row) == {"label", "score", "above_threshold"}
+
+
+@pytest.mark.parametrize("level", [0.0, 1.7])
+def test_a_flat_recording_is_above_no_threshold(calibrated, clean_recording, level):
+    found = calibrated(clean_recording | {"array": np.full((4, 2600), level)})
+    assert {row["above_threshold"] for row in found} == {None}
+    assert {"no_signal", "flat_leads"} <= set(names_of(found))
+    assert all(row["quality"] == found[0]["quality"] for row in found)
+
+
+def test_a_flat_recording_says_so_where_a_model_has_no_thresholds(classify, clean_recording):
+    found = classify(clean_recording | {"array": np.zeros((4, 2600))})
+    assert {row["above_threshold"] for row in found} == {None} and "no_signal" in names_of(found)
+
+
+def test_only_the_part_that_is_read_counts(calibrated, clean_recording):
+    array = clean_recording["array"].copy()
+    array[:, :1000] = 0  # of 13 s the first five
+    found = calibrated(clean_recording | {"array": array}, long_records="first")
+    assert "no_signal" in names_of(found)
+    assert "no_signal" not in names_of(calibrated(clean_recording | {"array": array}, long_records="center"))
+
+
+def test_a_flat_lead_that_is_not_read_does_not_matter(calibrated, clean_recording):
+    array = np.vstack([clean_recording["array"], np.zeros(2600)])
+    more = clean_recording | {"array": array, "leads": [*clean_recording["leads"], "V6"]}
+    assert names_of(calibrated(more)) == []
+
+
+@pytest.mark.parametrize("factor", [1000, 0.001])
+def test_a_wrong_unit_is_above_no_threshold(calibrated, clean_recording, factor):
+    found = calibrated(clean_recording | {"array": clean_recording["array"] * factor})
+    assert {row["above_threshold"] for row in found} == {None} and "unit" in names_of(found)
+
+
+def test_a_wrong_unit_does_not_matter_where_amplitudes_do_not_count(calibrated, clean_recording):
+    extractor = EcgFeatureExtractor(**calibrated.feature_extractor.to_dict() | {"normalization": "lead"})
+    of_shapes = pipeline("ecg-classification", model=calibrated.model, feature_extractor=extractor)
+    found = of_shapes(clean_recording | {"array": clean_recording["array"] * 1000})
+    assert None not in {row["above_threshold"] for row in found if row["label"] != "CD"}
+    assert "unit" in names_of(found)
+
+
+def uncalibrated(calibrated, recording, **settings):
+    """The sigmoid of the logits, by hand."""
+    extractor = calibrated.feature_extractor.changed(**settings)
+    inputs = extractor(recording["array"], **{key: value for key, value in recording.items() if key != "array"})
+    kept = {key: inputs[key] for key in ("input_values", "lead_mask") if key in inputs}
+    with torch.no_grad():
+        logits = calibrated.model(**kept).logits.mean(0)
+    return dict(zip(LABELS, logits.sigmoid().tolist(), strict=True))
+
+
+def test_calibration_is_off_with_masked_leads_and_the_result_says_so(calibrated, clean_recording):
+    some = clean_recording | {"array": clean_recording["array"][2:], "leads": ["II", "I"]}
+    found = calibrated(some, missing_leads="mask")
+    assert names_of(found) == ["missing_leads", "not_calibrated"]
+    assert found[0]["quality"][0]["leads"] == ["V1"]
+    assert {row["above_threshold"] for row in found} == {None}
+    assert scores_of(found) == pytest.approx(uncalibrated(calibrated, some, missing_leads="mask"), abs=1e-6)
+
+
+def test_calibration_is_off_for_other_windows(calibrated, clean_recording):
+    found = calibrated(clean_recording, long_records="center")
+    assert names_of(found) == ["not_calibrated"]
+    assert scores_of(found) == pytest.approx(
+        uncalibrated(calibrated, clean_recording, long_records="center"), abs=1e-6
+    )
+    one_window = clean_recording | {"array": clean_recording["array"][:, :1000]}
+    assert names_of(calibrated(one_window, long_records="center")) == []  # there is only one
+
+
+def test_calibration_is_off_for_a_padded_recording(calibrated, clean_recording):
+    found = calibrated(clean_recording | {"array": clean_recording["array"][:, :900]}, short_records="zero_pad")
+    assert names_of(found) == ["not_calibrated"] and {row["above_threshold"] for row in found} == {None}
+
+
+def test_calibration_is_off_for_another_electrode_placement(calibrated, clean_recording):
+    extractor = EcgFeatureExtractor(**calibrated.feature_extractor.to_dict() | {"electrode_placement": "any"})
+    tolerant = pipeline("ecg-classification", model=calibrated.model, feature_extractor=extractor)
+    assert names_of(tolerant(clean_recording)) == []
+    found = tolerant(clean_recording | {"electrode_placement": "mason_likar"})
+    assert names_of(found) == ["electrode_placement", "not_calibrated"]
+    assert {row["above_threshold"] for row in found} == {None}
+
+
+def test_a_calibration_measured_on_these_leads_counts(tmp_path, clean_recording):
+    subset = {"leads": ["II", "I"], "temperature": 3.0, "thresholds": {"NORM": 0.0}}
+    folder = save_classifier(tmp_path, calibration=CALIBRATION | {"subsets": [subset]})
+    calibrated = pipeline("ecg-classification", model=folder, device="cpu")
+    some = clean_recording | {"array": clean_recording["array"][2:], "leads": ["II", "I"]}
+    found = calibrated(some, missing_leads="mask")
+    raw = uncalibrated(calibrated, some, missing_leads="mask")
+    expected = {label: 1 / (1 + (1 / score - 1) ** (1 / 3)) for label, score in raw.items()}
+    assert scores_of(found) == pytest.approx(expected, abs=1e-6)
+    assert {row["label"]: row["above_threshold"] for row in found} == {"NORM": True, "MI": None, "CD": None}
+    assert names_of(found) == ["missing_leads"]
+
+
+def test_quality_goes_with_its_recording_in_a_batch(calibrated, clean_recording):
+    flat = clean_recording | {"array": np.zeros((4, 2600))}
+    found = calibrated([clean_recording, flat, clean_recording], batch_size=2)
+    assert [bool(names_of(of)) for of in found] == [False, True, False]
+
+
+def test_what_a_file_does_not_say_is_given_in_the_call(calibrated, clean_recording, tmp_path):
+    np.save(tmp_path / "r.npy", clean_recording["array"])
+    with pytest.raises(ValueError, match="sampling_rate"):
+        calibrated(tmp_path / "r.npy")
+    declared = {key: clean_recording[key] for key in ("sampling_rate", "leads", "unit")}
+    found = calibrated(tmp_path / "r.npy", axes="lead,sample", **declared)
+    assert scores_of(found) == pytest.approx(scores_of(calibrated(clean_recording)), abs=1e-6)
+    assert scores_of(calibrated(clean_recording["array"], **declared)) == scores_of(found)
+
+
 def test_a_calibration_of_other_labels_is_not_applied(tmp_path, long_recording):
     folder = save_classifier(tmp_path, calibration=CALIBRATION | {"labels": [*LABELS, "STTC"]})
     found = pipeline("ecg-classification", model=folder, device="cpu")(long_recording)
@@ -201,7 +345,13 @@ def test_a_calibration_of_other_labels_is_not_applied(tmp_path, long_recording):
     assert "above_threshold" not in found[0]
 
 
-@pytest.mark.parametrize("bad", [{"temperature": 0.0}, {"thresholds": {"AF": 0.5}}, {"labels": []}, {"bias": 1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"temperature": 0.0}, {"thresholds": {"AF": 0.5}}, {"labels": []}, {"bias": 1}, {"input": {"rate": 1}}),
+        *({"subsets": [{"leads": ["I"]}]}, {"subsets": [{"temperature": 1.0}]}),
+    ],
+)
 def test_a_calibration_that_makes_no_sense_is_refused(bad):
     with pytest.raises(ValueError, match="calibration"):
         EcgViTConfig(calibration=CALIBRATION | bad)
@@ -303,8 +453,10 @@ def test_unknown_settings_are_refused(classify, long_recording):
     for settings in ({"topk": 1}, {"function_to_apply": "tanh"}, {"long_records": "last"}, *counts):
         with pytest.raises(ValueError, match=next(iter(settings))):
             classify(long_recording, **settings)
-    with pytest.raises(ValueError, match="beside an array: {'array'"):
+    with pytest.raises(ValueError, match=r"Pass leads .*, unit"):
         classify(long_recording["array"], sampling_rate=200)
+    with pytest.raises(ValueError, match="in the call. Leave them out"):
+        classify(long_recording, sampling_rate=200)
     assert len(classify(long_recording, top_k=np.int64(2))) == 2
     extract = pipeline("ecg-feature-extraction", model=classify.model, feature_extractor=classify.feature_extractor)
     with pytest.raises(ValueError, match="return_tokens to be True or False"):

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ecg_transformers.data.corpora.ecg_folder import OPTIONS
-from ecg_transformers.data.signal_quality import LIMITS
+from ecg_transformers.modeling.signal_quality import LIMITS
 from ecg_transformers.train.cli import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your_own_data.md").read_text(encoding="utf-8")

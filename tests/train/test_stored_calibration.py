@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit, logit
 from transformers import AutoConfig, pipeline
 
@@ -12,9 +13,10 @@ from ecg_transformers.modeling import (
     EcgViTForSequenceClassification,
     EcgViTModel,
 )
-from ecg_transformers.train.finetune import build_finetuning, finish, load_classifier
+from ecg_transformers.train.finetune import build_finetuning, check_lead_subsets, finish, load_classifier
 from ecg_transformers.train.predictions import stored_calibration
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
+from ecg_transformers.train.tasks.lead_subsets import chosen_subsets, keep_leads
 from ecg_transformers.train.trainer import train_and_save
 
 LABELS = ("NORM", "MI", "CD")
@@ -44,6 +46,58 @@ def test_a_classifier_that_is_fine_tuned_again_starts_without_its_calibration(tm
     for settings in ({}, {"calibration": config.calibration}):  # `finish` alone stores one
         again = load_classifier(str(tmp_path), LABELS, "multi_label_classification", settings)
         assert again.config.calibration is None
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """A classifier that was not trained but calibrated, on all leads and on two subsets, with its metrics."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    contract = {"leads": ["I", "II", "III", "V1"], "sampling_rate": 100, "num_samples": 500}
+    shape = {"patch_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    EcgViTModel(EcgViTConfig(**contract, **shape, intermediate_size=32)).save_pretrained(folder / "encoder")
+    EcgFeatureExtractor(**contract, long_records="all").save_pretrained(folder / "encoder")
+    splits = load_labelled_splits("ptb-xl-sample", options={"task": "superdiagnostic"})
+    output = str(folder / "classifier")
+    trainer = build_finetuning(str(folder / "encoder"), splits, {"output_dir": output, "max_steps": 1})
+    with torch.no_grad():
+        trainer.model.classifier.weight.normal_()
+    subsets = chosen_subsets(["2", "V1,II"])
+    check_lead_subsets(trainer, splits, subsets)
+    metrics = finish(trainer, splits, subsets)
+    trainer.save_model(output)
+    return output, metrics
+
+
+def test_a_calibration_says_what_it_was_measured_on(calibrated):
+    stored = AutoConfig.from_pretrained(calibrated[0]).calibration
+    leads = ["I", "II", "III", "V1"]
+    assert stored["input"] == {"leads": leads, "electrode_placement": "standard", "long_records": "all"}
+    assert [subset["leads"] for subset in stored["subsets"]] == [["I", "II", "III"], ["II", "V1"]]  # III is derived
+
+
+def test_recordings_of_a_measured_subset_are_calibrated_by_it(calibrated):
+    folder, metrics = calibrated
+    classify = pipeline("ecg-classification", model=folder, device="cpu")
+    row = load_ecg("ptb-xl-sample", split="test")[0]
+    for name, leads in {"2": ("I", "II"), "V1,II": ("V1", "II")}.items():
+        some, measured = keep_leads(row, leads), metrics["lead_subsets"][name]
+        found = {scored["label"]: scored for scored in classify(some, missing_leads="mask")}
+        plain = classify(some, missing_leads="mask", function_to_apply="none")
+        logits = {scored["label"]: scored["score"] for scored in plain}
+        for label, threshold in measured["thresholds"].items():
+            expected = expit(logits[label] / measured["temperature"])
+            assert found[label]["score"] == pytest.approx(expected, abs=1e-6)
+            assert found[label]["above_threshold"] == (expit(logits[label]) >= threshold)
+    assert metrics["lead_subsets"]["2"]["temperature"] != metrics["test"]["temperature"]
+    other = classify(keep_leads(row, ("II",)), missing_leads="mask")[0]
+    assert other["above_threshold"] is None
+    assert "not_calibrated" in [finding["name"] for finding in other["quality"]]
+
+
+@pytest.mark.parametrize("names", [["13"], ["I,V9"]])
+def test_an_unknown_subset_is_refused(names):
+    with pytest.raises(ValueError, match="lead subsets of"):
+        chosen_subsets(names)
 
 
 @pytest.mark.slow

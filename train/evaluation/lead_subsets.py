@@ -18,45 +18,18 @@ from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
 from ecg_transformers.modeling.lead_plan import plan_leads
-from ecg_transformers.modeling.leads import INDEPENDENT_LEADS, LIMB_LEADS, STANDARD_LEADS, without_placement
+from ecg_transformers.modeling.leads import without_placement
 
 from ..features import decoded, embed
 from ..predictions import ProtocolResult
 from ..tasks.labelled_splits import LabelledSplits
+from ..tasks.lead_subsets import LEAD_SUBSETS, keep_leads
 from .encoder_pair import check_encoders, judge_pair, make_entry, refused
 from .protocols import embed_splits, linear_protocol
 
 logger = logging.get_logger(__name__)
 
 ROWS_AT_ONCE = 1000
-
-LEAD_SUBSETS: dict[str, tuple[str, ...]] = {
-    "12": STANDARD_LEADS,
-    "8": INDEPENDENT_LEADS,
-    "6": LIMB_LEADS,
-    "2": ("I", "II"),
-    "II+V1": ("II", "V1"),
-    "I": ("I",),
-    "II": ("II",),
-}
-"""Leads by the name of their subset. 12, 6 (limb leads) and 2 (I and II) are lead sets of the PhysioNet/CinC Challenge
-2021; 8 are the independent leads; II, and II with V1, are those of Kim (arXiv 2410.08559); I is that of watches."""
-
-
-def keep_leads(row: dict, leads: Sequence[str]) -> dict:
-    """A decoded row with these leads alone, in this order.
-
-    Raises:
-        ValueError: names the leads that the recording lacks.
-    """
-    ecg = row["ecg"]
-    names = [without_placement(lead) for lead in ecg["leads"]]
-    missing = [lead for lead in leads if lead not in names]
-    if missing:
-        raise ValueError(f"Record {row['record_id']} has the leads {list(ecg['leads'])} and lacks {missing}.")
-    order = [names.index(lead) for lead in leads]
-    kept = {"signal": ecg["signal"][order], "leads": [ecg["leads"][position] for position in order]}
-    return row | {"ecg": ecg | kept}
 
 
 def masking_missing_leads(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:

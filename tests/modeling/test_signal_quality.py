@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.data.signal_quality import (
+from ecg_transformers.modeling.signal_quality import (
     LIMITS,
+    band_pass,
     clipped_samples,
+    line_amplitude,
     longest_flat_stretch,
     measure_leads,
     suspect_unit,
 )
-from ecg_transformers.data.spectrum import band_pass, line_amplitude
 
 RATE = 500  # Hz
 TIME = np.arange(10 * RATE) / RATE

@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.data.lead_check import (
+from ecg_transformers.modeling.leads import STANDARD_LEADS, derivation_weights
+from ecg_transformers.modeling.signal_quality import (
     CHEST_LEADS,
     CHEST_TO_LIMB,
     SWAP_MARGIN,
+    band_pass,
     check_einthoven,
     check_limb_swap,
     duplicate_leads,
     leads_of_equal_range,
 )
-from ecg_transformers.data.spectrum import band_pass
-from ecg_transformers.modeling.leads import STANDARD_LEADS, derivation_weights
 
 LEADS = list(STANDARD_LEADS)
 # What I and II become: the electrodes are exchanged, the names of the leads stay.

@@ -1,0 +1,183 @@
+"""The checks of a recording on its way into a model, on what was declared, before anything is done to it.
+
+[`check_input`] says what is wrong with it and what decides whether a calibration holds for it; [`describe_input`] says
+in sentences what a feature extractor does with it.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from .leads import electrode_placement_of, without_placement
+from .recording_input import DIMENSIONLESS, Recording, is_known_lead
+from .signal_quality import LIMITS, examine_signal, lead_problems
+
+INVALID_SAMPLE = -32768
+"""The int16 value that stands for "not recorded" (as in WFDB format 16); it is read as NaN."""
+
+EXAMINED_SECONDS = 600.0
+"""What is looked at of a longer recording, from the start of what the model reads."""
+FLAT_SHARE = 0.5
+"""A lead that stands still for more than this share of what the model reads counts as not recorded."""
+NOT_FOR_AMPLITUDES = ("record", "lead", "lead_range")
+"""Normalisations after which a wrong unit changes nothing."""
+
+PLAUSIBLE_PEAK_MV = (0.02, 50.0)
+"""Peaks outside of this range do not come from an electrocardiogram in the declared unit."""
+FLAT_STD_MV = 1e-4
+"""Below 0.1 uV there is only rounding: a lead (or record) this quiet is flat and normalises to zeros."""
+# A lead that is at its bounds this often was cut off by its amplifier or converter.
+_CLIPPED_SAMPLES, _CLIPPED_SHARE = 10, 0.01
+
+
+def check_input(extractor: Any, recording: Recording) -> dict[str, Any]:
+    """Checks the part of a recording that a model reads.
+
+    Args:
+        extractor ([`EcgFeatureExtractor`]): Of the model.
+        recording (`Recording`): As declared.
+
+    Returns:
+        `dict` of plain values: `findings`, for each a `dict` of `name`, `leads` and `sentence`; `is_meaningless`,
+        whether the output of a model says nothing then (no signal, or a wrong unit where amplitudes count); and, of
+        what the model gets, `leads` (of the model, recorded and not flat), `electrode_placement` of the limb leads
+        among them, `windows` (`"whole"`, or which are taken of a longer recording) and `is_padded`.
+    """
+    plan = extractor.lead_plan(recording.leads)
+    values = _stretch_in_millivolts(extractor, recording)
+    read = [without_placement(recording.leads[row]) for row in plan.sources]
+    names = [without_placement(lead) for lead in recording.leads]
+    known = [row for row, name in enumerate(names) if is_known_lead(name)]
+    found = examine_signal(
+        values[known],
+        [names[row] for row in known],
+        recording.sampling_rate,
+        recording.unit,
+        is_voltage=recording.unit != DIMENSIONLESS,
+    )
+    of_lead = {quality.lead: quality for quality in found.quality}
+    longest_seconds = FLAT_SHARE * values.shape[1] / recording.sampling_rate
+    absent = [lead for lead in read if of_lead[lead].missing_samples == values.shape[1]]
+    recorded = [of_lead[lead] for lead in read if lead not in absent]
+    flat = [of.lead for of in recorded if "range_mv" in of.problems or of.flat_seconds > longest_seconds]
+    lost = {read.index(lead) for lead in absent + flat}
+    usable = [lead for lead, of in zip(extractor.leads, plan.weights, strict=True) if of and not lost & set(of)]
+    findings = []
+    if len(lost) == len(read):
+        findings.append(_finding("no_signal", read, f"There is no signal in {', '.join(read)}: flat or not recorded"))
+    if gone := [*plan.missing, *absent]:
+        findings.append(_finding("missing_leads", gone, f"Not recorded, the model does without: {', '.join(gone)}"))
+    for key, sentence in lead_problems(recorded):
+        leads = [quality.lead for quality in recorded if key in quality.problems]
+        findings.append(_finding(LIMITS[key].name, leads, sentence))
+    findings += [_finding(key, [], sentence) for key, sentence in found.problems.items() if key not in LIMITS]
+    if plan.has_torso_electrodes and extractor.electrode_placement == "any":
+        sentence = "The limb leads are from electrodes on the torso (Mason-Likar), taken for those on the limbs"
+        findings.append(_finding("electrode_placement", [], sentence))
+    counts_amplitudes = extractor.normalization not in NOT_FOR_AMPLITUDES
+    length = extractor.resampled_length(recording.signal.shape[1], recording.sampling_rate)
+    return {
+        "findings": findings,
+        "is_meaningless": len(lost) == len(read) or ("unit" in found.problems and counts_amplitudes),
+        "leads": usable,
+        "electrode_placement": electrode_placement_of([recording.leads[row] for row in plan.sources]),
+        "windows": extractor.long_records if length > extractor.num_samples else "whole",
+        "is_padded": length < extractor.num_samples,
+    }
+
+
+def _finding(name: str, leads: list[str], sentence: str) -> dict[str, Any]:
+    return {"name": name, "leads": leads, "sentence": f"{sentence}."}
+
+
+def _stretch_in_millivolts(extractor: Any, recording: Recording) -> np.ndarray:
+    """Float32 mV `(num_leads, num_samples)` of all channels from the first window that is read to the last."""
+    num_samples = recording.signal.shape[1]
+    length = extractor.resampled_length(num_samples, recording.sampling_rate)
+    starts, per_sample = extractor.window_starts(length), num_samples / length
+    first, end = round(starts[0] * per_sample), round((starts[-1] + extractor.num_samples) * per_sample)
+    end = min(end, first + round(EXAMINED_SECONDS * recording.sampling_rate))
+    steps = recording.signal[:, first:end]
+    signal = steps.astype(np.float32)
+    if recording.gain is not None:
+        signal *= recording.gain[:, None]
+    if steps.dtype == np.int16:
+        signal[steps == INVALID_SAMPLE] = np.nan
+    return signal
+
+
+def describe_input(extractor: Any, recording: Recording) -> list[str]:
+    """What happens to a recording, and what is odd about it, in sentences."""
+    plan, leads = extractor.lead_plan(recording.leads), recording.leads
+    values = to_millivolts(
+        torch.from_numpy(recording.signal)[None],
+        None if recording.gain is None else torch.from_numpy(recording.gain)[None],
+        plan.sources,
+    )[0]
+    used = [leads[index] for index in plan.sources]
+    derived = [lead for lead, weights in zip(extractor.leads, plan.weights, strict=True) if len(weights) > 1]
+    num_samples = recording.signal.shape[1]
+    length = extractor.resampled_length(num_samples, recording.sampling_rate)
+    num_windows = len(extractor.window_starts(length))
+    report = []
+    if recording.unit != extractor.unit:
+        report.append(f"Converted from {recording.unit} to {extractor.unit}.")
+    if leads != extractor.leads:
+        report.append(f"Took the leads {used} from {list(leads)} by name.")
+    if plan.has_torso_electrodes:
+        report.append("The limb leads are from electrodes on the torso (Mason-Likar).")
+    if derived:
+        report.append(f"Derived {derived} from I and II.")
+    if plan.missing:
+        report.append(f"Masked the missing leads {list(plan.missing)}.")
+    for lead, row in zip(used, values, strict=True):
+        num_gaps, kept = int((~row.isfinite()).sum()), row[row.isfinite()]
+        if num_gaps == num_samples:
+            report.append(f"Masked lead {lead}, which has no finite sample.")
+        elif num_gaps:
+            report.append(f"Interpolated {num_gaps} of {num_samples} samples of lead {lead}.")
+        if len(kept) and kept.max() - kept.min() < FLAT_STD_MV:
+            report.append(f"Lead {lead} is flat.")
+        elif len(kept):
+            at_bounds = int(((kept == kept.max()) | (kept == kept.min())).sum())
+            if at_bounds > max(_CLIPPED_SAMPLES, _CLIPPED_SHARE * len(kept)):
+                report.append(
+                    f"Lead {lead} is at its largest or smallest value in {at_bounds} of {num_samples} samples: it "
+                    "may be clipped."
+                )
+    peak = float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    if not PLAUSIBLE_PEAK_MV[0] <= peak <= PLAUSIBLE_PEAK_MV[1]:
+        report.append(f"The largest amplitude, {peak:g} mV, is no ECG's: check the unit ({recording.unit}) and gain.")
+    if length != num_samples:
+        report.append(
+            f"Resampled {num_samples} samples at {recording.sampling_rate:g} Hz to {length} at "
+            f"{length / num_samples * recording.sampling_rate:g} Hz."
+        )
+    if extractor.notch_hz is not None:
+        report.append(f"Took out {extractor.notch_hz:g} Hz with a notch.")
+    for kind, cutoff in (("High", extractor.highpass_hz), ("Low", extractor.lowpass_hz)):
+        if cutoff is not None:
+            report.append(f"{kind}-passed at {cutoff:g} Hz, zero phase, order {extractor.filter_order}.")
+    if extractor.median_baseline_seconds is not None:
+        report.append(f"Subtracted the running median of {extractor.median_baseline_seconds:g} s.")
+    if num_windows > 1:
+        report.append(f"Cut {length} samples into {num_windows} windows of {extractor.num_samples}.")
+    elif length > extractor.num_samples and extractor.long_records != "all":
+        report.append(f"Kept the {extractor.long_records} {extractor.num_samples} of {length} samples.")
+    elif length < extractor.num_samples:
+        report.append(f"Appended {extractor.num_samples - length} zeros to {length} samples.")
+    return report
+
+
+def to_millivolts(signal: torch.Tensor, gain: torch.Tensor | None, sources: tuple[int, ...]) -> torch.Tensor:
+    """Float32 millivolts of the rows `sources` of `(batch, num_source_leads, num_samples)`."""
+    if sources != tuple(range(signal.shape[1])):
+        signal = signal[:, list(sources)]
+        gain = None if gain is None else gain[:, list(sources)]
+    values = signal.float()
+    if gain is not None:
+        values = values * gain.to(values.device, torch.float32)[..., None]
+    if signal.dtype == torch.int16:
+        values.masked_fill_(signal == INVALID_SAMPLE, torch.nan)
+    return values

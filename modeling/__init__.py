@@ -10,18 +10,29 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_ecg_cpc import EcgCpcConfig
 from .configuration_ecg_fm import EcgFmConfig
 from .configuration_ecg_founder import EcgFounderConfig
 from .configuration_ecg_jepa import EcgJepaConfig
+from .configuration_ecg_s4 import EcgS4Config
+from .configuration_ecg_s4_jepa import EcgS4JepaConfig
 from .configuration_ecg_vit import EcgViTConfig
 from .configuration_hubert_ecg import HubertEcgConfig
 from .configuration_lejepa import LeJepaConfig
+from .configuration_lenepa import EcgLeNepaConfig
 from .configuration_sigreg_jepa import SigRegJepaConfig
 from .configuration_st_mem import MlaeConfig, MtaeConfig, StMemConfig
 from .configuration_untrained import LeadStatisticsConfig, RandomKernelsConfig
 from .configuration_vqvae import EcgVqVaeConfig
 from .cropa import cross_pattern_attention
 from .feature_extraction_ecg import EcgFeatureExtractor
+from .modeling_ecg_cpc import (
+    EcgCpcForEmbedding,
+    EcgCpcForPreTraining,
+    EcgCpcForSequenceClassification,
+    EcgCpcForTokenClassification,
+    EcgCpcModel,
+)
 from .modeling_ecg_fm import EcgFmForSequenceClassification, EcgFmModel
 from .modeling_ecg_founder import EcgFounderForSequenceClassification, EcgFounderModel
 from .modeling_ecg_jepa import (
@@ -30,6 +41,19 @@ from .modeling_ecg_jepa import (
     EcgJepaForSequenceClassification,
     EcgJepaForTokenClassification,
     EcgJepaModel,
+)
+from .modeling_ecg_s4 import (
+    EcgS4ForEmbedding,
+    EcgS4ForSequenceClassification,
+    EcgS4ForTokenClassification,
+    EcgS4Model,
+)
+from .modeling_ecg_s4_jepa import (
+    EcgS4JepaForEmbedding,
+    EcgS4JepaForPreTraining,
+    EcgS4JepaForSequenceClassification,
+    EcgS4JepaForTokenClassification,
+    EcgS4JepaModel,
 )
 from .modeling_ecg_vit import (
     EcgViTForEmbedding,
@@ -44,6 +68,13 @@ from .modeling_lejepa import (
     LeJepaForSequenceClassification,
     LeJepaForTokenClassification,
     LeJepaModel,
+)
+from .modeling_lenepa import (
+    EcgLeNepaForEmbedding,
+    EcgLeNepaForPreTraining,
+    EcgLeNepaForSequenceClassification,
+    EcgLeNepaForTokenClassification,
+    EcgLeNepaModel,
 )
 from .modeling_sigreg_jepa import (
     SigRegJepaForEmbedding,
@@ -80,13 +111,33 @@ from .modeling_vqvae import (
 )
 from .pipeline_ecg import EcgClassificationPipeline, EcgFeatureExtractionPipeline
 
-AutoConfig.register("ecg_vit", EcgViTConfig)
-AutoModel.register(EcgViTConfig, EcgViTModel)
-AutoModelForSequenceClassification.register(EcgViTConfig, EcgViTForSequenceClassification)
-AutoModelForTokenClassification.register(EcgViTConfig, EcgViTForTokenClassification)
-AutoFeatureExtractor.register(EcgViTConfig, EcgFeatureExtractor)
+ENCODERS = (
+    (EcgS4Config, EcgS4Model, EcgS4ForSequenceClassification, EcgS4ForTokenClassification),
+    (EcgViTConfig, EcgViTModel, EcgViTForSequenceClassification, EcgViTForTokenClassification),
+)
+for config, encoder, classifier, token_classifier in ENCODERS:
+    AutoConfig.register(config.model_type, config)
+    AutoModel.register(config, encoder)
+    AutoModelForSequenceClassification.register(config, classifier)
+    AutoModelForTokenClassification.register(config, token_classifier)
+    AutoFeatureExtractor.register(config, EcgFeatureExtractor)
 
 METHODS = (
+    (EcgCpcConfig, EcgCpcModel, EcgCpcForPreTraining, EcgCpcForSequenceClassification, EcgCpcForTokenClassification),
+    (
+        EcgS4JepaConfig,
+        EcgS4JepaModel,
+        EcgS4JepaForPreTraining,
+        EcgS4JepaForSequenceClassification,
+        EcgS4JepaForTokenClassification,
+    ),
+    (
+        EcgLeNepaConfig,
+        EcgLeNepaModel,
+        EcgLeNepaForPreTraining,
+        EcgLeNepaForSequenceClassification,
+        EcgLeNepaForTokenClassification,
+    ),
     (
         EcgJepaConfig,
         EcgJepaModel,
@@ -146,6 +197,12 @@ PIPELINE_REGISTRY.register_pipeline(
 
 __all__ = [
     "EcgClassificationPipeline",
+    "EcgCpcConfig",
+    "EcgCpcForEmbedding",
+    "EcgCpcForPreTraining",
+    "EcgCpcForSequenceClassification",
+    "EcgCpcForTokenClassification",
+    "EcgCpcModel",
     "EcgFeatureExtractionPipeline",
     "EcgFeatureExtractor",
     "EcgFmConfig",
@@ -160,6 +217,23 @@ __all__ = [
     "EcgJepaForSequenceClassification",
     "EcgJepaForTokenClassification",
     "EcgJepaModel",
+    "EcgLeNepaConfig",
+    "EcgLeNepaForEmbedding",
+    "EcgLeNepaForPreTraining",
+    "EcgLeNepaForSequenceClassification",
+    "EcgLeNepaForTokenClassification",
+    "EcgLeNepaModel",
+    "EcgS4Config",
+    "EcgS4ForEmbedding",
+    "EcgS4ForSequenceClassification",
+    "EcgS4ForTokenClassification",
+    "EcgS4JepaConfig",
+    "EcgS4JepaForEmbedding",
+    "EcgS4JepaForPreTraining",
+    "EcgS4JepaForSequenceClassification",
+    "EcgS4JepaForTokenClassification",
+    "EcgS4JepaModel",
+    "EcgS4Model",
     "EcgViTConfig",
     "EcgViTForEmbedding",
     "EcgViTForSequenceClassification",

@@ -39,3 +39,13 @@ class _GatherRows(torch.autograd.Function):
         dist.all_reduce(grad)
         start = dist.get_rank() * ctx.num_rows
         return grad[start : start + ctx.num_rows]
+
+
+def mean_over_records(losses: torch.Tensor) -> torch.Tensor:
+    """The mean of `(batch,)` losses, weighted where ranks have unequal batches so that the mean over the ranks, which
+    DistributedDataParallel takes, is that of all records."""
+    loss = losses.mean()
+    if world_size() > 1:
+        batch = torch.tensor(float(len(losses)), device=losses.device)
+        loss = loss * (batch * world_size() / sum_over_ranks(batch))
+    return loss

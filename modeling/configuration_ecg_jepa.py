@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .masking import hidden_count_bounds
+from .teacher import TEACHERS
 
 JEPA_CHOICES = {
     "mask_type": ("random", "multi_block", "segments"),
@@ -11,6 +12,7 @@ JEPA_CHOICES = {
     "initializer": ("kim", "weimann", "xavier_uniform"),
     "target_normalization": ("layer_norm", "position", "none"),
     "prediction_loss": ("smooth_l1", "l1", "mse"),
+    "teacher": TEACHERS,
 }
 
 
@@ -37,6 +39,9 @@ class EcgJepaConfig(EcgViTConfig):
         evaluated_encoder (`str`, *optional*, defaults to `"student"`):
             Which encoder the method is evaluated with, hence `ecg_vit` and what `AutoModel` loads: the trained
             `"student"` (Kim) or its moving average, the `"teacher"` (Weimann).
+        teacher (`str`, *optional*, defaults to `"ema"`):
+            `"ema"`: the moving average of the student. `"random"`: initial weights of its own, which it keeps; a
+            control, for `evaluated_encoder="student"`.
         initializer (`str`, *optional*, defaults to `"kim"`):
             Initial weights: `"kim"` (see [`EcgViTPreTrainedModel`]); `"weimann"`: truncated normal, the last linear
             of every residual branch divided by sqrt(2 x layers of the encoder), in the predictor too;
@@ -75,6 +80,7 @@ class EcgJepaConfig(EcgViTConfig):
     min_segment_patches: int = 10
     spare_last_patch: bool = False
     evaluated_encoder: str = "student"
+    teacher: str = "ema"
     initializer: str = "kim"
     target_normalization: str = "layer_norm"
     prediction_loss: str = "smooth_l1"
@@ -92,6 +98,8 @@ class EcgJepaConfig(EcgViTConfig):
         for field, choices in JEPA_CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
+        if self.teacher == "random" and self.evaluated_encoder == "teacher":
+            raise ValueError("teacher='random' learns nothing to evaluate. Set evaluated_encoder='student' with it.")
         for field in ("num_mask_blocks", "min_segment_patches"):
             if getattr(self, field) < 1:
                 raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")

@@ -8,6 +8,7 @@ from .leads import STANDARD_LEADS
 # What a model without a teacher has no use for: the fields of EcgJepaConfig and the only value that they may have.
 WITHOUT_TEACHER = {
     "evaluated_encoder": "student",
+    "teacher": "ema",
     "teacher_drop_path": False,
     "variance_weight": 0.0,
     "covariance_weight": 0.0,

@@ -43,6 +43,7 @@ from .modeling_ecg_vit import (
     EcgViTPreTrainedModel,
 )
 from .patch_embedding import EcgViTEmbeddings, TokenGrid, position_table, split_masked
+from .teacher import TeacherStudentMixin
 
 PREDICTION_LOSSES = {
     "smooth_l1": nn.functional.smooth_l1_loss,
@@ -61,7 +62,8 @@ class EcgJepaForPreTrainingOutput(ModelOutput):
         targets (`torch.FloatTensor` of the same shape):
             Hidden states of the teacher, normalised by `config.target_normalization`, without gradient.
         pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
-            The teacher's pooled feature of the whole record, for monitoring collapse.
+            For monitoring collapse, the teacher's pooled feature of the whole record; with `teacher="random"`, which
+            cannot collapse, the student's of the visible patches.
         last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_registers + visible, hidden_size)`):
             The student's hidden states of the visible patches.
     """
@@ -213,14 +215,13 @@ class EcgJepaPredictor(nn.Module):
         return predictions.unflatten(0, (batch, num_rows))
 
 
-class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
+class EcgJepaForPreTraining(TeacherStudentMixin, EcgJepaPreTrainedModel):
     """Student, teacher and predictor with the ECG-JEPA loss.
 
     After every optimiser step the teacher has to follow the student: [`EcgSslTrainer`] does it; any other loop calls
-    [`~EcgJepaForPreTraining.update_teacher`], without which training raises in its third step.
+    [`~EcgJepaForPreTraining.update_teacher`], without which training raises in its third step. With
+    `teacher="random"` it stays as it began.
     """
-
-    has_teacher = True
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
@@ -230,9 +231,7 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         else:
             self.student = EcgJepaModel(config)
         self.predictor = EcgJepaPredictor(config)
-        self.target_encoder.requires_grad_(False)
-        self._last_seen_weight = None
-        self._steps_without_teacher = 0
+        self.init_teacher()
         self.post_init()
 
     @property
@@ -244,37 +243,6 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
     def target_encoder(self) -> EcgJepaModel:
         """The teacher."""
         return self.teacher if self.config.evaluated_encoder == "student" else self.ecg_vit
-
-    # --- weights ------------------------------------------------------------------------------------------------
-
-    def init_weights(self):
-        super().init_weights()
-        self.reset_teacher()
-
-    def _initialize_missing_keys(self, *args, **kwargs):
-        # A checkpoint of one encoder is that of `ecg_vit`: teacher = student, and neither of them random.
-        other = self.teacher if self.config.evaluated_encoder == "student" else self.student
-        missing = [name for name, p in other.named_parameters() if not getattr(p, "_is_hf_initialized", False)]
-        super()._initialize_missing_keys(*args, **kwargs)
-        with torch.no_grad():
-            for name in missing:
-                other.get_parameter(name).copy_(self.ecg_vit.get_parameter(name))
-        self.target_encoder.requires_grad_(False)  # loading has replaced the parameters by trainable ones
-
-    @torch.no_grad()
-    def reset_teacher(self):
-        """Makes the teacher a copy of the student."""
-        if self.device.type != "meta":
-            self.update_teacher(momentum=0.0)
-
-    @torch.no_grad()
-    def update_teacher(self, momentum: float):
-        """teacher <- momentum * teacher + (1 - momentum) * student, for every parameter (Kim: after each step;
-        Weimann: before the next, see the head of this file)."""
-        teacher, student = list(self.target_encoder.parameters()), list(self.trained_encoder.parameters())
-        torch._foreach_lerp_(teacher, student, 1.0 - momentum)
-        self._last_seen_weight = None
-        self._steps_without_teacher = 0
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -374,7 +342,7 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
             loss=loss,
             predictions=predictions,
             targets=targets,
-            pooler_output=teacher_output.pooler_output,
+            pooler_output=(teacher_output if self.has_teacher else student_output).pooler_output,
             last_hidden_state=student_output.last_hidden_state,
             hidden_states=student_output.hidden_states,
             attentions=student_output.attentions,
@@ -413,20 +381,6 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         if lead_mask is None or self.config.patching == "all_leads":
             return None
         return nn.functional.pad(lead_mask, (0, self.config.extra_channels), value=True)
-
-    def _check_teacher_follows(self):
-        """An optimiser step shows in the weights of the student's last norm; the teacher has to follow each."""
-        if not self.training or torch.compiler.is_compiling():
-            return
-        weight = self.trained_encoder.layernorm.weight.detach()
-        if self._last_seen_weight is not None and not torch.equal(weight, self._last_seen_weight):
-            self._steps_without_teacher += 1
-        self._last_seen_weight = weight.clone()
-        if self._steps_without_teacher >= 2:
-            raise ValueError(
-                "The student has taken 2 optimiser steps and the teacher none: training like this learns nothing. "
-                "Train with EcgSslTrainer, or call `model.update_teacher(momentum)` after every optimiser step."
-            )
 
 
 def standardize_by_position(states: torch.Tensor, lead_mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -205,18 +205,7 @@ class EcgViTEmbeddings(nn.Module):
 
     def _check_input(self, input_values, leads, lead_mask):
         config = self.config
-        if input_values.dim() != 3:
-            raise ValueError(
-                "Expected input_values of shape (batch, num_leads, num_samples), got "
-                f"{tuple(input_values.shape)}. EcgFeatureExtractor returns that shape."
-            )
-        if input_values.shape[1] != len(leads) + config.extra_channels:
-            extra = f" and {config.extra_channels} extra channels" if config.extra_channels else ""
-            raise ValueError(
-                f"Expected {len(leads)} leads {list(leads)}{extra}, got {input_values.shape[1]}. Pass the record "
-                "through EcgFeatureExtractor, or name the rows of this batch with `leads=[...]`; a lead that is "
-                "missing is left out by name, never repeated."
-            )
+        check_rows(config, input_values, leads, lead_mask)
         if input_values.shape[2] != config.num_samples:
             seconds = config.num_samples / config.sampling_rate
             raise ValueError(
@@ -224,12 +213,30 @@ class EcgViTEmbeddings(nn.Module):
                 f"{input_values.shape[2]}. Pass the record through EcgFeatureExtractor, which resamples and windows, "
                 "or load the model with `num_samples=` the length that you want."
             )
-        expected = (input_values.shape[0], len(leads))
-        if lead_mask is not None and (lead_mask.dtype != torch.bool or lead_mask.shape != expected):
-            raise ValueError(
-                f"Expected a bool lead_mask of shape {expected}, True = present, got "
-                f"{lead_mask.dtype} of shape {tuple(lead_mask.shape)}."
-            )
+
+
+def check_rows(
+    config: EcgViTConfig, input_values: torch.Tensor, leads: Sequence[str], lead_mask: torch.Tensor | None
+) -> None:
+    """Refuses input whose rows are not `leads`, and a mask of another shape; see [`EcgViTModel`]."""
+    if input_values.dim() != 3:
+        raise ValueError(
+            "Expected input_values of shape (batch, num_leads, num_samples), got "
+            f"{tuple(input_values.shape)}. EcgFeatureExtractor returns that shape."
+        )
+    if input_values.shape[1] != len(leads) + config.extra_channels:
+        extra = f" and {config.extra_channels} extra channels" if config.extra_channels else ""
+        raise ValueError(
+            f"Expected {len(leads)} leads {list(leads)}{extra}, got {input_values.shape[1]}. Pass the record "
+            "through EcgFeatureExtractor, or name the rows of this batch with `leads=[...]`; a lead that is "
+            "missing is left out by name, never repeated."
+        )
+    expected = (input_values.shape[0], len(leads))
+    if lead_mask is not None and (lead_mask.dtype != torch.bool or lead_mask.shape != expected):
+        raise ValueError(
+            f"Expected a bool lead_mask of shape {expected}, True = present, got "
+            f"{lead_mask.dtype} of shape {tuple(lead_mask.shape)}."
+        )
 
 
 def split_masked(bool_masked_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

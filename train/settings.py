@@ -23,7 +23,18 @@ from ecg_transformers.modeling.feature_extraction_ecg import CALL_SETTINGS
 from .arguments import SslTrainingArguments
 
 PRESETS = "ecg_transformers.train.configs"
-MODEL_TYPES = ("ecg_jepa", "lejepa", "mlae", "mtae", "sigreg_jepa", "st_mem", "vqvae")
+MODEL_TYPES = (
+    "ecg_cpc",
+    "ecg_jepa",
+    "ecg_s4_jepa",
+    "lejepa",
+    "lenepa",
+    "mlae",
+    "mtae",
+    "sigreg_jepa",
+    "st_mem",
+    "vqvae",
+)
 
 
 def parse_options(words: list[str]) -> dict:

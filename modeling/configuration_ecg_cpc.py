@@ -1,0 +1,46 @@
+"""Configuration of ECG-CPC: the state-space encoder's fields and those of the contrast."""
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_ecg_s4 import EcgS4Config
+
+
+@strict
+class EcgCpcConfig(EcgS4Config):
+    r"""
+    Configuration of an [`EcgCpcForPreTraining`]. The defaults are ECG-CPC (arXiv 2509.25095), pretrained on 10 s; the
+    systematic study of the same group (arXiv 2605.12241) takes 2.5 s (`num_samples=600`). Takes every field of
+    [`EcgS4Config`] too.
+
+    Args:
+        horizon_ms (`float`, *optional*, defaults to 116.67):
+            How far ahead a token is predicted, in ms; rounded to whole tokens (published: 14 of 8.33 ms).
+        num_negatives (`int`, *optional*, defaults to 128):
+            Other tokens of the same crop among which the true one has to be found, drawn with replacement.
+        time_reduction (`str`, *optional*, defaults to `"sum"`):
+            `"sum"` of the losses of a record's predictions (published; it grows with the record, and a clip of the
+            gradient with it) or their `"mean"`.
+    """
+
+    model_type = "ecg_cpc"
+
+    horizon_ms: float | int = 14 / 120 * 1000
+    num_negatives: int = 128
+    time_reduction: str = "sum"
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.bidirectional:
+            raise ValueError("bidirectional=True would show the encoder what it is to predict. Leave it at False.")
+        if self.time_reduction not in ("sum", "mean"):
+            raise ValueError(f"Expected time_reduction to be one of ['sum', 'mean'], got {self.time_reduction!r}.")
+        if self.num_negatives < 1:
+            raise ValueError(f"Expected num_negatives of at least 1, got {self.num_negatives}.")
+
+    @property
+    def horizon(self) -> int:
+        """Tokens between a context and what it predicts."""
+        return round(self.horizon_ms / 1000 * self.token_rate)
+
+
+__all__ = ["EcgCpcConfig"]

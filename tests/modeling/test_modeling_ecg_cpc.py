@@ -1,0 +1,171 @@
+import math
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+
+from ecg_transformers.modeling import EcgCpcConfig, EcgCpcForEmbedding, EcgCpcForPreTraining, EcgCpcModel
+from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
+from ecg_transformers.modeling.modeling_ecg_cpc import contrast, sample_negatives
+
+TINY = {
+    "leads": ("I", "II", "V1"),
+    "sampling_rate": 100,
+    "num_samples": 120,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_negatives": 12,
+    "dropout": 0.0,
+}
+KEYS = DrawKeys(seed=1, step=5, epoch=2, sample_ids=(10, 11, 12, 13))
+
+
+def tiny_model(**fields):
+    torch.manual_seed(0)
+    return EcgCpcForPreTraining(EcgCpcConfig(**(TINY | fields)))
+
+
+def signals(batch=4, num_samples=120):
+    return torch.randn(batch, 3, num_samples, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@torch.no_grad()
+def test_the_loss_equals_a_slow_one(reduction):
+    """One prediction of one record at a time: the true token's score and those of its negatives, repeated ones too."""
+    model = tiny_model(time_reduction=reduction).eval()
+    negatives = model.draw_inputs(signals(), KEYS)["negatives"]
+    output = model(signals(), negatives=negatives)
+    encoded = model.ecg_vit(signals())
+    horizon, num_tokens = 6, 60  # 116.7 ms at 50 tokens a second
+    record_losses, found = [], []
+    for record in range(4):
+        losses = []
+        for context in range(num_tokens - horizon):
+            predicted = model.prediction.weight @ encoded.last_hidden_state[record, context]
+            candidates = [context + horizon, *negatives[record, context].tolist()]
+            scores = torch.stack([predicted @ encoded.token_embeddings[record, token] for token in candidates])
+            losses.append(-math.log(torch.softmax(scores.double(), 0)[0].item() + 1e-300))
+            found.append(bool(scores[0] > scores[1:].max()))
+        record_losses.append(sum(losses) if reduction == "sum" else sum(losses) / len(losses))
+    assert output.loss.item() == pytest.approx(sum(record_losses) / 4, rel=1e-5)
+    assert output.accuracy.item() == pytest.approx(sum(found) / len(found))
+    assert 0 < output.accuracy < 1
+    assert output.predictions.shape == (4, 54, 32)
+
+
+def test_the_gradient_is_that_of_gathered_scores():
+    scores = torch.randn(2, 7, 10, dtype=torch.float64, requires_grad=True)
+    negatives = torch.stack([sample_negatives(10, 3, 20, keyed_generator(record)) for record in range(2)])
+    contrast(scores, negatives, 3)[0].sum().backward()
+    gradient, scores.grad = scores.grad, None
+    columns = torch.cat((torch.arange(3, 10).expand(2, 7)[..., None], negatives), dim=2)
+    gathered = scores.gather(2, columns.long())
+    (gathered.logsumexp(2) - gathered[..., 0]).sum().backward()
+    torch.testing.assert_close(gradient, scores.grad)
+
+
+def test_negatives_are_all_other_tokens_alike():
+    negatives = sample_negatives(20, 6, 4000, torch.Generator().manual_seed(0))
+    assert negatives.shape == (14, 4000) and negatives.dtype == torch.int32
+    for context, drawn in enumerate(negatives):
+        counts = torch.bincount(drawn, minlength=20)
+        assert counts[context + 6] == 0 and len(counts) == 20
+        others = counts[torch.arange(20) != context + 6].double()
+        expected = 4000 / 19
+        assert ((others - expected).square() / expected).sum() < 50  # chi-squared of 18 degrees: once in 10^4
+
+
+def test_negatives_belong_to_a_record_and_an_epoch():
+    model = tiny_model()
+    drawn = model.draw_inputs(signals(), KEYS)["negatives"]
+    assert drawn.shape == (4, 54, 12)
+    alone = model.draw_inputs(signals()[2:3], DrawKeys(seed=1, step=9, epoch=2, sample_ids=(12,)))["negatives"]
+    assert torch.equal(alone[0], drawn[2])
+    later = model.draw_inputs(signals(), DrawKeys(seed=1, step=5, epoch=3, sample_ids=KEYS.sample_ids))["negatives"]
+    assert not torch.equal(later, drawn) and not torch.equal(drawn[0], drawn[1])
+    with pytest.raises(ValueError, match="a sample id for each of 4 records, got 1"):
+        model.draw_inputs(signals(), DrawKeys(0, 0, 0, (1,)))
+
+
+def test_the_gradient_flows_into_the_tokens_on_both_sides():
+    model = tiny_model().train()
+    model(signals()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    stem = model.ecg_vit.embeddings.projection.weight.grad.clone()
+    model.zero_grad()
+    outputs = model.ecg_vit(signals())
+    tokens = outputs.token_embeddings.detach()  # as candidates only
+    scores = model.prediction(outputs.last_hidden_state[:, :-6]) @ tokens.transpose(1, 2)
+    negatives = model.draw_inputs(signals(), DrawKeys(0, 1, 1, tuple(range(4))))["negatives"]
+    contrast(scores, negatives, 6)[0].sum(1).mean().backward()
+    assert not torch.allclose(model.ecg_vit.embeddings.projection.weight.grad, stem)
+
+
+def test_ten_steps_lower_the_loss():
+    model = tiny_model(time_reduction="mean").train()
+    drawn = model.draw_inputs(signals(8), DrawKeys(0, 0, 0, tuple(range(8))))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(10):
+        loss = model(signals(8), **drawn).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_recordings_may_be_longer_than_configured():
+    output = tiny_model().eval()(signals(num_samples=300))
+    assert output.predictions.shape == (4, 144, 32) and output.loss.isfinite()
+
+
+def test_without_negatives_evaluation_repeats_some_and_training_draws_new_ones():
+    model = tiny_model().eval()
+    assert model(signals()).loss == model(signals()).loss
+    model.train()
+    before = torch.random.get_rng_state()
+    assert len({model(signals()).loss.item() for _ in range(4)}) == 4
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_loss_stays_float32_inside_autocast():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert tiny_model().train()(signals()).loss.dtype == torch.float32
+
+
+def test_a_pretraining_checkpoint_loads_as_every_class(tmp_path):
+    model = tiny_model().train()
+    model(signals())  # moves the statistics of the stem
+    model.eval().save_pretrained(tmp_path)
+    loaded = AutoModelForPreTraining.from_pretrained(tmp_path).eval()
+    assert isinstance(loaded, EcgCpcForPreTraining) and loaded(signals()).loss == model(signals()).loss
+    encoder = AutoModel.from_pretrained(tmp_path).eval()
+    assert isinstance(encoder, EcgCpcModel)
+    assert torch.equal(encoder(signals()).pooler_output, model.ecg_vit(signals()).pooler_output)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
+    assert classifier(signals()).logits.shape == (4, 5)
+    assert EcgCpcForEmbedding.from_pretrained(tmp_path)(signals()).embeddings.shape == (4, 32)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bidirectional": True}, "what it is to predict"),
+        ({"time_reduction": "max"}, "time_reduction to be one of"),
+        ({"num_negatives": 0}, "num_negatives of at least 1"),
+        ({"horizon_ms": 1}, "is 0 tokens ahead, of 60.*A token is 20 ms"),
+        ({"horizon_ms": 1200}, "is 60 tokens ahead"),
+    ],
+)
+def test_impossible_settings_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(**fields)
+
+
+def test_a_recording_shorter_than_the_horizon_is_refused():
+    with pytest.raises(ValueError, match="too short"):
+        tiny_model()(signals(num_samples=12))

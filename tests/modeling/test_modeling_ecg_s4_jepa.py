@@ -1,0 +1,223 @@
+"""JEPA on state spaces, and the teacher that learns nothing, of both teacher-student methods."""
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForPreTraining
+
+from ecg_transformers.modeling import (
+    EcgJepaConfig,
+    EcgJepaForPreTraining,
+    EcgS4Config,
+    EcgS4JepaConfig,
+    EcgS4JepaForPreTraining,
+    EcgS4JepaModel,
+    EcgS4Model,
+    SigRegJepaConfig,
+)
+from ecg_transformers.modeling.masking import DrawKeys
+
+TINY = {
+    "leads": ("I", "II", "V1"),
+    "sampling_rate": 100,
+    "num_samples": 120,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+TINY_JEPA = {"patch_size": 12, "intermediate_size": 64, "mask_type": "random", "mask_ratio": (0.4, 0.6)} | {
+    "predictor_hidden_size": 16,
+    "predictor_num_hidden_layers": 1,
+    "predictor_num_attention_heads": 2,
+    "predictor_intermediate_size": 32,
+}
+FAMILIES = pytest.mark.parametrize("family", ["ecg_s4_jepa", "ecg_jepa"])
+
+
+def tiny_model(family="ecg_s4_jepa", **fields):
+    torch.manual_seed(0)
+    if family == "ecg_jepa":
+        return EcgJepaForPreTraining(EcgJepaConfig(**(TINY | TINY_JEPA | fields)))
+    return EcgS4JepaForPreTraining(EcgS4JepaConfig(**(TINY | {"dropout": 0.0, "predictor_state_size": 4} | fields)))
+
+
+def signals(batch=4):
+    return torch.randn(batch, 3, 120, generator=torch.Generator().manual_seed(7))
+
+
+def states_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def train_for(model, steps, momentum=None):
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(steps):
+        loss = model(signals()).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if momentum is not None:
+            model.update_teacher(momentum)
+        losses.append(loss.item())
+    return losses
+
+
+@torch.no_grad()
+def test_the_loss_equals_a_slow_one():
+    model = tiny_model().eval()
+    for parameter in model.ecg_vit.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    hidden = model.draw_inputs(signals(), DrawKeys(1, 5, 2, (10, 11, 12, 13)))["bool_masked_pos"]
+    output = model(signals(), bool_masked_pos=hidden)
+    losses = []
+    for record, mask in zip(signals(), hidden, strict=True):
+        target = model.teacher(record[None]).last_hidden_state[0]
+        tokens = model.ecg_vit.embeddings(record[None])[0].clone()
+        tokens[mask] = model.predictor.mask_token
+        states = tokens[None]
+        for layer in [*model.ecg_vit.layers, model.predictor.layer]:
+            states = layer(states)
+        predicted = model.predictor.projection(states)[0]
+        errors = []
+        for token in mask.nonzero().flatten().tolist():
+            normed = (target[token] - target[token].mean()) / (target[token].var(unbiased=False) + 1e-5).sqrt()
+            error = (predicted[token] - normed).abs()
+            errors.append(torch.where(error < 1, 0.5 * error**2, error - 0.5).mean())
+        losses.append(torch.stack(errors).mean())
+    torch.testing.assert_close(output.loss, torch.stack(losses).mean())
+    assert len({int(mask.sum()) for mask in hidden}) > 1  # records hide unequal numbers of tokens
+
+
+def test_hidden_blocks_belong_to_a_record():
+    model = tiny_model()
+    drawn = model.draw_inputs(signals(), DrawKeys(1, 5, 2, (10, 11, 12, 13)))["bool_masked_pos"]
+    alone = model.draw_inputs(signals()[1:2], DrawKeys(1, 6, 2, (11,)))["bool_masked_pos"]
+    assert drawn.shape == (4, 60) and torch.equal(alone[0], drawn[1])
+    assert 9 <= drawn.sum(1).min() and drawn.sum(1).max() <= 48
+    with pytest.raises(ValueError, match="hides nothing of a record"):
+        model(signals(), bool_masked_pos=torch.zeros(4, 60, dtype=torch.bool))
+
+
+@FAMILIES
+def test_a_fresh_teacher_is_its_student_and_follows_it(family):
+    model = tiny_model(family).train()
+    student, teacher = model.trained_encoder.state_dict(), model.target_encoder.state_dict()
+    assert all(torch.equal(teacher[name], tensor) for name, tensor in student.items())
+    before = {name: tensor.clone() for name, tensor in model.target_encoder.named_parameters()}
+    train_for(model, 1)
+    model.update_teacher(0.9)
+    for name, tensor in model.target_encoder.named_parameters():
+        expected = 0.9 * before[name] + 0.1 * model.trained_encoder.get_parameter(name)
+        torch.testing.assert_close(tensor, expected)
+    assert model.has_teacher
+
+
+@FAMILIES
+def test_training_with_a_teacher_that_stands_still_is_refused(family):
+    with pytest.raises(ValueError, match="the teacher none"):
+        train_for(tiny_model(family).train(), 4)
+
+
+@FAMILIES
+def test_a_random_teacher_is_another_encoder_and_keeps_its_weights(family):
+    model = tiny_model(family, teacher="random").train()
+    assert not model.has_teacher and not any(p.requires_grad for p in model.target_encoder.parameters())
+    student = dict(model.trained_encoder.named_parameters())
+    assert any(not torch.allclose(tensor, student[name]) for name, tensor in model.target_encoder.named_parameters())
+    before = {name: tensor.clone() for name, tensor in model.target_encoder.named_parameters()}
+    losses = train_for(model, 12)
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.target_encoder.named_parameters())
+    assert all(tensor.grad is None for tensor in model.target_encoder.parameters())
+    with pytest.raises(ValueError, match="never moves"):
+        model.update_teacher(0.5)
+
+
+@FAMILIES
+def test_a_random_teacher_comes_back_as_it_was_saved(tmp_path, family):
+    model = tiny_model(family, teacher="random").train()
+    train_for(model, 3)
+    model.eval().save_pretrained(tmp_path)
+    loaded = AutoModelForPreTraining.from_pretrained(tmp_path).eval()
+    assert loaded(signals()).loss == model(signals()).loss
+    assert not loaded.has_teacher and not any(p.requires_grad for p in loaded.target_encoder.parameters())
+    encoder = AutoModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(encoder(signals()).pooler_output, model.trained_encoder(signals()).pooler_output)
+
+
+@FAMILIES
+def test_what_a_random_teacher_is_watched_by_is_the_student(family):
+    model = tiny_model(family, teacher="random").train()
+    first = model(signals()).pooler_output
+    with torch.no_grad():
+        for parameter in model.trained_encoder.parameters():
+            parameter.add_(0.1)
+    assert not torch.allclose(model(signals()).pooler_output, first)
+
+
+def test_a_bare_encoder_gets_a_teacher_that_is_its_copy(tmp_path):
+    fields = TINY | {"bidirectional": True}
+    encoder = EcgS4Model(EcgS4Config(**fields)).eval()
+    encoder.save_pretrained(tmp_path)
+    model = EcgS4JepaForPreTraining.from_pretrained(
+        tmp_path, config=EcgS4JepaConfig(**fields, predictor_state_size=4)
+    ).eval()
+    expected = encoder(signals()).pooler_output
+    assert torch.equal(model.ecg_vit(signals()).pooler_output, expected)
+    assert torch.equal(model.teacher(signals()).pooler_output, expected)
+    random = EcgS4JepaForPreTraining.from_pretrained(
+        tmp_path, config=EcgS4JepaConfig(**fields, predictor_state_size=4, teacher="random")
+    ).eval()
+    assert torch.equal(random.ecg_vit(signals()).pooler_output, expected)
+    assert not torch.allclose(random.teacher(signals()).pooler_output, expected)
+
+
+def test_the_teacher_has_no_dropout_and_norms_of_the_batch():
+    model = tiny_model(dropout=0.5).train()
+    assert not model.teacher.layers.training and model.teacher.embeddings.training
+    assert model.ecg_vit.layers.training
+    hidden = model.draw_inputs(signals(), DrawKeys(0, 0, 0, tuple(range(4))))["bool_masked_pos"]
+    first, second = (model(signals(), bool_masked_pos=hidden) for _ in range(2))
+    assert torch.equal(first.targets, second.targets) and not torch.equal(first.predictions, second.predictions)
+    assert not model.eval().teacher.embeddings.training
+
+
+def test_gradients_reach_student_and_predictor_and_never_the_teacher():
+    model = tiny_model().train()
+    model(signals()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("teacher."), name
+
+
+def test_what_the_student_cannot_see_does_not_reach_its_predictions():
+    model, hidden = tiny_model().eval(), torch.zeros(4, 60, dtype=torch.bool)
+    hidden[:, 20:30] = True
+    changed = signals()
+    changed[..., 40:59] = 50.0
+    first, second = (model(x, bool_masked_pos=hidden).predictions for x in (signals(), changed))
+    assert torch.equal(first, second)
+
+
+def test_a_pretraining_checkpoint_gives_the_student(tmp_path):
+    model = tiny_model().train()
+    train_for(model, 2, momentum=0.9)
+    model.eval().save_pretrained(tmp_path)
+    encoder = AutoModel.from_pretrained(tmp_path).eval()
+    assert isinstance(encoder, EcgS4JepaModel)
+    assert torch.equal(encoder(signals()).pooler_output, model.ecg_vit(signals()).pooler_output)
+
+
+@pytest.mark.parametrize(
+    ("config_class", "fields", "message"),
+    [
+        (EcgJepaConfig, {"teacher": "frozen"}, "teacher to be one of"),
+        (EcgS4JepaConfig, {"teacher": "frozen"}, "teacher to be one of"),
+        (EcgJepaConfig, {"teacher": "random", "evaluated_encoder": "teacher"}, "evaluated_encoder='student'"),
+        (SigRegJepaConfig, {"teacher": "random"}, "there is no teacher here"),
+        (EcgS4JepaConfig, {"mask_ratio": (0.3, 0.3)}, "at least 1 must be hidden and 1 visible"),
+        (EcgS4JepaConfig, {"predictor_state_size": 0}, "predictor_state_size of at least 1"),
+    ],
+)
+def test_impossible_settings_are_refused(config_class, fields, message):
+    with pytest.raises(ValueError, match=message):
+        config_class(**fields)

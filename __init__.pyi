@@ -4,6 +4,11 @@ from .data import EcgDataCollator as EcgDataCollator
 from .data import load_ecg as load_ecg
 from .data import read_recording as read_recording
 from .modeling import EcgClassificationPipeline as EcgClassificationPipeline
+from .modeling import EcgConvConfig as EcgConvConfig
+from .modeling import EcgConvForEmbedding as EcgConvForEmbedding
+from .modeling import EcgConvForSequenceClassification as EcgConvForSequenceClassification
+from .modeling import EcgConvForTokenClassification as EcgConvForTokenClassification
+from .modeling import EcgConvModel as EcgConvModel
 from .modeling import EcgFeatureExtractionPipeline as EcgFeatureExtractionPipeline
 from .modeling import EcgFeatureExtractor as EcgFeatureExtractor
 from .modeling import EcgFmConfig as EcgFmConfig

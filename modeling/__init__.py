@@ -10,6 +10,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_ecg_conv import EcgConvConfig
 from .configuration_ecg_fm import EcgFmConfig
 from .configuration_ecg_founder import EcgFounderConfig
 from .configuration_ecg_jepa import EcgJepaConfig
@@ -22,6 +23,12 @@ from .configuration_untrained import LeadStatisticsConfig, RandomKernelsConfig
 from .configuration_vqvae import EcgVqVaeConfig
 from .cropa import cross_pattern_attention
 from .feature_extraction_ecg import EcgFeatureExtractor
+from .modeling_ecg_conv import (
+    EcgConvForEmbedding,
+    EcgConvForSequenceClassification,
+    EcgConvForTokenClassification,
+    EcgConvModel,
+)
 from .modeling_ecg_fm import EcgFmForSequenceClassification, EcgFmModel
 from .modeling_ecg_founder import EcgFounderForSequenceClassification, EcgFounderModel
 from .modeling_ecg_jepa import (
@@ -80,11 +87,16 @@ from .modeling_vqvae import (
 )
 from .pipeline_ecg import EcgClassificationPipeline, EcgFeatureExtractionPipeline
 
-AutoConfig.register("ecg_vit", EcgViTConfig)
-AutoModel.register(EcgViTConfig, EcgViTModel)
-AutoModelForSequenceClassification.register(EcgViTConfig, EcgViTForSequenceClassification)
-AutoModelForTokenClassification.register(EcgViTConfig, EcgViTForTokenClassification)
-AutoFeatureExtractor.register(EcgViTConfig, EcgFeatureExtractor)
+ENCODERS = (
+    (EcgConvConfig, EcgConvModel, EcgConvForSequenceClassification, EcgConvForTokenClassification),
+    (EcgViTConfig, EcgViTModel, EcgViTForSequenceClassification, EcgViTForTokenClassification),
+)
+for config, encoder, classifier, token_classifier in ENCODERS:
+    AutoConfig.register(config.model_type, config)
+    AutoModel.register(config, encoder)
+    AutoModelForSequenceClassification.register(config, classifier)
+    AutoModelForTokenClassification.register(config, token_classifier)
+    AutoFeatureExtractor.register(config, EcgFeatureExtractor)
 
 METHODS = (
     (
@@ -146,6 +158,11 @@ PIPELINE_REGISTRY.register_pipeline(
 
 __all__ = [
     "EcgClassificationPipeline",
+    "EcgConvConfig",
+    "EcgConvForEmbedding",
+    "EcgConvForSequenceClassification",
+    "EcgConvForTokenClassification",
+    "EcgConvModel",
     "EcgFeatureExtractionPipeline",
     "EcgFeatureExtractor",
     "EcgFmConfig",
@@ -175,14 +192,14 @@ __all__ = [
     "HubertEcgConfig",
     "HubertEcgForSequenceClassification",
     "HubertEcgModel",
-    "LeadStatisticsConfig",
-    "LeadStatisticsModel",
     "LeJepaConfig",
     "LeJepaForEmbedding",
     "LeJepaForPreTraining",
     "LeJepaForSequenceClassification",
     "LeJepaForTokenClassification",
     "LeJepaModel",
+    "LeadStatisticsConfig",
+    "LeadStatisticsModel",
     "MlaeConfig",
     "MlaeForEmbedding",
     "MlaeForPreTraining",

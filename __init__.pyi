@@ -38,6 +38,12 @@ from .modeling import EcgVqVaeTokenizer as EcgVqVaeTokenizer
 from .modeling import HubertEcgConfig as HubertEcgConfig
 from .modeling import HubertEcgForSequenceClassification as HubertEcgForSequenceClassification
 from .modeling import HubertEcgModel as HubertEcgModel
+from .modeling import KernelResponseConfig as KernelResponseConfig
+from .modeling import KernelResponseForEmbedding as KernelResponseForEmbedding
+from .modeling import KernelResponseForPreTraining as KernelResponseForPreTraining
+from .modeling import KernelResponseForSequenceClassification as KernelResponseForSequenceClassification
+from .modeling import KernelResponseForTokenClassification as KernelResponseForTokenClassification
+from .modeling import KernelResponseModel as KernelResponseModel
 from .modeling import LeadStatisticsConfig as LeadStatisticsConfig
 from .modeling import LeadStatisticsModel as LeadStatisticsModel
 from .modeling import LeJepaConfig as LeJepaConfig

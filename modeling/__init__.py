@@ -16,6 +16,7 @@ from .configuration_ecg_founder import EcgFounderConfig
 from .configuration_ecg_jepa import EcgJepaConfig
 from .configuration_ecg_vit import EcgViTConfig
 from .configuration_hubert_ecg import HubertEcgConfig
+from .configuration_kernel_response import KernelResponseConfig
 from .configuration_lejepa import LeJepaConfig
 from .configuration_sigreg_jepa import SigRegJepaConfig
 from .configuration_st_mem import MlaeConfig, MtaeConfig, StMemConfig
@@ -45,6 +46,13 @@ from .modeling_ecg_vit import (
     EcgViTModel,
 )
 from .modeling_hubert_ecg import HubertEcgForSequenceClassification, HubertEcgModel
+from .modeling_kernel_response import (
+    KernelResponseForEmbedding,
+    KernelResponseForPreTraining,
+    KernelResponseForSequenceClassification,
+    KernelResponseForTokenClassification,
+    KernelResponseModel,
+)
 from .modeling_lejepa import (
     LeJepaForEmbedding,
     LeJepaForPreTraining,
@@ -112,6 +120,13 @@ METHODS = (
         EcgVqVaeForPreTraining,
         EcgVqVaeForSequenceClassification,
         EcgVqVaeForTokenClassification,
+    ),
+    (
+        KernelResponseConfig,
+        KernelResponseModel,
+        KernelResponseForPreTraining,
+        KernelResponseForSequenceClassification,
+        KernelResponseForTokenClassification,
     ),
     (LeJepaConfig, LeJepaModel, LeJepaForPreTraining, LeJepaForSequenceClassification, LeJepaForTokenClassification),
     (MlaeConfig, MlaeModel, MlaeForPreTraining, MlaeForSequenceClassification, MlaeForTokenClassification),
@@ -192,6 +207,12 @@ __all__ = [
     "HubertEcgConfig",
     "HubertEcgForSequenceClassification",
     "HubertEcgModel",
+    "KernelResponseConfig",
+    "KernelResponseForEmbedding",
+    "KernelResponseForPreTraining",
+    "KernelResponseForSequenceClassification",
+    "KernelResponseForTokenClassification",
+    "KernelResponseModel",
     "LeJepaConfig",
     "LeJepaForEmbedding",
     "LeJepaForPreTraining",

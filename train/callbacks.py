@@ -1,6 +1,7 @@
 """Callbacks of self-supervised runs. Each is a pure function of the step, so a checkpoint holds nothing of theirs."""
 
 from collections import deque
+from collections.abc import Callable, Iterable
 
 import torch
 from transformers import TrainerCallback
@@ -27,6 +28,21 @@ class TeacherCallback(TrainerCallback):
         else:
             momentum = linear_schedule(step, last, args.ema_start, args.ema_end)
         model.update_teacher(momentum)
+
+
+class FittingCallback(TrainerCallback):
+    """Lets a model take from recordings, before its first step, what its targets are measured with.
+
+    Args:
+        batches (`Callable`): Gives the batches, the same on every rank.
+    """
+
+    def __init__(self, batches: Callable[[], Iterable[dict]]):
+        self.batches = batches
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if model.needs_fitting:  # a run that is resumed does not
+            model.fit_targets(self.batches())
 
 
 class WeightDecayCallback(TrainerCallback):

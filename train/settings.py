@@ -22,7 +22,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig
 from .arguments import SslTrainingArguments
 
 PRESETS = "ecg_transformers.train.configs"
-MODEL_TYPES = ("ecg_jepa", "lejepa", "mlae", "mtae", "sigreg_jepa", "st_mem", "vqvae")
+MODEL_TYPES = ("ecg_jepa", "kernel_response", "lejepa", "mlae", "mtae", "sigreg_jepa", "st_mem", "vqvae")
 
 
 def parse_options(words: list[str]) -> dict:

@@ -25,6 +25,7 @@ from ecg_transformers.modeling import (
     EcgViTForSequenceClassification,
     EcgViTForTokenClassification,
     EcgViTModel,
+    KernelResponseConfig,
     MlaeConfig,
 )
 from ecg_transformers.train.cli import main
@@ -59,8 +60,10 @@ def save(folder, model_class, config_class=EcgViTConfig, **settings):
     settings = TINY | settings
     if config_class is MlaeConfig:  # a token is a whole lead
         del settings["patch_size"]
-    if config_class is EcgConvConfig:
+    if config_class in (EcgConvConfig, KernelResponseConfig):
         settings |= STEM | {"num_hidden_layers": 0, "stem_depths": (1, 1)}
+    if config_class is KernelResponseConfig:
+        settings["view_samples"] = 250
     model_class(config_class(**settings)).save_pretrained(folder)
     contract = {key: settings[key] for key in ("leads", "sampling_rate", "num_samples")}
     EcgFeatureExtractor(

@@ -4,6 +4,11 @@ from .data import EcgDataCollator as EcgDataCollator
 from .data import load_ecg as load_ecg
 from .data import read_recording as read_recording
 from .modeling import EcgClassificationPipeline as EcgClassificationPipeline
+from .modeling import EcgConvConfig as EcgConvConfig
+from .modeling import EcgConvForEmbedding as EcgConvForEmbedding
+from .modeling import EcgConvForSequenceClassification as EcgConvForSequenceClassification
+from .modeling import EcgConvForTokenClassification as EcgConvForTokenClassification
+from .modeling import EcgConvModel as EcgConvModel
 from .modeling import EcgCpcConfig as EcgCpcConfig
 from .modeling import EcgCpcForEmbedding as EcgCpcForEmbedding
 from .modeling import EcgCpcForPreTraining as EcgCpcForPreTraining
@@ -56,6 +61,12 @@ from .modeling import EcgVqVaeTokenizer as EcgVqVaeTokenizer
 from .modeling import HubertEcgConfig as HubertEcgConfig
 from .modeling import HubertEcgForSequenceClassification as HubertEcgForSequenceClassification
 from .modeling import HubertEcgModel as HubertEcgModel
+from .modeling import KernelResponseConfig as KernelResponseConfig
+from .modeling import KernelResponseForEmbedding as KernelResponseForEmbedding
+from .modeling import KernelResponseForPreTraining as KernelResponseForPreTraining
+from .modeling import KernelResponseForSequenceClassification as KernelResponseForSequenceClassification
+from .modeling import KernelResponseForTokenClassification as KernelResponseForTokenClassification
+from .modeling import KernelResponseModel as KernelResponseModel
 from .modeling import LeadStatisticsConfig as LeadStatisticsConfig
 from .modeling import LeadStatisticsModel as LeadStatisticsModel
 from .modeling import LeJepaConfig as LeJepaConfig

@@ -10,6 +10,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_ecg_conv import EcgConvConfig
 from .configuration_ecg_cpc import EcgCpcConfig
 from .configuration_ecg_fm import EcgFmConfig
 from .configuration_ecg_founder import EcgFounderConfig
@@ -18,6 +19,7 @@ from .configuration_ecg_s4 import EcgS4Config
 from .configuration_ecg_s4_jepa import EcgS4JepaConfig
 from .configuration_ecg_vit import EcgViTConfig
 from .configuration_hubert_ecg import HubertEcgConfig
+from .configuration_kernel_response import KernelResponseConfig
 from .configuration_lejepa import LeJepaConfig
 from .configuration_lenepa import EcgLeNepaConfig
 from .configuration_sigreg_jepa import SigRegJepaConfig
@@ -26,6 +28,12 @@ from .configuration_untrained import LeadStatisticsConfig, RandomKernelsConfig
 from .configuration_vqvae import EcgVqVaeConfig
 from .cropa import cross_pattern_attention
 from .feature_extraction_ecg import EcgFeatureExtractor
+from .modeling_ecg_conv import (
+    EcgConvForEmbedding,
+    EcgConvForSequenceClassification,
+    EcgConvForTokenClassification,
+    EcgConvModel,
+)
 from .modeling_ecg_cpc import (
     EcgCpcForEmbedding,
     EcgCpcForPreTraining,
@@ -62,6 +70,13 @@ from .modeling_ecg_vit import (
     EcgViTModel,
 )
 from .modeling_hubert_ecg import HubertEcgForSequenceClassification, HubertEcgModel
+from .modeling_kernel_response import (
+    KernelResponseForEmbedding,
+    KernelResponseForPreTraining,
+    KernelResponseForSequenceClassification,
+    KernelResponseForTokenClassification,
+    KernelResponseModel,
+)
 from .modeling_lejepa import (
     LeJepaForEmbedding,
     LeJepaForPreTraining,
@@ -113,6 +128,7 @@ from .pipeline_ecg import EcgClassificationPipeline, EcgFeatureExtractionPipelin
 
 ENCODERS = (
     (EcgS4Config, EcgS4Model, EcgS4ForSequenceClassification, EcgS4ForTokenClassification),
+    (EcgConvConfig, EcgConvModel, EcgConvForSequenceClassification, EcgConvForTokenClassification),
     (EcgViTConfig, EcgViTModel, EcgViTForSequenceClassification, EcgViTForTokenClassification),
 )
 for config, encoder, classifier, token_classifier in ENCODERS:
@@ -151,6 +167,13 @@ METHODS = (
         EcgVqVaeForPreTraining,
         EcgVqVaeForSequenceClassification,
         EcgVqVaeForTokenClassification,
+    ),
+    (
+        KernelResponseConfig,
+        KernelResponseModel,
+        KernelResponseForPreTraining,
+        KernelResponseForSequenceClassification,
+        KernelResponseForTokenClassification,
     ),
     (LeJepaConfig, LeJepaModel, LeJepaForPreTraining, LeJepaForSequenceClassification, LeJepaForTokenClassification),
     (MlaeConfig, MlaeModel, MlaeForPreTraining, MlaeForSequenceClassification, MlaeForTokenClassification),
@@ -203,6 +226,11 @@ __all__ = [
     "EcgCpcForSequenceClassification",
     "EcgCpcForTokenClassification",
     "EcgCpcModel",
+    "EcgConvConfig",
+    "EcgConvForEmbedding",
+    "EcgConvForSequenceClassification",
+    "EcgConvForTokenClassification",
+    "EcgConvModel",
     "EcgFeatureExtractionPipeline",
     "EcgFeatureExtractor",
     "EcgFmConfig",
@@ -249,14 +277,20 @@ __all__ = [
     "HubertEcgConfig",
     "HubertEcgForSequenceClassification",
     "HubertEcgModel",
-    "LeadStatisticsConfig",
-    "LeadStatisticsModel",
+    "KernelResponseConfig",
+    "KernelResponseForEmbedding",
+    "KernelResponseForPreTraining",
+    "KernelResponseForSequenceClassification",
+    "KernelResponseForTokenClassification",
+    "KernelResponseModel",
     "LeJepaConfig",
     "LeJepaForEmbedding",
     "LeJepaForPreTraining",
     "LeJepaForSequenceClassification",
     "LeJepaForTokenClassification",
     "LeJepaModel",
+    "LeadStatisticsConfig",
+    "LeadStatisticsModel",
     "MlaeConfig",
     "MlaeForEmbedding",
     "MlaeForPreTraining",

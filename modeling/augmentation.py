@@ -14,6 +14,9 @@ Where we differ from the authors' code, by default ("corrected"):
 * the wander has the frequency that it says; shipped, 500 Hz is written into the code.
 
 By both laws the amplitude and the wander of a view are those of all its leads; the noise is each sample's own.
+
+Another family, [`make_window_views`], shows a shorter window of the record as it is (or a little faster or slower),
+and alters each lead by itself; no authors' code lies behind it.
 """
 
 from collections.abc import Sequence
@@ -213,6 +216,94 @@ def published_views(input_values: torch.Tensor, draws: ViewDraws, num_output: in
         shifted = draws.shift.ne(0)
         views[shifted] = _take(views[shifted], places[shifted])
     return _drop_leads(views, draws)
+
+
+@dataclass(frozen=True)
+class WindowViewSettings:
+    """What a configuration says of windowed views; the fields are those of [`KernelResponseConfig`]."""
+
+    num_views: int
+    view_samples: int
+    time_warp: float
+    lead_gain_std: float
+    wander_amplitude: float
+    noise_std: float
+    time_mask_ratio: float
+    num_time_masks: int
+    lead_dropout: float
+    few_leads_chance: float
+    sampling_rate: float
+
+
+MOST_OF_FEW_LEADS = 3
+"""A view of few leads shows one to so many."""
+
+
+def make_window_views(
+    input_values: torch.Tensor, settings: WindowViewSettings, generators: Sequence[torch.Generator]
+) -> tuple[torch.FloatTensor, torch.BoolTensor]:
+    """Altered windows of a batch, and the leads that they show: float32 `(batch, num_views, num_leads, view_samples)`
+    and bool `(batch, num_views, num_leads)`, on the device of `input_values`.
+
+    In this order: a window at a random place, up to `time_warp` faster or slower; a gain and a wandering baseline of
+    each lead; white noise of a random strength; stretches of time set to 0; leads that are not shown, at least one is.
+
+    Args:
+        input_values (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`): in the unit of `settings`.
+        generators (`Sequence[torch.Generator]`): one a record, on the CPU, keyed by (seed, epoch, record).
+    """
+    if len(generators) != len(input_values):
+        raise ValueError(
+            f"Expected one generator for each of {len(input_values)} records, got {len(generators)}. Give the "
+            "sample_id of every row of the batch."
+        )
+    at_a_time = RECORDS_AT_A_TIME if input_values.device.type == "cpu" else max(len(input_values), 1)
+    starts = range(0, len(input_values), at_a_time)
+    parts = [_windows(input_values[at : at + at_a_time], settings, generators[at : at + at_a_time]) for at in starts]
+    views, kept = zip(*parts, strict=True)
+    return torch.cat(views), torch.cat(kept)
+
+
+def _windows(
+    input_values: torch.Tensor, settings: WindowViewSettings, generators: Sequence[torch.Generator]
+) -> tuple[torch.FloatTensor, torch.BoolTensor]:
+    num_leads, num_samples = input_values.shape[1:]
+    num_views, length, num_masks = settings.num_views, settings.view_samples, settings.num_time_masks
+    device = input_values.device
+    sizes = (1, 1, 1, 1, 1, num_masks, num_masks, 1, 1, 1, num_leads, num_leads)
+    uniforms = torch.stack([torch.rand(num_views, sum(sizes), generator=generator) for generator in generators])
+    normals = torch.stack([torch.randn(num_views, 2, num_leads, generator=generator) for generator in generators])
+    gain, wander = normals.to(device)[..., None].unbind(2)
+    warp, start, hertz, phase, strength, width, place, dropout, few, count, lead, order = uniforms.to(device).split(
+        sizes, dim=-1
+    )
+    steps = torch.arange(length, device=device, dtype=torch.float32)
+
+    span = ((1 + settings.time_warp * (2 * warp - 1)) * length).clamp(max=num_samples).floor()
+    first = (start * (num_samples - span + 1)).floor()
+    views = _sample_between(input_values.float(), first + steps * ((span - 1) / (length - 1)))
+    if settings.lead_gain_std:
+        views = views * torch.exp(settings.lead_gain_std * gain)
+    if settings.wander_amplitude:
+        angles = 2 * torch.pi * (phase + _between(hertz, WANDER_HZ) * steps / settings.sampling_rate)
+        views = views + settings.wander_amplitude * wander * angles.sin()[:, :, None]
+    if settings.noise_std:
+        noise = torch.empty_like(views)
+        for record, generator in enumerate(generators):
+            of_device = torch.Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+            noise[record].normal_(generator=of_device)
+        views = torch.addcmul(views, noise, settings.noise_std * strength[..., None])
+    if settings.time_mask_ratio:
+        width = 2 * settings.time_mask_ratio * length / num_masks * width  # of all together the mean is the ratio
+        begin = (place * (length + width) - width)[..., None]
+        hidden = ((steps >= begin) & (steps < begin + width[..., None])).any(dim=2)
+        views = views.masked_fill(hidden[:, :, None], 0.0)
+    kept = lead >= 2 * settings.lead_dropout * dropout
+    rank = order.argsort(dim=-1).argsort(dim=-1)
+    is_among_few = rank < 1 + (count * min(MOST_OF_FEW_LEADS, num_leads)).floor()
+    kept = torch.where(few < settings.few_leads_chance, is_among_few, kept)
+    kept = kept | (~kept.any(dim=-1, keepdim=True) & (rank == 0))
+    return views * kept[..., None], kept
 
 
 def _between(uniform: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:

@@ -116,7 +116,7 @@ class EcgJepaConfig(EcgViTConfig):
 
     def predictor_config(self) -> EcgViTConfig:
         """The predictor's layers as an encoder of one row: dense attention, the same positions along time."""
-        encodes_no_time = self.position_embedding in ("learned", "sincos_leads")
+        encodes_no_time = self.position_embedding in ("learned", "sincos_leads", "none")
         return EcgViTConfig(
             leads=self.leads[:1],
             sampling_rate=self.sampling_rate,

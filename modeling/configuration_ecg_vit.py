@@ -1,5 +1,6 @@
 """Configuration of the ECG vision transformer, the one encoder of every method in this library."""
 
+import math
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -12,11 +13,14 @@ from .remote_code import IS_REMOTE_CODE, custom_pipelines
 CHOICES = {
     "patching": ("per_lead", "all_leads"),
     "attention_pattern": ("cropa", "full"),
-    "position_embedding": ("sincos_2d", "sincos_interleaved", "sincos_halves", "sincos_leads", "learned"),
-    "pooling": ("mean", "mean_then_norm", "class_token"),
+    "position_embedding": ("sincos_2d", "sincos_interleaved", "sincos_halves", "sincos_leads", "learned", "none"),
+    "stem": ("linear", "conv"),
+    "pooling": ("mean", "mean_then_norm", "class_token", "statistics"),
     "classifier_pooling": ("pooled", "register", "attentive"),
     "triplet_mining": ("batch_hard", "semi_hard", "random"),
 }
+STATISTICS = 4
+"""Mean, standard deviation, maximum and minimum: features of one channel with `pooling="statistics"`."""
 LEAST = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
 LEAST |= {"hidden_size": 1, "num_hidden_layers": 1, "intermediate_size": 1}
 
@@ -43,7 +47,8 @@ class EcgViTConfig(PreTrainedConfig):
         position_embedding (`str`, *optional*, defaults to `"sincos_2d"`):
             `"sincos_2d"`: half of the channels encode time, half the lead (Kim). `"sincos_interleaved"`: time only,
             sine and cosine alternate (Weimann). `"sincos_halves"`: time only, sines then cosines (ST-MEM).
-            `"sincos_leads"`: lead only (MLAE). `"learned"`: a free table of leads x time.
+            `"sincos_leads"`: lead only (MLAE). `"learned"`: a free table of leads x time. `"none"`: none, with a
+            convolutional stem, which tells order apart; the input may then have any length in whole patches.
         position_leads (`tuple[str, ...]`, *optional*, defaults to `leads`):
             The leads that the weights know, in the order of the position table (and of the patch embedding with
             `patching="all_leads"`). Leave it alone: it is how a checkpoint remembers the places of its leads.
@@ -57,15 +62,31 @@ class EcgViTConfig(PreTrainedConfig):
         lead_separators (`bool`, *optional*, defaults to `False`):
             A learned embedding of its lead in every token, and two separators a lead (ST-MEM).
         pooling (`str`, *optional*, defaults to `"mean"`):
-            `pooler_output`: `"mean"` of the patch tokens after the final norm, `"mean_then_norm"` (ST-MEM), or
-            `"class_token"`, the first register after the norm (MTAE, MLAE).
+            `pooler_output`: `"mean"` of the patch tokens after the final norm, `"mean_then_norm"` (ST-MEM),
+            `"class_token"`, the first register after the norm (MTAE, MLAE), or `"statistics"`: mean, standard
+            deviation, maximum and minimum of each channel over the patch tokens, four times as wide.
+        pooled_layer (`str` or `int`, *optional*, defaults to `"last"`):
+            The layer that is pooled: `"last"`, the number of one (0: the stem; negative: from the end), or
+            `"mean_last_half"`, the mean of the later half. The final norm is applied to every layer that is read.
+        stem (`str`, *optional*, defaults to `"linear"`):
+            What makes tokens of the signal: one `"linear"` map of a patch, or strided convolutions with ConvNeXt
+            blocks, `"conv"` (see `conv_stem.py`): for each lead with the same weights, or over all leads.
+        stem_widths, stem_depths, stem_strides (`tuple[int, ...]`, *optional*):
+            Of each stage of the convolutional stem the channels (the last: `hidden_size`), the number of blocks, and
+            by how much it shortens time (multiplied: `patch_size`).
+        stem_kernel, stem_block_kernel (`int`, *optional*, default to 9):
+            Widths of the first convolution, in samples, and of those of the blocks, in their steps.
+        stem_mlp_ratio (`int`, *optional*, defaults to 2): Width of a block's MLP, in widths of its stage.
+        pooled_stages (`tuple[int, ...]`, *optional*, defaults to `()`):
+            Stages of the stem, from 0, whose statistics stand in `pooler_output` before those of the tokens.
         head_dim (`int`, *optional*): Width of one head; by default `hidden_size // num_attention_heads`.
         use_bias, qkv_bias, layer_norm_bias (`bool`, *optional*, default to `True`, `False`, `True`):
             Biases of patch embedding, attention output and MLP; of query, key and value; of the layer norms.
         layer_scale_init_value (`float`, *optional*):
             Initial value of the LayerScale of both residual branches; `None` leaves LayerScale out.
         drop_path_rate (`float`, *optional*, defaults to 0.0):
-            Stochastic depth of the last layer; the rate rises linearly from 0 in the first.
+            Stochastic depth of the last layer; the rate rises linearly from 0 in the first. (Of the stem's blocks
+            where there are no layers.)
         classifier_pooling (`str`, *optional*, defaults to `"pooled"`), classifier_bias (`bool`, defaults to `True`):
             What a classification head reads: the `"pooled"` feature, the first `"register"`, or an `"attentive"` mean:
             a learned query that attends to registers and patches (Weimann).
@@ -97,6 +118,15 @@ class EcgViTConfig(PreTrainedConfig):
     num_registers: int = 0
     lead_separators: bool = False
     pooling: str = "mean"
+    pooled_layer: str | int = "last"
+    stem: str = "linear"
+    stem_widths: list[int] | tuple[int, ...] = ()
+    stem_depths: list[int] | tuple[int, ...] = ()
+    stem_strides: list[int] | tuple[int, ...] = ()
+    stem_kernel: int = 9
+    stem_block_kernel: int = 9
+    stem_mlp_ratio: int = 2
+    pooled_stages: list[int] | tuple[int, ...] = ()
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 16
@@ -151,12 +181,62 @@ class EcgViTConfig(PreTrainedConfig):
             raise ValueError("This pooling reads the first register: set num_registers to 1 or more.")
         if self.patching == "all_leads" and (self.extra_channels or self.lead_separators):
             raise ValueError("extra_channels and lead_separators need patching='per_lead': they belong to rows.")
+        if self.stem == "conv":
+            self._check_stem()
+        elif self.position_embedding == "none":
+            raise ValueError("position_embedding='none' needs stem='conv': nothing else tells moments apart.")
+        self._check_pooling()
         check_calibration(self.calibration)
         if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust
             kwargs.pop("custom_pipelines", None)
         if self.lead_separators and (self.num_registers or self.extra_channels or self.attention_pattern != "full"):
             raise ValueError("lead_separators need attention_pattern='full', no registers and no extra_channels.")
         super().__post_init__(**kwargs)
+
+    def _check_stem(self):
+        """Refuses stages that fit neither each other nor the grid."""
+        stages = (self.stem_widths, self.stem_depths, self.stem_strides)
+        self.stem_widths, self.stem_depths, self.stem_strides = stages = [tuple(values) for values in stages]
+        if len({len(values) for values in stages}) > 1 or not self.stem_widths:
+            raise ValueError(
+                f"Expected stem_widths, stem_depths and stem_strides with one value a stage, got {stages}."
+            )
+        if min(*self.stem_widths, *self.stem_strides, self.stem_mlp_ratio) < 1 or min(self.stem_depths) < 0:
+            raise ValueError(f"Expected widths, strides and stem_mlp_ratio of at least 1, depths of 0, got {stages}.")
+        if self.stem_widths[-1] != self.hidden_size or math.prod(self.stem_strides) != self.patch_size:
+            raise ValueError(
+                "The stem makes the tokens: its last width is hidden_size, the product of its strides patch_size. Got "
+                f"{self.stem_widths[-1]} and {self.hidden_size}, {math.prod(self.stem_strides)} and {self.patch_size}."
+            )
+        is_even = self.stem_kernel % 2 == 0 and self.stem_strides[0] == 1
+        if is_even or self.stem_kernel < self.stem_strides[0] or self.stem_block_kernel % 2 == 0:
+            raise ValueError(
+                "Expected an odd stem_block_kernel, and a stem_kernel of at least the first stride (odd if that is "
+                f"1), got {self.stem_block_kernel}, {self.stem_kernel} and {self.stem_strides[0]}."
+            )
+        if self.patch_norm:
+            raise ValueError("patch_norm belongs to the linear patches; a convolutional stem has norms of its own.")
+
+    def _check_pooling(self):
+        """Refuses layers and stages that are not there."""
+        self.pooled_stages = tuple(self.pooled_stages)
+        layers = self.num_hidden_layers
+        is_number = isinstance(self.pooled_layer, int) and -layers - 1 <= self.pooled_layer <= layers
+        if not is_number and self.pooled_layer not in ("last", "mean_last_half"):
+            raise ValueError(
+                f"Expected pooled_layer of 'last', 'mean_last_half' or 0 to {layers}, got {self.pooled_layer!r}."
+            )
+        # The last stage is the tokens themselves where no layer follows.
+        stages = range(len(self.stem_widths) - (layers == 0))
+        if self.pooled_stages and (
+            self.pooling != "statistics"
+            or len(set(self.pooled_stages)) < len(self.pooled_stages)
+            or not set(self.pooled_stages) <= set(stages)
+        ):
+            raise ValueError(
+                f"Expected pooled_stages among {list(stages)}, each once, with pooling='statistics', got "
+                f"{list(self.pooled_stages)} with {self.pooling!r}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Adds to a configuration whose code is saved beside it where the pipelines are."""
@@ -168,7 +248,9 @@ class EcgViTConfig(PreTrainedConfig):
     @property
     def pooled_size(self) -> int:
         """Width of `pooler_output`."""
-        return self.hidden_size
+        if self.pooling != "statistics":
+            return self.hidden_size
+        return STATISTICS * (self.hidden_size + sum(self.stem_widths[stage] for stage in self.pooled_stages))
 
     @property
     def num_columns(self) -> int:

@@ -44,12 +44,16 @@ from .modeling_ecg_vit import (
 )
 from .patch_embedding import EcgViTEmbeddings, TokenGrid, position_table, split_masked
 from .teacher import TeacherStudentMixin
+from .vicreg import variance_and_covariance
 
 PREDICTION_LOSSES = {
     "smooth_l1": nn.functional.smooth_l1_loss,
     "l1": nn.functional.l1_loss,
     "mse": nn.functional.mse_loss,
 }
+
+POOLED_STD = 0.5
+"""Spread between records that the variance term asks of each channel; a token has unit root mean square."""
 
 
 @dataclass
@@ -132,7 +136,7 @@ class EcgJepaPreTrainedModel(EcgViTPreTrainedModel):
         elif isinstance(module, EcgViTAttentivePooler):
             for projection in (module.k_proj, module.v_proj):
                 xavier_uniform_of_fused_(projection.weight, 2)
-        elif isinstance(module, EcgViTEmbeddings):
+        elif isinstance(module, EcgViTEmbeddings) and module.config.stem == "linear":
             xavier_uniform_of_fused_(module.projection.weight, module.config.patch_size)
 
 
@@ -336,7 +340,7 @@ class EcgJepaForPreTraining(TeacherStudentMixin, EcgJepaPreTrainedModel):
                     "A batch of one record has no spread between records, which this objective needs. Set "
                     "dataloader_drop_last=True, or a larger batch."
                 )
-            variance, covariance = variance_and_covariance(features)
+            variance, covariance = variance_and_covariance(features, POOLED_STD)
             loss = loss + self.config.variance_weight * variance + self.config.covariance_weight * covariance
         return EcgJepaForPreTrainingOutput(
             loss=loss,
@@ -397,26 +401,6 @@ def standardize_by_position(states: torch.Tensor, lead_mask: torch.Tensor | None
     centred = states - sum_over_ranks((states * weights).sum(dim=0)) / count
     variance = sum_over_ranks((centred.square() * weights).sum(dim=(0, 1, 2))) / (count.sum() * states.shape[2])
     return centred * (variance + 1e-4).rsqrt()
-
-
-POOLED_STD = 0.5
-"""Spread between records that the variance term asks of each channel; a token has unit root mean square."""
-
-
-def variance_and_covariance(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The variance and covariance terms of VICReg (arXiv 2105.04906, section 4.1) on pooled features.
-
-    Args:
-        features (`torch.FloatTensor` of shape `(batch, hidden_size)`): of at least two records; one gives zeros.
-    """
-    if len(features) < 2:
-        return features.new_zeros(()), features.new_zeros(())
-    scaled = (features.float() - features.float().mean(dim=0)) / POOLED_STD
-    covariance = scaled.T @ scaled / (len(scaled) - 1)
-    variances = covariance.diagonal()
-    variance_term = nn.functional.relu(1.0 - (variances + 1e-4).sqrt()).mean()
-    covariance_term = (covariance.square().sum() - variances.square().sum()) / features.shape[1]
-    return variance_term, covariance_term
 
 
 __all__ = [

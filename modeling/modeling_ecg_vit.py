@@ -29,11 +29,12 @@ from transformers.utils.output_capturing import capture_outputs
 from .calibration import CalibratedModelMixin
 from .collectives import gather_rows
 from .configuration_ecg_vit import EcgViTConfig
+from .conv_stem import init_stem_weights
 from .cropa import cross_pattern_attention, cross_pattern_attention_with_weights, token_cross_mask
 from .leads import lead_indices
 from .masking import DrawKeys
 from .metric_learning import EmbeddingProjection, mined_triplet_loss
-from .patch_embedding import EcgViTEmbeddings, TokenGrid, mean_of_patches, position_table
+from .patch_embedding import EcgViTEmbeddings, TokenGrid, mean_of_patches, position_table, statistics_of_patches
 from .remote_code import ship_source_files
 
 # `axial` only means something on the cross; where the attention is full it is plain SDPA.
@@ -161,6 +162,8 @@ class EcgViTPreTrainedModel(CalibratedModelMixin, PreTrainedModel):
     _num_own_draws = 0
     # Whether a `teacher` has to follow after every optimiser step (`update_teacher`).
     has_teacher = False
+    # Whether something has to be taken from recordings before the first step (`fit_targets`).
+    needs_fitting = False
     # What each Auto class loads from a folder that any class of this family saved.
     auto_classes = {
         "AutoConfig": "configuration_ecg_vit.EcgViTConfig",
@@ -200,6 +203,8 @@ class EcgViTPreTrainedModel(CalibratedModelMixin, PreTrainedModel):
         """Normal(0, 0.02) weights, zero biases; the last linear of a residual branch of layer l (from 1) is divided by
         sqrt(2 l) (Kim)."""
         std = self.config.initializer_range
+        if init_stem_weights(module):
+            return
         if isinstance(module, nn.Linear):
             depth = 2 * module.layer_number if isinstance(module, EcgViTBranchOutput) else 1
             init.normal_(module.weight, mean=0.0, std=std / depth**0.5)
@@ -213,7 +218,7 @@ class EcgViTPreTrainedModel(CalibratedModelMixin, PreTrainedModel):
         elif isinstance(module, EcgViTEmbeddings):
             if self.config.position_embedding == "learned":
                 init.normal_(module.position_embeddings, mean=0.0, std=std)
-            else:
+            elif self.config.position_embedding != "none":
                 init.copy_(module.position_embeddings, position_table(module.config, module.config.hidden_size))
             if module.config.num_registers:
                 init.normal_(module.register_tokens, mean=0.0, std=std)
@@ -235,14 +240,23 @@ class EcgViTModel(EcgViTPreTrainedModel):
         super().__init__(config)
         self.embeddings = EcgViTEmbeddings(config)
         self.layers = nn.ModuleList([EcgViTLayer(config, number + 1) for number in range(config.num_hidden_layers)])
-        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.layer_norm_bias)
+        norm = {"eps": config.layer_norm_eps, "bias": config.layer_norm_bias}
+        self.layernorm = nn.LayerNorm(config.hidden_size, **norm)
+        if config.pooled_stages:
+            widths = [config.stem_widths[stage] for stage in config.pooled_stages]
+            self.stage_layernorms = nn.ModuleList([nn.LayerNorm(width, **norm) for width in widths])
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        if self.config.stem == "conv":
+            return self.embeddings.stem.stages[0].convolution
         return self.embeddings.projection
 
     def set_input_embeddings(self, value: nn.Module):
-        self.embeddings.projection = value
+        if self.config.stem == "conv":
+            self.embeddings.stem.stages[0].convolution = value
+        else:
+            self.embeddings.projection = value
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -267,7 +281,7 @@ class EcgViTModel(EcgViTPreTrainedModel):
             are dropped: the output holds the visible tokens only, in grid order.
 
         Returns `last_hidden_state` `(batch_size, num_registers + tokens, hidden_size)`, registers first, then row by
-        row, and `pooler_output` `(batch_size, hidden_size)`.
+        row, and `pooler_output` `(batch_size, config.pooled_size)`.
         """
         hidden_states, grid = self.encode_tokens(input_values, leads, lead_mask, bool_masked_pos, **kwargs)
         last_hidden_state = self.layernorm(hidden_states)
@@ -277,11 +291,22 @@ class EcgViTModel(EcgViTPreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=last_hidden_state, pooler_output=pooled)
 
     def pool(self, hidden_states: torch.Tensor, last_hidden_state: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
-        """`pooler_output` of all tokens before and after the final norm, by `config.pooling`."""
+        """`pooler_output` of all tokens before and after the final norm, by `config.pooling`, of the layer or layers
+        of `config.pooled_layer`."""
+        if grid.pooled_states:
+            hidden_states = torch.stack(grid.pooled_states).mean(dim=0)
+            last_hidden_state = torch.stack([self.layernorm(states) for states in grid.pooled_states]).mean(dim=0)
         if self.config.pooling == "class_token":
             return last_hidden_state[:, 0]
         if self.config.pooling == "mean_then_norm":
             return self.layernorm(mean_of_patches(hidden_states[:, grid.num_prefix :], grid.present))
+        if self.config.pooling == "statistics":
+            parts = [
+                statistics_of_patches(self.stage_layernorms[number](tokens), present)
+                for number, (tokens, present) in enumerate(grid.stage_tokens)
+            ]
+            parts.append(statistics_of_patches(last_hidden_state[:, grid.num_prefix :], grid.present))
+            return torch.cat(parts, dim=-1).to(last_hidden_state.dtype)
         return mean_of_patches(last_hidden_state[:, grid.num_prefix :], grid.present)
 
     def encode_tokens(
@@ -299,11 +324,25 @@ class EcgViTModel(EcgViTPreTrainedModel):
         input_values = input_values.to(self.layernorm.weight.dtype)
         hidden_states, positions, grid = self.embeddings(input_values, leads, lead_mask, bool_masked_pos)
         grid.attention_mask = self._dense_attention_mask(grid)
+        pooled_layers = self._pooled_layers()
         for number, layer in enumerate(self.layers):
+            if number in pooled_layers:
+                grid.pooled_states.append(hidden_states)
             if number == 0 or self.config.position_every_layer:
                 hidden_states = hidden_states + positions
             hidden_states = layer(hidden_states, grid, **kwargs)
+        if len(self.layers) in pooled_layers:
+            grid.pooled_states.append(hidden_states)
         return hidden_states, grid
+
+    def _pooled_layers(self) -> range:
+        """Numbers of the layers to pool besides the last one, which is always at hand; 0 is the embeddings."""
+        chosen, last = self.config.pooled_layer, len(self.layers)
+        if chosen == "mean_last_half" and last > 1:
+            return range(last // 2 + 1, last + 1)
+        if isinstance(chosen, int) and chosen % (last + 1) < last:
+            return range(chosen % (last + 1), chosen % (last + 1) + 1)
+        return range(0)
 
     def _dense_attention_mask(self, grid: TokenGrid) -> torch.Tensor | None:
         """The mask of layers that do not attend on the grid; `None` where they do, or where all see all."""
@@ -407,7 +446,8 @@ class EcgViTForSequenceClassification(EcgViTPreTrainedModel):
             return self.attentive_pooler(outputs.last_hidden_state)
         # Registers and extra channels are always there; a record without a lead sees its zeros.
         present = nn.functional.pad(lead_mask, (0, self.config.extra_channels), value=True)
-        present = present.repeat_interleave(self.config.num_columns, dim=1)
+        num_tokens = outputs.last_hidden_state.shape[1] - self.config.num_registers
+        present = present.repeat_interleave(num_tokens // present.shape[1], dim=1)
         present = nn.functional.pad(present, (self.config.num_registers, 0), value=True)
         return self.attentive_pooler(outputs.last_hidden_state, present | ~present.any(dim=1, keepdim=True))
 
@@ -469,7 +509,8 @@ class EcgViTForTokenClassification(EcgViTPreTrainedModel):
         config = self.config
         samples = (config.patch_size, config.num_labels)
         if config.patching == "per_lead":
-            logits = self.token_classifier(tokens[:, : len(leads) * config.num_columns])
+            num_columns = tokens.shape[1] // (len(leads) + config.extra_channels)
+            logits = self.token_classifier(tokens[:, : len(leads) * num_columns])
             return logits.unflatten(-1, samples).unflatten(1, (len(leads), -1)).flatten(2, 3)
         logits = self.token_classifier(tokens).unflatten(-1, (len(config.position_leads), *samples))
         logits = logits.movedim(2, 1).flatten(2, 3)  # (batch, position_leads, num_samples, num_labels)

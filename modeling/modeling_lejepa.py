@@ -26,7 +26,6 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .augmentation import ViewSettings, make_views
-from .collectives import sum_over_ranks, world_size
 from .configuration_lejepa import LeJepaConfig
 from .masking import DrawKeys
 from .modeling_ecg_vit import (
@@ -38,6 +37,7 @@ from .modeling_ecg_vit import (
 )
 from .projector import Projector, init_projector_weights, projection_spread
 from .sigreg import draw_directions, sigreg
+from .vicreg import invariance
 
 
 @dataclass
@@ -118,7 +118,7 @@ class LeJepaForPreTraining(LeJepaPreTrainedModel):
         super().__init__(config)
         self.ecg_vit = LeJepaModel(config)
         self.projector = Projector(
-            config.hidden_size, config.projector_hidden_size, config.projection_size, config.sync_statistics
+            config.pooled_size, config.projector_hidden_size, config.projection_size, config.sync_statistics
         )
         self.post_init()
 
@@ -200,19 +200,6 @@ class LeJepaForPreTraining(LeJepaPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-def invariance(projections: torch.Tensor, over_ranks: bool) -> torch.FloatTensor:
-    """Mean squared distance of the views `(num_views, batch, width)` of a record from their mean.
-
-    Over ranks with unequal batches each rank's part is weighted by its records, so that the mean over the ranks is
-    that of all records.
-    """
-    distance = (projections - projections.mean(dim=0)).square().mean()
-    if over_ranks and world_size() > 1:
-        batch = torch.tensor(float(projections.shape[1]), device=projections.device)
-        distance = distance * (batch * world_size() / sum_over_ranks(batch))
-    return distance
 
 
 __all__ = [

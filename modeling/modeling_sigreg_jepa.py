@@ -124,7 +124,7 @@ class SigRegJepaForPreTraining(SigRegJepaPreTrainedModel):
         self.ecg_vit = SigRegJepaModel(config)
         self.predictor = EcgJepaPredictor(config)
         self.projector = Projector(
-            config.hidden_size, config.projector_hidden_size, config.projection_size, config.sync_statistics
+            config.pooled_size, config.projector_hidden_size, config.projection_size, config.sync_statistics
         )
         self.post_init()
 

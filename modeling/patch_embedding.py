@@ -5,12 +5,13 @@ Hidden patches are dropped before they are projected: shared columns leave a sma
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from .configuration_ecg_vit import EcgViTConfig
+from .conv_stem import ConvStem
 from .leads import lead_indices
 
 
@@ -28,6 +29,10 @@ class TokenGrid:
         attention_mask (`torch.BoolTensor` of shape `(batch or 1, 1, N or 1, N)`, *optional*):
             For layers that do not attend on the grid; N counts the prefix too.
         num_prefix (`int`): Tokens before those of the grid: registers, or the separators of the leads.
+        stage_tokens (`tuple[tuple[torch.Tensor, torch.Tensor | None], ...]`):
+            Of each of `config.pooled_stages` the tokens, `(batch, rows * columns, width)`, and which of them are
+            neither hidden nor of an absent lead, bool `(batch, rows * columns)`; `None` = all.
+        pooled_states (`list[torch.FloatTensor]`): Hidden states of the layers that are pooled, unless it is the last.
     """
 
     num_rows: int
@@ -39,6 +44,8 @@ class TokenGrid:
     ragged: bool = False
     attention_mask: torch.Tensor | None = None
     num_prefix: int = 0
+    stage_tokens: tuple[tuple[torch.Tensor, torch.Tensor | None], ...] = ()
+    pooled_states: list[torch.Tensor] = field(default_factory=list)
 
 
 def sincos_table(positions: torch.Tensor, width: int, interleaved: bool = False) -> torch.Tensor:
@@ -83,11 +90,14 @@ class EcgViTEmbeddings(nn.Module):
             norm = {"eps": config.layer_norm_eps, "bias": config.layer_norm_bias}
             self.patch_norm_before = nn.LayerNorm(self.patch_values, **norm)
             self.patch_norm_after = nn.LayerNorm(config.hidden_size, **norm)
-        self.projection = nn.Linear(self.patch_values, config.hidden_size, bias=config.use_bias)
+        if config.stem == "conv":
+            self.stem = ConvStem(config)
+        else:
+            self.projection = nn.Linear(self.patch_values, config.hidden_size, bias=config.use_bias)
         if config.position_embedding == "learned":
             shape = (config.num_position_rows, config.num_columns, config.hidden_size)
             self.position_embeddings = nn.Parameter(torch.zeros(shape))
-        else:
+        elif config.position_embedding != "none":
             table = position_table(config, config.hidden_size)
             self.register_buffer("position_embeddings", table, persistent=False)
         if config.num_registers:
@@ -118,18 +128,34 @@ class EcgViTEmbeddings(nn.Module):
             if config.extra_channels:
                 lead_mask = nn.functional.pad(lead_mask, (0, config.extra_channels), value=True)
             input_values = torch.where(lead_mask[..., None], input_values, 0.0)
-        patches = input_values.unflatten(-1, (config.num_columns, config.patch_size))
         if config.patching == "per_lead":
             first_extra = len(config.position_leads)
             table_rows = [*lead_rows, *range(first_extra, first_extra + config.extra_channels)]
             row_mask, channel_mask = lead_mask, None
         else:
-            # One row; a patch holds its leads one after the other, as the weight of a Conv1d does.
-            patches = patches.transpose(1, 2).reshape(batch, 1, config.num_columns, -1)
             table_rows, row_mask, channel_mask = [0], None, lead_mask
-        patches, grid = self._visible_patches(patches, table_rows, row_mask, bool_masked_pos)
-        tokens = self._project(patches, lead_rows, channel_mask)
-        positions = self.position_embeddings[grid.rows, grid.columns].to(tokens.dtype)
+        num_columns = input_values.shape[2] // config.patch_size
+        if bool_masked_pos is not None:
+            bool_masked_pos = self._check_mask(bool_masked_pos, batch, len(table_rows), num_columns).to(
+                input_values.device
+            )
+        if config.stem == "conv":
+            grids = self.stem(self._blank_hidden(input_values, bool_masked_pos), lead_rows)
+            tokens, grid = self._visible_patches(grids[-1], table_rows, row_mask, bool_masked_pos)
+            grid.stage_tokens = tuple(
+                self._stage_tokens(grids[stage], row_mask, bool_masked_pos) for stage in config.pooled_stages
+            )
+        else:
+            patches = input_values.unflatten(-1, (num_columns, config.patch_size))
+            if config.patching == "all_leads":
+                # One row; a patch holds its leads one after the other, as the weight of a Conv1d does.
+                patches = patches.transpose(1, 2).reshape(batch, 1, num_columns, -1)
+            patches, grid = self._visible_patches(patches, table_rows, row_mask, bool_masked_pos)
+            tokens = self._project(patches, lead_rows, channel_mask)
+        if config.position_embedding == "none":
+            positions = tokens.new_zeros(1, tokens.shape[1], 1)
+        else:
+            positions = self.position_embeddings[grid.rows, grid.columns].to(tokens.dtype)
         if config.lead_separators:
             tokens = tokens + self.lead_embeddings[grid.rows].to(tokens.dtype)
             separators = (self.separator + self.lead_embeddings[lead_rows]).repeat(1, 2, 1)
@@ -137,6 +163,24 @@ class EcgViTEmbeddings(nn.Module):
         elif config.num_registers:
             tokens, positions = self._put_before(self.register_tokens, tokens, positions, grid)
         return tokens, positions, grid
+
+    def _blank_hidden(self, input_values, bool_masked_pos) -> torch.Tensor:
+        """The signal with zeros where it is hidden, so that no receptive field reaches what it may not see."""
+        if bool_masked_pos is None:
+            return input_values
+        hidden = bool_masked_pos if bool_masked_pos.dim() == 3 else bool_masked_pos[:, None]
+        return torch.where(hidden.repeat_interleave(self.config.patch_size, dim=2), 0.0, input_values)
+
+    def _stage_tokens(self, grid, row_mask, bool_masked_pos) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Tokens of an earlier, finer stage, `(batch, rows, columns, width)`, on one axis, and which of them count."""
+        batch, num_rows, num_columns, _ = grid.shape
+        present = None if row_mask is None else row_mask[:, :, None].expand(-1, -1, num_columns)
+        if bool_masked_pos is not None:
+            visible = ~(bool_masked_pos if bool_masked_pos.dim() == 3 else bool_masked_pos[:, None])
+            visible = visible.repeat_interleave(num_columns // visible.shape[2], dim=2)
+            visible = visible.expand(batch, num_rows, -1)
+            present = visible if present is None else present & visible
+        return grid.flatten(1, 2), None if present is None else present.flatten(1)
 
     def _put_before(self, prefix, tokens, positions, grid) -> tuple[torch.Tensor, torch.Tensor]:
         """The prefix has no position of its own."""
@@ -182,31 +226,41 @@ class EcgViTEmbeddings(nn.Module):
         rows = torch.tensor(table_rows, device=patches.device)
         if bool_masked_pos is None:
             columns = torch.arange(num_columns, device=patches.device)[None]
-        elif bool_masked_pos.shape in ((batch, num_columns), (1, num_columns)):
-            columns, _ = split_masked(bool_masked_pos.to(patches.device))
+        elif bool_masked_pos.dim() == 2:
+            columns, _ = split_masked(bool_masked_pos)
             patches = patches.gather(2, columns[:, None, :, None].expand(batch, num_rows, -1, patches.shape[-1]))
             num_columns = columns.shape[1]
-        elif bool_masked_pos.shape == (batch, num_rows, num_columns):
-            visible, _ = split_masked(bool_masked_pos.to(patches.device).flatten(1))
+        else:
+            visible, _ = split_masked(bool_masked_pos.flatten(1))
             patches = patches.flatten(1, 2).gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
             row_of_token, columns = visible // num_columns, visible % num_columns
             present = None if row_mask is None else row_mask.gather(1, row_of_token)
             grid = TokenGrid(num_rows, num_columns, rows[row_of_token], columns, row_mask, present, ragged=True)
             return patches, grid
-        else:
-            raise ValueError(
-                f"Expected bool_masked_pos of shape {(batch, num_columns)} or {(batch, num_rows, num_columns)}, got "
-                f"{tuple(bool_masked_pos.shape)}."
-            )
         present = None if row_mask is None else row_mask.repeat_interleave(num_columns, dim=1)
         rows_of_tokens = rows.repeat_interleave(num_columns)[None].expand(columns.shape[0], -1)
         grid = TokenGrid(num_rows, num_columns, rows_of_tokens, columns.repeat(1, num_rows), row_mask, present)
         return patches.flatten(1, 2), grid
 
+    def _check_mask(self, bool_masked_pos, batch: int, num_rows: int, num_columns: int) -> torch.Tensor:
+        shapes = ((batch, num_columns), (1, num_columns), (batch, num_rows, num_columns))
+        if bool_masked_pos.shape not in shapes:
+            raise ValueError(
+                f"Expected bool_masked_pos of shape {shapes[0]} or {shapes[2]}, got {tuple(bool_masked_pos.shape)}."
+            )
+        return bool_masked_pos
+
     def _check_input(self, input_values, leads, lead_mask):
         config = self.config
         check_rows(config, input_values, leads, lead_mask)
-        if input_values.shape[2] != config.num_samples:
+        num_samples = input_values.shape[2]
+        if config.position_embedding == "none":
+            if num_samples == 0 or num_samples % config.patch_size:
+                raise ValueError(
+                    f"Expected a multiple of {config.patch_size} samples, the length of a patch, got {num_samples}. "
+                    "Cut the recording, or pass it through EcgFeatureExtractor."
+                )
+        elif num_samples != config.num_samples:
             seconds = config.num_samples / config.sampling_rate
             raise ValueError(
                 f"Expected {config.num_samples} samples ({seconds:g} s at {config.sampling_rate} Hz), got "
@@ -256,6 +310,23 @@ def split_masked(bool_masked_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
         raise ValueError(f"bool_masked_pos hides all {num_hidden} patches. Leave at least one visible.")
     order = torch.argsort(bool_masked_pos.to(torch.uint8), dim=1, stable=True)
     return order.split((order.shape[1] - num_hidden, num_hidden), dim=1)
+
+
+def statistics_of_patches(hidden_states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Mean, standard deviation, maximum and minimum of each channel over the tokens of `(batch, tokens, hidden)`,
+    those of absent leads left out: `(batch, 4 * hidden)`, zeros for a record without a lead."""
+    hidden_states = hidden_states.float()
+    mean = mean_of_patches(hidden_states, present)
+    variance = mean_of_patches((hidden_states - mean[:, None]).square(), present)
+    # At a variance of 0 the root has no slope: the small addend keeps the gradient finite.
+    deviation = (variance + 1e-5).sqrt()
+    if present is None:
+        return torch.cat((mean, deviation, hidden_states.amax(dim=1), hidden_states.amin(dim=1)), dim=-1)
+    present = present[..., None]
+    highest = hidden_states.masked_fill(~present, float("-inf")).amax(dim=1)
+    lowest = hidden_states.masked_fill(~present, float("inf")).amin(dim=1)
+    statistics = torch.cat((mean, deviation, highest, lowest), dim=-1)
+    return torch.where(present.any(dim=1), statistics, 0.0)
 
 
 def mean_of_patches(hidden_states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:

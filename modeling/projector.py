@@ -54,8 +54,9 @@ def init_projector_weights(module: nn.Module) -> bool:
         init.uniform_(module.weight, -bound, bound)
         init.uniform_(module.bias, -bound, bound)
     elif isinstance(module, nn.BatchNorm1d):
-        init.ones_(module.weight)
-        init.zeros_(module.bias)
+        if module.affine:
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
         init.zeros_(module.running_mean)
         init.ones_(module.running_var)
         init.zeros_(module.num_batches_tracked)
@@ -96,7 +97,9 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
             mean = _SumOverRanks.apply(rows.sum(dim=0)) / count
             centred = rows - mean
             variance = _SumOverRanks.apply(centred.square().sum(dim=0)) / count
-            normed = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+            normed = centred * (variance + self.eps).rsqrt()
+            if self.affine:
+                normed = normed * self.weight + self.bias
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * count / (count - 1), self.momentum)

@@ -5,6 +5,7 @@ import signal
 import threading
 import zlib
 from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ class TeacherCallback(TrainerCallback):
         else:
             momentum = linear_schedule(step, last, args.ema_start, args.ema_end)
         model.update_teacher(momentum)
+
+
+class FittingCallback(TrainerCallback):
+    """Lets a model take from recordings, before its first step, what its targets are measured with.
+
+    Args:
+        batches (`Callable`): Gives the batches, the same on every rank.
+    """
+
+    def __init__(self, batches: Callable[[], Iterable[dict]]):
+        self.batches = batches
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if model.needs_fitting:  # a run that is resumed does not
+            model.fit_targets(self.batches())
 
 
 class WeightDecayCallback(TrainerCallback):

@@ -48,6 +48,14 @@ METHODS = {
         ),
         url="https://arxiv.org/abs/2410.13867",
     ),
+    "kernel_response": Method(
+        name="Prediction of random-kernel responses",
+        description=(
+            "Fixed random convolutions answer to a recording; the encoder sees altered windows of it, with noise, "
+            "hidden time and absent leads, and has to tell the pooled answers. Fixed targets cannot collapse. No "
+            "teacher and no labels."
+        ),
+    ),
     "lejepa": Method(
         name="LeJEPA",
         description=(
@@ -130,6 +138,9 @@ METHODS = {
             "Evaluation across Multiple Domains, 2024"
         ),
         url="https://arxiv.org/abs/2410.04133",
+    ),
+    "ecg_conv": Method(
+        name="Convolutional ECG encoder", description="An encoder of electrocardiograms without a head."
     ),
     "ecg_vit": Method(name="ECG vision transformer", description="An encoder of electrocardiograms without a head."),
 }

@@ -27,6 +27,7 @@ MODEL_TYPES = (
     "ecg_cpc",
     "ecg_jepa",
     "ecg_s4_jepa",
+    "kernel_response",
     "lejepa",
     "lenepa",
     "mlae",

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 import torch
 from huggingface_hub import ModelCard
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, Subset
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import has_length
 from transformers.utils import ModelOutput
@@ -17,6 +19,7 @@ from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 from .callbacks import (
     CodebookMonitor,
     CollapseMonitor,
+    FittingCallback,
     Preemption,
     RunRecord,
     TeacherCallback,
@@ -69,6 +72,8 @@ class EcgSslTrainer(PushingTrainer):
         self.add_callback(CodebookMonitor())
         if self.model.has_teacher:
             self.add_callback(TeacherCallback())
+        if self.model.needs_fitting:
+            self.add_callback(FittingCallback(self._fitting_batches))
         if self.args.weight_decay_end is not None:
             self.add_callback(WeightDecayCallback())
         self.add_callback(RunRecord(self.train_dataset, None if self.data is None else self.data.name))
@@ -99,6 +104,22 @@ class EcgSslTrainer(PushingTrainer):
             return place
         epoch = int(self.state.epoch)
         return epoch, round((self.state.epoch - epoch) * max_steps * self.args.gradient_accumulation_steps)
+
+    def _fitting_batches(self) -> Iterator[dict]:
+        """Input of the recordings in an order drawn once from the seed, equal on all ranks; a stream as it comes."""
+        dataset = self.train_dataset
+        if not isinstance(dataset, IterableDataset | datasets.IterableDataset):
+            order = torch.randperm(len(dataset), generator=keyed_generator(self.args.seed, "fitting"))
+            dataset = Subset(dataset, order.tolist())
+        batches = DataLoader(dataset, batch_size=self.args.per_device_train_batch_size, collate_fn=self.data_collator)
+        for batch in batches:
+            batch = super()._prepare_inputs(batch)
+            if "signal" in batch:
+                values, lead_mask = self.processing_class.process_batch(
+                    batch["signal"], batch["gain"], sampling_rate=batch["sampling_rate"]
+                )
+                batch = {"input_values": values} | ({} if lead_mask is None else {"lead_mask": lead_mask})
+            yield batch
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)

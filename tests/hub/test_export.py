@@ -14,6 +14,8 @@ from ecg_transformers.data import label_names, load_ecg
 from ecg_transformers.hub import export
 from ecg_transformers.modeling import (
     METHODS,
+    EcgConvConfig,
+    EcgConvForTokenClassification,
     EcgFeatureExtractor,
     EcgFounderConfig,
     EcgJepaConfig,
@@ -23,6 +25,7 @@ from ecg_transformers.modeling import (
     EcgViTForSequenceClassification,
     EcgViTForTokenClassification,
     EcgViTModel,
+    KernelResponseConfig,
     MlaeConfig,
 )
 from ecg_transformers.train.cli import main
@@ -41,6 +44,13 @@ TINY = {
     "intermediate_size": 32,
     "num_labels": 4,
 }
+STEM = {
+    "stem": "conv",
+    "stem_widths": (8, 16),
+    "stem_depths": (0, 1),
+    "stem_strides": (10, 5),
+    "stem_kernel": 15,
+}
 CLASSES = [(EcgViTConfig, EcgViTModel), (EcgViTConfig, EcgViTForSequenceClassification)]
 CLASSES += [(method[0], method[place]) for method in METHODS for place in (1, 3)]
 
@@ -50,6 +60,10 @@ def save(folder, model_class, config_class=EcgViTConfig, **settings):
     settings = TINY | settings
     if config_class is MlaeConfig:  # a token is a whole lead
         del settings["patch_size"]
+    if config_class in (EcgConvConfig, KernelResponseConfig):
+        settings |= STEM | {"num_hidden_layers": 0, "stem_depths": (1, 1)}
+    if config_class is KernelResponseConfig:
+        settings["view_samples"] = 250
     model_class(config_class(**settings)).save_pretrained(folder)
     contract = {key: settings[key] for key in ("leads", "sampling_rate", "num_samples")}
     EcgFeatureExtractor(
@@ -97,8 +111,20 @@ def test_onnx_says_what_the_model_says(tmp_path, config_class, model_class):
         (EcgViTModel, {"extra_channels": 1}),
         (EcgViTForTokenClassification, {}),
         (EcgViTForEmbedding, {"embedding_size": 8}),
+        (EcgViTModel, STEM | {"pooling": "statistics", "pooled_stages": (0,)}),
+        (EcgViTModel, STEM | {"patching": "all_leads", "pooled_layer": "mean_last_half", "num_hidden_layers": 2}),
+        (EcgConvForTokenClassification, {"config_class": EcgConvConfig}),
     ],
-    ids=["attentive", "all_leads", "extra_channels", "tokens", "embedding"],
+    ids=[
+        "attentive",
+        "all_leads",
+        "extra_channels",
+        "tokens",
+        "embedding",
+        "stem",
+        "stem of all leads",
+        "convolutional",
+    ],
 )
 def test_onnx_of_other_heads_and_grids_says_what_the_model_says(tmp_path, model_class, settings):
     folder = save(tmp_path / "model", model_class, **settings)

@@ -5,9 +5,11 @@ import torch
 from ecg_transformers.modeling.augmentation import (
     ViewDraws,
     ViewSettings,
+    WindowViewSettings,
     corrected_views,
     draw_views,
     make_views,
+    make_window_views,
     published_views,
 )
 from ecg_transformers.modeling.masking import DrawKeys
@@ -238,3 +240,102 @@ def test_a_gpu_draws_the_same_but_for_the_values_of_the_noise():
     on_cpu = make_views(signals(), chosen, generators(0, 1, 2))
     on_gpu = make_views(signals().cuda(), chosen, generators(0, 1, 2))
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-4, rtol=0)
+
+
+# --- windows of a record --------------------------------------------------------------------------------------------
+
+UNALTERED = {
+    "num_views": 3,
+    "view_samples": 200,
+    "time_warp": 0.0,
+    "lead_gain_std": 0.0,
+    "wander_amplitude": 0.0,
+    "noise_std": 0.0,
+    "time_mask_ratio": 0.0,
+    "num_time_masks": 1,
+    "lead_dropout": 0.0,
+    "few_leads_chance": 0.0,
+    "sampling_rate": 100,
+}
+
+
+def windows(records=(1, 2, 3), leads=4, **fields):
+    settings = WindowViewSettings(**(UNALTERED | fields))
+    return make_window_views(signals(len(records), leads), settings, generators(*records))
+
+
+def test_an_unaltered_window_is_a_stretch_of_the_record():
+    views, kept = windows()
+    assert views.shape == (3, 3, 4, 200) and kept.all()
+    for record, signal in enumerate(signals(3, 4)):
+        stretches = signal.unfold(-1, 200, 1).transpose(0, 1)
+        starts = [(stretches == view).all(dim=(1, 2)).nonzero().item() for view in views[record]]
+        assert len(set(starts)) == 3
+
+
+def test_a_window_of_the_whole_record_is_the_record():
+    assert torch.equal(windows(view_samples=600)[0], signals(3, 4)[:, None].expand(-1, 3, -1, -1))
+
+
+def test_warped_windows_run_faster_and_slower_within_bounds():
+    ramp = torch.arange(600.0).expand(200, 1, -1)
+    settings = WindowViewSettings(**(UNALTERED | {"num_views": 1, "time_warp": 0.2}))
+    views, _ = make_window_views(ramp, settings, generators(*range(200)))
+    slopes = views.diff(dim=-1)
+    torch.testing.assert_close(slopes, slopes[..., :1].expand_as(slopes), atol=1e-3, rtol=0)
+    assert 0.79 < slopes.min() < 0.85 and 1.15 < slopes.max() < 1.21
+    assert views.min() >= 0 and views.max() <= 599
+
+
+def test_each_lead_has_a_gain_of_its_own():
+    plain, altered = windows()[0], windows(lead_gain_std=0.3)[0]
+    gains = altered / plain
+    torch.testing.assert_close(gains, gains[..., :1].expand_as(gains), rtol=1e-4, atol=0)
+    logarithms = windows(records=range(300), lead_gain_std=0.3)[0][..., 0].div(windows(records=range(300))[0][..., 0])
+    assert logarithms.log().std().item() == pytest.approx(0.3, rel=0.05)
+
+
+def test_the_noise_is_white_and_of_random_strength():
+    noise = windows(records=range(200), noise_std=0.5)[0] - windows(records=range(200))[0]
+    strengths = noise.std(dim=(2, 3))
+    assert strengths.max() < 0.55 and strengths.min() < 0.05
+    assert strengths.mean().item() == pytest.approx(0.25, rel=0.1)
+
+
+def test_the_wander_is_slow():
+    wander = windows(wander_amplitude=0.5)[0] - windows()[0]
+    spectrum = torch.fft.rfft(wander, n=2000).abs()
+    assert (spectrum.argmax(dim=-1) <= 2000 * 0.75 / 100).all() and wander.abs().amax() > 0.1
+
+
+@pytest.mark.parametrize("num_time_masks", [1, 3])
+def test_hidden_time_is_zero_in_all_leads_and_has_the_mean_that_is_asked_for(num_time_masks):
+    views, _ = windows(records=range(300), time_mask_ratio=0.15, num_time_masks=num_time_masks)
+    hidden = views == 0
+    assert torch.equal(hidden, hidden[:, :, :1].expand_as(hidden))
+    stretches = (hidden[:, :, 0].long().diff(dim=-1, prepend=torch.zeros(300, 3, 1).long()) == 1).sum(-1)
+    assert stretches.max() == num_time_masks
+    # Stretches that reach over an end, or lie over another, hide less.
+    assert 0.10 < hidden.float().mean().item() < 0.15
+
+
+def test_leads_are_left_out_and_at_least_one_stays():
+    views, kept = windows(records=range(300), lead_dropout=0.5)
+    assert torch.equal(kept, views.abs().sum(-1) > 0)
+    assert kept.any(dim=-1).all() and 0.4 < kept.float().mean() < 0.6
+    _, few = windows(records=range(300), leads=8, few_leads_chance=0.5)
+    counts = few.sum(-1).flatten()
+    assert set(counts.tolist()) == {1, 2, 3, 8}
+    assert (counts == 8).float().mean().item() == pytest.approx(0.5, abs=0.06)
+
+
+def test_windows_of_a_record_do_not_depend_on_the_batch_around_it():
+    altered = {"time_warp": 0.1, "lead_gain_std": 0.2, "noise_std": 0.3, "wander_amplitude": 0.1, "lead_dropout": 0.2}
+    before = torch.random.get_rng_state()
+    settings = WindowViewSettings(**(UNALTERED | altered))
+    views, kept = make_window_views(signals(6), settings, generators(*range(6)))
+    alone, kept_alone = make_window_views(signals(6)[5:], settings, generators(5))
+    assert torch.equal(alone[0], views[5]) and torch.equal(kept_alone[0], kept[5])
+    assert torch.equal(torch.random.get_rng_state(), before)
+    with pytest.raises(ValueError, match="Expected one generator for each of 6 records, got 1"):
+        make_window_views(signals(6), settings, generators(5))

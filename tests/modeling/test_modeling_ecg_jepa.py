@@ -4,7 +4,8 @@ from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenc
 
 from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
-from ecg_transformers.modeling.modeling_ecg_jepa import standardize_by_position, variance_and_covariance
+from ecg_transformers.modeling.modeling_ecg_jepa import POOLED_STD, standardize_by_position
+from ecg_transformers.modeling.vicreg import variance_and_covariance
 
 TINY = {
     "leads": ("I", "II", "V1"),
@@ -128,7 +129,7 @@ def test_position_statistics_leave_absent_leads_out():
 
 def test_variance_and_covariance_terms_equal_a_manual_computation():
     features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)) * 0.2
-    variance, covariance = variance_and_covariance(features)
+    variance, covariance = variance_and_covariance(features, POOLED_STD)
     scaled = (features - features.mean(0)) / 0.5
     hinges, products = [], []
     for first in range(3):
@@ -144,7 +145,7 @@ def test_the_regularisers_enter_the_loss_by_their_weights():
     plain, regularised = tiny_model().eval(), tiny_model(variance_weight=0.5, covariance_weight=0.25).eval()
     output = plain(signals(), bool_masked_pos=mask(1, 4))
     pooled = plain.ecg_vit(signals(), bool_masked_pos=mask(1, 4)).pooler_output
-    variance, covariance = variance_and_covariance(pooled)
+    variance, covariance = variance_and_covariance(pooled, POOLED_STD)
     expected = output.loss + 0.5 * variance + 0.25 * covariance
     torch.testing.assert_close(regularised(signals(), bool_masked_pos=mask(1, 4)).loss, expected)
 

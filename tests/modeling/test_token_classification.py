@@ -10,6 +10,7 @@ from ecg_transformers.modeling import (
     EcgViTConfig,
     EcgViTForSequenceClassification,
     EcgViTForTokenClassification,
+    KernelResponseConfig,
 )
 from ecg_transformers.modeling.configuration_st_mem import MlaeConfig
 
@@ -145,6 +146,8 @@ def test_every_method_has_the_head(method):
         fields |= {"mask_type": "random", "mask_ratio": (0.4, 0.6)}
     if method[0] is MlaeConfig:  # a token is a whole lead
         fields["patch_size"] = 40
+    if method[0] is KernelResponseConfig:
+        fields |= {"stem_widths": (8, 16), "stem_strides": (5, 2), "view_samples": 40}
     model = AutoModelForTokenClassification.from_config(method[0](**fields))
     outputs = model(signals(), labels=random_labels())
     assert outputs.logits.shape == (2, 3, 40, 4) and outputs.loss > 0

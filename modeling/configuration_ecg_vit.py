@@ -19,8 +19,8 @@ CHOICES = {
     "classifier_pooling": ("pooled", "register", "attentive"),
     "triplet_mining": ("batch_hard", "semi_hard", "random"),
 }
-STATISTICS = 4
-"""Mean, standard deviation, maximum and minimum: features of one channel with `pooling="statistics"`."""
+STATISTICS = ("mean", "std", "max", "min")
+"""Features of one channel with `pooling="statistics"`, all unless some are chosen."""
 LEAST = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
 LEAST |= {"hidden_size": 1, "num_hidden_layers": 1, "intermediate_size": 1}
 
@@ -79,6 +79,9 @@ class EcgViTConfig(PreTrainedConfig):
         stem_mlp_ratio (`int`, *optional*, defaults to 2): Width of a block's MLP, in widths of its stage.
         pooled_stages (`tuple[int, ...]`, *optional*, defaults to `()`):
             Stages of the stem, from 0, whose statistics stand in `pooler_output` before those of the tokens.
+        statistics, stage_statistics (`tuple[str, ...]`, *optional*, default to all four):
+            Which of `"mean"`, `"std"`, `"max"` and `"min"` `pooling="statistics"` takes, of the tokens and of each
+            pooled stage.
         head_dim (`int`, *optional*): Width of one head; by default `hidden_size // num_attention_heads`.
         use_bias, qkv_bias, layer_norm_bias (`bool`, *optional*, default to `True`, `False`, `True`):
             Biases of patch embedding, attention output and MLP; of query, key and value; of the layer norms.
@@ -127,6 +130,8 @@ class EcgViTConfig(PreTrainedConfig):
     stem_block_kernel: int = 9
     stem_mlp_ratio: int = 2
     pooled_stages: list[int] | tuple[int, ...] = ()
+    statistics: list[str] | tuple[str, ...] = STATISTICS
+    stage_statistics: list[str] | tuple[str, ...] = STATISTICS
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 16
@@ -220,6 +225,10 @@ class EcgViTConfig(PreTrainedConfig):
     def _check_pooling(self):
         """Refuses layers and stages that are not there."""
         self.pooled_stages = tuple(self.pooled_stages)
+        self.statistics, self.stage_statistics = tuple(self.statistics), tuple(self.stage_statistics)
+        for chosen in (self.statistics, self.stage_statistics):
+            if not chosen or not set(chosen) <= set(STATISTICS) or len(set(chosen)) < len(chosen):
+                raise ValueError(f"Expected statistics of {list(STATISTICS)}, each once, got {list(chosen)}.")
         layers = self.num_hidden_layers
         is_number = isinstance(self.pooled_layer, int) and -layers - 1 <= self.pooled_layer <= layers
         if not is_number and self.pooled_layer not in ("last", "mean_last_half"):
@@ -250,7 +259,8 @@ class EcgViTConfig(PreTrainedConfig):
         """Width of `pooler_output`."""
         if self.pooling != "statistics":
             return self.hidden_size
-        return STATISTICS * (self.hidden_size + sum(self.stem_widths[stage] for stage in self.pooled_stages))
+        stages = sum(self.stem_widths[stage] for stage in self.pooled_stages)
+        return len(self.statistics) * self.hidden_size + len(self.stage_statistics) * stages
 
     @property
     def num_columns(self) -> int:

@@ -9,6 +9,7 @@ NOT_NEGATIVE = (
     "wander_amplitude",
     "noise_std",
     "target_power",
+    "beat_target_size",
     "invariance_weight",
     "variance_weight",
     "covariance_weight",
@@ -44,9 +45,11 @@ class KernelResponseConfig(EcgConvConfig):
         kernel_seed (`int`, *optional*, defaults to 0): Seed of the kernels.
         target_size (`int`, *optional*, defaults to 64):
             Principal components of the standardised responses that are predicted.
-        target_power (`float`, *optional*, defaults to 0.5):
+        target_power (`float`, *optional*, defaults to 1.0):
             Power of a component's standard deviation that its target keeps: 0 whitens, 1 leaves the components as
             they are. Targets have unit mean square in all.
+        beat_target_size (`int`, *optional*, defaults to 0):
+            Principal components of the recording's median beat, in the unit of the input, that are predicted too.
         fitting_records (`int`, *optional*, defaults to 2048):
             Recordings from which the components are taken before the first step.
         invariance_weight, variance_weight, covariance_weight (`float`, *optional*, default to 0.0):
@@ -70,7 +73,8 @@ class KernelResponseConfig(EcgConvConfig):
     num_kernels: int = 1200
     kernel_seed: int = 0
     target_size: int = 64
-    target_power: float | int = 0.5
+    target_power: float | int = 1.0
+    beat_target_size: int = 0
     fitting_records: int = 2048
     invariance_weight: float | int = 0.0
     variance_weight: float | int = 0.0

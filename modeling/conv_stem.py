@@ -35,17 +35,6 @@ class ChannelsLastConv1d(nn.Conv2d):
         return self._conv_forward(picture, weight, self.bias).squeeze(2).transpose(1, 2)
 
 
-@torch.no_grad()
-def init_stem_weights(module: nn.Module) -> bool:
-    """Initialises a convolution of a stem as torch does; `False` if `module` is none."""
-    if not isinstance(module, ChannelsLastConv1d):
-        return False
-    bound = module.weight[0].numel() ** -0.5
-    init.uniform_(module.weight, -bound, bound)
-    init.uniform_(module.bias, -bound, bound)
-    return True
-
-
 class ConvStemBlock(GradientCheckpointingLayer):
     """One ConvNeXt block of `(batch, time, width)`, with LayerScale and stochastic depth as the encoder has them."""
 
@@ -128,3 +117,18 @@ class ConvStem(nn.Module):
             hidden_states = stage(hidden_states, channels)
             grids.append(hidden_states.unflatten(0, (batch, rows)))
         return grids
+
+
+@torch.no_grad()
+def init_stem_weights(module: nn.Module, config: EcgViTConfig) -> bool:
+    """Initialises a part of a stem, its convolutions as torch does; `False` if `module` is none."""
+    if isinstance(module, ChannelsLastConv1d):
+        bound = module.weight[0].numel() ** -0.5
+        init.uniform_(module.weight, -bound, bound)
+        init.uniform_(module.bias, -bound, bound)
+    elif isinstance(module, ConvStemBlock):
+        if module.layer_scale is not None:
+            init.constant_(module.layer_scale, config.layer_scale_init_value)
+    else:
+        return False
+    return True

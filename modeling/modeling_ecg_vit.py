@@ -203,7 +203,7 @@ class EcgViTPreTrainedModel(CalibratedModelMixin, PreTrainedModel):
         """Normal(0, 0.02) weights, zero biases; the last linear of a residual branch of layer l (from 1) is divided by
         sqrt(2 l) (Kim)."""
         std = self.config.initializer_range
-        if init_stem_weights(module):
+        if init_stem_weights(module, self.config):
             return
         if isinstance(module, nn.Linear):
             depth = 2 * module.layer_number if isinstance(module, EcgViTBranchOutput) else 1
@@ -240,11 +240,7 @@ class EcgViTModel(EcgViTPreTrainedModel):
         super().__init__(config)
         self.embeddings = EcgViTEmbeddings(config)
         self.layers = nn.ModuleList([EcgViTLayer(config, number + 1) for number in range(config.num_hidden_layers)])
-        norm = {"eps": config.layer_norm_eps, "bias": config.layer_norm_bias}
-        self.layernorm = nn.LayerNorm(config.hidden_size, **norm)
-        if config.pooled_stages:
-            widths = [config.stem_widths[stage] for stage in config.pooled_stages]
-            self.stage_layernorms = nn.ModuleList([nn.LayerNorm(width, **norm) for width in widths])
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.layer_norm_bias)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -301,11 +297,13 @@ class EcgViTModel(EcgViTPreTrainedModel):
         if self.config.pooling == "mean_then_norm":
             return self.layernorm(mean_of_patches(hidden_states[:, grid.num_prefix :], grid.present))
         if self.config.pooling == "statistics":
-            parts = [
-                statistics_of_patches(self.stage_layernorms[number](tokens), present)
-                for number, (tokens, present) in enumerate(grid.stage_tokens)
-            ]
-            parts.append(statistics_of_patches(last_hidden_state[:, grid.num_prefix :], grid.present))
+            parts = []
+            for tokens, present in grid.stage_tokens:
+                # No scale and shift to learn: a head has them, and heads on tokens would leave them without gradient.
+                tokens = nn.functional.layer_norm(tokens, tokens.shape[-1:], eps=self.config.layer_norm_eps)
+                parts.append(statistics_of_patches(tokens, present, self.config.stage_statistics))
+            tokens = last_hidden_state[:, grid.num_prefix :]
+            parts.append(statistics_of_patches(tokens, grid.present, self.config.statistics))
             return torch.cat(parts, dim=-1).to(last_hidden_state.dtype)
         return mean_of_patches(last_hidden_state[:, grid.num_prefix :], grid.present)
 

@@ -7,10 +7,12 @@ predicts the principal components of the standardised targets. Targets that are 
 random convolutions is related to random-projection targets of speech (BEST-RQ, arXiv 2202.01855), with ROCKET's
 features (arXiv 1910.13051) in place of codes; nothing is published under this name.
 
-Optionally, views of a record are also brought together by VICReg (arXiv 2105.04906; see `vicreg.py`).
+Optionally, components of the recording's median beat are predicted too (`median_beat.py`), and views of a record are
+brought together by VICReg (arXiv 2105.04906; `vicreg.py`).
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Unpack
@@ -26,6 +28,7 @@ from .collectives import gather_rows
 from .configuration_kernel_response import KernelResponseConfig
 from .configuration_untrained import RandomKernelsConfig
 from .masking import DrawKeys
+from .median_beat import align_beats, beat_length, median_beat, reference_beat
 from .modeling_ecg_conv import EcgConvPreTrainedModel
 from .modeling_ecg_vit import (
     EcgViTForEmbedding,
@@ -49,8 +52,8 @@ class KernelResponseForPreTrainingOutput(ModelOutput):
         response_loss (`torch.FloatTensor` of shape `()`): The mean squared error; 1 for a constant prediction.
         invariance_loss, variance_loss, covariance_loss (`torch.FloatTensor` of shape `()`, *optional*):
             Terms of VICReg, where one of them has a weight.
-        predictions (`torch.FloatTensor` of shape `(batch_size, num_views, target_size)`).
-        targets (`torch.FloatTensor` of shape `(batch_size, target_size)`): Without gradient.
+        predictions (`torch.FloatTensor` of shape `(batch_size, num_views, target_size + beat_target_size)`).
+        targets (`torch.FloatTensor` of shape `(batch_size, target_size + beat_target_size)`): Without gradient.
         pooler_output (`torch.FloatTensor` of shape `(batch_size, pooled_size)`): Mean over the views.
         last_hidden_state (`torch.FloatTensor` of shape `(batch_size * num_views, tokens, hidden_size)`).
     """
@@ -68,15 +71,15 @@ class KernelResponseForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-class KernelTargets(nn.Module):
-    """Random kernels, and the principal components of their standardised responses, taken once from some recordings.
-
-    Buffers hold the components, so that a run that is resumed has the same targets.
+class RecordingTargets(nn.Module):
+    """What is to be told of a recording: principal components of the responses of random kernels and, if wanted, of
+    its median beat. Both are taken once from some recordings and kept in buffers, so that a run that is resumed has
+    the same targets.
     """
 
     def __init__(self, config: KernelResponseConfig):
         super().__init__()
-        self.power = config.target_power
+        self.config = config
         self.kernels = RandomKernelsModel(
             RandomKernelsConfig(
                 leads=config.position_leads,
@@ -87,9 +90,14 @@ class KernelTargets(nn.Module):
             )
         )
         self.kernels.requires_grad_(False)
-        width = self.kernels.config.hidden_size
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("components", torch.zeros(width, config.target_size))
+        self.num_responses = self.kernels.config.hidden_size
+        self.register_buffer("mean", torch.zeros(self.num_responses))
+        self.register_buffer("components", torch.zeros(self.num_responses, config.target_size))
+        self.beat_shape = (len(config.position_leads), beat_length(config.sampling_rate))
+        if config.beat_target_size:
+            self.register_buffer("beat_reference", torch.zeros(self.beat_shape))
+            self.register_buffer("beat_mean", torch.zeros(math.prod(self.beat_shape)))
+            self.register_buffer("beat_components", torch.zeros(math.prod(self.beat_shape), config.beat_target_size))
         self.register_buffer("num_records", torch.zeros((), dtype=torch.long))
         self._is_fitted = False
         self._known = {}
@@ -101,52 +109,83 @@ class KernelTargets(nn.Module):
         return self._is_fitted
 
     @torch.no_grad()
-    def responses(
+    def describe(
         self, input_values: torch.Tensor, leads: Sequence[str], lead_mask: torch.Tensor | None
     ) -> torch.FloatTensor:
-        """Features `(batch, 4 * num_kernels)`. On a CPU of one record after the other, so that they are the same to
-        the last bit in every batch."""
+        """Responses and median beats `(batch, width)`. On a CPU of one record after the other, so that they are the
+        same to the last bit in every batch."""
         if input_values.device.type != "cpu":
-            return self.kernels(input_values, leads=leads, lead_mask=lead_mask).pooler_output
-        rows = [
-            self.kernels(x, leads=leads, lead_mask=m).pooler_output for x, m in _one_by_one(input_values, lead_mask)
-        ]
-        return torch.cat(rows)
+            rows = self.kernels(input_values, leads=leads, lead_mask=lead_mask).pooler_output
+        else:
+            records = _one_by_one(input_values, lead_mask)
+            rows = torch.cat([self.kernels(x, leads=leads, lead_mask=mask).pooler_output for x, mask in records])
+        if not self.config.beat_target_size:
+            return rows
+        arranged = self.kernels.arrange_leads(input_values, leads, lead_mask).cpu().numpy()
+        beats = [torch.from_numpy(median_beat(values, self.config.sampling_rate)).flatten() for values in arranged]
+        return torch.cat((rows, torch.stack(beats).to(rows)), dim=1)
 
     @torch.no_grad()
-    def fit(self, responses: torch.Tensor, keys: Sequence[bytes] = ()) -> None:
-        """Takes means and components from responses `(records, 4 * num_kernels)`; `keys` are of the recordings whose
-        targets are worth remembering."""
-        mean, components = principal_components(responses, self.components.shape[1], self.power)
-        self.mean.copy_(mean)
-        self.components.copy_(components)
-        self.num_records.fill_(len(responses))
-        self._known = {key: self._targets_of(row) for key, row in zip(keys, responses.split(1), strict=False)}
+    def measure(self, descriptions: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Means and components of descriptions `(records, width)`, by the names of the buffers."""
+        config, responses = self.config, descriptions[:, : self.num_responses]
+        mean, components = principal_components(responses, config.target_size, config.target_power)
+        measured = {"mean": mean, "components": components}
+        if config.beat_target_size:
+            beats = descriptions[:, self.num_responses :].unflatten(1, self.beat_shape).cpu().numpy()
+            measured["beat_reference"] = torch.from_numpy(reference_beat(beats, config.sampling_rate)).to(mean)
+            beats = self._aligned(descriptions, measured["beat_reference"])
+            measured["beat_mean"], measured["beat_components"] = principal_components(
+                beats, config.beat_target_size, power=1.0, standardize=False
+            )
+        return measured
 
-    def _targets_of(self, responses: torch.Tensor) -> torch.FloatTensor:
-        return (responses - self.mean) @ self.components
+    @torch.no_grad()
+    def fit(self, descriptions: torch.Tensor, keys: Sequence[bytes] = ()) -> None:
+        """Takes means and components from descriptions `(records, width)`; `keys` are of the recordings whose targets
+        are worth remembering."""
+        for name, tensor in self.measure(descriptions).items():
+            self.get_buffer(name).copy_(tensor)
+        self.num_records.fill_(len(descriptions))
+        rows = zip(keys[:REMEMBERED_RECORDINGS], descriptions.split(1), strict=False)
+        self._known = {key: self.project(row) for key, row in rows}
+
+    def project(self, descriptions: torch.Tensor, measured: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """Targets `(records, target_size + beat_target_size)` by the buffers, or by what else was measured."""
+        measured = dict(self.named_buffers(recurse=False)) if measured is None else measured
+        targets = (descriptions[:, : self.num_responses] - measured["mean"]) @ measured["components"]
+        if not self.config.beat_target_size:
+            return targets
+        beats = self._aligned(descriptions, measured["beat_reference"]) - measured["beat_mean"]
+        return torch.cat((targets, beats @ measured["beat_components"]), dim=1)
+
+    def _aligned(self, descriptions: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        beats = descriptions[:, self.num_responses :].unflatten(1, self.beat_shape)
+        aligned = align_beats(beats.cpu().numpy(), reference.cpu().numpy(), self.config.sampling_rate)
+        return torch.from_numpy(aligned).to(descriptions).flatten(1)
 
     def key_of(self, values: torch.Tensor, leads: Sequence[str], lead_mask: torch.Tensor | None) -> bytes:
-        """Content of one recording `(1, num_leads, num_samples)` on a CPU."""
+        """Content of one recording `(1, num_leads, num_samples)`."""
         key = hashlib.blake2b(repr(tuple(leads)).encode(), digest_size=16)
-        key.update(values.contiguous().numpy().tobytes())
-        key.update(b"" if lead_mask is None else lead_mask.numpy().tobytes())
+        for tensor in (values, lead_mask):
+            key.update(b"" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
         return key.digest()
 
     @torch.no_grad()
     def forward(
         self, input_values: torch.Tensor, leads: Sequence[str], lead_mask: torch.Tensor | None
     ) -> torch.FloatTensor:
-        """Targets `(batch, target_size)` of recordings `(batch, num_leads, num_samples)`."""
+        """Targets of recordings `(batch, num_leads, num_samples)`; on a CPU those of known ones are not computed
+        again."""
         if input_values.device.type != "cpu":
-            return self._targets_of(self.responses(input_values, leads, lead_mask))
+            return self.project(self.describe(input_values, leads, lead_mask))
         targets = []
         for values, mask in _one_by_one(input_values, lead_mask):
             key = self.key_of(values, leads, mask)
             if key not in self._known:
                 if len(self._known) >= REMEMBERED_RECORDINGS:
                     self._known.pop(next(iter(self._known)))
-                self._known[key] = self._targets_of(self.responses(values, leads, mask))
+                self._known[key] = self.project(self.describe(values, leads, mask))
             targets.append(self._known[key])
         return torch.cat(targets)
 
@@ -157,23 +196,26 @@ def _one_by_one(input_values: torch.Tensor, lead_mask: torch.Tensor | None):
 
 
 @torch.no_grad()
-def principal_components(responses: torch.Tensor, size: int, power: float) -> tuple[torch.Tensor, torch.Tensor]:
+def principal_components(
+    features: torch.Tensor, size: int, power: float, standardize: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean of features and the map of their deviations from it to principal components.
 
-    Features are standardised; the standard deviation of a component is that in the standardised features to the
-    `power`, and the mean square of all components over these records 1. Where fewer components have any spread than
-    are wanted, the others are 0.
+    The standard deviation of a component is that in the (standardised) features to the `power`, and the mean square of
+    all components over these records 1. Where fewer components have any spread than are wanted, the others are 0.
 
     Args:
-        responses (`torch.FloatTensor` of shape `(records, width)`): The features.
+        features (`torch.FloatTensor` of shape `(records, width)`): One row a record.
         size (`int`): Number of components.
         power (`float`): 0 whitens, 1 leaves the components as they are.
+        standardize (`bool`, *optional*, defaults to `True`): Whether each feature is divided by its deviation first.
 
     Returns:
         A tuple of `(width,)` and `(width, size)`.
     """
-    mean, deviation = responses.mean(dim=0), responses.std(dim=0, correction=0) + 1e-6
-    scaled = ((responses - mean) / deviation).double()
+    mean = features.mean(dim=0)
+    deviation = features.std(dim=0, correction=0) + 1e-6 if standardize else torch.ones_like(mean)
+    scaled = ((features - mean) / deviation).double()
     # Fewer records than features, as a rule: the small Gram matrix has the same components.
     squares, directions = torch.linalg.eigh(scaled @ scaled.T)
     squares, directions = squares.flip(0)[:size], directions.flip(1)[:, :size]
@@ -182,7 +224,7 @@ def principal_components(responses: torch.Tensor, size: int, power: float) -> tu
     strengths = squares.pow(power / 2)
     mean_square = (directions * strengths).square().mean()
     found = scaled.T @ (directions / squares * strengths / mean_square.sqrt()) / deviation[:, None]
-    return mean, nn.functional.pad(found, (0, size - len(squares))).to(responses.dtype)
+    return mean, nn.functional.pad(found, (0, size - len(squares))).to(features.dtype)
 
 
 class KernelResponsePreTrainedModel(EcgConvPreTrainedModel):
@@ -197,8 +239,8 @@ class KernelResponsePreTrainedModel(EcgConvPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, KernelTargets):
-            drawn = KernelTargets(self.config).state_dict()
+        if isinstance(module, RecordingTargets):
+            drawn = RecordingTargets(self.config).state_dict()
             for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
                 init.copy_(tensor, drawn[name])
         elif not init_projector_weights(module):
@@ -247,9 +289,9 @@ class KernelResponseForPreTraining(KernelResponsePreTrainedModel):
     def __init__(self, config: KernelResponseConfig):
         super().__init__(config)
         self.ecg_vit = KernelResponseModel(config)
-        self.targets = KernelTargets(config)
+        self.targets = RecordingTargets(config)
         self.response_norm = SyncedBatchNorm1d(config.pooled_size, affine=False)
-        self.response_head = ProjectorLinear(config.pooled_size, config.target_size)
+        self.response_head = ProjectorLinear(config.pooled_size, config.target_size + config.beat_target_size)
         if config.uses_vicreg:
             self.projector = Projector(
                 config.pooled_size, config.projector_hidden_size, config.projection_size, sync_statistics=True
@@ -272,21 +314,18 @@ class KernelResponseForPreTraining(KernelResponsePreTrainedModel):
         Args:
             batches (`Iterable[dict]`): of `input_values` and, where leads are absent, `lead_mask`.
         """
-        responses, keys, leads = [], [], self.config.leads
+        descriptions, keys, leads = [], [], self.config.leads
         for batch in batches:
             missing = self.config.fitting_records - len(keys)
             values, mask = batch["input_values"][:missing].float(), batch.get("lead_mask")
             mask = None if mask is None else mask[:missing]
-            responses.append(self.targets.responses(values, leads, mask))
-            keys += [
-                self.targets.key_of(x.cpu(), leads, None if m is None else m.cpu())
-                for x, m in _one_by_one(values, mask)
-            ]
+            descriptions.append(self.targets.describe(values, leads, mask))
+            keys += [self.targets.key_of(x, leads, m) for x, m in _one_by_one(values, mask)]
             if len(keys) == self.config.fitting_records:
                 break
         if len(keys) < 2:
             raise ValueError(f"Expected at least two recordings to fit the targets to, got {len(keys)}.")
-        self.targets.fit(torch.cat(responses), keys if self.device.type == "cpu" else ())
+        self.targets.fit(torch.cat(descriptions), keys)
 
     def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
         """The views of each record, its own, and the leads that they show."""
@@ -355,11 +394,10 @@ class KernelResponseForPreTraining(KernelResponsePreTrainedModel):
     @torch.no_grad()
     def _targets(self, input_values, leads, lead_mask) -> torch.FloatTensor:
         if self.needs_fitting:
-            responses = self.targets.responses(input_values.float(), leads, lead_mask)
+            descriptions = self.targets.describe(input_values.float(), leads, lead_mask)
             if not self.training:  # an evaluation leaves no trace
-                mean, components = principal_components(responses, self.config.target_size, self.config.target_power)
-                return (responses - mean) @ components
-            self.targets.fit(gather_rows(responses))
+                return self.targets.project(descriptions, self.targets.measure(descriptions))
+            self.targets.fit(gather_rows(descriptions))
         return self.targets(input_values.float(), leads, lead_mask)
 
     def _vicreg(self, projections: torch.Tensor) -> dict[str, torch.Tensor]:

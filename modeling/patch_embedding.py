@@ -312,21 +312,30 @@ def split_masked(bool_masked_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     return order.split((order.shape[1] - num_hidden, num_hidden), dim=1)
 
 
-def statistics_of_patches(hidden_states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Mean, standard deviation, maximum and minimum of each channel over the tokens of `(batch, tokens, hidden)`,
-    those of absent leads left out: `(batch, 4 * hidden)`, zeros for a record without a lead."""
+def statistics_of_patches(
+    hidden_states: torch.Tensor, present: torch.Tensor | None, names: Sequence[str] = ("mean", "std", "max", "min")
+) -> torch.Tensor:
+    """Mean, standard deviation, maximum and minimum (or some of them) of each channel over the tokens of `(batch,
+    tokens, hidden)`, those of absent leads left out: `(batch, names * hidden)`, zeros for a record without a lead."""
     hidden_states = hidden_states.float()
-    mean = mean_of_patches(hidden_states, present)
-    variance = mean_of_patches((hidden_states - mean[:, None]).square(), present)
-    # At a variance of 0 the root has no slope: the small addend keeps the gradient finite.
-    deviation = (variance + 1e-5).sqrt()
-    if present is None:
-        return torch.cat((mean, deviation, hidden_states.amax(dim=1), hidden_states.amin(dim=1)), dim=-1)
-    present = present[..., None]
-    highest = hidden_states.masked_fill(~present, float("-inf")).amax(dim=1)
-    lowest = hidden_states.masked_fill(~present, float("inf")).amin(dim=1)
-    statistics = torch.cat((mean, deviation, highest, lowest), dim=-1)
-    return torch.where(present.any(dim=1), statistics, 0.0)
+    low = high = hidden_states
+    if present is not None:
+        high = hidden_states.masked_fill(~present[..., None], float("-inf"))
+        low = hidden_states.masked_fill(~present[..., None], float("inf"))
+    parts = []
+    for name in names:
+        if name == "max":
+            parts.append(high.amax(dim=1))
+        elif name == "min":
+            parts.append(low.amin(dim=1))
+        else:
+            mean = mean_of_patches(hidden_states, present)
+            if name == "std":
+                variance = mean_of_patches((hidden_states - mean[:, None]).square(), present)
+                mean = (variance + 1e-5).sqrt()  # at a variance of 0 the root alone has an infinite slope
+            parts.append(mean)
+    statistics = torch.cat(parts, dim=-1)
+    return statistics if present is None else torch.where(present.any(dim=1, keepdim=True), statistics, 0.0)
 
 
 def mean_of_patches(hidden_states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:

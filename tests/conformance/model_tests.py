@@ -65,6 +65,8 @@ class EcgModelTests(ModelTesterMixin):
     # Whether the pretraining model hides patches, and whether its encoder reads the visible ones alone.
     hides_patches = False
     drops_hidden_tokens = False
+    # What the test of a configuration has to set besides, for its width of 32.
+    config_test_fields = {}
     # Asked of models since 2023; ours have no line of copyright that would tell their year.
     test_can_init_all_missing_weights_before_2023 = True
 
@@ -81,7 +83,12 @@ class EcgModelTests(ModelTesterMixin):
     def setUp(self):
         self.model_tester = EcgModelTester(self.config_class, self.config_fields, self.drops_hidden_tokens)
         self.config_tester = ConfigTester(
-            self, config_class=self.config_class, has_text_modality=False, hidden_size=32, num_attention_heads=4
+            self,
+            config_class=self.config_class,
+            has_text_modality=False,
+            hidden_size=32,
+            num_attention_heads=4,
+            **self.config_test_fields,
         )
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):

@@ -13,9 +13,11 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
+from ecg_transformers.modeling.configuration_kernel_response import KernelResponseConfig
 from ecg_transformers.modeling.configuration_lejepa import LeJepaConfig
 from ecg_transformers.modeling.configuration_sigreg_jepa import SigRegJepaConfig
 from ecg_transformers.modeling.masking import DrawKeys
+from ecg_transformers.modeling.modeling_kernel_response import KernelResponseForPreTraining
 from ecg_transformers.modeling.modeling_lejepa import LeJepaForPreTraining
 from ecg_transformers.modeling.modeling_sigreg_jepa import SigRegJepaForPreTraining
 from ecg_transformers.modeling.sigreg import draw_directions, sigreg
@@ -49,6 +51,23 @@ MASKED = {
     "predictor_intermediate_size": 32,
     "token_sigreg_weight": 0.1,
 }
+RESPONSES = {
+    "leads": ("I", "II", "V1"),
+    "num_samples": 200,
+    "stem_widths": (8, 16),
+    "stem_depths": (1, 1),
+    "hidden_size": 16,
+    "view_samples": 96,
+    "num_kernels": 12,
+    "target_size": 5,
+    "fitting_records": 12,
+    "lead_dropout": 0.4,
+}
+MODELS = {
+    LeJepaConfig: LeJepaForPreTraining,
+    SigRegJepaConfig: SigRegJepaForPreTraining,
+    KernelResponseConfig: KernelResponseForPreTraining,
+}
 
 
 def rows_of_rank(total: int) -> slice:
@@ -75,20 +94,26 @@ for name, config in {
     "lejepa": LeJepaConfig(**TINY, num_views=2, sigreg_weight=0.2),
     "lejepa pooled": LeJepaConfig(**TINY, num_views=3, sigreg_pooling="pooled"),
     "sigreg_jepa": SigRegJepaConfig(**TINY, **MASKED),
+    "kernel_response": KernelResponseConfig(**RESPONSES),
 }.items():
     torch.manual_seed(0)
-    model = (SigRegJepaForPreTraining if name == "sigreg_jepa" else LeJepaForPreTraining)(config).train()
+    model = MODELS[type(config)](config).train()
+    lead_mask = {}
+    if name == "kernel_response":
+        model.fit_targets([{"input_values": signals}])
+        lead_mask["lead_mask"] = torch.arange(36).reshape(12, 3)[rows] % 5 != 1
     # The directions and the ratio of the mask depend on the step alone, the rest on the records.
     drawn = model.draw_inputs(signals[rows], DrawKeys(3, 5, 1, tuple(range(12))[rows]))
     wrapped = DistributedDataParallel(model) if num_ranks > 1 else model
-    output = wrapped(input_values=signals[rows], **drawn)
+    output = wrapped(input_values=signals[rows], **drawn, **lead_mask)
     output.loss.backward()
     losses = torch.stack([output[part] for part in output if part.endswith("loss")]).detach()
     if num_ranks > 1:
         dist.all_reduce(losses)
     written[f"{name}.losses"] = losses / num_ranks
     for key, parameter in model.named_parameters():
-        written[f"{name}.gradient.{key}"] = parameter.grad
+        if parameter.requires_grad:
+            written[f"{name}.gradient.{key}"] = parameter.grad
     for key, buffer in model.named_buffers():
         if "running" in key:
             written[f"{name}.buffer.{key}"] = buffer

@@ -166,11 +166,22 @@ def test_statistics_are_those_of_present_tokens(grid):
                 [known.mean(0), (known.var(0, correction=0) + 1e-5).sqrt(), known.amax(0), known.amin(0)]
             )
             torch.testing.assert_close(outputs.pooler_output[record, 48:], expected)
-        first = model.stage_layernorms[0](model.embeddings.stem(signals() * lead_mask[..., None], [0, 1, 2, 3])[0])
+        first = model.embeddings.stem(signals() * lead_mask[..., None], [0, 1, 2, 3])[0]
+        first = (first - first.mean(-1, keepdim=True)) / (first.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
         for record, present in enumerate(lead_mask):
             known = (first[record, present] if model.config.patching == "per_lead" else first[record]).flatten(0, 1)
             torch.testing.assert_close(outputs.pooler_output[record, :12], known.mean(0))
             torch.testing.assert_close(outputs.pooler_output[record, 24:36], known.amax(0))
+
+
+def test_some_of_the_statistics_can_be_chosen():
+    whole = tiny(**GRIDS["cropa"])
+    some = tiny(**GRIDS["cropa"], statistics=("max", "min"), stage_statistics=("std",))
+    assert some.config.pooled_size == 2 * 16 + 12
+    lead_mask = torch.tensor([[True, True, False, True], [False] * 4])
+    parts = whole(signals(), lead_mask=lead_mask).pooler_output.split([12] * 4 + [16] * 4, dim=-1)
+    expected = torch.cat([parts[1], parts[6], parts[7]], dim=-1)
+    assert torch.equal(some(signals(), lead_mask=lead_mask).pooler_output, expected)
 
 
 def test_the_deviation_of_equal_tokens_has_a_finite_gradient():
@@ -308,6 +319,8 @@ def test_other_methods_train_on_the_stem(model_class, config_class, fields):
         ({"stem_block_kernel": 4}, "odd stem_block_kernel"),
         ({"pooled_stages": (2,)}, "pooled_stages among"),
         ({"pooling": "mean"}, "with pooling='statistics'"),
+        ({"statistics": ("max", "median")}, "Expected statistics of"),
+        ({"stage_statistics": ("max", "max")}, "each once"),
         ({"pooled_layer": 3}, "pooled_layer of 'last'"),
         ({"pooled_layer": "best"}, "pooled_layer of 'last'"),
         ({"patch_norm": True}, "patch_norm belongs to the linear patches"),

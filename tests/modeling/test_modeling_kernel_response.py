@@ -90,6 +90,27 @@ def test_targets_are_principal_components_of_slowly_computed_responses(power):
     assert of_fitted.square().mean().item() == pytest.approx(1.0, abs=1e-3)
 
 
+def test_median_beats_are_further_targets_that_noise_hardly_moves():
+    beat = np.exp(-((np.arange(80) - 30) ** 2) / 18) * np.array([1.0, 2.0, -0.5])[:, None]
+    records = []
+    for number in range(12):
+        signal = np.zeros((3, 400))
+        for start in (20 + number, 120 + number, 220 + number, 310):
+            signal[:, start : start + 80] += beat * (1 + 0.1 * number)
+        records.append(signal)
+    records = torch.tensor(np.stack(records), dtype=torch.float32)
+    model = tiny_model(fitted=False, num_samples=400, target_size=2, beat_target_size=3)
+    model.fit_targets([{"input_values": records[:10]}])
+    targets = model.eval()(records).targets
+    assert targets.shape == (12, 5) and targets[:10, 2].square().mean().item() == pytest.approx(1.0, abs=1e-3)
+    # One component alone: the height of the beat. It goes on beyond the recordings of the fit.
+    heights = targets[:, 2] * torch.sign(targets[11, 2] - targets[0, 2])
+    assert (heights.diff() > 0.1).all()
+    assert targets[:10, 3:].abs().max() < 0.1 * targets[:10, 2].abs().max()
+    noisy = records + 0.02 * torch.randn(records.shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(noisy).targets[:, 2], targets[:, 2], atol=0.2, rtol=0)
+
+
 def test_fewer_records_than_components_leave_the_others_zero():
     responses = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
     mean, components = principal_components(responses, size=6, power=0.5)
@@ -140,7 +161,9 @@ def test_what_is_remembered_is_bounded(monkeypatch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("fields", [{}, VICREG, TRANSFORMER | VICREG], ids=["plain", "vicreg", "transformer"])
+@pytest.mark.parametrize(
+    "fields", [{}, VICREG | {"beat_target_size": 4}, TRANSFORMER | VICREG], ids=["plain", "vicreg", "transformer"]
+)
 def test_the_losses_equal_manual_ones(fields):
     model = tiny_model(**fields).train()
     drawn = model.draw_inputs(signals(), KEYS)
@@ -234,7 +257,7 @@ def test_without_views_evaluation_repeats_them_and_training_draws_new_ones():
 
 
 def test_weights_come_back_with_their_targets(tmp_path):
-    model = tiny_model(**VICREG).train()
+    model = tiny_model(**VICREG, beat_target_size=2).train()
     model(signals())
     model.save_pretrained(tmp_path)
     loaded = AutoModelForPreTraining.from_pretrained(tmp_path)

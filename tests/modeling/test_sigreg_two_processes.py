@@ -40,7 +40,7 @@ def test_sigreg_of_two_processes_is_that_of_one(runs):
         assert torch.equal(first[key], second[key]), key
 
 
-@pytest.mark.parametrize("name", ["lejepa", "lejepa pooled", "sigreg_jepa"])
+@pytest.mark.parametrize("name", ["lejepa", "lejepa pooled", "sigreg_jepa", "kernel_response"])
 def test_losses_gradients_and_batch_norms_of_two_processes_are_those_of_one(runs, name):
     one, first, second = of(runs, name)
     assert any("buffer" in key for key in one)

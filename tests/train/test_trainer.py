@@ -7,6 +7,7 @@ from transformers import AutoFeatureExtractor, AutoModel, Trainer, TrainerCallba
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.train.callbacks import CollapseMonitor, effective_rank
+from ecg_transformers.train.pretrain import build_trainer
 from ecg_transformers.train.run_folder import last_complete_checkpoint
 
 
@@ -68,6 +69,59 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(make_tra
     assert resumed.state.global_step == 8
     assert_same_weights(weights(straight), weights(resumed))
     assert losses(resumed)[-5:] == losses(straight)[-5:]
+
+
+RESPONSES = {
+    "model_type": "kernel_response",
+    "stem_widths": [8, 16],
+    "stem_depths": [1, 1],
+    "hidden_size": 16,
+    "leads": ["I", "II", "V2"],
+    "sampling_rate": 100,
+    "num_samples": 1000,
+    "view_samples": 504,
+    "num_kernels": 12,
+    "target_size": 4,
+    "beat_target_size": 2,
+    "fitting_records": 16,
+    "normalization": "lead",
+    "max_grad_norm": 1.0,
+    "learning_rate": 4e-3,
+    "lr_scheduler_type": "cosine",
+    "per_device_train_batch_size": 4,
+    "max_steps": 8,
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+
+
+def test_a_resumed_run_keeps_its_targets_and_ends_where_an_uninterrupted_one_does(tmp_path, recordings):
+    def make(name):
+        settings = RESPONSES | {"output_dir": str(tmp_path / name), "save_strategy": "steps", "save_steps": 3}
+        return build_trainer(settings, recordings)
+
+    straight = make("straight")
+    straight.train()
+    assert int(straight.model.targets.num_records) == 16
+    crashed = make("crashed")
+    crashed.add_callback(StopAt(5))
+    with pytest.raises(KeyboardInterrupt):
+        crashed.train()
+    resumed = make("crashed")
+    resumed.model.fit_targets = None  # is not called again
+    resumed.train(resume_from_checkpoint=last_complete_checkpoint(crashed.args.output_dir))
+    assert_same_weights(straight.model.state_dict(), resumed.model.state_dict())
+    assert losses(resumed)[-5:] == losses(straight)[-5:]
+
+
+def test_targets_are_fitted_to_recordings_as_they_are_trained_on(tmp_path, recordings):
+    trainer = build_trainer(RESPONSES | {"output_dir": str(tmp_path)}, recordings)
+    fitted = {row.numpy().tobytes() for batch in trainer._fitting_batches() for row in batch["input_values"]}
+    assert len(fitted) == len(recordings)
+    trainer.model.train()
+    for batch in trainer.get_train_dataloader():
+        assert {row.numpy().tobytes() for row in trainer._prepare_inputs(batch)["input_values"]} <= fitted
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])

@@ -22,7 +22,7 @@ CHOICES = {
 STATISTICS = ("mean", "std", "max", "min")
 """Features of one channel with `pooling="statistics"`, all unless some are chosen."""
 LEAST = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
-LEAST |= {"hidden_size": 1, "num_hidden_layers": 1, "intermediate_size": 1}
+LEAST |= {"hidden_size": 1, "num_hidden_layers": 0, "intermediate_size": 1}
 
 
 @strict
@@ -188,8 +188,11 @@ class EcgViTConfig(PreTrainedConfig):
             raise ValueError("extra_channels and lead_separators need patching='per_lead': they belong to rows.")
         if self.stem == "conv":
             self._check_stem()
-        elif self.position_embedding == "none":
-            raise ValueError("position_embedding='none' needs stem='conv': nothing else tells moments apart.")
+        elif self.num_hidden_layers == 0 or self.position_embedding == "none":
+            raise ValueError(
+                "Expected num_hidden_layers of at least 1 and a position_embedding other than 'none', unless with "
+                f"stem='conv', got {self.num_hidden_layers} and {self.position_embedding!r}."
+            )
         self._check_pooling()
         check_calibration(self.calibration)
         if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust

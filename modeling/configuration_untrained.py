@@ -10,8 +10,17 @@ FEATURES_PER_KERNEL = 4
 FEATURES_PER_LEAD = 9
 
 
+class UntrainedConfigMixin(PublishedEncoderConfigMixin):
+    """Of a configuration of features that nothing was learnt for."""
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """The features are the one layer."""
+        return 1
+
+
 @strict
-class RandomKernelsConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
+class RandomKernelsConfig(UntrainedConfigMixin, PreTrainedConfig):
     r"""
     Configuration of a [`RandomKernelsModel`].
 
@@ -46,7 +55,7 @@ class RandomKernelsConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
 
 
 @strict
-class LeadStatisticsConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
+class LeadStatisticsConfig(UntrainedConfigMixin, PreTrainedConfig):
     r"""
     Configuration of a [`LeadStatisticsModel`].
 

@@ -41,6 +41,7 @@ def plot_label_bars(sides: Sequence[Side]) -> Figure:
     colors = [*BASELINE_COLORS[: len(sides) - 1], BLUE]
     is_crowded = len(names) > 2 * MOST_NAMED_CURVES
     row_inches, font_size = (NARROW_ROW_INCHES, 6) if is_crowded else (ROW_INCHES, 8)
+    row_inches *= max(1, len(sides) / 2)  # of two bars
     figure = Figure(figsize=(CHART_INCHES, 1.2 + row_inches * len(names)), layout="constrained")
     axes = figure.add_subplot()
     thickness, lowest = 0.8 / len(sides), 0.5

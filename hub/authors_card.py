@@ -1,24 +1,14 @@
-"""The card of an encoder that other authors trained and `convert` brought under this API."""
+"""What the authors of published encoders state, for the cards of their converted weights."""
 
 from dataclasses import dataclass
 
-from huggingface_hub import ModelCard
-from transformers import FeatureExtractionMixin, PreTrainedConfig
-
-from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.train.methods import METHODS, Method
-from ecg_transformers.train.publishing.licences import data_licence_line, licence_section
-from ecg_transformers.train.publishing.model_card import (
-    card_environment,
-    card_metadata,
-    input_contract,
-    loading_snippet,
-)
+from ecg_transformers.train.publishing.model_card import Authors
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """What the authors state of a model.
+    """A published encoder in words.
 
     Args:
         method ([`~ecg_transformers.train.methods.Method`]): Its name, how it was trained, and its paper.
@@ -32,48 +22,13 @@ class PublishedModel:
     code: str
     departures: str
 
-
-def render_authors_card(
-    model: PublishedModel,
-    config: PreTrainedConfig,
-    feature_extractor: FeatureExtractionMixin,
-    model_id: str,
-    data: DataSource,
-    file: str,
-    license: str | None = None,
-) -> ModelCard:
-    """Writes the card.
-
-    Args:
-        model ([`PublishedModel`]): What its authors state.
-        config ([`PreTrainedConfig`]), feature_extractor ([`EcgFeatureExtractor`]): What lies in the folder.
-        model_id (`str`): Name on the Hub, or folder, that the loading snippet uses.
-        data ([`~ecg_transformers.data.corpus.DataSource`]): The recordings of the training.
-        file (`str`): Name of the authors' file.
-        license (`str`, *optional*): Licence of the weights as a Hub id; `None` says "unknown".
-    """
-    body = (
-        card_environment()
-        .get_template("authors_card_template.md.j2")
-        .render(
-            model=model,
-            config=config,
-            model_name=model_id.rstrip("/").rsplit("/", 1)[-1],
-            file=file,
-            data=data,
-            data_licence=data_licence_line(data.licence),
-            contract=input_contract(feature_extractor),
-            snippet=loading_snippet(config, feature_extractor, model_id),
-            licences=licence_section(data.licence, license),
-        )
-    )
-    tags = ["ecg", "electrocardiogram", config.model_type]
-    metadata = card_metadata(model_id, tags, data, license, [], {}, "feature-extraction")
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+    def of_file(self, file: str) -> Authors:
+        """For the card of a converted file."""
+        return Authors(self.weights, self.code, self.departures, file)
 
 
 HUBERT_ECG = PublishedModel(
-    method=METHODS["ecg_hubert"],
+    METHODS["ecg_hubert"],
     weights="Hub: Edoardo-BS/hubert-ecg-small, -base and -large, CC BY-NC 4.0.",
     code="CC BY-NC 4.0 (github.com/Edoar-do/HuBERT-ECG)",
     departures=(
@@ -84,7 +39,7 @@ HUBERT_ECG = PublishedModel(
     ),
 )
 ECG_FM = PublishedModel(
-    method=METHODS["ecg_fm"],
+    METHODS["ecg_fm"],
     weights="Hub: wanglab/ecg-fm. Their licence is what its page says.",
     code="MIT (github.com/bowang-lab/ECG-FM, github.com/Jwoo5/fairseq-signals)",
     departures=(
@@ -93,7 +48,7 @@ ECG_FM = PublishedModel(
     ),
 )
 ECG_FOUNDER = PublishedModel(
-    method=METHODS["ecg_founder"],
+    METHODS["ecg_founder"],
     weights=(
         "Hub: PKUDigitalHealth/ECGFounder. Their licence is what its page says. The labels of the head are the lines "
         "of `tasks.txt` in the authors' repository."

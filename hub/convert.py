@@ -16,9 +16,8 @@ from transformers import PreTrainedModel
 
 from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling import EcgFeatureExtractor
-from ecg_transformers.modeling.calibration import names_classifier
 from ecg_transformers.modeling.leads import canonical_leads
-from ecg_transformers.train.publishing.model_card import render_model_card
+from ecg_transformers.train.publishing.model_card import CardFacts, write_card
 from ecg_transformers.train.run_folder import claim_output_dir
 
 from . import (
@@ -30,7 +29,7 @@ from . import (
     convert_st_mem,
     convert_weimann,
 )
-from .authors_card import ECG_FM, ECG_FOUNDER, HUBERT_ECG, PublishedModel, render_authors_card
+from .authors_card import ECG_FM, ECG_FOUNDER, HUBERT_ECG, PublishedModel
 from .stand_ins import NAMESPACE, OMEGACONF, standing_in_for
 
 logger = logging.getLogger("ecg_transformers")
@@ -156,15 +155,17 @@ def run(args: argparse.Namespace):
     model.save_pretrained(args.output_dir)
     feature_extractor.save_pretrained(args.output_dir)
     source, file = SOURCES[args.source], Path(args.checkpoint).name
-    given = {"model_id": Path(args.output_dir).name, "data": source.data, "license": LICENCES.get(args.source)}
-    if source.published is None:
-        training = {"Converted from": file}
-        card = render_model_card(model.config, feature_extractor, split=source.split, training=training, **given)
-    else:
-        card = render_authors_card(source.published, model.config, feature_extractor, file=file, **given)
-    if names_classifier(type(model).__name__):
-        card.data.pipeline_tag = None  # its features are not what it is for, and its task has no tag on the Hub
-    card.save(Path(args.output_dir) / "README.md")
+    published = source.published
+    facts = CardFacts(
+        "pretrained" if published is None else "converted",
+        source.data,
+        split=source.split if published is None else "",
+        training={"Converted from": file} if published is None else {},
+        weights_licence=LICENCES.get(args.source),
+        method=None if published is None else published.method,
+        authors=None if published is None else published.of_file(file),
+    )
+    write_card(args.output_dir, facts, model.config, feature_extractor)
     logger.info("Wrote %s and its feature extractor to %s", type(model).__name__, args.output_dir)
 
 

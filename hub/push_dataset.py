@@ -1,7 +1,6 @@
 """A folder that `prepare` wrote becomes a dataset repository of the Hub, in one commit."""
 
 import dataclasses
-import hashlib
 import logging
 import os
 import tempfile
@@ -20,7 +19,6 @@ from ecg_transformers.train.publishing.hub_client import (
     at_revision,
     check_repo_id,
     find_folder,
-    is_there,
     open_repository,
     plain_errors,
     refuse_other_files,
@@ -115,18 +113,12 @@ def _texts(folder: str | os.PathLike, manifest: Manifest, stated: Manifest) -> d
 
 def _send(api: HfApi, repository: Repository, folder: str | os.PathLike, manifest: Manifest, texts: dict[str, bytes]):
     """Uploads what the repository lacks, then commits it at once."""
-    there = repository.files
     shards = [shard for of_split in manifest.splits.values() for shard in of_split]
-    lacking = [shard for shard in shards if not is_there(there.get(shard.file), shard.sha256)]
-    additions = [CommitOperationAdd(shard.file, shard_url(folder, shard)) for shard in lacking]
-    changed = [
-        CommitOperationAdd(name, content)
-        for name, content in texts.items()
-        if not is_there(there.get(name), hashlib.sha256(content).hexdigest(), content)
-    ]
-    logger.info("%s: %d of %d shards are there.", repository.repo_id, len(shards) - len(lacking), len(shards))
+    files = [CommitOperationAdd(shard.file, shard_url(folder, shard)) for shard in shards]
+    files += [CommitOperationAdd(name, content) for name, content in texts.items()]
+    logger.info("%s: %d shards; those that are there are not sent.", repository.repo_id, len(shards))
     message = f"{manifest.corpus}, prepared by ecg-transformers {manifest.package_version}"
-    send(api, repository, additions, changed, message)
+    send(api, repository, files, message)
 
 
 def _check_same_corpus(api: HfApi, repository: Repository, manifest: Manifest):

@@ -1,6 +1,5 @@
 """A checkpoint becomes a model repository of the Hub, in one commit."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -9,12 +8,11 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from ecg_transformers.train.explain.preview import complete_push, with_preview
+from ecg_transformers.train.explain.preview import complete_push
 from ecg_transformers.train.publishing.hub_client import at_revision, check_repo_id, find_folder, plain_errors
 from ecg_transformers.train.publishing.model_upload import open_model_repository, upload_model
-from ecg_transformers.train.publishing.published_card import published_card
-from ecg_transformers.train.publishing.shared_folder import read_shared_folder
-from ecg_transformers.train.results import is_evaluation
+from ecg_transformers.train.publishing.shared_folder import published_card, read_shared_folder
+from ecg_transformers.train.results import read_result
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -45,8 +43,8 @@ def push_model(
         private (`bool`, *optional*): Whether a new repository is private; by default what the owner has set.
         revision (`str`, *optional*): Branch, created if it does not exist; by default the main one.
         licence (`str`, *optional*):
-            Licence of the training data, such as `"CC BY 4.0"` or `"cc-by-4.0"`; needed where the card does not state
-            it. Written into the card that goes out.
+            Licence of the training data, such as `"CC BY 4.0"`, or `"other: NAME"`; needed where the card does not
+            state it. Written into the card that goes out.
         token (`str`, *optional*): By default `HF_TOKEN`, or the one that `hf auth login` stored.
         commit_message (`str`, *optional*): By default a sentence with the class of the model.
         weights_licence (`str`, *optional*):
@@ -66,9 +64,9 @@ def push_model(
     check_repo_id(repo_id)
     folder = find_folder(folder)
     if isinstance(results, (str, os.PathLike)):
-        results = _read_results(Path(results).expanduser())
-    shared = complete_push(read_shared_folder(folder, results), folder, with_model=False)
-    card = published_card(shared.card, repo_id, licence, weights_licence, shared.evaluation)  # refused before all else
+        results = read_result(Path(results).expanduser()).to_json()
+    shared = complete_push(read_shared_folder(folder, results), with_model=False)
+    card = published_card(shared, repo_id, licence, weights_licence)  # refused before all else
     if card.data.get("license_name") == "unknown":
         logger.warning("The card says that the licence of the weights is unknown; --weights_licence NAME states it.")
     if shared.left_out:
@@ -78,18 +76,7 @@ def push_model(
     with plain_errors(repo_id, api.endpoint, "model"):
         repository = open_model_repository(api, repo_id, shared.config, revision, private)
         with plain_errors(repo_id, api.endpoint, "model", is_new=repository.is_new):
-            shared = with_preview(shared, folder)
-            upload_model(api, repository, shared, commit_message or f"Upload {name}", licence, weights_licence)
+            shared = complete_push(shared)
+            card = published_card(shared, repo_id, licence, weights_licence)
+            upload_model(api, repository, shared, card, commit_message or f"Upload {name}")
     return at_revision(f"{api.endpoint}/{repo_id}", "/tree/", revision)
-
-
-def _read_results(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}). Give metrics.json of `evaluate`.") from error
-    if not isinstance(found, dict) or not is_evaluation(found):
-        raise ValueError(
-            f"{path} holds no scores of a pretrained beside a random encoder. Give metrics.json of `evaluate`."
-        )
-    return found

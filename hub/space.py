@@ -18,9 +18,8 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError
 from packaging.requirements import Requirement
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ecg_transformers.train.publishing.folder_files import own_file
+from ecg_transformers.train.publishing.folder_files import own_file, refuse_places
 from ecg_transformers.train.publishing.licences import CODE_LICENCE
-from ecg_transformers.train.publishing.private_text import without_private
 from ecg_transformers.train.publishing.shared_folder import weight_names
 from ecg_transformers.train.publishing.templates import template_environment
 
@@ -34,7 +33,6 @@ PACKAGES = ("modeling", "data", "train", "hub")
 DATA_FILES = {
     "data/corpora": ("cinc2021_labels.csv", "cinc2021_labels.LICENSE"),
     "data/ptb_xl_sample": ("ptb_xl_sample.parquet", "scp_statements.csv", "README.md", "LICENSE.txt"),
-    "train/comparison": ("*.j2",),
     "train/configs": ("*.yaml",),
     "train/evaluate_metrics": ("cinc2021_weights.csv", "cinc2021_weights.LICENSE"),
     "train/evaluation": ("*.yaml",),
@@ -210,16 +208,16 @@ def _model_files(source: Path) -> list[Path]:
         *weights,
         *[REPOCARD_NAME] * (source / REPOCARD_NAME).is_file(),
     ]
-    return [own_file(source / name) for name in names]
+    files = [own_file(source / name) for name in names]
+    for path in (path for path in files if path.name == REPOCARD_NAME):
+        refuse_places(path.read_bytes(), path)
+    return files
 
 
 def _copy_files(files: list[Path], target: Path):
     target.mkdir()
     for path in files:
-        if path.name == REPOCARD_NAME:
-            (target / path.name).write_text(without_private(path.read_text(encoding="utf-8")), encoding="utf-8")
-        else:
-            shutil.copyfile(path, target / path.name)
+        shutil.copyfile(path, target / path.name)
 
 
 def _copy_package(target: Path):

@@ -9,7 +9,7 @@ import datetime
 import logging
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from .evaluation.run import Evaluation, ProtocolOptions, evaluate_encoder
 from .explain.recordings import explain_recording
 from .inference import find_quality, log_quality, records_by_finding
 from .publishing.shared_folder import DIGEST_KEY, model_digest
-from .report.card_section import card_section
-from .report.evaluation_page import EvaluationReport, encoder_facts, write_evaluation_page
-from .report.page import ReportFigure
-from .results import installed_versions, summarize, write_json
+from .report.card_section import results_markdown
+from .report.evaluation_page import EvaluationReport, encoder_facts, evaluation_page, example_protocol
+from .report.examples import choose_examples
+from .report.page import ReportFigure, write_page
+from .results import Result, installed_versions, write_json
 from .settings import extractor_changes, parse_options
 from .tasks.labelled_splits import LabelledSplits, task_name
 from .tasks.targets import load_task
@@ -90,33 +91,39 @@ def run(args: argparse.Namespace):
         }
         if evaluation.results:
             evaluation.write_predictions(folder / "predictions.parquet")
-    metrics = {
-        "task": task_name(args.dataset, options, args.target),
-        "model": args.model,
-        DIGEST_KEY: model_digest(args.model),
-        **found,
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["ecg-transformers", *args.argv]),
-        "versions": installed_versions(),
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    write_json(metrics, folder / "metrics.json")
+    result = Result.from_json(
+        {
+            "task": task_name(args.dataset, options, args.target),
+            "model": args.model,
+            DIGEST_KEY: model_digest(args.model),
+            **found,
+            "date": datetime.date.today().isoformat(),
+            "command": shlex.join(["ecg-transformers", *args.argv]),
+            "versions": installed_versions(),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+    )
+    write_json(result.to_json(), folder / "metrics.json")
     if page:
-        page["explanations"] = explanation_figures(model, feature_extractor, rows)
-    published, notes = published_beside(metrics)
+        protocol = example_protocol(result, page["predictions"])
+        drawn = set()
+        if protocol is not None:
+            examples = choose_examples(page["predictions"]["pretrained", protocol], result.outcome(protocol).judged)
+            drawn = {example.record_id for example in examples}
+        page["explanations"] = explanation_figures(model, feature_extractor, rows, drawn)
+    published, notes = published_beside(result)
     report = EvaluationReport(
-        metrics,
+        result,
         data_source(rows, args.dataset),
         facts=encoder_facts(model, feature_extractor),
         published=published,
         published_notes=notes,
         **page,
     )
-    path = write_evaluation_page(report, folder / "evaluation.html")
-    (folder / "card_section.md").write_text(card_section(metrics), encoding="utf-8")
-    for protocol in metrics["difference"]:
-        for line in summarize(metrics, protocol):
-            logger.info(line)
+    path = write_page(evaluation_page(report), folder / "evaluation.html")
+    (folder / "card_section.md").write_text(results_markdown(result) + "\n", encoding="utf-8")
+    for line in result.summary():
+        logger.info(line)
     logger.info("Wrote metrics.json and %s", path)
 
 
@@ -197,20 +204,20 @@ def name_folds(folds: list[int]) -> str:
     return f"folds {folds[0]}-{folds[-1]}" if consecutive else f"folds {', '.join(map(str, folds))}"
 
 
-def published_beside(metrics: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
+def published_beside(result: Result) -> tuple[list[dict], list[str]]:
     """Numbers of others of the same task, protocol and complete test, and how to read them or why there are none."""
     numbers, notes = [], []
-    splits = metrics["splits"]
-    for protocol, judged in metrics["pretrained"].items():
-        if "macro_auroc" not in judged:
+    for outcome in result.outcomes:
+        protocol, judged = outcome.protocol, outcome.judged
+        if outcome.kind.name != "classification":
             continue
         for name in (protocol, "from_scratch") if protocol == "finetuned" else (protocol,):
             found, note = comparable_numbers(
-                metrics["task"],
+                result.task,
                 name,
-                splits["train"]["which"],
-                splits["test"]["which"],
-                is_complete_test(metrics["task"], judged["num_test_records"]),
+                result.splits["train"]["which"],
+                result.splits["test"]["which"],
+                is_complete_test(result.task, judged["num_test_records"]),
                 list(judged["excluded"]),
             )
             numbers += found
@@ -218,12 +225,15 @@ def published_beside(metrics: Mapping[str, Any]) -> tuple[list[dict], list[str]]
     return numbers, list(dict.fromkeys(notes))
 
 
-def explanation_figures(model, feature_extractor, rows) -> list[ReportFigure]:
-    """Attention rollout over leads and time in the first test records of different labels, where they are voltages."""
+def explanation_figures(model, feature_extractor, rows, drawn: Collection[str] = ()) -> list[ReportFigure]:
+    """Attention rollout over leads and time in the first test records of different labels, where they are voltages.
+
+    Records that are `drawn` elsewhere on the page are left out.
+    """
     figures, seen, failed = [], set(), 0
     for number, labels in enumerate(rows["labels"]):
         row = rows[number]
-        if tuple(labels) in seen or row["ecg"]["unit"] != "mV":
+        if tuple(labels) in seen or row["record_id"] in drawn or row["ecg"]["unit"] != "mV":
             continue
         try:
             found = explain_recording(model, feature_extractor, row, method="attention_rollout")

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from huggingface_hub import ModelCard
+from datasets import Dataset
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -50,11 +51,22 @@ from .finetune_objective import (
 )
 from .inference import predict, readable_dataset
 from .metrics import excluded_labels
-from .predictions import judge, stored_calibration, write_predictions
-from .publishing.model_card import render_finetuned_card
+from .predictions import (
+    Predictions,
+    ProtocolResult,
+    groups_of_people,
+    judge,
+    judge_groups,
+    stored_calibration,
+    write_predictions,
+)
+from .publishing.model_card import CardFacts, ShownResult, write_card
 from .publishing.pushing_trainer import PushingTrainer
 from .publishing.run_costs import run_costs
-from .results import MULTI_LABEL, REGRESSION, format_interval, format_score, installed_versions, write_json
+from .report.card_section import results_markdown
+from .report.finetune_page import finetune_page
+from .report.page import write_page
+from .results import MULTI_LABEL, REGRESSION, Result, installed_versions, write_json
 from .run_folder import claim_output_dir
 from .settings import describe_flags, parse_flags, parse_options, read_config, sort_settings, training_arguments
 from .tasks.labelled_splits import LabelledSplits, task_name
@@ -144,7 +156,7 @@ def run(args: argparse.Namespace):
     train_and_save(trainer)
     if not trainer.is_world_process_zero():
         return
-    metrics = finish(trainer, splits, subsets)
+    metrics, predictions = finish_with_predictions(trainer, splits, subsets)
     metrics = {
         "task": task_name(args.dataset, options, args.target),
         "problem_type": splits.problem_type,
@@ -158,25 +170,35 @@ def run(args: argparse.Namespace):
     }
     folder = Path(args.output_dir)
     write_json(metrics, folder / "metrics.json")
-    card = render_finetuned_card(
-        *(trainer.model.config, trainer.processing_class, folder.name, Path(args.model).name, source, metrics),
-        sizes={split: len(rows) for split, rows in as_taught(splits, trainer).items()},
-        license=trainer.args.weights_licence,
+    result = Result.from_json(metrics)
+    sizes = {split: len(rows) for split, rows in as_taught(splits, trainer).items()}
+    facts = card_facts(trainer, Path(args.model).name, source)
+    stated = {name: value for name, value in metrics["training"].items() if not isinstance(value, Mapping)}
+    facts = dataclasses.replace(
+        facts,
+        split=f"{sizes['train']} recordings to train, {sizes['validation']} to select the step on, {sizes['test']} to "
+        "test once; no patient in two of them where patients are stated",
+        training={name.replace("_", " ").capitalize(): value for name, value in stated.items() if value is not None},
         costs=run_costs(metrics["seconds"], trainer.args),
     )
-    card.save(folder / "README.md")
-    for split in ("validation", "test"):
-        found = metrics[split]
-        is_regression = splits.problem_type == REGRESSION
-        score, name = ("macro_zmae", "error (SD)") if is_regression else ("macro_auroc", "macro AUROC")
-        interval = format_interval(found[f"{score}_ci95"])
-        logger.info("%10s  %s %s  95 %% %s", split, name, format_score(found[score]), interval)
-        for label, reason in found.get("excluded", {}).items():
-            logger.info("%10s  not judged: %s (%s)", split, label, reason)
-    logger.info("Wrote the classifier, README.md, metrics.json and predictions.parquet to %s", folder)
+    shown = ShownResult(result, results_markdown(result))
+    write_card(folder, facts, trainer.model.config, trainer.processing_class, [shown])
+    page = finetune_page(result, predictions, splits.test, source, facts.training, trainer.state.log_history)
+    write_page(page, folder / "finetuning.html")
+    for split, judged in (("validation", result.validation), ("test", result.outcomes[0].judged)):
+        logger.info("%10s  %s", split, result.outcomes[0].headline(judged))
+    for label, reason in metrics["test"].get("excluded", {}).items():
+        logger.info("%10s  not judged: %s (%s)", "test", label, reason)
+    logger.info("Wrote the classifier, README.md, metrics.json, predictions.parquet and finetuning.html to %s", folder)
     if isinstance(trainer, FineTuningTrainer):
-        trainer.card = card
+        trainer.facts = facts
         trainer.publish()
+
+
+def card_facts(trainer: Trainer, start: str, source: DataSource) -> CardFacts:
+    """Facts of a classifier as far as they are known while it trains."""
+    licence = trainer.args.weights_licence
+    return CardFacts("finetuned", source, start=start, weights_licence=licence)
 
 
 def build_finetuning(
@@ -327,6 +349,13 @@ def finish(trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, 
             Leads by the name of a subset, on which the classifier is judged and calibrated too, with the other leads
             masked.
     """
+    return finish_with_predictions(trainer, splits, lead_subsets)[0]
+
+
+def finish_with_predictions(
+    trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, Sequence[str]] | None = None
+) -> tuple[dict, ProtocolResult]:
+    """Scores as [`finish`] returns them, and the predictions that they were judged from."""
     splits = as_taught(splits, trainer)
     names, args, state = splits.label_names, trainer.args, trainer.state
     found, left_out = {}, {}
@@ -359,10 +388,12 @@ def finish(trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, 
     for split, reasons in left_out.items():
         for record_id, reason in reasons.items():
             logger.warning("%s: record %s cannot become input and is not judged: %s", split, record_id, reason)
-    return {
+    truth = splits.truth_of("train")
+    metrics = {
         "label_names": list(names),
         **facts,
         **({"lead_subsets": of_subsets} if of_subsets else {}),
+        "subgroups": judge_groups(found["test"], people(found["test"], splits.test), *about, seed=args.seed),
         "training": {
             "num_train_records": len(splits.train),
             "unlabelled_records": dict(splits.unlabelled),
@@ -381,17 +412,19 @@ def finish(trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, 
             "seed": args.seed,
         },
     }
+    return metrics, ProtocolResult("finetuned", names, splits.problem_type, truth, found["validation"], found["test"])
+
+
+def people(found: Predictions, rows: Dataset) -> dict[str, np.ndarray]:
+    """Groups by sex and age of the records that were predicted, where the corpus states these."""
+    stated = {name: rows[name][:] if name in rows.column_names else [None] * len(rows) for name in ("age", "sex")}
+    places = {record_id: place for place, record_id in enumerate(rows["record_id"])}
+    order = [places[record_id] for record_id in found.record_ids]
+    return groups_of_people(*([stated[name][place] for place in order] for name in ("age", "sex")))
 
 
 class FineTuningTrainer(PushingTrainer):
     """[`~transformers.Trainer`] for `finetune` with `push_to_hub=True`: nothing but the pushes differs."""
 
-    def draft_card(self, model_id: str) -> ModelCard:
-        return render_finetuned_card(
-            self.model.config,
-            self.processing_class,
-            model_id,
-            Path(self.model.name_or_path).name,
-            self.recordings(),
-            license=self.args.weights_licence,
-        )
+    def draft_facts(self) -> CardFacts:
+        return card_facts(self, Path(self.model.name_or_path).name, self.recordings())

@@ -244,6 +244,68 @@ def compare_results(
     return {"macro_auroc": paired.difference, "ci95": list(paired.ci95), "p_value": paired.p_value}
 
 
+def judge_groups(
+    found: Predictions,
+    groups: Mapping[str, Sequence[bool]],
+    label_names: Sequence[str],
+    problem_type: str,
+    train_labels: np.ndarray,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """The score that decides, of groups of the test records, such as women or an age.
+
+    Args:
+        found ([`Predictions`]): Predictions of the test split.
+        groups (`Mapping[str, Sequence[bool]]`): Members of each group among the records.
+        label_names, problem_type, train_labels, num_resamples, seed: Arguments of [`judge`].
+
+    Returns:
+        `dict[str, dict]`: By group, `macro_auroc` or `macro_zmae` with its interval, `num_records`, `num_patients` and
+        the number of labels that the group can judge, `num_labels`; or `refused`, with the reason.
+    """
+    judged = {}
+    for name, members in groups.items():
+        rows = np.flatnonzero(members)
+        if len(rows) < FEW_POSITIVES:
+            judged[name] = {"refused": f"{len(rows)} records are too few (at least {FEW_POSITIVES})"}
+            continue
+        part = Predictions(
+            found.scores[rows],
+            found.labels[rows],
+            [found.record_ids[row] for row in rows],
+            [found.patient_ids[row] for row in rows],
+        )
+        try:
+            facts = judge(part, label_names, problem_type, train_labels, num_resamples=num_resamples, seed=seed)
+        except ValueError as error:
+            judged[name] = {"refused": str(error)}
+            continue
+        score = "macro_zmae" if problem_type == REGRESSION else "macro_auroc"
+        kept = (score, f"{score}_ci95", "num_records", "num_patients")
+        judged[name] = {key: facts[key] for key in kept}
+        if problem_type != REGRESSION:
+            judged[name]["num_labels"] = len(facts["per_class"])
+    return judged
+
+
+AGE_YEARS = (0, 40, 60, 80)
+
+
+def groups_of_people(ages: Sequence[float | None], sexes: Sequence[str | None]) -> dict[str, np.ndarray]:
+    """Members of each sex and of each age of `AGE_YEARS`, for [`judge_groups`]; empty groups are left out."""
+    groups = {
+        "women": np.array([sex == "female" for sex in sexes], dtype=bool),
+        "men": np.array([sex == "male" for sex in sexes], dtype=bool),
+    }
+    years = np.array([np.nan if age is None else age for age in ages], dtype=float)
+    for low, high in zip(AGE_YEARS, [*AGE_YEARS[1:], np.inf], strict=True):
+        name = f"{low} to {high - 1:.0f} years" if low else f"younger than {high}"
+        name = f"{low} years and older" if high == np.inf else name
+        groups[name] = (years >= low) & (years < high)
+    return {name: members for name, members in groups.items() if members.any()}
+
+
 def write_predictions(
     found: Mapping[Any, Predictions], label_names: Sequence[str], path: Path, keys=("split",)
 ) -> Path:

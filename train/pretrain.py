@@ -1,6 +1,7 @@
 """`ecg-transformers pretrain`: a preset or YAML file and flags become a model, a feature extractor and a run."""
 
 import argparse
+import dataclasses
 import shlex
 import sys
 import time
@@ -26,13 +27,13 @@ from .explain.preview import complete_push
 from .explain.reconstructions import reconstruction_figures
 from .methods import method_of
 from .online_probe import PROBE_PREFIX, follow_with_probe
-from .publishing.model_card import pretraining_card, training_facts
+from .publishing.model_card import write_card
 from .publishing.run_costs import run_costs
-from .report.page import Report, ReportFigure, write_report
+from .report.page import Page, ReportFigure, Section, write_page
 from .report.plots import plot_training_curve
 from .run_folder import claim_output_dir
 from .settings import list_flags, parse_flags, parse_options, read_config, split_settings, training_arguments
-from .trainer import EcgSslTrainer, train_and_save
+from .trainer import EcgSslTrainer, train_and_save, training_facts
 
 logger = logging.get_logger(__name__)
 
@@ -88,7 +89,7 @@ def build_trainer(
         settings (`dict`): Flat keys of the model, the feature extractor and [`SslTrainingArguments`].
         dataset, eval_dataset: Rows of [`load_ecg`], best with `decode=False`.
         checkpoint (`str`, *optional*): A model to go on from; its own configuration and feature extractor count.
-        data (`DataSource`, *optional*): Where the recordings come from; by default what `dataset` declares.
+        data (`DataSource`, *optional*): Source of the recordings; by default what `dataset` declares.
     """
     model_type, model_settings, extractor_settings, training_settings = split_settings(settings)
     args = training_arguments(training_settings)
@@ -134,9 +135,9 @@ def write_card_and_page(
     Args:
         trainer ([`EcgSslTrainer`]): After `train()`.
         data ([`~ecg_transformers.data.corpus.DataSource`]): The recordings.
-        split (`str`): Which of them.
+        split (`str`): Name of the split.
         seconds (`float`): How long the training took.
-        command (`str`): What makes the run again.
+        command (`str`): Command line of the run.
         figures (`Sequence[ReportFigure]`, *optional*): Pictures besides the curves, such as reconstructions.
 
     Returns:
@@ -144,31 +145,32 @@ def write_card_and_page(
     """
     args, state, config = trainer.args, trainer.state, trainer.model.config
     folder = Path(args.output_dir)
-    facts = training_facts(trainer)
-    # no path of this machine in what may be shared
-    trainer.card = pretraining_card(trainer, folder.name, data, split, run_costs(seconds, args))
-    trainer.card.save(folder / "README.md")
+    trainer.facts = dataclasses.replace(trainer.draft_facts(), data=data, split=split, costs=run_costs(seconds, args))
+    write_card(folder, trainer.facts, config, trainer.processing_class)
     curves = ReportFigure.draw(
         plot_training_curve(state.log_history),
         "Training",
         "The loss alone proves little: watch the rank of the features and their spread between records.",
         "Loss, effective rank and standard deviation of the features over the steps",
     )
-    page = Report(
+    facts = training_facts(trainer) | {"Training (s)": round(seconds)} | last_parts(state.log_history)
+    page = Page(
         title=f"{method_of(config).name}: pretraining",
         summary=method_of(config).description,
-        facts=facts | {"Training (s)": round(seconds)} | last_parts(state.log_history),
-        figures=[curves, *figures],
+        sections=[Section("Course of the training", figures=[curves])]
+        + ([Section("What the model makes of recordings", figures=figures)] if figures else []),
+        caveats=["A loss says little about features. Evaluate them beside those of a random encoder before any use."],
+        facts=facts,
         data=data,
-        reproduce=command,
+        command=command,
         next_commands=[
             (
-                "judge the frozen features beside those of a random encoder",
+                "Evaluate the frozen features beside those of a random encoder:",
                 f"ecg-transformers evaluate --model {args.output_dir} --dataset ptb-xl-sample --output_dir evaluation",
             )
         ],
     )
-    return write_report(page, folder / "training.html")
+    return write_page(page, folder / "training.html")
 
 
 def last_parts(log_history: list[dict]) -> dict[str, float]:

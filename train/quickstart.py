@@ -18,12 +18,15 @@ from ecg_transformers.modeling.masking import keyed_generator
 
 from .evaluation.protocols import compare_with_random
 from .pretrain import build_trainer
-from .publishing.model_card import render_model_card
+from .publishing.model_card import CardFacts, ShownResult, write_card
 from .publishing.run_costs import run_costs
+from .report.card_section import results_markdown
+from .report.caveats import caveats_of
 from .report.ecg_paper import plot_ecg_paper
-from .report.page import Report, ReportFigure, write_report
-from .report.plots import plot_auroc_bars, plot_training_curve
-from .results import installed_versions, summarize, write_json
+from .report.kinds import Shown, outcome_section
+from .report.page import Page, ReportFigure, Section, write_page
+from .report.plots import plot_training_curve
+from .results import Result, installed_versions, write_json
 from .run_folder import claim_output_dir
 from .settings import read_config
 from .trainer import train_and_save
@@ -81,8 +84,6 @@ def run(args: argparse.Namespace):
         "Pretraining (s)": round(pretraining_seconds),
         "Seed": args.seed,
     }
-    write_card(trainer, folder, comparison, facts, len(train))
-    figures = draw_figures(trainer, test, comparison)
     seconds = time.monotonic() - started
     facts["Whole run (s)"] = round(seconds)
     report = {
@@ -95,25 +96,32 @@ def run(args: argparse.Namespace):
         "versions": installed_versions(),
     }
     write_json(report, folder / "report.json")
+    result = Result.from_json(report)
+    write_facts(trainer, folder, result, facts, len(train))
     next_commands = commands_to_try(args.output_dir)
-    page = write_report(
-        Report(
+    mask, training = draw_figures(trainer, test)
+    page = write_page(
+        Page(
             title="ecg-transformers quickstart",
             summary=(
-                "A small ECG-JEPA with Cross-Pattern Attention learnt from unlabelled recordings; a linear probe asks "
-                "what its frozen features know, and what those of a randomly initialised encoder know."
+                "A small ECG-JEPA with Cross-Pattern Attention learnt from unlabelled recordings; a linear probe "
+                "shows how much its frozen features know, beside those of a randomly initialised encoder."
             ),
-            facts=facts,
-            task=TASK,
-            comparison=comparison,
-            figures=figures,
+            verdicts=result.verdicts(),
+            sections=[
+                *(outcome_section(outcome, result, Shown()) for outcome in result.outcomes),
+                Section("Pretraining", figures=[mask]),
+                Section("Course of the training", figures=[training], folded=True),
+            ],
+            caveats=caveats_of(result),
+            facts={"Task": TASK} | facts,
             data=PTB_XL,
-            reproduce=f"ecg-transformers quickstart --seed {args.seed} --output_dir {args.output_dir}",
+            command=f"ecg-transformers quickstart --seed {args.seed} --output_dir {args.output_dir}",
             next_commands=next_commands,
         ),
         folder / "report.html",
     )
-    for line in summarize(comparison, "linear"):
+    for line in result.summary():
         logger.info(line)
     logger.info("%.0f s. Checkpoint, report.json and the report: %s", seconds, page)
     logger.info("\nNext:")
@@ -121,30 +129,27 @@ def run(args: argparse.Namespace):
         logger.info("  # %s\n  %s", why, command)
 
 
-def write_card(trainer, folder: Path, comparison: dict, facts: dict, num_records: int):
+def write_facts(trainer, folder: Path, result: Result, facts: dict, num_records: int):
     args = trainer.args
-    card = render_model_card(
-        config=trainer.model.config,
-        feature_extractor=trainer.processing_class,
-        model_id=folder.name,  # no path of this machine in what may be shared
-        data=PTB_XL,
+    more = {
+        "Learning rate": args.learning_rate,
+        "Weight decay": args.weight_decay,
+        "Momentum of the teacher": f"{args.ema_start} to {args.ema_end}",
+    }
+    of_card = CardFacts(
+        "pretrained",
+        PTB_XL,
         split=f"folds 1-8, {num_records} recordings, without their labels",
-        training=facts
-        | {
-            "Learning rate": args.learning_rate,
-            "Weight decay": args.weight_decay,
-            "Momentum of the teacher": f"{args.ema_start} to {args.ema_end}",
-        },
-        comparison=comparison,
-        task=TASK,
-        license="cc-by-4.0",
+        training=facts | more,
+        weights_licence="cc-by-4.0",
         costs=run_costs(facts["Pretraining (s)"], args),
     )
-    card.save(folder / "README.md")
+    shown = ShownResult(result, results_markdown(result))
+    write_card(folder, of_card, trainer.model.config, trainer.processing_class, [shown])
 
 
-def draw_figures(trainer, test, comparison: dict) -> list[ReportFigure]:
-    """Loss and rank, the two AUROCs, and one ECG with the patches that a mask hides."""
+def draw_figures(trainer, test) -> list[ReportFigure]:
+    """One ECG with the patches that a mask hides, and the loss and rank of the training."""
     config = trainer.model.config
     row = test[0]
     ecg = row["ecg"]
@@ -163,24 +168,18 @@ def draw_figures(trainer, test, comparison: dict) -> list[ReportFigure]:
     )
     return [
         ReportFigure.draw(
-            plot_auroc_bars(comparison),
-            "What the frozen features know",
-            "Macro and per-class AUROC on fold 10 with 95 % bootstrap intervals.",
-            "Bars of the AUROC of a random and of the pretrained encoder",
-        ),
-        ReportFigure.draw(
-            plot_training_curve(trainer.state.log_history),
-            "Training",
-            "The loss alone proves little in a joint-embedding method: watch the rank of the features.",
-            "Loss, effective rank and standard deviation of the features over the steps",
-        ),
-        ReportFigure.draw(
             paper,
             "What the student has to infer",
             f"25 mm/s, 10 mm/mV. Shaded patches ({hidden_share:.0%}) are hidden from the student in all leads.",
             "An electrocardiogram on ECG paper with hidden patches shaded",
             image_format="png",
             wide=True,
+        ),
+        ReportFigure.draw(
+            plot_training_curve(trainer.state.log_history),
+            "Training",
+            "The loss alone proves little in a joint-embedding method: watch the rank of the features.",
+            "Loss, effective rank and standard deviation of the features over the steps",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""The vocabulary of results: names of scores, protocols and problem types, their JSON and their text."""
+"""The one result type of `evaluate`, `quickstart` and `finetune`, for page, card, console, JSON and the Hub."""
 
 import importlib.metadata
 import json
@@ -6,39 +6,318 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
 REGRESSION = "regression"
 PROBLEM_TYPES = (MULTI_LABEL, SINGLE_LABEL, REGRESSION)
 PROTOCOLS = {
     "linear": "frozen features, standardised, one logistic regression for each label",
+    ("linear", SINGLE_LABEL): "frozen features, standardised, one logistic regression for all classes",
+    ("linear", REGRESSION): "frozen features, standardised, one ridge regression for each target",
+    "linear-kim": "frozen features, one linear layer, trained as the authors of ECG-JEPA (Kim) do",
+    "linear-weimann": "frozen features, one linear layer, trained as the authors of ECG-JEPA (Weimann) do",
+    "linear-st-mem": "frozen features, one linear layer, trained as the authors of ST-MEM do",
     "attentive": "frozen features, an attentive pooler and a linear layer are trained",
     "knn": "frozen features, the nearest neighbours vote",
+    ("knn", REGRESSION): "frozen features, the mean of the nearest neighbours",
     "finetuned": "all weights are trained on the labels",
+    "zero-shot-cluster": "clusters of frozen features, found without labels, against the classes",
+    "identity": "frozen features, searched by similarity",
+    "linear head on a frozen encoder": "the encoder is left as it is, a linear layer is trained",
+    "delineation_linear": "frozen features of each patch, one linear layer, a class for each sample",
+    "delineation_finetuned": "all weights are trained to give a class for each sample",
 }
-MAIN_SCORES = {
-    "macro_auroc": "Macro AUROC",
-    "macro_zmae": "Mean absolute error (SD of the targets)",
-    "recall_at_1": "Recall at 1",
-    "miou_waves": "mIoU of P, QRS and T",
-}
-"""The score that decides, of each kind of judgement, by its key."""
-ENCODERS = {"random_encoder": "Random encoder", "pretrained": "Pretrained encoder"}
-BASELINES = {
-    "random_encoder": "random encoder",
-    "random_kernels_126": "126 random kernels",
-    "random_kernels": "1,200 random kernels",
-    "from_scratch": "from scratch",
-}
-"""Encoders that a pretrained one stands beside, in the order of the rows."""
+"""Protocols in words, by name, or by name and problem type where these differ."""
+
+
+class Kind(NamedTuple):
+    """A kind of result: the score that decides, its name, and how the Hub lists it.
+
+    The page of a kind is drawn by the module of its name in `report/kinds`.
+    """
+
+    name: str
+    score: str | None = None
+    title: str = ""
+    task_type: str = ""
+    metric_type: str = ""
+    lower_is_better: bool = False
+
+
+KINDS = (
+    Kind("classification", "macro_auroc", "Macro AUROC", "ecg-classification", "roc_auc"),
+    Kind("regression", "macro_zmae", "Mean absolute error (SD of the targets)", "ecg-regression", "mae", True),
+    Kind("identity", "recall_at_1", "Recall at 1", "ecg-identity", "recall_at_1"),
+    Kind("delineation", "miou_waves", "mIoU of P, QRS and T", "ecg-delineation", "mean_iou"),
+    Kind("clusters"),  # the last, because they have no one score
+)
+
+
+class Baseline(NamedTuple):
+    """A row that stands beside the pretrained encoder; `key` and `difference` are its names in JSON."""
+
+    key: str
+    difference: str
+    title: str
+    phrase: str
+
+
+BASELINES = (
+    Baseline("random_encoder", "difference", "Random encoder", "a random one"),
+    Baseline("random_kernels_126", "difference_to_random_kernels_126", "126 random kernels", "126 random kernels"),
+    Baseline("random_kernels", "difference_to_random_kernels", "1,200 random kernels", "1,200 random kernels"),
+)
+"""Rows above the pretrained encoder, in their order; the first of `finetuned` was trained from scratch."""
+PRETRAINED = "pretrained"
+COUNTS = ("num_train_records", "num_test_records", "num_test_patients", "num_queries", "num_subjects")
 REPORTED_PACKAGES = ("ecg-transformers", "torch", "transformers", "datasets", "scikit-learn", "numpy")
 
 
 def difference_key(baseline: str) -> str:
-    """The key of what the pretrained encoder has more than a baseline."""
-    return "difference" if baseline in ("random_encoder", "from_scratch") else f"difference_to_{baseline}"
+    """Key of the paired differences to a baseline."""
+    return next(known.difference for known in BASELINES if known.key == baseline)
+
+
+def kind_of(judged: Mapping) -> Kind:
+    """The kind of a judgement, by the score that decides."""
+    return next(kind for kind in KINDS if kind.score is None or kind.score in judged)
+
+
+class Difference(NamedTuple):
+    """Pretrained minus baseline by the score that decides, with the interval of the paired bootstrap."""
+
+    value: float
+    ci95: Sequence[float]
+    p_value: float | None
+
+    @classmethod
+    def read(cls, found: Mapping | None, score: str | None) -> "Difference | None":
+        """Reads `{score, ci95, p_value}`, or `{score: {difference, ci95, p_value}}` as delineation has it."""
+        if not found or score is None or score not in found:
+            return None
+        if isinstance(found[score], Mapping):
+            found = found[score] | {score: found[score]["difference"]}
+        return cls(found[score], found["ci95"], found.get("p_value"))
+
+
+class Side(NamedTuple):
+    """One row of a comparison: the key, the name for people, and the judgement."""
+
+    key: str
+    name: str
+    judged: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Scores of one protocol: of the pretrained encoder and of every baseline, on the same test records.
+
+    Args:
+        protocol (`str`): Name of the protocol.
+        judged (`Mapping`): Judgement of the pretrained encoder, see [`~ecg_transformers.train.predictions.judge`].
+        baselines (`Mapping[str, Mapping]`, *optional*): The same for each baseline, by its key in `BASELINES`.
+        differences (`Mapping[str, Mapping]`, *optional*): Paired differences, by the key of the baseline.
+        problem_type (`str`, *optional*): Type of the task.
+    """
+
+    protocol: str
+    judged: Mapping[str, Any]
+    baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    problem_type: str = ""
+
+    @cached_property
+    def kind(self) -> Kind:
+        return kind_of(self.judged)
+
+    @property
+    def words(self) -> str:
+        """The protocol in a line.
+
+        Raises:
+            ValueError: for one that this library does not define: a number without its protocol cannot be read.
+        """
+        words = PROTOCOLS.get((self.protocol, self.problem_type), PROTOCOLS.get(self.protocol))
+        if words is None:
+            known = sorted(name for name in PROTOCOLS if isinstance(name, str))
+            raise ValueError(f"Unknown protocol {self.protocol!r}. Expected one of {known}.")
+        return words
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the random encoder was trained on the labels too."""
+        return self.protocol in ("finetuned", "delineation_finetuned")
+
+    def sides(self) -> list[Side]:
+        """Baselines first, the pretrained encoder last."""
+        found = [Side(b.key, self.name_of(b), self.baselines[b.key]) for b in BASELINES if b.key in self.baselines]
+        name = "Pretrained, fine-tuned" if self.from_scratch else "Pretrained encoder"
+        return [*found, Side(PRETRAINED, name if found else "This model", self.judged)]
+
+    def name_of(self, baseline: Baseline) -> str:
+        return "Trained from scratch" if self.from_scratch and baseline.key == "random_encoder" else baseline.title
+
+    def difference_to(self, baseline: Baseline) -> Difference | None:
+        return Difference.read(self.differences.get(baseline.key), self.kind.score)
+
+    def verdicts(self) -> list[str]:
+        """A sentence for each paired difference, which says no more than its interval."""
+        sentences = []
+        for baseline in BASELINES:
+            found = self.difference_to(baseline)
+            if found is None:
+                continue
+            low, high = found.ci95
+            unit = decapitalized(self.kind.title) + (", lower is better" if self.kind.lower_is_better else "")
+            interval = f"{found.value:+.3f} {unit}, 95\u00a0% interval {low:+.3f} to {high:+.3f}"
+            scratch = self.name_of(baseline) != baseline.title
+            other = "the same encoder trained from scratch" if scratch else baseline.phrase
+            if low <= 0 <= high:
+                sentence = f"these test records cannot tell the pretrained encoder from {other} ({interval})."
+            else:
+                word = "worse" if (low > 0) == self.kind.lower_is_better else "better"
+                sentence = f"on these test records the pretrained encoder is {word} than {other} ({interval})."
+            sentences.append(f"{self.protocol}: {sentence}")
+        return sentences
+
+    def headline(self, judged: Mapping[str, Any]) -> str:
+        """The score that decides, with its interval."""
+        score = self.kind.score
+        if score is None:
+            return ", ".join(f"{name} ARI {format_score(judged[name]['ari'])}" for name in ("k-means", "hdbscan"))
+        interval = format_interval(judged[f"{score}_ci95"])
+        return f"{decapitalized(self.kind.title)} {format_score(judged[score])}  95 % {interval}"
+
+    def summary(self) -> list[str]:
+        """The result in a line for each encoder and difference, for a terminal."""
+        lines = [f"{decapitalized(n):>22}  {self.protocol} {self.headline(judged)}" for _, n, judged in self.sides()]
+        for baseline in BASELINES:
+            if (found := self.difference_to(baseline)) is not None:
+                interval = format_interval(found.ci95, signed=True)
+                title = f"minus {decapitalized(self.name_of(baseline))}"
+                lines.append(f"{title:>22}  {found.value:+.3f}  95 % {interval} (paired bootstrap)")
+        return lines
+
+    def hub_details(self) -> dict[str, Any]:
+        """Interval, baselines and counts, beside the score in the card's `model-index`."""
+        score = self.kind.score
+        details = {"protocol": self.protocol, "ci95": [round(bound, 4) for bound in self.judged[f"{score}_ci95"]]}
+        for key, judged in self.baselines.items():
+            name = "from_scratch" if self.from_scratch and key == "random_encoder" else key
+            details[name] = round(judged[score], 4)
+        details |= {count: self.judged[count] for count in COUNTS if count in self.judged}
+        if "num_test_records" not in details and "num_records" in self.judged:
+            details["num_test_records"] = self.judged["num_records"]
+        return details
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that an evaluation found.
+
+    Args:
+        task (`str`): Corpus and set of labels, such as `"ptb-xl superdiagnostic"`.
+        outcomes (`Sequence[Outcome]`): One for each protocol.
+        problem_type (`str`, *optional*): Type of the task.
+        label_names (`Sequence[str]`, *optional*): Labels of the task, or targets with their unit.
+        splits (`Mapping`, *optional*): Records of each split: a mapping of counts, or a text.
+        settings (`Mapping[str, Sequence[Mapping]]`, *optional*): Entries of few labels, fewer leads, noise, ...
+        validation (`Mapping`, *optional*): Judgement of the validation split, which `finetune` states too.
+        other (`Mapping`, *optional*): Everything else of the JSON: model, command, date, versions, seconds, ...
+
+    Example:
+
+    ```python
+    from ecg_transformers.train.results import Outcome, Result
+
+    judged = {"macro_auroc": 0.81, "macro_auroc_ci95": [0.76, 0.85]}
+    result = Result("ptb-xl superdiagnostic", [Outcome("linear", judged)])
+    result.outcomes[0].kind.name  # "classification"
+    ```
+    """
+
+    task: str
+    outcomes: Sequence[Outcome]
+    problem_type: str = ""
+    label_names: Sequence[str] = ()
+    splits: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Sequence[Mapping]] = field(default_factory=dict)
+    validation: Mapping[str, Any] | None = None
+    other: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str | os.PathLike = "the results") -> "Result":
+        """Reads `metrics.json` of `evaluate` or `finetune`, or `report.json` of `quickstart`, of any version.
+
+        Raises:
+            ValueError: for what none of them wrote, or somebody broke, by `where` it was read.
+        """
+        cure = "Run `ecg-transformers evaluate` again, or remove the file."
+        try:
+            content = dict(content)
+            facts = {name: content.pop(name) for name in ("task", "problem_type", "label_names") if name in content}
+            facts |= {name: content.pop(name) for name in ("splits", "settings", "validation") if name in content}
+            if PRETRAINED in content:
+                judged, baselines, differences = content.pop(PRETRAINED), {}, {}
+                for baseline in BASELINES:
+                    baselines[baseline.key] = content.pop(baseline.key, {})
+                    differences[baseline.key] = content.pop(baseline.difference, {})
+            else:
+                judged, baselines, differences = {content.pop("protocol"): content.pop("test")}, {}, {}
+            outcomes = []
+            for protocol, of_protocol in judged.items():
+                beside = {key: found[protocol] for key, found in baselines.items() if protocol in found}
+                gained = {key: found[protocol] for key, found in differences.items() if protocol in found}
+                outcome = Outcome(protocol, of_protocol, beside, gained, facts.get("problem_type", ""))
+                for _, _, each in outcome.sides():
+                    if not isinstance(each, Mapping) or kind_of(each) != outcome.kind:
+                        raise ValueError(f"scores of {protocol!r} are {each!r}")
+                outcomes.append(outcome)
+            if not outcomes:
+                raise ValueError("no protocol was judged")
+            shlex.split(content.get("command", ""))
+            return cls(outcomes=tuple(outcomes), **facts, other=content)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"Expected scores as `evaluate`, `finetune` or `quickstart` write them in {where}, got none "
+                f"({type(error).__name__}: {reason}). {cure}"
+            ) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """`metrics.json` of `evaluate`, or of `finetune` where a validation split was judged."""
+        facts = {"task": self.task, "problem_type": self.problem_type, "label_names": list(self.label_names)}
+        if self.validation is not None:
+            (outcome,) = self.outcomes
+            facts |= {"protocol": outcome.protocol, "validation": self.validation, "test": outcome.judged}
+            return facts | dict(self.other)
+        facts |= {"splits": dict(self.splits)}
+        for baseline in BASELINES:
+            found = {o.protocol: o.baselines[baseline.key] for o in self.outcomes if baseline.key in o.baselines}
+            gained = {o.protocol: o.differences[baseline.key] for o in self.outcomes if baseline.key in o.differences}
+            if found:
+                facts |= {baseline.key: found, baseline.difference: gained}
+        facts[PRETRAINED] = {outcome.protocol: outcome.judged for outcome in self.outcomes}
+        return facts | {"settings": dict(self.settings)} | dict(self.other)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a baseline stands beside the model."""
+        return any(outcome.baselines for outcome in self.outcomes)
+
+    def verdicts(self) -> list[str]:
+        """A sentence for each difference."""
+        return [sentence for outcome in self.outcomes for sentence in outcome.verdicts()]
+
+    def summary(self) -> list[str]:
+        return [line for outcome in self.outcomes for line in outcome.summary()]
+
+    def outcome(self, protocol: str) -> Outcome:
+        return next(outcome for outcome in self.outcomes if outcome.protocol == protocol)
 
 
 def write_json(content: Mapping, path: Path) -> Path:
@@ -48,75 +327,22 @@ def write_json(content: Mapping, path: Path) -> Path:
     return path
 
 
-def score_of(judged: Mapping) -> str | None:
-    """The key of the score that decides, which says what kind of judgement it is; `None` for those of clusters."""
-    return next((key for key in MAIN_SCORES if key in judged), None)
+def read_result(path: str | os.PathLike) -> Result:
+    """Reads `metrics.json` or `report.json`.
 
-
-def difference_of(comparison: Mapping, protocol: str, baseline: str = "random_encoder") -> Mapping | None:
-    """Pretrained minus baseline by the score that decides, with `ci95` and `p_value`; `None` where there is none."""
-    score = score_of(comparison["pretrained"][protocol])
-    difference = comparison[difference_key(baseline)].get(protocol)
-    if difference is None or not isinstance(difference.get(score), Mapping):
-        return difference
-    of_score = difference[score]  # of delineation, each score has its own
-    return {score: of_score["difference"], "ci95": of_score["ci95"], "p_value": of_score["p_value"]}
-
-
-def summarize(comparison: Mapping, protocol: str) -> list[str]:
-    """The result of a protocol in lines for a terminal: baselines, the encoder, differences (clusters have none)."""
-    key = score_of(comparison["pretrained"][protocol])
-    lines = []
-    baselines = {name: title for name, title in BASELINES.items() if protocol in comparison.get(name, {})}
-    for encoder, title in (baselines | {"pretrained": "pretrained"}).items():
-        result = comparison[encoder][protocol]
-        if key is None:
-            found = ", ".join(f"{name} ARI {format_score(result[name]['ari'])}" for name in ("k-means", "hdbscan"))
-        else:
-            interval = format_interval(result[f"{key}_ci95"])
-            found = f"{decapitalized(MAIN_SCORES[key])} {format_score(result[key])}  95 % {interval}"
-        lines.append(f"{title:>20}  {protocol} {found}")
-    for baseline, title in baselines.items() if key is not None else ():
-        difference = difference_of(comparison, protocol, baseline)
-        interval = format_interval(difference["ci95"], signed=True)
-        lines.append(f"{'difference':>20}  {difference[key]:+.3f}  95 % {interval} (paired bootstrap), to {title}")
-    return lines
+    Raises:
+        ValueError: for what is no JSON, or holds no scores.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}). Give metrics.json of `evaluate`.") from error
+    return Result.from_json(content, path)
 
 
 def decapitalized(name: str) -> str:
     """The name within a sentence."""
-    return name[0].lower() + name[1:]
-
-
-def protocols_of(comparison: Mapping) -> list[str]:
-    """Names of the protocols of a comparison; one that this library does not define is refused."""
-    unknown = sorted(set(comparison["pretrained"]) - set(PROTOCOLS))
-    if unknown:
-        raise ValueError(f"Unknown protocols {unknown}. Expected some of {sorted(PROTOCOLS)}.")
-    return list(comparison["pretrained"])
-
-
-def verdict(comparison: Mapping, protocol: str) -> str:
-    """What the difference between the two encoders allows to say, in a sentence: no more than its interval does."""
-    difference = comparison["difference"][protocol]
-    low, high = difference["ci95"]
-    interval = f"{difference['macro_auroc']:+.3f} macro AUROC, 95\u00a0% interval {low:+.3f} to {high:+.3f}"
-    if low > 0:
-        return f"On these test records the pretrained encoder is better than a random one ({interval})."
-    if high < 0:
-        return f"On these test records the pretrained encoder is worse than a random one ({interval})."
-    return f"These test records cannot tell the pretrained encoder from a random one ({interval})."
-
-
-def small_test_caveat(result: Mapping) -> str:
-    """How far a score on this test fold can be trusted, from its own size and interval."""
-    low, high = result["macro_auroc_ci95"]
-    return (
-        f"The test fold holds {result['num_test_records']} records of {result['num_test_patients']} patients: each "
-        f"score has an uncertainty of about ±{(high - low) / 2:.3f} from the choice of test records alone. Compare "
-        "encoders by the paired difference, on the same records, and not with numbers of other tasks, splits or "
-        "protocols. The intervals say nothing about other seeds of pretraining."
-    )
+    return name if name[:2].isupper() or name.startswith("mIoU") else name[0].lower() + name[1:]
 
 
 def installed_versions(packages: Sequence[str] = REPORTED_PACKAGES) -> dict[str, str]:
@@ -127,8 +353,9 @@ def installed_versions(packages: Sequence[str] = REPORTED_PACKAGES) -> dict[str,
     return versions
 
 
-def format_score(value: float) -> str:
-    return f"{value:.3f}"
+def format_score(value: float | None) -> str:
+    """Three digits, without a sign before a zero; a dash where there is no score."""
+    return "–" if value is None else f"{value:.3f}".replace("-0.000", "0.000")
 
 
 def format_interval(interval: Sequence[float], signed: bool = False) -> str:
@@ -140,28 +367,10 @@ def format_p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def format_fact(value: str | int | float) -> str:
+def format_fact(value: str | int | float | bool) -> str:
     """Thousands are grouped with a thin space, other numbers get three digits."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
         return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
-
-
-def check_evaluation(scores: Mapping[str, Any], where: str | os.PathLike):
-    """Raises `ValueError` for scores of `evaluate` that somebody broke, by `where` they were read."""
-    if not is_evaluation(scores):
-        return
-    cure = "Run `ecg-transformers evaluate` again, or remove the file."
-    for encoder in ("pretrained", "random_encoder"):
-        found = scores[encoder]
-        if not isinstance(found, Mapping) or not found or not all(isinstance(of, Mapping) for of in found.values()):
-            raise ValueError(f"Expected scores by protocol as {encoder!r} in {where}, got {found!r}. {cure}")
-    try:
-        shlex.split(scores["command"])
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"The field 'command' of {where} is no command line ({error}). {cure}") from error
-
-
-def is_evaluation(results: Mapping[str, Any]) -> bool:
-    """Whether scores are those of `ecg-transformers evaluate`: of a pretrained and a random encoder, with splits."""
-    return {"pretrained", "random_encoder", "splits", "command"} <= results.keys()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import datasets
 import torch
-from huggingface_hub import ModelCard
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import has_length
 from transformers.utils import ModelOutput
 
+from ecg_transformers.modeling import EcgJepaForPreTraining
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 
 from .callbacks import (
@@ -25,7 +25,7 @@ from .callbacks import (
     TeacherCallback,
     WeightDecayCallback,
 )
-from .publishing.model_card import pretraining_card
+from .publishing.model_card import CardFacts
 from .publishing.pushing_trainer import PushingTrainer
 from .publishing.shared_folder import ARGUMENTS_NAME, shared_arguments
 from .run_folder import (
@@ -219,8 +219,30 @@ class EcgSslTrainer(PushingTrainer):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def draft_card(self, model_id: str) -> ModelCard:
-        return pretraining_card(self, model_id, self.recordings(), "without labels")
+    def draft_facts(self) -> CardFacts:
+        return CardFacts(
+            "pretrained",
+            self.recordings(),
+            split="without labels",
+            training=training_facts(self),
+            weights_licence=self.args.weights_licence,
+        )
+
+
+def training_facts(trainer: Trainer) -> dict[str, str | int | float]:
+    """Size, batch and schedule of a pretraining, by readable names."""
+    args = trainer.args
+    facts = {
+        "Training (steps)": trainer.state.global_step,
+        "Batch (recordings)": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "Parameters of the encoder": sum(parameter.numel() for parameter in trainer.model.ecg_vit.parameters()),
+        "Learning rate": args.learning_rate,
+        "Weight decay": args.weight_decay,
+        "Seed": args.seed,
+    }
+    if isinstance(trainer.model, EcgJepaForPreTraining):
+        facts["Momentum of the teacher"] = f"{args.ema_start} to {args.ema_end}"
+    return facts
 
 
 def train_and_save(trainer: Trainer):

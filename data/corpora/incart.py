@@ -117,7 +117,7 @@ INCART = replace(
     CHALLENGE_FORM,
     description="INCART, the St Petersburg 12-lead arrhythmia database (75 recordings of 30 minutes)",
     homepage="https://physionet.org/content/incartdb",
-    licence="ODC-BY 1.0; in the form of the challenges CC BY 4.0",
+    licence="other: ODC-BY 1.0; in the form of the challenges CC BY 4.0",
     citation=(
         "Tihonenko V, Khaustov A, Ivanov S, Rivin A, Yakushenko E. St Petersburg INCART 12-lead Arrhythmia Database. "
         "PhysioNet 2008. doi:10.13026/C2V88N"

@@ -134,7 +134,7 @@ PTB = replace(
     CHALLENGE_FORM,
     description="PTB, the PTB Diagnostic ECG Database (549 recordings)",
     homepage="https://physionet.org/content/ptbdb",
-    licence="ODC-BY 1.0; in the form of the challenges CC BY 4.0",
+    licence="other: ODC-BY 1.0; in the form of the challenges CC BY 4.0",
     citation=(
         "Bousseljot R, Kreiseler D, Schnabel A. Nutzung der EKG-Signaldatenbank CARDIODAT der PTB über das Internet. "
         "Biomed Tech 1995;40(s1):317. PhysioNet doi:10.13026/C28C71"

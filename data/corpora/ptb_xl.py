@@ -34,6 +34,11 @@ def _statements() -> dict[str, dict[str, str]]:
         return {row[""]: row for row in csv.DictReader(file)}
 
 
+def statement_descriptions() -> dict[str, str]:
+    """Description of each SCP code in words, as `scp_statements.csv` has it."""
+    return {code: row["description"] for code, row in _statements().items()}
+
+
 @lru_cache(maxsize=len(TASKS))
 def _classes_by_code(task: str) -> dict[str, str]:
     """SCP code → class of the task, for the codes that belong to it."""

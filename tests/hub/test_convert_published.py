@@ -61,7 +61,7 @@ def test_the_command_writes_a_folder_that_loads(source, tmp_path):
     card = (folder / "README.md").read_text(encoding="utf-8")
     method = SOURCES[source].published.method
     assert licence in card and path.name in card and method.name in card and method.url in card
-    assert "None were measured for this folder." in card and "not a medical device" in card
+    assert "No results were measured for this checkpoint." in card and "not a medical device" in card
 
 
 @pytest.mark.slow

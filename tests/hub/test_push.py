@@ -148,7 +148,7 @@ def test_a_licence_that_nobody_stated_stops_the_push_before_anything_is_asked(hu
 @pytest.mark.parametrize("licence", ["", "unknown", "n/a", "-"])
 def test_these_are_no_licences_and_the_message_says_what_would_be_one(hub, own_records, licence):
     said = refusal(own_records, licence=licence, **TOKEN)
-    assert "not settled" in said and "Expected its name, such as 'CC BY 4.0', 'CC0 1.0'" in said
+    assert "not settled" in said and "Expected a known licence" in said
 
 
 @pytest.mark.parametrize("licence", ["CC BY 4.0", "cc-by-4.0"])

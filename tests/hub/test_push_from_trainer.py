@@ -256,7 +256,7 @@ def test_a_fine_tuning_pushes_its_best_weights_and_a_card_of_a_classifier(hub, e
     train_and_save(trainer)
     card = ModelCard(files_of(hub)["README.md"].decode())
     assert "The training goes on; nothing has been tested." in card.text
-    assert "A classifier of electrocardiograms" in card.text and "`start`" in card.text
+    assert "A classifier of electrocardiograms" in card.text and ": start," in card.text
     trainer.push_to_hub()
     there = files_of(hub)
     assert there["model.safetensors"] == (tmp_path / "run" / "model.safetensors").read_bytes()
@@ -274,7 +274,7 @@ def test_the_commands_push_card_and_scores_when_they_are_done(hub, encoder, tmp_
     card = ModelCard(there["README.md"].decode())
     assert card.data.license == "mit" and card.data["training_data_license"] == "CC BY 4.0"
     (result,) = card.data.eval_results
-    assert result.metric_type == "roc_auc" and "| test |" in card.text and messages(hub)[-1] == "End of training"
+    assert result.metric_type == "roc_auc" and "| This model |" in card.text and messages(hub)[-1] == "End of training"
     assert {"metrics.json", "preview.png", "results.png", "training_args.json"} <= set(there)
     assert "predictions.parquet" not in there
     assert "bars of the scores: " in card.text and "Recording 00063 of [PTB-XL]" in card.text

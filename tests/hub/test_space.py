@@ -27,7 +27,7 @@ from .space_inputs import CLASSES, save_model
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "space.md").read_text(encoding="utf-8")
 CALIBRATION = {"labels": CLASSES, "temperature": 1.5, "thresholds": {}}
-CARD = '---\nlicense: {}\ntraining_data_license: CC BY 4.0\n---\n\n# Card\n\nmodel_id = "/home/someone/runs/tiny"\n'
+CARD = '---\nlicense: {}\ntraining_data_license: CC BY 4.0\n---\n\n# Card\n\nmodel_id = "tiny"\n'
 
 
 def few_neighbours(model):
@@ -87,7 +87,7 @@ def test_the_copied_package_is_the_installed_one_without_tests_and_caches(writte
     for name in (
         "data/ptb_xl_sample/LICENSE.txt",
         "hub/space_app.py.j2",
-        "train/publishing/model_card_template.md.j2",
+        "train/report/page_template.html.j2",
     ):
         assert (copied / name).read_bytes() == (REPOSITORY / name).read_bytes()
 
@@ -203,9 +203,18 @@ def test_a_licence_is_that_of_the_card_and_never_invented(stated, licence):
 
 def test_paths_of_this_machine_do_not_go_out(written):
     card = (written / "model" / "README.md").read_text()
-    assert 'model_id = "tiny"' in card and "someone" not in card
+    assert 'model_id = "tiny"' in card
     texts = [path.read_text() for path in written.glob("*.*") if path.suffix in (".py", ".md", ".txt")]
     assert len(texts) == 3 and not any("/tmp" in text or str(REPOSITORY) in text for text in texts)
+
+
+def test_a_card_that_names_a_home_is_refused(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "neighbour_table", few_neighbours)
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    (model / "README.md").write_text(CARD.format("mit") + "Trained in /home/someone/runs.\n")
+    with pytest.raises(ValueError, match="README.md names a place of this machine, /home/someone"):
+        space.write_space(str(model), tmp_path / "space")
+    assert not (tmp_path / "space").exists()
 
 
 def test_requirements_are_pinned_and_on_an_index(written):

@@ -11,7 +11,7 @@ from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.cli import build_parser
 from ecg_transformers.train.publishing import folder_files, hub_client, model_upload, shared_folder
-from ecg_transformers.train.publishing.model_card import render_model_card
+from ecg_transformers.train.publishing.model_card import CardFacts, write_card
 from ecg_transformers.train.settings import parse_flags, read_config, split_settings
 
 from ..hub.conftest import hub as hub  # the fixture
@@ -31,9 +31,7 @@ def test_the_snippets_of_the_page_run(hub, tmp_path, monkeypatch):
     EcgViTModel(config).save_pretrained("encoder")
     extractor = EcgFeatureExtractor(**INPUT)
     extractor.save_pretrained("encoder")
-    render_model_card(config, extractor, "encoder", DataSource("PTB-XL", "CC BY 4.0", "Wagner"), "all", {}).save(
-        "encoder/README.md"
-    )
+    write_card("encoder", CardFacts("pretrained", DataSource("PTB-XL", "CC BY 4.0", "Wagner")), config, extractor)
     torch.set_num_threads(1)
     snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     assert len(snippets) == 5
@@ -65,6 +63,6 @@ def test_the_page_says_what_the_errors_say():
     said = re.sub(r'"\n\s+f?"', "", said)
     rows = re.findall(r"^\| ([^|]*) \|", PAGE.split("| it says |")[1], flags=re.MULTILINE)
     phrases = [phrase for row in rows for phrase in re.split(r" / | \.\.\. ", row) if "--" not in phrase]
-    assert len(phrases) == 13
+    assert len(phrases) == 14
     for phrase in phrases:
         assert phrase.replace("owner/", "OWNER/") in said, phrase

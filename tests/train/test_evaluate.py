@@ -14,7 +14,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTM
 from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, main
 from ecg_transformers.train.evaluate import name_folds
 from ecg_transformers.train.evaluation import run, settings
-from ecg_transformers.train.publishing.shared_folder import without_private
+from ecg_transformers.train.publishing.shared_folder import public_results
 from ecg_transformers.train.tasks import targets
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 
@@ -88,7 +88,7 @@ def test_copies_that_are_left_out_are_counted_on_the_page_and_named_in_the_metri
     assert counts == {"train": None, "validation": 0, "test": 1}
     assert "Exact copies" in (output / "evaluation.html").read_text()
     assert "copied" not in pq.read_table(output / "predictions.parquet")["record_id"].to_pylist()
-    assert "copied" not in json.dumps(without_private(metrics))
+    assert "copied" not in json.dumps(public_results(metrics))
 
 
 def test_anybody_can_score_the_predictions_again_with_scikit_learn_alone(evaluation):

@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib.figure import Figure
 
-from ..publishing.templates import template_environment
-from ..report.plots import figure_to_bytes, figure_to_data_uri
-from ..results import format_interval, format_score, installed_versions
+from ecg_transformers.data.corpus import DataSource, data_source
+
+from ..report.page import Cell, Page, ReportFigure, Row, Section, Table, render_page
+from ..report.plots import figure_to_bytes
+from ..report.tables import difference_cell
+from ..results import Difference, format_interval, format_score, installed_versions
+from . import scores as of_runs
 from .data import ComparisonData
 from .plots import plot_comparison
 from .runs import PROBE_C, Run, RunFolder, write_atomically
-from .scores import NUM_RESAMPLES, ROWS, Row, TestSet, collect_rows, compare_rows
+from .scores import NUM_RESAMPLES, ROWS, TestSet, collect_rows, compare_rows
 
 
 def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | None, command: str):
@@ -41,20 +46,20 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
         "command": command,
         "versions": installed_versions(),
     }
-    table = markdown_table(comparison)
-    figure = plot_comparison(comparison)
+    section, figure = comparison_section(comparison), plot_comparison(comparison)
+    source = data_source(shared.data.test, shared.data.name)
     folder = shared.folder
     sink = io.BytesIO()
     pq.write_table(predictions_table(rows, test), sink, compression="zstd")
     write_atomically(folder / "predictions.parquet", sink.getvalue())
     write_atomically(folder / "comparison.json", json.dumps(comparison, indent=2) + "\n")
-    write_atomically(folder / "comparison.md", "\n".join([*table, "", *notes(comparison)]) + "\n")
+    write_atomically(folder / "comparison.md", section.markdown(level=2) + "\n")
     write_atomically(folder / "comparison.png", figure_to_bytes(figure, "png"))
-    write_atomically(folder / "comparison.html", render_page(comparison, figure))
-    return table, folder / "comparison.html"
+    write_atomically(folder / "comparison.html", render_page(comparison_page(comparison, section, figure, source)))
+    return section.tables[0].markdown().splitlines(), folder / "comparison.html"
 
 
-def predictions_table(rows: Sequence[Row], test: TestSet) -> pa.Table:
+def predictions_table(rows: Sequence[of_runs.Row], test: TestSet) -> pa.Table:
     """One line for each row, seed and test record: `method, row, labelled_fraction, C, seed, record_id, patient_id`,
     then `label_<class>` (0 or 1) and `score_<class>` (probability) of each class. `C` is `"fixed"` or `"fold 9"` for
     linear probes."""
@@ -97,79 +102,73 @@ def data_facts(data: ComparisonData) -> dict:
     }
 
 
-HEADER = (
-    "Method",
-    "What",
-    "Encoder",
-    "Tokens",
-    "Parameters",
-    "Labelled records",
-    "Records seen",
-    "Macro AUROC",
-    "95 % interval",
-    "Range over seeds",
-    "C on fold 9",
-    "Against random",
-)
-
-
-def table_cells(comparison: Mapping) -> list[list[str]]:
-    """The cells of the table, row by row, as text."""
+def comparison_section(comparison: Mapping) -> Section:
+    """The tables, and what has to be known to read them: for the page and for `comparison.md`."""
     against_random = {
         difference["model"]: difference
         for difference in comparison["differences"]
         if difference["against"] == "random"
     }
-    cells = []
+    scores, encoders, titles = [], [], {}
     for entry in comparison["rows"]:
-        encoder, difference = entry["encoder"], against_random.get(entry["key"])
-        gain = (
-            ""
-            if difference is None
-            else f"{difference['macro_auroc']:+.3f} ({format_interval(difference['ci95'], True)})"
-        )
-        selected = entry.get("C_selected")
+        difference, selected = against_random.get(entry["key"]), entry.get("C_selected")
+        encoder, share = entry["encoder"], entry["labelled_fraction"]
+        title = f"{entry['method']}: {ROWS[entry['row']]}" + ("" if share == 1 else f", {share:.0%} of the labels")
         several = len(entry["seeds"]) > 1
-        cells.append(
-            [
-                entry["method"],
-                ROWS[entry["row"]],
-                f"{encoder['hidden_size']}x{encoder['num_hidden_layers']}, {encoder['num_leads']} leads",
-                f"{encoder['tokens']} of {encoder['patch_ms']:g} ms",
-                f"{encoder['parameters']:,}",
-                f"{entry['num_labelled_records']:,}",
-                f"{entry['records_seen']:,}",
-                format_score(entry["macro_auroc"]),
-                format_interval(entry["macro_auroc_ci95"]),
-                f"{format_interval(entry['range'])} ({len(entry['seeds'])})" if several else "one seed",
-                "" if selected is None else format_score(selected["macro_auroc"]),
-                gain,
-            ]
+        cells = (
+            Cell(format_score(entry["macro_auroc"]), (format_interval(entry["macro_auroc_ci95"]),)),
+            Cell(f"{format_interval(entry['range'])} ({len(entry['seeds'])})" if several else "one seed"),
+            Cell("" if selected is None else format_score(selected["macro_auroc"])),
+            Cell("") if difference is None else difference_cell(_difference(difference)),
         )
-    return cells
-
-
-def markdown_table(comparison: Mapping) -> list[str]:
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    return lines + [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table_cells(comparison)
+        titles[entry["key"]] = title
+        scores.append(Row(title, cells))
+        about = (
+            f"{encoder['hidden_size']}x{encoder['num_hidden_layers']}, {encoder['num_leads']} leads",
+            f"{encoder['tokens']} of {encoder['patch_ms']:g} ms",
+            f"{encoder['parameters']:,}",
+            f"{entry['num_labelled_records']:,}",
+            f"{entry['records_seen']:,}",
+        )
+        encoders.append(Row(title, tuple(map(Cell, about))))
+    header = ("Method", "Macro AUROC", "Range over seeds", "C on fold 9", "Against random")
+    caption = "Macro AUROC on fold 10, 95 % intervals."
+    pairs = [
+        Row(f"{titles[found['model']]} minus {titles[found['baseline']]}", (difference_cell(_difference(found)),))
+        for found in comparison["differences"]
     ]
+    about = Table(
+        "Encoders.", ("Method", "Encoder", "Tokens", "Parameters", "Labelled records", "Records seen"), tuple(encoders)
+    )
+    paired = "The same bootstrap resamples for both; two-sided p. Not corrected for the number of comparisons."
+    details = [Section("Encoders", tables=(about,))]
+    if pairs:
+        table = Table(paired, ("Difference", "Macro AUROC"), tuple(pairs))
+        details.append(Section("All paired differences", tables=(table,)))
+    return Section(
+        f"Comparison on {comparison['data']['name']}",
+        tables=(Table(caption, header, tuple(scores)),),
+        notes=notes(comparison),
+        left_out=comparison["excluded"],
+        details=details,
+    )
+
+
+def _difference(found: Mapping) -> Difference:
+    return Difference(found["macro_auroc"], found["ci95"], found["p_value"])
 
 
 def notes(comparison: Mapping) -> list[str]:
-    """What has to be known to read the table."""
+    """Sentences without which the table cannot be read."""
     data = comparison["data"]
     lines = [
         f"Pretraining on {data['num_pretraining_records']:,} records without labels (folds 1-8); probes and training "
         f"on labels: {data['num_labelled_train_records']:,} records; selection on {data['num_validation_records']:,} "
-        f"(fold 9); judged on {comparison['num_test_records']:,} records of {comparison['num_test_patients']:,} "
+        f"(fold 9); tested on {comparison['num_test_records']:,} records of {comparison['num_test_patients']:,} "
         f"patients (fold 10). Classes: {', '.join(comparison['label_names'])}.",
         "Score: mean over seeds. Interval: 95 % bootstrap over the patients of the test fold, of that mean; it says "
-        "nothing about other seeds, the range does. "
-        f"Linear: {comparison['protocol']['linear']}.",
+        f"nothing about other seeds, the range does. Linear: {comparison['protocol']['linear']}.",
     ]
-    if comparison["excluded"]:
-        lines.append(f"Labels left out: {comparison['excluded']}.")
     if data["extra_records_left_out"]:
         left_out = [f"{count} {reason}" for reason, count in data["extra_records_left_out"].items()]
         lines.append(f"Extra records not used: {'; '.join(left_out)}.")
@@ -180,14 +179,31 @@ def notes(comparison: Mapping) -> list[str]:
     return lines
 
 
-def render_page(comparison: Mapping, figure) -> str:
-    """The page, as HTML: self-contained."""
-    environment = template_environment("ecg_transformers.train.comparison", autoescape=True)
-    environment.filters |= {"interval": format_interval}
-    return environment.get_template("comparison_template.html.j2").render(
-        comparison=comparison,
-        header=HEADER,
-        cells=table_cells(comparison),
-        notes=notes(comparison),
-        figure=figure_to_data_uri(figure, "svg"),
+CAVEATS = (
+    "Every method runs on the same records, folds, records seen and probe; its random encoder is its own encoder "
+    "before the first step.",
+    "Encoders with other leads or patches have the same width and depth, not the same number of tokens.",
+    "Learning curves look at the test fold but decide nothing; all of their points share one schedule of the learning "
+    "rate, which ends with the run.",
+    "Differences speak about the draw of test records, not about other seeds.",
+)
+
+
+def comparison_page(comparison: Mapping, section: Section, figure: Figure, source: DataSource) -> Page:
+    """The page; [`~ecg_transformers.train.report.page.write_page`] writes it."""
+    drawn = ReportFigure.draw(
+        figure,
+        "Scores and learning curves",
+        "Lines are 95 % intervals. On the right, where they were taken, learning curves.",
+        "Macro AUROC of every row with its 95 % interval, and learning curves where they were taken",
+        wide=True,
+    )
+    return Page(
+        title=f"Comparison of pretraining methods on {comparison['data']['name']}",
+        summary="Methods of pretraining, each beside its own encoder before the first step, on the same records.",
+        sections=[Section("Every method", figures=[drawn]), section],
+        caveats=CAVEATS,
+        data=source,
+        command=comparison["command"],
+        versions=comparison["versions"],
     )

@@ -7,7 +7,6 @@ import base64
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,13 @@ from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTra
 from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassificationPipeline
 
 from ..publishing.folder_files import read_json
-from ..publishing.pictures import PREVIEW_NAME, RUN_PICTURE_NAME, Picture
-from ..publishing.shared_folder import SharedFolder
-from ..report.card_section import show_evaluation
+from ..publishing.model_card import Picture, ShownResult
+from ..publishing.shared_folder import PREVIEW_NAME, RUN_PICTURE_NAME, SharedFolder
+from ..report.card_section import results_markdown
 from ..report.ecg_paper import CLINICAL_COLUMNS, EcgPaper, draw_paper, plot_ecg_paper
-from ..report.plots import BLUE, LIGHT_GREY, figure_to_bytes, plot_auroc_bars, plot_training_curve
-from ..results import is_evaluation
+from ..report.figures import plot_label_bars
+from ..report.plots import BLUE, LIGHT_GREY, figure_to_bytes, plot_training_curve
+from ..results import Result
 from .reconstructions import reconstruction_figures
 from .recordings import explain_recording
 
@@ -55,14 +55,13 @@ SCORES_LEFT_MM, SCORES_WIDTH_MM = 60.0, 150.0
 DPI = 100
 
 
-def run_picture(results: Mapping[str, Any] | None, state: Mapping[str, Any] | None) -> Picture | None:
-    """What the run found: scores beside a random encoder, else the course of the training, `trainer_state.json`."""
-    if results is not None and "pretrained" in results:
-        protocol = next(iter(results["pretrained"]))
-        if "per_class" in results["pretrained"][protocol]:
-            content = figure_to_bytes(plot_auroc_bars(results, protocol), dpi=DPI)
-            caption = f"AUROC on the test split with 95 % intervals, protocol {protocol}."
-            return Picture(content, "Bars of the AUROC of a random and of the pretrained encoder", caption)
+def run_picture(results: Sequence[Result], state: Mapping[str, Any] | None) -> Picture | None:
+    """Scores beside the baselines, else the course of the training, `trainer_state.json`."""
+    for outcome in (outcome for result in results if result.is_compared for outcome in result.outcomes):
+        if outcome.kind.name == "classification":
+            content = figure_to_bytes(plot_label_bars(outcome.sides()), dpi=DPI)
+            caption = f"AUROC on the test split with 95 % intervals, protocol {outcome.protocol}."
+            return Picture(content, "Bars of the AUROC of the pretrained encoder and its baselines", caption)
     history = [] if state is None else state.get("log_history", [])
     if any("loss" in entry for entry in history):
         content = figure_to_bytes(plot_training_curve(history), dpi=DPI)
@@ -207,39 +206,27 @@ def _layout(leads: Sequence[str]) -> str:
     return "clinical" if {lead for column in CLINICAL_COLUMNS for lead in column} == set(leads) else "rows"
 
 
-def complete_push(shared: SharedFolder, folder: str | os.PathLike, with_model: bool = True) -> SharedFolder:
-    """Adds to a push what takes a model or a chart: its pictures, and the section of an evaluation.
+def complete_push(shared: SharedFolder, with_model: bool = True) -> SharedFolder:
+    """Adds to a push what takes a model or a chart: its pictures, and its scores as Markdown.
 
     Args:
         shared ([`SharedFolder`]): The files of a checkpoint.
-        folder (`str`): Where they lie.
         with_model (`bool`, *optional*, defaults to `True`):
             Whether to run the model for a picture of what it makes of an electrocardiogram.
 
     Raises:
         ValueError: for results or a state of the training that cannot be shown.
     """
-    folder, results = Path(folder), shared.results
-    state = folder / TRAINER_STATE_NAME
-    picture = _run_picture(folder, results, read_json(state) if state.is_file() else None)
-    pictures = shared.pictures | ({} if picture is None else {RUN_PICTURE_NAME: picture})
-    evaluation = show_evaluation(results) if results is not None and is_evaluation(results) else None
-    shared = dataclasses.replace(shared, pictures=pictures, evaluation=evaluation)
-    return with_preview(shared, folder) if with_model else shared
-
-
-def with_preview(shared: SharedFolder, folder: str | os.PathLike) -> SharedFolder:
-    """The same with the picture of what the model makes of an electrocardiogram, unless it brings one of its own."""
-    if PREVIEW_NAME in shared.pictures or (picture := ecg_picture(Path(folder))) is None:
-        return shared
-    return dataclasses.replace(shared, pictures={PREVIEW_NAME: picture, **shared.pictures})
-
-
-def _run_picture(folder: Path, results: Mapping[str, Any] | None, state: Mapping[str, Any] | None) -> Picture | None:
+    state = shared.folder / TRAINER_STATE_NAME
+    shown = tuple(ShownResult(result, results_markdown(result)) for result in shared.results.values())
     try:
-        return run_picture(results, state)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        picture = run_picture(list(shared.results.values()), read_json(state) if state.is_file() else None)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"The scores or the {TRAINER_STATE_NAME} of {folder} cannot be drawn ({type(error).__name__}: "
+            f"The scores or the {TRAINER_STATE_NAME} of {shared.folder} cannot be drawn ({type(error).__name__}: "
             f"{' '.join(str(error).split())}). Write them again, or remove them."
         ) from error
+    pictures = shared.pictures | ({} if picture is None else {RUN_PICTURE_NAME: picture})
+    if with_model and PREVIEW_NAME not in pictures and (preview := ecg_picture(shared.folder)) is not None:
+        pictures = {PREVIEW_NAME: preview, **pictures}
+    return dataclasses.replace(shared, pictures=pictures, shown=shown)

@@ -1,8 +1,28 @@
 """Reading what is to be published: only what lies in the folder itself, and one sentence where it cannot be read."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+HOMES = re.compile(rb"(?<![\w.-])(?:/home/|/Users/|/root/|[A-Za-z]:\\+Users\\)[\w.-]*")
+
+
+def refuse_places(content: bytes, path: Path):
+    """Raises `ValueError` for a text that names a home, the working folder or its own folder on this machine.
+
+    Args:
+        content (`bytes`): Text that is to be published.
+        path (`Path`): File that holds it.
+    """
+    own = {str(place).encode() + b"/" for place in (Path.home(), Path.cwd(), path.parent.absolute())} - {b"//"}
+    found = HOMES.search(content)
+    places = [found[0]] if found else [place for place in sorted(own) if place in content]
+    if places:
+        raise ValueError(
+            f"{path.name} names a place of this machine, {places[0].decode()}, which would be published. Take it out "
+            f"of {path}."
+        )
 
 
 def own_file(path: Path) -> Path:

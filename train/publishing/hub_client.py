@@ -4,9 +4,8 @@ The files are uploaded first and become visible together: a push that breaks lea
 next one sends only what is lacking.
 """
 
-import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,7 @@ from urllib.parse import quote
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-from huggingface_hub.hf_api import RepoFile
 
-FILES_PER_UPLOAD = 16
 AGAIN = "Run the same command again: what has arrived is not sent again."
 
 
@@ -32,7 +29,7 @@ class Repository:
         revision (`str`, *optional*): Branch to write to.
         is_new_branch (`bool`): Whether it is still to be made.
         commit (`str`): Its last commit, or that of the main branch where it is new.
-        files (`dict[str, RepoFile]`): What it holds, by path.
+        files (`set[str]`): Paths of its files.
         is_new (`bool`): Whether this push has created it.
     """
 
@@ -41,7 +38,7 @@ class Repository:
     revision: str | None
     is_new_branch: bool
     commit: str
-    files: dict[str, RepoFile]
+    files: set[str]
     is_new: bool = False
 
     @property
@@ -67,43 +64,33 @@ def open_repository(
         raise ValueError(
             f"{repo_id} exists and is public. Make it private in its settings, or give another --repo_id."
         )
-    entries = api.list_repo_tree(repo_id, repo_type=repo_type, revision=info.sha, recursive=True)
-    files = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+    files = {sibling.rfilename for sibling in info.siblings or ()}
     return Repository(repo_id, repo_type, revision, is_new_branch, info.sha, files, is_new)
 
 
 def refuse_other_files(repository: Repository):
     """Raises `ValueError` for a repository that holds more than a new one does."""
-    if others := sorted(set(repository.files) - {".gitattributes", REPOCARD_NAME}):
+    if others := sorted(repository.files - {".gitattributes", REPOCARD_NAME}):
         raise ValueError(
             f"{repository.repo_id} holds other files ({', '.join(others[:3])}) and is left as it is. Give another "
             "--repo_id."
         )
 
 
-def is_there(entry: RepoFile | None, sha256: str, content: bytes | None = None) -> bool:
-    """Whether a file of the repository is the same: by SHA-256, or where git stores it by git's own hash."""
-    if entry is None:
-        return False
-    if entry.lfs is not None:
-        return entry.lfs.sha256 == sha256
-    return content is not None and entry.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
 def send(
     api: HfApi,
     repository: Repository,
-    large: Sequence[CommitOperationAdd],
-    small: Sequence[CommitOperationAdd],
+    files: Iterable[CommitOperationAdd],
     message: str,
     deleted: Iterable[str] = (),
-) -> CommitInfo | None:
-    """Uploads files and commits them at once; nothing to send is no commit.
+) -> CommitInfo:
+    """Uploads files and commits them at once: `HfApi.create_commit` sends only what the repository lacks.
+
+    (`HfApi.upload_folder` makes several commits where `hf_xet` is installed.)
 
     Args:
-        large (`Sequence[CommitOperationAdd]`): Files to upload before the commit.
-        small (`Sequence[CommitOperationAdd]`): Files to send with it.
-        message (`str`): Of the commit.
+        files (`Iterable[CommitOperationAdd]`): Files that are to be there.
+        message (`str`): Message of the commit.
         deleted (`Iterable[str]`): Paths to remove.
     """
     if repository.is_new_branch:
@@ -114,11 +101,7 @@ def send(
             repo_type=repository.repo_type,
             exist_ok=True,
         )
-    for first in range(0, len(large), FILES_PER_UPLOAD):
-        api.preupload_lfs_files(**repository.address, additions=large[first : first + FILES_PER_UPLOAD])
-    operations = [*large, *small, *(CommitOperationDelete(path) for path in deleted)]
-    if not operations:
-        return None
+    operations = [*files, *(CommitOperationDelete(path) for path in deleted)]
     return api.create_commit(
         **repository.address, operations=operations, commit_message=message, parent_commit=repository.commit
     )
@@ -126,7 +109,7 @@ def send(
 
 @contextmanager
 def plain_errors(repo_id: str, endpoint: str, repo_type: str, again: str = AGAIN, is_new: bool = False):
-    """What the client reports becomes a `ValueError` that says what to do; `again`, where trying again may help, and
+    """Errors of the client become a `ValueError` that says what to do; `again`, where trying again may help, and
     what is left behind where the repository `is_new`."""
     try:
         yield

@@ -1,41 +1,38 @@
-"""The model card (README.md) of a checkpoint: what it is, what to feed it, how it was made, what it is worth.
+"""The model card (README.md): one template, rendered from facts.
 
-Everything is stated from what the run knew: configuration, feature extractor, training facts and probe results.
+The facts are the configuration, the feature extractor and the scores, which lie in the folder anyway, and
+`card.json` beside them, [`CardFacts`]. A push renders the card anew from these; no text of a card is edited. The rule
+for a card that a person has changed: `card.json` holds the SHA-256 of the README.md that was written with it. Where it
+differs, or where there is no `card.json`, the text is the person's and goes out as it is; only its header is set. So
+does the card of a model whose class is not known here: no code of the folder is run.
 Nothing is invented: a licence that nobody stated is called unknown, and a checkpoint without results says so.
 """
 
+import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment
-from transformers import FeatureExtractionMixin, PreTrainedConfig, Trainer
+from huggingface_hub.constants import REPOCARD_NAME
+from transformers import FeatureExtractionMixin, PreTrainedConfig
 
 from ecg_transformers.data.corpus import DataSource
-from ecg_transformers.modeling import EcgJepaForPreTraining
+from ecg_transformers.modeling.calibration import names_classifier
 
 from ..methods import Method, method_of
-from ..results import (
-    ENCODERS,
-    PROTOCOLS,
-    REGRESSION,
-    SINGLE_LABEL,
-    format_fact,
-    format_interval,
-    format_score,
-    installed_versions,
-    small_test_caveat,
-    verdict,
-)
-from .licences import data_licence_line, hub_licence, is_settled, licence_section
-from .model_index import evaluation_results, score_key
+from ..results import REGRESSION, SINGLE_LABEL, Result, format_fact, installed_versions
+from .licences import CODE_LICENCE, OTHER, hub_licence, is_settled
 from .run_costs import RunCosts
-from .templates import template_environment
+from .templates import escape_markdown, template_environment
 
+CARD_FACTS_NAME = "card.json"
 DATA_LICENCE_KEY = "training_data_license"
 """In the header of a card, beside `license`, which is that of the weights."""
-NO_RESULTS = "No results were measured for this checkpoint."
-
+KINDS = ("pretrained", "finetuned", "converted")
 
 # Settings of the feature extractor that make the input contract, in the order in which they act.
 INPUT_CONTRACT = {
@@ -63,104 +60,225 @@ INPUT_CONTRACT = {
 }
 
 
-def render_model_card(
+class Picture(NamedTuple):
+    """A PNG for a card, with alternative text and a caption (Markdown, may be empty)."""
+
+    content: bytes
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Authors:
+    """Statements of the authors of converted weights.
+
+    Args:
+        weights (`str`): Place and terms of their weights.
+        code (`str`): Licence of their code, none of which is here.
+        departures (`str`): Differences of the feature extractor from theirs, and what follows.
+        file (`str`): Name of their file.
+    """
+
+    weights: str
+    code: str
+    departures: str
+    file: str
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """Everything that a card states beside configuration, feature extractor and scores.
+
+    Args:
+        kind (`str`): `"pretrained"`, `"finetuned"` or `"converted"`.
+        data ([`~ecg_transformers.data.corpus.DataSource`]): Recordings of the training; its licence counts.
+        split (`str`, *optional*): Records of it, for example `"folds 1-8, 398 records of 371 patients"`.
+        training (`Mapping`, *optional*): Facts and arguments of the training by name.
+        weights_licence (`str`, *optional*): Licence of the weights; `None` says "unknown".
+        start (`str`, *optional*): Name of the checkpoint that a fine-tuning began with.
+        method ([`Method`], *optional*): By default [`method_of`] the configuration.
+        authors ([`Authors`], *optional*): Authors of converted weights.
+        costs ([`RunCosts`], *optional*): Time, hardware and carbon of the training; `None` says "not recorded".
+        versions (`Mapping[str, str]`, *optional*): Package versions; by default those that are installed.
+        header (`Mapping`, *optional*): Further fields of the card's header; `tags` are added to ours.
+        ongoing (`bool`, *optional*, defaults to `False`): Whether the training goes on.
+
+    Example:
+
+    ```python
+    from ecg_transformers.data.corpus import DataSource
+    from ecg_transformers.train.publishing.model_card import CardFacts
+
+    data = DataSource("PTB-XL", "CC BY 4.0", "Wagner et al., 2020")
+    facts = CardFacts("pretrained", data, split="folds 1-8", training={"Learning rate": 1e-3})
+    ```
+    """
+
+    kind: str
+    data: DataSource
+    split: str = ""
+    training: Mapping[str, str | int | float] = field(default_factory=dict)
+    weights_licence: str | None = None
+    start: str | None = None
+    method: Method | None = None
+    authors: Authors | None = None
+    costs: RunCosts | None = None
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+    header: Mapping[str, Any] = field(default_factory=dict)
+    ongoing: bool = False
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"Expected a card of the kinds {list(KINDS)}, got {self.kind!r}.")
+
+    def with_licences(self, data_licence: str | None, weights_licence: str | None) -> "CardFacts":
+        """The same with other licences; `None` keeps the one of the weights."""
+        data = dataclasses.replace(self.data, licence=data_licence)
+        return dataclasses.replace(self, data=data, weights_licence=weights_licence or self.weights_licence)
+
+    def to_json(self, readme: str) -> str:
+        """Content of `card.json` beside a README.md."""
+        digest = {"readme_sha256": hashlib.sha256(readme.encode()).hexdigest()}
+        return json.dumps(dataclasses.asdict(self) | digest, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str | Path) -> "CardFacts":
+        """Reads `card.json`.
+
+        Raises:
+            ValueError: for what this library did not write.
+        """
+        try:
+            known = {name: value for name, value in content.items() if name != "readme_sha256"}
+            classes = {"data": DataSource, "method": Method, "authors": Authors, "costs": RunCosts}
+            for name, of_class in classes.items():
+                known[name] = None if known.get(name) is None else of_class(**known[name])
+            facts = cls(**known)
+            for mapping in (facts.training, facts.versions, facts.header):
+                mapping.items()
+            return facts
+        except (TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{where} does not hold the facts of a card ({' '.join(str(error).split())}). Remove it: then the "
+                "text of README.md goes out as it is."
+            ) from error
+
+
+class ShownResult(NamedTuple):
+    """Scores, and their Markdown for the card."""
+
+    result: Result
+    markdown: str
+
+
+def render_card(
+    facts: CardFacts,
     config: PreTrainedConfig,
     feature_extractor: FeatureExtractionMixin,
     model_id: str,
-    data: DataSource,
-    split: str,
-    training: Mapping[str, str | int | float],
-    comparison: Mapping | None = None,
-    task: str | None = None,
-    license: str | None = None,
-    method: Method | None = None,
-    versions: Mapping[str, str] | None = None,
-    costs: RunCosts | None = None,
+    results: Sequence[ShownResult] = (),
+    pictures: Mapping[str, Picture] | None = None,
 ) -> ModelCard:
-    """Writes the card of a checkpoint; `card.save("README.md")` puts it beside the weights.
+    """Renders the card of a checkpoint; [`write_card`] puts it beside the weights.
 
     Args:
+        facts ([`CardFacts`]): What the card states.
         config ([`PreTrainedConfig`]): Configuration of the model.
         feature_extractor ([`EcgFeatureExtractor`]): Saved beside the weights; the input contract is read from it.
         model_id (`str`): Name on the Hub, or folder, that the loading snippet uses.
-        data ([`~ecg_transformers.data.corpus.DataSource`]): The recordings of the pretraining.
-        split (`str`): Which of them, for example `"folds 1-8, 398 records of 371 patients"`.
-        training (`Mapping`): Facts and arguments of the training by name, for example `{"Learning rate": 1e-3}`.
-        comparison (`Mapping`, *optional*): As `compare_with_random` returns it.
-        task (`str`, *optional*): Task and test split of the comparison; needed with it.
-        license (`str`, *optional*): Licence of the weights as a Hub id (`"cc-by-4.0"`); `None` says "unknown".
-        method ([`Method`], *optional*): By default [`method_of`] the configuration.
-        versions (`Mapping[str, str]`, *optional*): Package versions; by default those that are installed.
-        costs ([`RunCosts`], *optional*): Time, hardware and carbon of the training; `None` says "not recorded".
+        results (`Sequence[ShownResult]`, *optional*): Scores, for text and model-index.
+        pictures (`Mapping[str, Picture]`, *optional*): Pictures by file name.
     """
-    if comparison is not None and task is None:
-        raise ValueError('Expected the task of the results, such as "PTB-XL superdiagnostic, test fold 10", got None.')
-    method = method_of(config) if method is None else method
+    is_classifier = facts.kind == "finetuned" or names_classifier((config.architectures or [""])[0])
     body = (
-        card_environment()
+        template_environment("ecg_transformers.train.publishing", autoescape=False)
         .get_template("model_card_template.md.j2")
         .render(
+            facts=facts,
             config=config,
             model_name=model_id.rstrip("/").rsplit("/", 1)[-1],
-            method=method,
-            data=data,
-            split=split,
-            training=training,
-            comparison=comparison,
-            task=task,
-            data_licence=data_licence_line(data.licence),
-            licences=licence_section(data.licence, license),
-            costs=costs,
+            method=facts.method or method_of(config),
+            is_classifier=is_classifier,
+            is_regression=config.problem_type == REGRESSION,
+            is_single_label=config.problem_type == SINGLE_LABEL,
+            label_names=list(config.id2label.values()),
             contract=input_contract(feature_extractor),
-            snippet=loading_snippet(config, feature_extractor, model_id),
-            versions=installed_versions() if versions is None else versions,
+            training={name: format_fact(value) for name, value in facts.training.items()},
+            snippet=loading_snippet(config, feature_extractor, model_id, is_classifier),
+            results=[shown.markdown for shown in results],
+            pictures=pictures or {},
+            data_url=facts.data.url if (facts.data.url or "").startswith(("https://", "http://")) else None,
+            licences=licence_section(facts.data.licence, facts.weights_licence),
         )
     )
-    results = [] if comparison is None else evaluation_results(comparison, data.dataset_id, task)
-    tags = ["ecg", "electrocardiogram", "self-supervised-learning", config.model_type]
-    metadata = card_metadata(
-        model_id, tags, data, license, results, {} if costs is None else costs.metadata(), "feature-extraction"
-    )
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+    tags = ["ecg", "electrocardiogram"]
+    tags += ["self-supervised-learning"] * (facts.kind == "pretrained") + [config.model_type]
+    more = dict(facts.header) | ({} if facts.costs is None else facts.costs.metadata())
+    tags += more.pop("tags", [])
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": None if is_classifier else "feature-extraction",
+        "tags": list(dict.fromkeys(tags)),
+        "datasets": None if facts.data.dataset_id is None else [facts.data.dataset_id],
+    }
+    header |= more | licence_header(facts.data.licence, facts.weights_licence)
+    return ModelCard(f"---\n{card_header(header, results, model_id).to_yaml()}\n---\n\n{body}")
 
 
-def card_environment() -> Environment:
-    """Where the templates of cards are rendered: as Markdown, with nothing left undefined."""
-    environment = template_environment("ecg_transformers.train.publishing", autoescape=False)
-    environment.filters |= {"score": format_score, "interval": format_interval, "cell": _cell}
-    environment.filters |= {"score_key": score_key, "verdict": verdict, "caveat": small_test_caveat}
-    environment.globals |= {"protocols": PROTOCOLS, "encoders": ENCODERS, "no_results": NO_RESULTS}
-    return environment
+def licence_header(data_licence: str | None, weights_licence: str | None) -> dict[str, str]:
+    """Fields of the header that state both licences."""
+    return hub_licence(weights_licence) | ({DATA_LICENCE_KEY: data_licence} if is_settled(data_licence) else {})
 
 
-def card_metadata(
-    model_id: str,
-    tags: list[str],
-    data: DataSource,
-    license: str | None,
-    results: list[EvalResult],
-    more: Mapping,
-    pipeline_tag: str | None = None,
-) -> ModelCardData:
-    """The YAML header. Results become a model-index, with protocol, interval and random encoder beside each score."""
-    data_licence = {DATA_LICENCE_KEY: data.licence} if is_settled(data.licence) else {}
-    kinds = {result.metric_type for result in results}
-    return ModelCardData(
-        library_name="transformers",
-        pipeline_tag=pipeline_tag,
-        tags=tags,
-        datasets=None if data.dataset_id is None else [data.dataset_id],
-        metrics=sorted(kinds) or None,
-        model_name=model_id.rstrip("/").rsplit("/", 1)[-1] if results else None,
-        eval_results=results or None,
-        **hub_licence(license),
-        **data_licence,
-        **more,
-    )
+def card_header(header: Mapping[str, Any], results: Sequence[ShownResult], model_id: str) -> ModelCardData:
+    """The YAML header. Results become its model-index, with protocol, interval and baselines beside each score."""
+    found = [entry for shown in results for entry in index_of(shown.result)]
+    index = {}
+    if found:
+        metrics = sorted({entry.metric_type for entry in found})
+        index = {"eval_results": found, "metrics": metrics, "model_name": model_id.rstrip("/").rsplit("/", 1)[-1]}
+    return ModelCardData(**header | index)
+
+
+def index_of(result: Result) -> Iterable[EvalResult]:
+    """An entry of the model-index for each protocol that has a score."""
+    has_test = "test" in result.splits or not result.splits
+    name = result.task if "test" in result.task else f"{result.task}, {'test split' if has_test else 'all records'}"
+    for outcome in result.outcomes:
+        kind, protocol = outcome.kind, outcome.protocol
+        if kind.score is not None:
+            yield EvalResult(
+                task_type=kind.task_type,
+                task_name=result.task,
+                dataset_type=result.task.split()[0].lower(),
+                dataset_name=name,
+                dataset_config=result.task,
+                dataset_split="test",
+                metric_type=kind.metric_type,
+                metric_name=f"{kind.title} ({protocol if ' ' in protocol else f'{protocol} protocol'})",
+                metric_value=round(outcome.judged[kind.score], 4),
+                metric_args=outcome.hub_details(),
+            )
+
+
+def write_card(
+    folder: str | Path,
+    facts: CardFacts,
+    config: PreTrainedConfig,
+    feature_extractor: FeatureExtractionMixin,
+    results: Sequence[ShownResult] = (),
+) -> ModelCard:
+    """Writes README.md and `card.json` into the folder of the weights, whose name is that of the model."""
+    folder = Path(folder)
+    card = render_card(facts, config, feature_extractor, folder.absolute().name, results)
+    card.save(folder / REPOCARD_NAME)
+    readme = (folder / REPOCARD_NAME).read_text(encoding="utf-8")
+    (folder / CARD_FACTS_NAME).write_text(facts.to_json(readme), encoding="utf-8")
+    return card
 
 
 def input_contract(feature_extractor: FeatureExtractionMixin) -> dict[str, str]:
-    """What the feature extractor does to a recording, by name; steps that it leaves out are left out."""
+    """Steps of the feature extractor by name; those that it leaves out are left out."""
     settings = feature_extractor.to_dict()
     settings["normalization"] = settings["normalization"] or "none, amplitudes keep their unit"
     if settings["highpass_hz"] is None and settings["lowpass_hz"] is None:
@@ -169,147 +287,54 @@ def input_contract(feature_extractor: FeatureExtractionMixin) -> dict[str, str]:
     return {INPUT_CONTRACT[key]: _describe(value) for key, value in used.items()}
 
 
-def loading_snippet(config: PreTrainedConfig, feature_extractor: FeatureExtractionMixin, model_id: str) -> str:
-    """Python that loads the encoder and embeds one recording; it runs as it stands (a test does it)."""
-    leads, sampling_rate = json.dumps(list(feature_extractor.leads)), feature_extractor.sampling_rate
-    num_samples, unit = feature_extractor.num_samples, feature_extractor.unit
-    return f'''import numpy as np
-import torch
-from transformers import AutoFeatureExtractor, AutoModel
-
-model_id = "{model_id}"
-feature_extractor = AutoFeatureExtractor.from_pretrained(model_id, trust_remote_code=True)
-model = AutoModel.from_pretrained(model_id, trust_remote_code=True).eval()
-
-# Put your recording here: (num_leads, num_samples), with its own sampling rate, leads and unit.
-signal = 0.1 * np.random.default_rng(0).normal(size=({len(feature_extractor.leads)}, {num_samples})).astype("float32")
-leads = {leads}
-inputs = feature_extractor(signal, sampling_rate={sampling_rate:g}, leads=leads, unit="{unit}", return_tensors="pt")
-with torch.inference_mode():
-    features = model(**inputs).pooler_output  # (1, {config.pooled_size})
-'''
-
-
 def _describe(value) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return ", ".join(_describe(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else format_fact(value)
 
 
-def _cell(value) -> str:
-    """A value as the cell of a Markdown table: one line, no bar."""
-    return format_fact(value).replace("|", "\\|").replace("\n", " ")
-
-
-def render_finetuned_card(
-    config: PreTrainedConfig,
-    feature_extractor: FeatureExtractionMixin,
-    model_id: str,
-    start: str,
-    data: DataSource,
-    metrics: Mapping | None = None,
-    sizes: Mapping[str, int] | None = None,
-    license: str | None = None,
-    costs: RunCosts | None = None,
-) -> ModelCard:
-    """Writes the card; `card.save("README.md")` puts it beside the weights.
-
-    Args:
-        config ([`PreTrainedConfig`]), feature_extractor ([`EcgFeatureExtractor`]): Of the classifier.
-        model_id (`str`): Name on the Hub, or folder, that the loading snippet uses.
-        start (`str`): Name of the checkpoint that it was fine-tuned from.
-        data ([`~ecg_transformers.data.corpus.DataSource`]): The labelled recordings.
-        metrics (`Mapping`, *optional*):
-            As `metrics.json` of `ecg-transformers finetune` has them; `None` while the training goes on.
-        sizes (`Mapping[str, int]`, *optional*): Records of each split; needed with `metrics`.
-        license (`str`, *optional*): Licence of the weights as a Hub id; `None` says "unknown".
-        costs ([`RunCosts`], *optional*): Time, hardware and carbon of the training; `None` says "not recorded".
-    """
-    facts = {} if metrics is None else metrics["training"]
-    left_out = ("unlabelled_records", "unlabelled_left_out", "not_judged_records", "copies_left_out")
-    body = (
-        card_environment()
-        .get_template("finetuned_card_template.md.j2")
-        .render(
-            model_name=model_id.rstrip("/").rsplit("/", 1)[-1],
-            start=start,
-            method=method_of(config),
-            data=data,
-            metrics=metrics,
-            label_names=list(config.id2label.values()),
-            regression=config.problem_type == REGRESSION,
-            single_label=config.problem_type == SINGLE_LABEL,
-            frozen=bool(facts.get("frozen_encoder")),
-            sizes=sizes,
-            contract=input_contract(feature_extractor),
-            snippet=classifier_snippet(config, feature_extractor, model_id),
-            training={
-                key.replace("_", " ").capitalize(): value for key, value in facts.items() if key not in left_out
-            },
-            versions=installed_versions() if metrics is None else metrics["versions"],
-            data_licence=data_licence_line(data.licence),
-            licences=licence_section(data.licence, license),
-            costs=costs,
-        )
-    )
-    results = [] if metrics is None else evaluation_results(metrics, data.dataset_id)
-    tags = ["ecg", "electrocardiogram", config.model_type]
-    more = {} if costs is None else costs.metadata()
-    metadata = card_metadata(model_id, tags, data, license, results, more)
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
-
-
-def classifier_snippet(config: PreTrainedConfig, feature_extractor: FeatureExtractionMixin, model_id: str) -> str:
-    """Python that loads the model and scores one recording; it runs as it stands (a test does it)."""
-    values = {SINGLE_LABEL: "logits.softmax(dim=-1)", REGRESSION: "logits"}.get(
+def loading_snippet(
+    config: PreTrainedConfig, feature_extractor: FeatureExtractionMixin, model_id: str, is_classifier: bool = False
+) -> str:
+    """Python that loads the model and feeds it one recording; it runs as it stands (a test does it)."""
+    leads, rate = json.dumps(list(feature_extractor.leads)), feature_extractor.sampling_rate
+    unit, shape = feature_extractor.unit, (len(feature_extractor.leads), feature_extractor.num_samples)
+    auto_class = "AutoModelForSequenceClassification" if is_classifier else "AutoModel"
+    outputs = {SINGLE_LABEL: "logits.softmax(dim=-1)", REGRESSION: "logits"}.get(
         config.problem_type, "logits.sigmoid()"
     )
-    snippet = loading_snippet(config, feature_extractor, model_id)
-    snippet = snippet.replace("AutoModel\n", "AutoModelForSequenceClassification\n")
-    snippet = snippet.replace("AutoModel.from", "AutoModelForSequenceClassification.from")
-    head, _, _ = snippet.partition("with torch.inference_mode")
-    return f"""{head}inputs = {{name: inputs[name] for name in ("input_values", "lead_mask") if name in inputs}}
+    use = f"""with torch.inference_mode():
+    features = model(**inputs).pooler_output  # (1, {config.pooled_size})
+"""
+    if is_classifier:
+        use = f"""inputs = {{name: inputs[name] for name in ("input_values", "lead_mask") if name in inputs}}
 with torch.inference_mode():
     logits = model(**inputs).logits.mean(dim=0)  # over the windows of the recording
-scores = dict(zip(model.config.id2label.values(), {values}.tolist(), strict=True))
+scores = dict(zip(model.config.id2label.values(), {outputs}.tolist(), strict=True))
 """
+    return f'''import numpy as np
+import torch
+from transformers import AutoFeatureExtractor, {auto_class}
+
+model_id = {json.dumps(model_id)}
+feature_extractor = AutoFeatureExtractor.from_pretrained(model_id, trust_remote_code=True)
+model = {auto_class}.from_pretrained(model_id, trust_remote_code=True).eval()
+
+# Put your recording here: (num_leads, num_samples), with its own sampling rate, leads and unit.
+signal = 0.1 * np.random.default_rng(0).normal(size={shape}).astype("float32")
+leads = {leads}
+inputs = feature_extractor(signal, sampling_rate={rate:g}, leads=leads, unit="{unit}", return_tensors="pt")
+{use}'''
 
 
-def training_facts(trainer: Trainer) -> dict[str, str | int | float]:
-    """What was trained and how, by readable names."""
-    args = trainer.args
-    facts = {
-        "Training (steps)": trainer.state.global_step,
-        "Batch (recordings)": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        "Parameters of the encoder": sum(parameter.numel() for parameter in trainer.model.ecg_vit.parameters()),
-        "Learning rate": args.learning_rate,
-        "Weight decay": args.weight_decay,
-        "Seed": args.seed,
-    }
-    if isinstance(trainer.model, EcgJepaForPreTraining):
-        facts["Momentum of the teacher"] = f"{args.ema_start} to {args.ema_end}"
-    return facts
-
-
-def pretraining_card(
-    trainer: Trainer, model_id: str, data: DataSource, split: str, costs: RunCosts | None = None
-) -> ModelCard:
-    """The card of what a Trainer has made so far.
-
-    Args:
-        trainer ([`EcgSslTrainer`]): During or after `train()`.
-        model_id (`str`): Name on the Hub, or of the folder.
-        data (`DataSource`), split (`str`), costs (`RunCosts`, *optional*): As in [`render_model_card`].
-    """
-    return render_model_card(
-        config=trainer.model.config,
-        feature_extractor=trainer.processing_class,
-        model_id=model_id,
-        data=data,
-        split=split,
-        training=training_facts(trainer),
-        license=trainer.args.weights_licence,
-        costs=costs,
+def licence_section(data_licence: str | None, weights_licence: str | None) -> str:
+    """The section of a card that states all three licences."""
+    weights, data = (
+        escape_markdown(licence.removeprefix(OTHER).strip()) if is_settled(licence) else "**unknown**"
+        for licence in (weights_licence, data_licence)
     )
+    lines = ["## Licences", "", f"* Code beside the weights: {CODE_LICENCE}.", f"* Weights: {weights}."]
+    lines.append(f"* Training data: {data}.")
+    if not is_settled(weights_licence):
+        lines += ["", "Unknown: whoever trained this model has not stated a licence. That is no permission to use it."]
+    return "\n".join(lines) + "\n"

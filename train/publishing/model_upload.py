@@ -1,24 +1,20 @@
 """A checkpoint becomes a commit of a model repository: the part that `push` and the Trainer share."""
 
 import json
-import logging
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard
 from huggingface_hub.constants import REPOCARD_NAME
 from transformers import CONFIG_MAPPING
 from transformers.utils import CONFIG_NAME
 
-from .hub_client import Repository, is_there, open_repository, refuse_other_files, send
-from .pictures import PREVIEW_NAME, RUN_PICTURE_NAME
-from .published_card import published_card
-from .shared_folder import ARGUMENTS_NAME, RESULTS_NAMES, SharedFolder
-
-logger = logging.getLogger("ecg_transformers")
+from .folder_files import refuse_places
+from .hub_client import Repository, open_repository, refuse_other_files, send
+from .shared_folder import ARGUMENTS_NAME, PREVIEW_NAME, RESULTS_NAMES, RUN_PICTURE_NAME, SharedFolder
 
 # Settings that make another model: its sizes, its input and its labels. All others may change from version to version.
 SHAPES = re.compile(
@@ -57,7 +53,7 @@ def open_model_repository(
 
 
 def _differences(known: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """What of two configurations makes two models of them, in words; empty for versions of one model."""
+    """Differences that make two models of two configurations, in words; empty for versions of one model."""
     known, config = (_filled(kind) for kind in (known, config))
     names = [name for name in config if SHAPES.search(name) and name in known and known[name] != config[name]]
     kinds = [
@@ -83,48 +79,23 @@ def _shortened(value: Any, longest: int = 60) -> str:
 
 
 def upload_model(
-    api: HfApi,
-    repository: Repository,
-    folder: SharedFolder,
-    message: str,
-    licence: str | None = None,
-    weights_licence: str | None = None,
-) -> CommitInfo | None:
+    api: HfApi, repository: Repository, folder: SharedFolder, card: ModelCard, message: str
+) -> CommitInfo:
     """Sends what the repository lacks in one commit; weights that the new version no longer has are removed with it.
 
     Args:
-        folder ([`SharedFolder`]): What is to be there.
-        message (`str`): Of the commit.
-        licence, weights_licence (`str`, *optional*): See [`published_card`].
-
-    Returns:
-        `CommitInfo`: `None` if all was there.
+        folder ([`SharedFolder`]): Files that are to be there.
+        card (`ModelCard`): See [`~.shared_folder.published_card`].
+        message (`str`): Message of the commit.
     """
-    card = published_card(
-        folder.card, repository.repo_id, licence, weights_licence, folder.evaluation, folder.pictures
-    )
     pictures = {name: picture.content for name, picture in folder.pictures.items()}
-    texts = folder.texts | pictures | {REPOCARD_NAME: str(card).encode()}
-    large = [CommitOperationAdd(name, str(path)) for name, path in folder.weights.items()]
-    small = [CommitOperationAdd(name, content) for name, content in texts.items()]
-    lacking = [
-        [
-            operation
-            for operation in operations
-            if not is_there(
-                repository.files.get(operation.path_in_repo),
-                operation.upload_info.sha256.hex(),
-                texts.get(operation.path_in_repo),
-            )
-        ]
-        for operations in (large, small)
-    ]
-    sent = folder.weights.keys() | texts.keys()
+    texts = folder.texts | {REPOCARD_NAME: str(card).encode()}
+    for name, content in texts.items():
+        refuse_places(content, folder.folder / name)
+    sent = {name: str(path) for name, path in folder.weights.items()} | texts | pictures
     stale = [name for name in repository.files if _belongs_to_weights(name) and name not in sent]
-    logger.info(
-        "%s: %d of %d files of weights are there.", repository.repo_id, len(large) - len(lacking[0]), len(large)
-    )
-    return send(api, repository, *lacking, message, stale)
+    files = [CommitOperationAdd(name, content) for name, content in sent.items()]
+    return send(api, repository, files, message, stale)
 
 
 def _belongs_to_weights(name: str) -> bool:

@@ -8,11 +8,10 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi, ModelCard
-from huggingface_hub.constants import REPOCARD_NAME
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
@@ -20,8 +19,9 @@ from ecg_transformers.data.corpus import DataSource, declared_source
 
 from .hub_client import plain_errors
 from .licences import EXPECTED_LICENCE, is_settled
+from .model_card import CardFacts, write_card
 from .model_upload import open_model_repository, upload_model
-from .shared_folder import ARGUMENTS_NAME, SharedFolder, read_shared_folder, shared_arguments
+from .shared_folder import ARGUMENTS_NAME, SharedFolder, published_card, read_shared_folder, shared_arguments
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -42,21 +42,20 @@ class PushingTrainer(Trainer):
 
     def __init__(self, *args, data: DataSource | None = None, **kwargs):
         self.data = data
-        self.card = None
-        """The card that goes out; `None` until the run is done, when [`draft_card`] makes one of what is known."""
-        self.complete_push: Callable[[SharedFolder, str, bool], SharedFolder] | None = None
-        """Adds pictures and an evaluation to a push (its files, their folder, whether to run the model). The commands
-        set it to [`~ecg_transformers.train.explain.preview.complete_push`]; without it a push has none."""
+        self.facts: CardFacts | None = None
+        """For the card that goes out; `None` until the run is done, when [`draft_facts`] says what is known."""
+        self.complete_push: Callable[[SharedFolder, bool], SharedFolder] | None = None
+        """Adds pictures and scores to a push (its files, whether to run the model). The commands set it to
+        [`~ecg_transformers.train.explain.preview.complete_push`]; without it a push has none."""
         self._pushes: list[tuple[str, Future]] = []
-        self._executor: ThreadPoolExecutor | None = None
         super().__init__(*args, **kwargs)
 
-    def draft_card(self, model_id: str) -> ModelCard:
-        """The card of a run that goes on; each kind of training has its own."""
+    def draft_facts(self) -> CardFacts:
+        """Facts of a run that goes on; each kind of training has its own."""
         raise NotImplementedError
 
     def recordings(self) -> DataSource:
-        """Where the training data comes from, with the licence that `data_licence` states."""
+        """Source of the training data, with the licence that `data_licence` states."""
         if self.data is None:
             self.data = declared_source(self.train_dataset)
         if self.args.data_licence is not None:
@@ -78,6 +77,11 @@ class PushingTrainer(Trainer):
                 f"push_to_hub: the licence of the training data is not settled: it is {licence!r}. Look it up where "
                 "the recordings come from, and if it allows you to publish weights that were trained on them, state "
                 f'it: --data_licence "CC BY 4.0". {EXPECTED_LICENCE}. Nothing has been trained.'
+            )
+        if args.weights_licence is not None and not is_settled(args.weights_licence):
+            raise ValueError(
+                f"push_to_hub: {args.weights_licence!r} is no licence of weights. State a known one, such as "
+                '--weights_licence cc-by-4.0, or "other: NAME". Nothing has been trained.'
             )
         if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             raise ValueError(
@@ -102,21 +106,19 @@ class PushingTrainer(Trainer):
             license (`str`, *optional*): Licence of the weights.
             tags (`str` or `list[str]`, *optional*): More tags.
             header: Other fields of the card's header, such as `language` or `base_model`.
+
+        A later push renders the card anew, with the scores that lie in the folder by then.
         """
         if not self.is_world_process_zero():
             return
         if license is not None:
             self.args.weights_licence = license
-        card = self._current_card()
-        more_tags = [tags] if isinstance(tags, str) else tags or []
-        card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *more_tags]))
-        for name, value in header.items():
-            if value is not None:
-                card.data[name] = value
-        card.save(Path(self.args.output_dir) / REPOCARD_NAME)
-
-    def _current_card(self) -> ModelCard:
-        return self.draft_card(Path(self.args.output_dir).name) if self.card is None else self.card
+        header |= {"tags": [tags] if isinstance(tags, str) else tags}
+        header = {name: value for name, value in header.items() if value}
+        self.facts = dataclasses.replace(
+            self.facts or self.draft_facts(), header=header, weights_licence=self.args.weights_licence
+        )
+        write_card(self.args.output_dir, self.facts, self.model.config, self.processing_class)
 
     def push_to_hub(
         self,
@@ -141,7 +143,7 @@ class PushingTrainer(Trainer):
         """Pushes the output folder as it is.
 
         Returns:
-            `CommitInfo`, `None` where nothing was lacking; with `blocking=False` a `Future` of it.
+            `CommitInfo`; with `blocking=False` a `Future` of it.
 
         Raises:
             ValueError: for what the Hub refuses and what breaks. Everything is saved then, and the message says how to
@@ -152,35 +154,39 @@ class PushingTrainer(Trainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self._finish_current_push()
         try:
-            shared = self._complete(read_shared_folder(self.args.output_dir), self.args.output_dir, with_model=True)
+            shared = self._complete(read_shared_folder(self.args.output_dir), with_model=True)
+            upload = self._upload, shared, self._card_of(shared), commit_message, revision
             if blocking:
-                return self._upload(shared, commit_message, revision)
+                return upload[0](*upload[1:])
         except Exception as error:  # the Hub, the connection, the disk: after all the training, say what remains
             again = self._command(revision)
             raise ValueError(
                 f"The push failed: {_sentence(error)} What is saved stays; `{again}` sends it."
             ) from error
-        return self._submit("the model", self._upload, shared, commit_message, revision)
+        return self._submit("the model", *upload)
 
     def _command(self, revision: str | None = None) -> str:
-        """What sends the finished run, by hand."""
+        """Command line that sends the finished run."""
         words = ["ecg-transformers", "push", "--folder", self.args.output_dir, "--repo_id", self.hub_model_id]
         revision = self.args.hub_revision if revision is None else revision
         return shlex.join(words + (["--revision", revision] if revision is not None else []))
 
-    def _complete(self, shared: SharedFolder, folder: str, with_model: bool) -> SharedFolder:
+    def _complete(self, shared: SharedFolder, with_model: bool) -> SharedFolder:
         if self.complete_push is not None:
-            shared = self.complete_push(shared, folder, with_model)
+            shared = self.complete_push(shared, with_model)
         return dataclasses.replace(shared, texts=shared.texts | {ARGUMENTS_NAME: shared_arguments(self.args)})
 
-    def _upload(self, shared: SharedFolder, message: str, revision: str | None = None) -> CommitInfo | None:
+    def _card_of(self, shared: SharedFolder) -> ModelCard:
+        licences = self.recordings().licence, self.args.weights_licence
+        return published_card(shared, self.hub_model_id, *licences, self.model.config)
+
+    def _upload(self, shared: SharedFolder, card: ModelCard, message: str, revision: str | None = None) -> CommitInfo:
         repo_id = self.hub_model_id
         revision = self.args.hub_revision if revision is None else revision
-        licence, weights_licence = self.recordings().licence, self.args.weights_licence
         with plain_errors(repo_id, self._hub.endpoint, "model", again=""):
             private = self.args.hub_private_repo
             repository = open_model_repository(self._hub, repo_id, shared.config, revision, private)
-            return upload_model(self._hub, repository, shared, message, licence, weights_licence)
+            return upload_model(self._hub, repository, shared, card, message)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Pushes a checkpoint beside the training, which nothing that happens here may stop."""
@@ -194,16 +200,17 @@ class PushingTrainer(Trainer):
         at = f"step {self.state.global_step}" if in_steps else f"epoch {int(self.state.epoch)}"
         try:
             self.callback_handler.on_push_begin(args, self.state, self.control)
-            shared, kept = self._keep(checkpoint_folder)
+            facts = dataclasses.replace(self.facts or self.draft_facts(), ongoing=True)
+            shared = self._complete(read_shared_folder(checkpoint_folder, facts=facts), with_model=False)
+            card = self._card_of(shared)
+            shared = self._keep(shared)
         except Exception as error:  # a full disk, a callback, a card: a training is worth more than a push
             self._say_failed(error, at)
             return
-        self._submit(at, self._upload_kept, shared, f"Training in progress, {at}", kept)
+        self._submit(at, self._upload_kept, shared, card, f"Training in progress, {at}")
 
-    def _keep(self, checkpoint_folder: str) -> tuple[SharedFolder, Path]:
+    def _keep(self, shared: SharedFolder) -> SharedFolder:
         """A checkpoint as it is now, with its weights in a folder of their own: it may be deleted meanwhile."""
-        shared = read_shared_folder(checkpoint_folder, card=str(self._current_card()))
-        shared = self._complete(shared, checkpoint_folder, with_model=False)
         kept = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
         try:
             for name, path in shared.weights.items():
@@ -211,21 +218,19 @@ class PushingTrainer(Trainer):
         except BaseException:
             shutil.rmtree(kept, ignore_errors=True)
             raise
-        return dataclasses.replace(shared, weights={name: kept / name for name in shared.weights}), kept
+        return dataclasses.replace(shared, folder=kept, weights={name: kept / name for name in shared.weights})
 
     def _submit(self, what: str, upload: Callable, *args) -> Future:
-        """One after the other; Python ends when all are done."""
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
-        push = self._executor.submit(upload, *args)
+        """One after the other, by the executor of the Hub's client; Python ends when all are done."""
+        push = self._hub.run_as_future(upload, *args)
         self._pushes.append((what, push))
         return push
 
-    def _upload_kept(self, shared: SharedFolder, message: str, kept: Path) -> CommitInfo | None:
+    def _upload_kept(self, shared: SharedFolder, card: ModelCard, message: str) -> CommitInfo:
         try:
-            return self._upload(shared, message)
+            return self._upload(shared, card, message)
         finally:
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(shared.folder, ignore_errors=True)
 
     def _finish_current_push(self) -> None:
         """Waits for the pushes that run beside the training."""

@@ -19,7 +19,7 @@ class RunCosts:
     Args:
         seconds (`float`): Wall clock.
         hardware (`str`): Such as `"2 x NVIDIA H100"` or `"x86_64 CPU, 8 threads"`.
-        energy_kwh, emissions_kg (`float`, *optional*): As `codecarbon` measured or estimated them.
+        energy_kwh, emissions_kg (`float`, *optional*): Estimates of `codecarbon`.
     """
 
     seconds: float

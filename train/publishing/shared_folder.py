@@ -1,50 +1,81 @@
 """What of a checkpoint's folder goes to the Hub: nothing that is unpickled, nothing of this machine, no patients.
 
-A list of what is allowed, not of what is forbidden: weights (safetensors), configuration, feature extractor, the code
-that both name, card, scores, training arguments and pictures. Optimiser states, pickles, pages of the run and
-`predictions.parquet`, which names records and patients, stay at home.
+A list of what is allowed, of files and of the fields of their JSON, not of what is forbidden: weights (safetensors),
+configuration, feature extractor, the code that both name, card, scores, training arguments and pictures. Optimiser
+states, pickles, pages of the run and `predictions.parquet`, which names records and patients, stay at home.
 """
 
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from huggingface_hub import EvalResult, try_to_load_from_cache
+import yaml
+from huggingface_hub import ModelCard, try_to_load_from_cache
 from huggingface_hub.constants import REPOCARD_NAME
 from safetensors import SafetensorError, safe_open
-from transformers import TrainingArguments
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, TrainingArguments
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ..results import check_evaluation, is_evaluation
+from ecg_transformers.modeling import EcgFeatureExtractor
+
+from ..results import BASELINES, PRETRAINED, Result
 from .folder_files import own_file, read_json, read_text
-from .pictures import PREVIEW_NAME, RUN_PICTURE_NAME, Picture, stored_picture
-from .private_text import is_local, without_places, without_private
+from .licences import EXPECTED_LICENCE, is_settled, licence_name, stated_licence
+from .model_card import (
+    CARD_FACTS_NAME,
+    DATA_LICENCE_KEY,
+    CardFacts,
+    Picture,
+    ShownResult,
+    card_header,
+    licence_header,
+    licence_section,
+    render_card,
+)
 
 DIGEST_KEY = "weights_sha256"
 """In `metrics.json` of `evaluate`."""
-
+PREVIEW_NAME, RUN_PICTURE_NAME = "preview.png", "results.png"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ARGUMENTS_NAME = "training_args.json"
 RESULTS_NAMES = ("metrics.json", "report.json")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+WEIGHT_NOTES = {"format", "total_size", "total_parameters"}
 
-
-@dataclass(frozen=True)
-class ShownEvaluation:
-    """An evaluation as a card shows it.
-
-    Args:
-        section (`str`): Markdown.
-        results (`list[EvalResult]`): For the model-index.
-    """
-
-    section: str
-    results: list[EvalResult]
+PUBLIC_ARGUMENTS = """per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps
+num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs
+warmup_steps optim optim_args weight_decay adam_beta1
+adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor bf16 fp16 tf32 gradient_checkpointing torch_compile
+dataloader_drop_last full_determinism seed data_seed eval_strategy eval_steps save_strategy save_steps
+load_best_model_at_end metric_for_best_model greater_is_better data_licence weights_licence ema_start ema_end
+weight_decay_end published_schedule random_windows collapse_patience layer_decay class_weights early_stopping_patience
+freeze_encoder""".split()
+"""Training arguments that go out: those that shape the weights."""
+PUBLIC_RESULTS = {
+    "task",
+    "problem_type",
+    "protocol",
+    "model",
+    "config",
+    "label_names",
+    "splits",
+    "settings",
+    DIGEST_KEY,
+}
+PUBLIC_RESULTS |= {"validation", "test", "subgroups", "training", "date", "seconds", "seed", "max_steps", "versions"}
+PUBLIC_RESULTS |= {
+    "num_pretraining_records",
+    PRETRAINED,
+    *(b.key for b in BASELINES),
+    *(b.difference for b in BASELINES),
+}
+"""Fields of scores that go out. Command lines and names of records are not among them."""
+RECORD_FIELDS = {"not_judged_records", "copies_left_out"}
 
 
 @dataclass(frozen=True)
@@ -52,24 +83,28 @@ class SharedFolder:
     """A checkpoint that can be published.
 
     Args:
+        folder (`Path`): Folder of the checkpoint.
         config (`dict`): Its configuration.
         weights (`dict[str, Path]`): Its weights, by name.
-        texts (`dict[str, bytes]`): Everything else but the card, by name.
-        card (`str`): The card as it lies there.
-        pictures (`dict[str, Picture]`): For the card, by name.
-        results (`dict`, *optional*): Scores that lie beside the weights.
+        texts (`dict[str, bytes]`): Everything else but card and pictures, by name.
+        card (`str`): Text of README.md; empty where only facts are there.
+        facts ([`CardFacts`], *optional*): From which the card is rendered; `None` where its text is a person's.
+        results (`dict[str, Result]`): Scores, by file name.
+        pictures (`dict[str, Picture]`): Pictures for the card, by name.
+        shown (`tuple[ShownResult]`): Scores with their Markdown, once a command has added it.
         left_out (`list[str]`): Names of the files that stay at home.
-        evaluation ([`ShownEvaluation`], *optional*): `results` as the card shows them, where `evaluate` wrote them.
     """
 
+    folder: Path
     config: dict[str, Any]
     weights: dict[str, Path]
     texts: dict[str, bytes]
     card: str
+    facts: CardFacts | None
+    results: dict[str, Result]
     pictures: dict[str, Picture]
-    results: dict[str, Any] | None
     left_out: list[str]
-    evaluation: ShownEvaluation | None = None
+    shown: tuple[ShownResult, ...] = field(default=())
 
 
 def is_model_folder(folder: str | os.PathLike) -> bool:
@@ -80,14 +115,14 @@ def is_model_folder(folder: str | os.PathLike) -> bool:
 
 
 def read_shared_folder(
-    folder: str | os.PathLike, results: Mapping[str, Any] | None = None, card: str | None = None
+    folder: str | os.PathLike, results: Mapping[str, Any] | None = None, facts: CardFacts | None = None
 ) -> SharedFolder:
     """Collects what goes out.
 
     Args:
-        folder (`str`): What `pretrain`, `finetune`, `quickstart`, `convert` or `Trainer.save_model` wrote.
-        results (`Mapping`, *optional*): Scores to use instead of those in the folder.
-        card (`str`, *optional*): Card to use instead of the one in the folder.
+        folder (`str`): Folder that `pretrain`, `finetune`, `quickstart`, `convert` or `Trainer.save_model` wrote.
+        results (`Mapping`, *optional*): Scores to use instead of `metrics.json` of the folder.
+        facts ([`CardFacts`], *optional*): For the card, instead of what lies in the folder.
 
     Raises:
         ValueError: for a folder that lacks something, or whose weights are damaged or pickled.
@@ -100,41 +135,167 @@ def read_shared_folder(
             f"{folder} has no {FEATURE_EXTRACTOR_NAME}, without which nobody knows what to feed the model. Save the "
             f"feature extractor of the training beside it: feature_extractor.save_pretrained({str(folder)!r})."
         )
-    if card is None and not (folder / REPOCARD_NAME).is_file():
+    card = ""
+    if facts is None:
+        card, facts = _card_in(folder)
+        facts = facts if config["model_type"] in CONFIG_MAPPING else None  # code of the folder is not run
+    extractor = without_places(read_json(folder / FEATURE_EXTRACTOR_NAME))
+    texts = {CONFIG_NAME: _to_json(config), FEATURE_EXTRACTOR_NAME: _to_json(extractor)}
+    for name, stated in ((CONFIG_NAME, config), (FEATURE_EXTRACTOR_NAME, extractor)):
+        if read_json(folder / name) == stated:
+            texts[name] = own_file(folder / name).read_bytes()
+    if len(weights) > 1:
+        texts[SAFE_WEIGHTS_INDEX_NAME] = own_file(folder / SAFE_WEIGHTS_INDEX_NAME).read_bytes()
+    texts |= _source_files(folder, *(read_json(folder / name) for name in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME)))
+    stored = {name: read_json(folder / name) for name in RESULTS_NAMES if (folder / name).is_file()}
+    places = dict.fromkeys(stored, "the folder")
+    if results is not None:
+        stored[RESULTS_NAMES[0]], places[RESULTS_NAMES[0]] = dict(results), "--results"
+    found = {}
+    for name, scores in stored.items():
+        found[name] = Result.from_json(scores, folder / name if places[name] == "the folder" else "--results")
+        _check_scores(scores, weights, places[name], needed=places[name] == "--results")
+        texts[name] = _to_json(public_results(scores))
+    if (folder / ARGUMENTS_NAME).is_file():
+        texts[ARGUMENTS_NAME] = _to_json(public_arguments(read_json(folder / ARGUMENTS_NAME)))
+    stored_preview = _stored_picture(folder)
+    pictures = {} if stored_preview is None else {PREVIEW_NAME: stored_preview}
+    sent = {*weights, *texts, *pictures, RUN_PICTURE_NAME, REPOCARD_NAME, CARD_FACTS_NAME}
+    left_out = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in sent)
+    return SharedFolder(folder, config, weights, texts, card, facts, found, pictures, left_out)
+
+
+def _card_in(folder: Path) -> tuple[str, CardFacts | None]:
+    """The text of a card and its facts; without facts where a person has written or changed the text."""
+    if not (folder / REPOCARD_NAME).is_file():
         raise ValueError(
             f"{folder} has no {REPOCARD_NAME}, the card. `pretrain`, `finetune`, `quickstart` and `convert` write it "
             "into their --output_dir when they end (push that, not a checkpoint in it); for other weights, "
-            "ecg_transformers.train.publishing.model_card.render_model_card does."
+            "ecg_transformers.train.publishing.model_card.write_card does."
         )
-    names = [CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *(n for n in (SAFE_WEIGHTS_INDEX_NAME,) if len(weights) > 1)]
-    texts = {name: own_file(folder / name).read_bytes() for name in names}
-    for name in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME):
-        stated = read_json(folder / name)
-        if (public := _public_configuration(stated)) != stated:
-            texts[name] = _to_json(public)
-    texts |= _source_files(folder, config, read_json(folder / FEATURE_EXTRACTOR_NAME))
-    stored = {name: read_json(folder / name) for name in RESULTS_NAMES if (folder / name).is_file()}
-    texts |= {name: _to_json(without_private(scores)) for name, scores in stored.items()}
-    for name, scores in stored.items():
-        check_evaluation(scores, folder / name)
-    evaluations = [scores for scores in stored.values() if is_evaluation(scores)]
-    found = next(iter([*evaluations, *stored.values()]), None)
-    for name, scores in stored.items():
-        if is_evaluation(scores) and (results is None or name != RESULTS_NAMES[0]):  # which `results` replaces
-            _check_scores(scores, weights, "the folder", needed=False)
-    if results is not None:
-        found = dict(results)
-        check_evaluation(found, "--results")
-        _check_scores(found, weights, "--results", needed=True)
-        texts[RESULTS_NAMES[0]] = _to_json(without_private(found))
-    if (folder / ARGUMENTS_NAME).is_file():
-        texts[ARGUMENTS_NAME] = _to_json(without_private(read_json(folder / ARGUMENTS_NAME)))
-    stored_preview = stored_picture(folder)
-    pictures = {} if stored_preview is None else {PREVIEW_NAME: stored_preview}
-    sent = {*weights, *texts, *pictures, RUN_PICTURE_NAME, REPOCARD_NAME}
-    left_out = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in sent)
-    card = read_text(folder / REPOCARD_NAME) if card is None else card
-    return SharedFolder(config, weights, texts, card, pictures, found, left_out)
+    text = read_text(folder / REPOCARD_NAME)
+    if not (folder / CARD_FACTS_NAME).is_file():
+        return text, None
+    content = read_json(folder / CARD_FACTS_NAME)
+    is_ours = content.get("readme_sha256") == hashlib.sha256(text.encode()).hexdigest()
+    return text, CardFacts.from_json(content, folder / CARD_FACTS_NAME) if is_ours else None
+
+
+def published_card(
+    shared: SharedFolder,
+    repo_id: str,
+    data_licence: str | None = None,
+    weights_licence: str | None = None,
+    config: PreTrainedConfig | None = None,
+) -> ModelCard:
+    """The card as it goes out: rendered anew from its facts, or the text of a person with its header set.
+
+    Args:
+        shared ([`SharedFolder`]): Files of a checkpoint.
+        repo_id (`str`): Repository; loading snippet, title and model-index get this name.
+        data_licence, weights_licence (`str`, *optional*): Licences; by default those that are stated.
+        config ([`PreTrainedConfig`], *optional*): Configuration in memory; by default that of the folder.
+
+    Raises:
+        ValueError: for a header that cannot be read, and while the licence of the training data is not settled.
+    """
+    header = {} if shared.facts is not None else _header_of(shared.card)
+    stated = _one_text(header, DATA_LICENCE_KEY, "--licence") if shared.facts is None else shared.facts.data.licence
+    stated = stated if data_licence is None else licence_name(data_licence)
+    if not is_settled(stated):
+        says = f"states {stated!r}" if data_licence is None else f"was given as {data_licence!r}, which is none"
+        raise ValueError(
+            f"The licence of the training data is not settled: {'the card' if data_licence is None else 'it'} {says}. "
+            "Look it up where the recordings come from, and if it allows you to publish weights that were trained on "
+            f'them, state it: --licence "CC BY 4.0". {EXPECTED_LICENCE}.'
+        )
+    if weights_licence is not None and not is_settled(weights_licence):
+        raise ValueError(
+            f"{weights_licence!r} is no licence of weights. Name one, such as cc-by-4.0 or apache-2.0, or "
+            "'other: NAME'."
+        )
+    if shared.facts is not None:
+        facts = shared.facts.with_licences(stated, weights_licence)
+        config = AutoConfig.from_pretrained(shared.folder) if config is None else config
+        extractor = EcgFeatureExtractor.from_pretrained(shared.folder)
+        return render_card(facts, config, extractor, repo_id, shared.shown, shared.pictures)
+    if weights_licence is None:
+        given = {name: _one_text(header, name, "--weights_licence") for name in ("license", "license_name")}
+        weights_licence = stated_licence(given)
+    kept = {name: value for name, value in header.items() if name not in ("license", "license_name")}
+    kept = {"library_name": "transformers"} | kept | licence_header(stated, weights_licence)
+    if shared.shown:
+        kept.pop("model-index", None)
+    data = card_header(kept, shared.shown, repo_id)
+    body = ModelCard(shared.card).text.strip("\n")
+    if "\n## Licences\n" not in f"\n{body}\n":
+        body = f"{body}\n\n{licence_section(stated, weights_licence)}"
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.rstrip()}\n")
+
+
+def _header_of(text: str) -> dict[str, Any]:
+    try:
+        return ModelCard(text).data.to_dict()
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"The header of README.md cannot be read: {reason}. Correct it by hand.") from error
+
+
+def _one_text(header: Mapping[str, Any], name: str, flag: str) -> str | None:
+    """A field that states one licence; a list of one is the same.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    stated = header.get(name)
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    if stated is not None and not isinstance(stated, str):
+        raise ValueError(
+            f"Expected one licence as {name} in the header of README.md, got {stated!r}. State the one that holds by "
+            f"{flag} NAME, or correct the header by hand."
+        )
+    return stated
+
+
+def public_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Training arguments that shape the weights, by `PUBLIC_ARGUMENTS`."""
+    return {name: without_places(arguments[name]) for name in PUBLIC_ARGUMENTS if name in arguments}
+
+
+def shared_arguments(args: TrainingArguments) -> bytes:
+    """Training arguments as JSON for the folder of a run."""
+    return _to_json(public_arguments(json.loads(args.to_json_string())))
+
+
+def public_results(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores without command line, folders and names of records."""
+    public = {name: without_places(value) for name, value in scores.items() if name in PUBLIC_RESULTS}
+    for name in ("model", "config"):
+        if isinstance(public.get(name), str):
+            public[name] = _last_part(public[name])
+    if isinstance(public.get("training"), Mapping):
+        public["training"] = {name: value for name, value in public["training"].items() if name not in RECORD_FIELDS}
+    return public
+
+
+def without_places(content: Any) -> Any:
+    """JSON in which texts that as a whole are paths of a machine have become their last part; all others stay."""
+    if isinstance(content, Mapping):
+        return {key: without_places(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_places(value) for value in content]
+    return _last_part(content) if isinstance(content, str) and is_place(content) else content
+
+
+def is_place(text: str) -> bool:
+    """Whether a text as a whole is a path of a machine: absolute, of a home, or relative with dots."""
+    is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    return is_absolute or text.startswith(("~/", "./", "../", "file:", "\\\\"))
+
+
+def _last_part(path: str) -> str:
+    return PureWindowsPath(path).name
 
 
 def _check_scores(scores: Mapping[str, Any], weights: Mapping[str, Path], where: str, needed: bool):
@@ -157,7 +318,9 @@ def _check_scores(scores: Mapping[str, Any], weights: Mapping[str, Path], where:
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
-    config = _public_configuration(read_json(folder / CONFIG_NAME))
+    """The configuration without the folder that a model was loaded from."""
+    config = without_places(read_json(folder / CONFIG_NAME))
+    config.pop("_name_or_path", None)
     classes = config.get("architectures") or []
     if not isinstance(config.get("model_type"), str) or not (
         isinstance(classes, list) and all(isinstance(name, str) for name in classes)
@@ -169,11 +332,15 @@ def _configuration(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _public_configuration(config: dict[str, Any]) -> dict[str, Any]:
-    """Without the folder that a model was loaded from, and without other places of this machine."""
-    origin = config.get("_name_or_path")
-    left_out = {"_name_or_path"} if isinstance(origin, str) and is_local(origin) else set()
-    return {name: without_places(value) for name, value in config.items() if name not in left_out}
+def _stored_picture(folder: Path) -> Picture | None:
+    """The picture that somebody put beside the weights."""
+    path = folder / PREVIEW_NAME
+    if not path.is_file():
+        return None
+    content = own_file(path).read_bytes()
+    if not content.startswith(PNG_SIGNATURE):
+        raise ValueError(f"{path} is no PNG. Save the picture as one, or remove it: then `push` draws one.")
+    return Picture(content, "A picture of this model", "")
 
 
 def weight_names(folder: Path) -> list[str]:
@@ -183,26 +350,22 @@ def weight_names(folder: Path) -> list[str]:
         ValueError: if there are none, or the index names what does not lie beside it.
     """
     if (folder / SAFE_WEIGHTS_NAME).is_file():
-        names = [SAFE_WEIGHTS_NAME]
-    elif (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
-        index = read_json(folder / SAFE_WEIGHTS_INDEX_NAME)
-        try:
-            names = sorted(set(index["weight_map"].values()))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{folder / SAFE_WEIGHTS_INDEX_NAME} does not name the files of the weights. Save the model again."
-            ) from error
-        if outside := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
-            raise ValueError(
-                f"{SAFE_WEIGHTS_INDEX_NAME} of {folder} names {outside[0]!r}, which is no file beside it."
-            )
-    else:
+        return [SAFE_WEIGHTS_NAME]
+    if not (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
         why = f"only {', '.join(pickled)}, which could run code when it is read" if pickled else "none"
         raise ValueError(
             f"Expected weights as {SAFE_WEIGHTS_NAME} in {folder}, found {why}. Load the model and save it again with "
             "save_pretrained."
         )
+    try:
+        names = sorted(set(read_json(folder / SAFE_WEIGHTS_INDEX_NAME)["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / SAFE_WEIGHTS_INDEX_NAME} does not name the files of the weights. Save the model again."
+        ) from error
+    if outside := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
+        raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} of {folder} names {outside[0]!r}, which is no file beside it.")
     return names
 
 
@@ -217,10 +380,10 @@ def _weights(folder: Path) -> dict[str, Path]:
             raise ValueError(
                 f"{folder / name} is damaged or was not written to its end ({error}). Save the model again."
             ) from error
-        if private := [f"{key}: {note}" for key, note in notes.items() if without_private({key: note}) != {key: note}]:
+        if unknown := sorted(notes.keys() - WEIGHT_NOTES):
             raise ValueError(
-                f"The header of {folder / name} names a place of this machine, which would be published: "
-                f"{private[0]!r}. Load the model and save it again with save_pretrained."
+                f"The header of {folder / name} has notes that would be published: {unknown[0]!r}. Load the model and "
+                "save it again with save_pretrained."
             )
     return {name: folder / name for name in names}
 
@@ -256,17 +419,6 @@ def _source_files(folder: Path, *configurations: Mapping[str, Any]) -> dict[str,
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise ValueError(f"{folder} lacks {name}, which the model needs to load elsewhere. {cure}") from error
-
-
-def shared_arguments(args: TrainingArguments) -> bytes:
-    """Training arguments as JSON, without paths, tokens and names of this machine."""
-    return _to_json(without_private(json.loads(args.to_json_string())))
-
-
-def public_evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """`metrics.json` of `evaluate` without paths of this machine; the command stays, with the names of its files."""
-    words = ["=".join(without_private(word.split("="))) for word in shlex.split(metrics["command"])]
-    return without_private(metrics) | {"command": shlex.join(words)}
 
 
 def _to_json(content: Any) -> bytes:

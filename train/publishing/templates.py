@@ -1,6 +1,10 @@
-"""Where the templates of pages and cards are rendered."""
+"""Rendering of pages and cards: the environment of their templates, and text of others made safe for Markdown."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+LONGEST_TEXT = 400
+MARKDOWN_SIGNS = "\\`*[]|"
+HTML_SIGNS = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def template_environment(package: str, autoescape: bool) -> Environment:
@@ -8,12 +12,30 @@ def template_environment(package: str, autoescape: bool) -> Environment:
 
     Args:
         package (`str`): Name of the package in whose folder the templates lie.
-        autoescape (`bool`): `True` for HTML; Markdown is escaped by filters of its own.
+        autoescape (`bool`): `True` for HTML; Markdown is escaped by its filter `md`, see [`escape_markdown`].
     """
-    return Environment(
+    environment = Environment(
         loader=PackageLoader(package, "."),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["md"] = escape_markdown
+    return environment
+
+
+def escape_markdown(text: object) -> str:
+    """One line of bounded length without tags, links, bars or other signs that Markdown would read.
+
+    Example:
+
+    ```python
+    from ecg_transformers.train.publishing.templates import escape_markdown
+
+    escape_markdown("<b>[x](javascript:y)|")  # "&lt;b&gt;\\\\[x\\\\](javascript:y)\\\\|"
+    ```
+    """
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
+    line = line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"
+    return "".join(HTML_SIGNS.get(sign, f"\\{sign}" if sign in MARKDOWN_SIGNS else sign) for sign in line)

@@ -19,7 +19,7 @@ from ..results import SINGLE_LABEL
 
 @dataclass(frozen=True)
 class JudgedTest:
-    """What a test split is judged on.
+    """Labels and scores of a test split that are evaluated.
 
     Args:
         names (`tuple[str, ...]`): Labels that training learnt; of [`judged_test`] those that the split can judge.
@@ -82,12 +82,12 @@ def mean_precision_recall(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tu
 def reliability_points(
     result: ProtocolResult, temperature: float | None = None, num_bins: int = 15
 ) -> dict[str, np.ndarray]:
-    """How often it was so, against what was said, in bins of [`reliability_curve`].
+    """Observed frequency against predicted probability, in bins of [`reliability_curve`].
 
     Multi-label: all judged labels together. Single-label: the most probable class.
 
     Args:
-        temperature (`float`, *optional*): By which logits are divided first.
+        temperature (`float`, *optional*): Divisor of the logits.
     """
     if result.problem_type == SINGLE_LABEL:
         scores = result.test.scores

@@ -1,35 +1,34 @@
-"""The report of an evaluation: one self-contained HTML page that cannot be misread.
-
-It needs no network, no script and no other file. Every table has the random encoder above the pretrained one, with
-intervals, task, protocol and split; what was not measured does not appear. Text is escaped by Jinja2.
-"""
+"""The page of an evaluation: what was found first, beside every baseline and with intervals; details are folded."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import numpy as np
 from datasets import Dataset
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ecg_transformers.data.corpus import DataSource
 
 from ..features import EmbeddingTable
+from ..methods import method_of
 from ..predictions import ProtocolResult
-from ..publishing.model_card import method_of
-from ..publishing.templates import template_environment
-from ..results import format_fact
+from ..results import REGRESSION, Result
+from .caveats import caveats_of
 from .curves import positives_of
-from .page import ReportFigure
-from .sections import Section, examples_section, features_section, judged_section, published_section, setting_sections
-from .task_tables import splits_table
-from .verdicts import caveats_of, verdicts_of
+from .examples import choose_examples, draw_examples
+from .kinds import Shown, outcome_section
+from .labels import spelled_out
+from .page import Page, ReportFigure, Section
+from .projection import MOST_RECORDS, plot_projection, projection_methods
+from .settings import setting_sections
+from .tables import published_section, splits_table
 
 PROBLEM_WORDS = {
     "multi_label_classification": "any number of labels a record",
     "single_label_classification": "exactly one label a record",
     "regression": "numbers",
     "token_classification": "P, QRS, T or none, for each sample of each lead",
-    "retrieval": "which other records are of the same patient",
+    "retrieval": "other records of the same patient",
 }
 MOST_NAMED_LABELS = 12
 
@@ -39,19 +38,19 @@ class EvaluationReport:
     """Everything on the page. What is empty does not appear.
 
     Args:
-        metrics (`Mapping`): The content of `metrics.json`.
+        result ([`Result`]): Content of `metrics.json`.
         data ([`DataSource`]): Licence and citation of the recordings.
-        facts (`Mapping[str, str | int | float]`): What was evaluated, see [`encoder_facts`].
-        predictions (`Mapping[tuple[str, str], ProtocolResult]`): By encoder and protocol: curves and examples.
-        features (`Mapping[str, EmbeddingTable]`): Of the test split, by encoder: planes.
-        rows (`Dataset`, *optional*): The test split, rows of [`load_ecg`]: examples drawn as ECGs.
+        facts (`Mapping[str, str | int | float]`): The model, see [`encoder_facts`].
+        predictions (`Mapping[tuple[str, str], ProtocolResult]`): Predictions by encoder and protocol, for charts.
+        features (`Mapping[str, EmbeddingTable]`): Features of the test split, by encoder, for planes.
+        rows (`Dataset`, *optional*): Test split, rows of [`load_ecg`]: examples drawn as ECGs.
         explanations (`Sequence[ReportFigure]`): Attention over leads and time of some test records.
         published (`Sequence[Mapping]`):
             Numbers of others of the same task, split and protocol, as [`~.published.comparable_numbers`] gives them.
         published_notes (`Sequence[str]`): How to read them, or why there are none.
     """
 
-    metrics: Mapping
+    result: Result
     data: DataSource
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
     predictions: Mapping[tuple[str, str], ProtocolResult] = field(default_factory=dict)
@@ -63,12 +62,11 @@ class EvaluationReport:
 
 
 def encoder_facts(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> dict[str, str | int | float]:
-    """What was evaluated, by name: method, size, and what it wants to be fed."""
+    """Facts of a model by name: method, size, and its input."""
     config = model.config
-    encoder = f"{config.num_hidden_layers} layers of width {config.hidden_size}"
     return {
         "Method": method_of(config).name,
-        "Encoder": encoder,
+        "Encoder": f"{config.num_hidden_layers} layers of width {config.hidden_size}",
         "Parameters": sum(parameter.numel() for parameter in model.parameters()),
         "Leads": ", ".join(feature_extractor.leads),
         "Sampling rate (Hz)": feature_extractor.sampling_rate,
@@ -77,79 +75,108 @@ def encoder_facts(model: PreTrainedModel, feature_extractor: FeatureExtractionMi
     }
 
 
-def write_evaluation_page(report: EvaluationReport, path: str | Path) -> Path:
-    """Writes the page as UTF-8; returns where."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_evaluation_page(report), encoding="utf-8")
-    return path
-
-
-def render_evaluation_page(report: EvaluationReport) -> str:
-    """The page, as HTML."""
-    environment = template_environment("ecg_transformers.train.report", autoescape=True)
-    environment.filters["fact"] = format_fact
-    metrics = report.metrics
-    name = str(metrics["model"]).rstrip("/").rsplit("/", 1)[-1]
-    url = report.data.url
-    return environment.get_template("evaluation_template.html.j2").render(
-        title=f"Evaluation of {name} on {metrics['task']}",
-        summary=summary_of(metrics, name),
-        verdicts=verdicts_of(metrics),
-        facts=facts_of(report),
-        splits=splits_table(metrics, report.predictions),
-        caveats=caveats_of(metrics, positives_of(report.predictions)),
-        sections=sections_of(report),
-        command=metrics["command"],
-        versions=metrics["versions"],
-        made=made_words(metrics),
+def evaluation_page(report: EvaluationReport) -> Page:
+    """The page; [`~.page.write_page`] writes it."""
+    result, other = report.result, report.result.other
+    name = str(other["model"]).rstrip("/").rsplit("/", 1)[-1]
+    for outcome in result.outcomes:
+        if "random_encoder" not in outcome.baselines:
+            raise ValueError(
+                f"Expected the random encoder beside the pretrained one for protocol {outcome.protocol!r}, got none. "
+                "Run the protocol on both: without it nobody can tell how much the pretraining is worth."
+            )
+    seconds, positives = other.get("seconds"), positives_of(report.predictions)
+    return Page(
+        title=f"Evaluation of {name} on {result.task}",
+        summary=(
+            f"How much the encoder {name} knows, beside one of the same configuration with random weights, on the "
+            f"same records. Task: {result.task}. Protocols: {', '.join(o.protocol for o in result.outcomes)}."
+        ),
+        verdicts=result.verdicts(),
+        sections=sections_of(report, Shown(report.predictions, positives)),
+        caveats=caveats_of(result, positives),
+        facts={"Model": str(other["model"]), **report.facts} | task_facts(result, report.data),
+        fact_tables=[splits_table(result.splits)] if result.splits else [],
+        command=other["command"],
+        versions=other["versions"],
+        made=f"The evaluation took {seconds:.0f} s." if isinstance(seconds, (int, float)) else "",
         data=report.data,
-        data_url=url if url is not None and url.startswith(("https://", "http://")) else None,
     )
 
 
-def sections_of(report: EvaluationReport) -> list[Section]:
-    """What there is to show, in order."""
-    metrics, results = report.metrics, report.predictions
-    sections = []
-    for number, protocol in enumerate(metrics["pretrained"], start=1):
-        sections.append(judged_section(metrics, protocol, results, f"protocol-{number}"))
-    sections += setting_sections(metrics.get("settings", {}))
-    if any(len(table) >= 3 for table in report.features.values()):
-        sections.append(features_section(report.features, metrics, results))
+def sections_of(report: EvaluationReport, shown: Shown) -> list[Section]:
+    """Parts of the page, in order."""
+    result = report.result
+    sections = [outcome_section(outcome, result, shown) for outcome in result.outcomes]
+    sections += setting_sections(result.settings)
     if report.rows is not None:
-        section = examples_section(report.rows, metrics, results)
-        sections += [] if section is None else [section]
+        sections += examples_sections(result, report.predictions, report.rows)
     if report.explanations:
         intro = "Where the encoder looked, over leads and time, in some test records. That is no proof of a reason."
-        sections.append(Section("attention", "Attention", (intro,), figures=report.explanations))
-    return [*sections, published_section(metrics, report.published, report.published_notes)]
+        sections.append(Section("Attention", (intro,), figures=report.explanations, folded=True))
+    if any(len(table) >= 3 for table in report.features.values()):
+        sections.append(features_section(report))
+    return [*sections, published_section(result, report.published, report.published_notes)]
 
 
-def summary_of(metrics: Mapping, name: str) -> str:
-    protocols = ", ".join(metrics["pretrained"])
-    return (
-        f"What the encoder {name} knows, beside one of the same configuration with random weights, on the same "
-        f"records. Task: {metrics['task']}. Protocols: {protocols}."
-    )
-
-
-def facts_of(report: EvaluationReport) -> dict[str, str | int | float]:
-    """The facts of the model, and those of the task."""
-    metrics, names = report.metrics, report.metrics["label_names"]
-    facts: dict[str, str | int | float] = {"Model": str(metrics["model"]), **report.facts}
-    facts |= {
-        "Corpus": report.data.name,
-        "Licence of the data": report.data.licence or "not stated",
-        "Task": metrics["task"],
-        "Answer": PROBLEM_WORDS.get(metrics["problem_type"], metrics["problem_type"]),
+def task_facts(result: Result, data: DataSource) -> dict[str, str | int | float]:
+    """Facts of the task by name; codes of classes are spelled out."""
+    names = [spelled_out(name, result.task) for name in result.label_names]
+    facts: dict[str, str | int | float] = {
+        "Corpus": data.name,
+        "Licence of the data": data.licence or "not stated",
+        "Task": result.task,
+        "Answer": PROBLEM_WORDS.get(result.problem_type, result.problem_type),
     }
     if names:
         facts["Labels"] = ", ".join(names) if len(names) <= MOST_NAMED_LABELS else len(names)
-    return facts | ({"Date": metrics["date"]} if metrics.get("date") else {})
+    return facts | ({"Date": result.other["date"]} if result.other.get("date") else {})
 
 
-def made_words(metrics: Mapping) -> str:
-    """How long it took, as far as `metrics` says it."""
-    seconds = metrics.get("seconds")
-    return f"The evaluation took {seconds:.0f} s." if isinstance(seconds, (int, float)) else ""
+def features_section(report: EvaluationReport) -> Section:
+    """Features of the test split on a plane."""
+    values, names = None, report.result.label_names
+    table = next(iter(report.features.values()))
+    if report.result.problem_type == REGRESSION:
+        predictions = next(iter(report.predictions.values()))
+        truth = dict(zip(predictions.test.record_ids, predictions.test.labels[:, 0], strict=True))
+        values, names = np.array([truth[record] for record in table.record_ids]), names[:1]
+    methods = projection_methods()
+    many = f" {MOST_RECORDS} of {len(table)} records, drawn at random." if len(table) > MOST_RECORDS else ""
+    coloured = "by their class" if values is None else f"by {names[0]}"
+    caption = (
+        f"Features of the test records, each standardised, coloured {coloured}, by {', '.join(methods)}. "
+        f"A picture, not a measurement: t-SNE makes clusters of noise too, distances between groups mean nothing."
+        f"{many}"
+    )
+    alt = f"Points of the test records on planes by {', '.join(methods)}, for {', '.join(report.features)}"
+    figure = plot_projection(report.features, names, values)
+    drawn = ReportFigure.draw(figure, "Test records", caption, alt, wide=True)
+    return Section("Features on a plane", figures=(drawn,), folded=True)
+
+
+def examples_sections(
+    result: Result, predictions: Mapping[tuple[str, str], ProtocolResult], rows: Dataset
+) -> list[Section]:
+    """Recordings that the model got right and wrong, by `linear` or the first protocol there is; the first is open."""
+    chosen = example_protocol(result, predictions)
+    if chosen is None:
+        return []
+    examples = choose_examples(predictions["pretrained", chosen], result.outcome(chosen).judged)
+    figures, notes = draw_examples(examples, rows, result.task)
+    intro = (
+        f"Protocol {chosen}. Of the label predicted best and of the one predicted worst: the false positive and the "
+        "false negative with the most confident score, and the most confident true positive. Positive is what reaches "
+        "the threshold of the validation split. Some errors are those of the labels."
+    )
+    return [Section("Recordings, right and wrong", (intro,), notes=notes, figures=figures, folded=True)]
+
+
+def example_protocol(result: Result, predictions: Mapping[tuple[str, str], ProtocolResult]) -> str | None:
+    """The classification whose records are drawn: `linear` where there is one."""
+    found = [
+        outcome.protocol
+        for outcome in result.outcomes
+        if outcome.kind.name == "classification" and ("pretrained", outcome.protocol) in predictions
+    ]
+    return "linear" if "linear" in found else next(iter(found), None)

@@ -10,10 +10,10 @@ from ..features import decoded
 from ..predictions import ProtocolResult
 from ..results import SINGLE_LABEL, format_score
 from .ecg_paper import plot_recording
+from .labels import spelled_out
 from .page import ReportFigure
-from .plots import figure_to_data_uri
 
-KINDS = ("false positive", "false negative", "correct")
+KINDS = ("false positive", "false negative", "true positive")
 MOST_EXAMPLES = 6
 PAPER_DPI = 110
 MOST_SCORES = 5
@@ -22,13 +22,13 @@ MOST_SCORES = 5
 
 @dataclass(frozen=True)
 class Example:
-    """A recording and what a protocol said of it.
+    """A recording and its prediction.
 
     Args:
         kind (`str`): One of `KINDS`.
-        label (`str`): Of which it is that.
-        record_id (`str`): Which recording.
-        threshold (`float`, *optional*): From which on the label was said; `None` where the most probable class is.
+        label (`str`): Name of the label.
+        record_id (`str`): Name of the recording.
+        threshold (`float`, *optional*): Threshold of the label; `None` where the most probable class is predicted.
         truth (`tuple[str, ...]`): Labels of the recording.
         scores (`dict[str, float]`): Probability of each label.
     """
@@ -42,7 +42,7 @@ class Example:
 
 
 def choose_examples(result: ProtocolResult, judged: Mapping, most: int = MOST_EXAMPLES) -> list[Example]:
-    """The most confident false positive, false negative and correct positive of the labels told best and worst.
+    """The most confident false positive, false negative and true positive of the labels predicted best and worst.
 
     Args:
         result ([`ProtocolResult`]): Of a classification.
@@ -51,7 +51,7 @@ def choose_examples(result: ProtocolResult, judged: Mapping, most: int = MOST_EX
     """
     by_area = sorted(judged["per_class"], key=lambda name: -judged["per_class"][name])
     labels = list(dict.fromkeys([by_area[0], by_area[-1]]))
-    examples = []
+    examples, shown = [], np.zeros(len(result.test.record_ids), dtype=bool)
     for label in labels:
         column = result.label_names.index(label)
         truth, scores = result.test.labels[:, column].astype(bool), result.test.scores[:, column]
@@ -63,18 +63,21 @@ def choose_examples(result: ProtocolResult, judged: Mapping, most: int = MOST_EX
         for kind, members, confidence in zip(
             KINDS, (said & ~truth, ~said & truth, said & truth), (scores, -scores, scores), strict=True
         ):
+            members = members & ~shown  # no recording twice
             if members.any():
                 row = int(np.argmax(np.where(members, confidence, -np.inf)))
+                shown[row] = True
                 examples.append(_example(result, row, kind, label, threshold))
     return examples[:most]
 
 
-def draw_examples(examples: Sequence[Example], rows: Dataset) -> tuple[list[ReportFigure], list[str]]:
+def draw_examples(examples: Sequence[Example], rows: Dataset, task: str = "") -> tuple[list[ReportFigure], list[str]]:
     """The recordings on ECG paper.
 
     Args:
         examples (`Sequence[Example]`): From [`choose_examples`].
         rows (`Dataset`): Rows of [`load_ecg`] that hold them.
+        task (`str`, *optional*): Name of the task, by which codes are spelled out.
 
     Returns:
         The figures, and sentences on those that cannot be drawn: recordings without a unit have no place on paper.
@@ -92,11 +95,10 @@ def draw_examples(examples: Sequence[Example], rows: Dataset) -> tuple[list[Repo
             notes.append(f"Record {example.record_id} has no unit and is not drawn on paper. {describe(example)}")
             continue
         signal, leads, rate = np.asarray(ecg["signal"]), ecg["leads"], ecg["sampling_rate"]
-        title = f"{example.kind.capitalize()}: {example.label}"
+        title = f"{example.kind.capitalize()}: {spelled_out(example.label, task)}"
         figure = plot_recording(signal, leads, rate, f"Record {example.record_id}")
         alt = f"Electrocardiogram of record {example.record_id} on paper, {len(leads)} leads. {describe(example)}"
-        uri = figure_to_data_uri(figure, "png", PAPER_DPI)
-        figures.append(ReportFigure(title, describe(example), alt, uri, wide=True))
+        figures.append(ReportFigure.draw(figure, title, describe(example), alt, "png", wide=True, dpi=PAPER_DPI))
     return figures, notes
 
 

@@ -5,13 +5,14 @@ Plain [`matplotlib.figure.Figure`] objects in the colours of [`~ecg_transformers
 markers repeat what colours say.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..predictions import ProtocolResult
+from ..results import Side, decapitalized
 from .curves import (
     judged_test,
     mean_precision_recall,
@@ -22,6 +23,7 @@ from .curves import (
 )
 from .plots import BLUE, CURVE_COLORS, CURVE_STYLES, GREY, LIGHT_GREY, ORANGE
 
+BASELINE_COLORS = (LIGHT_GREY, CURVE_COLORS[5], ORANGE)
 MOST_NAMED_CURVES = 12
 """More labels than that are drawn as thin grey lines: a legend of 71 names tells nothing."""
 ROW_INCHES, NARROW_ROW_INCHES = 0.42, 0.26  # of a label, and of one among many
@@ -29,36 +31,35 @@ CHART_INCHES = 4.9
 """Width of a chart: two of them side by side on a desk, one at nearly its own size on a phone."""
 
 
-def plot_label_bars(pretrained: Mapping, baseline: Mapping, baseline_name: str, pretrained_name: str) -> Figure:
+def plot_label_bars(sides: Sequence[Side]) -> Figure:
     """AUROC of each label and the macro mean, one below the other, with 95 % intervals; bars start at 0.5, chance.
 
     Args:
-        pretrained, baseline (`Mapping`): Judgements of a classification.
-        baseline_name, pretrained_name (`str`): For the legend.
+        sides (`Sequence[Side]`): Judgements of a classification, that of the encoder last.
     """
-    names = ["macro", *pretrained["per_class"]]
-    series = [(baseline_name, baseline, LIGHT_GREY), (pretrained_name, pretrained, BLUE)]
+    names = ["macro", *sides[-1].judged["per_class"]]
+    colors = [*BASELINE_COLORS[: len(sides) - 1], BLUE]
     is_crowded = len(names) > 2 * MOST_NAMED_CURVES
     row_inches, font_size = (NARROW_ROW_INCHES, 6) if is_crowded else (ROW_INCHES, 8)
+    row_inches *= max(1, len(sides) / 2)  # of two bars
     figure = Figure(figsize=(CHART_INCHES, 1.2 + row_inches * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    thickness, lowest = 0.8 / len(series), 0.5
-    for number, (label, judged, color) in enumerate(series):
-        shift = (number - (len(series) - 1) / 2) * thickness
+    thickness, lowest = 0.8 / len(sides), 0.5
+    for number, ((_, label, judged), color) in enumerate(zip(sides, colors, strict=True)):
+        shift = (number - (len(sides) - 1) / 2) * thickness
         for row, name in enumerate(names):
             value = judged["macro_auroc"] if row == 0 else judged["per_class"].get(name)
             bounds = judged["macro_auroc_ci95"] if row == 0 else judged["per_class_ci95"].get(name)
             if value is None or bounds is None:
                 continue
-            place = row + shift
-            axes.barh(place, value - 0.5, 0.92 * thickness, left=0.5, color=color, label=label if row == 0 else None)
+            place, label_once = row + shift, decapitalized(label) if row == 0 else None
+            axes.barh(place, value - 0.5, 0.92 * thickness, left=0.5, color=color, label=label_once)
             axes.plot(bounds, (place, place), color="white", linewidth=3.2, solid_capstyle="butt")
             axes.plot(bounds, (place, place), color="black", linewidth=1.2, solid_capstyle="butt")
             axes.text(max(value, bounds[1]) + 0.006, place, f"{value:.3f}", va="center", fontsize=font_size)
             lowest = min(lowest, value, bounds[0])
     axes.axvline(0.5, color="black", linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=font_size + 1.5)
-    axes.get_yticklabels()[0].set_fontweight("bold")
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(np.floor((lowest - 0.01) * 20) / 20, 1.09)
     axes.set_xticks(np.arange(np.ceil(axes.get_xlim()[0] * 10 - 1e-9) / 10, 1.01, 0.1))

@@ -1,8 +1,7 @@
-"""The report of a run: one self-contained HTML page that cannot be misread.
+"""Pages and the elements that they are made of: one template and one style for every command.
 
-The page needs no network and no other file: styles are inline and images are `data:` URIs. It states the task, the
-protocol and the split beside every number, prints the random encoder above the pretrained one, gives intervals, names
-the labels that were left out, and says how little a small test fold can tell. Text is escaped by Jinja2.
+A page needs no network, no script and no other file. A [`Section`] is also Markdown, for a card or a table in a
+repository: both come from the same objects, so that they cannot differ.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,33 +12,27 @@ from matplotlib.figure import Figure
 
 from ecg_transformers.data.corpus import DataSource
 
-from ..publishing.templates import template_environment
-from ..results import (
-    ENCODERS,
-    PROTOCOLS,
-    format_fact,
-    format_interval,
-    format_p_value,
-    format_score,
-    installed_versions,
-    protocols_of,
-    small_test_caveat,
-    verdict,
-)
+from ..publishing.templates import escape_markdown, template_environment
+from ..results import format_fact, installed_versions
 from .plots import figure_to_data_uri
+
+LARGEST_SVG = 200_000
+"""Letters of a data URI: a chart that needs more, of thousands of points, becomes a PNG if that is smaller."""
+CHART_DPI = 130
+NOT_A_DEVICE = "This is research software, not a medical device. Nothing here is meant for a decision about a patient."
 
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A picture of the report.
+    """A picture of the page.
 
     Args:
         title (`str`): Heading.
-        caption (`str`): What to see in it; one or two sentences.
-        alt (`str`): What it shows, for those who cannot see it.
+        caption (`str`): One or two sentences on it.
+        alt (`str`): Description for those who cannot see it.
         data_uri (`str`): The image; see [`~ReportFigure.draw`].
         wide (`bool`, *optional*, defaults to `False`):
-            Whether it keeps its size on a narrow screen, to be scrolled sideways (ECG paper), instead of shrinking.
+            Whether it keeps its size on a narrow screen and is swiped sideways (ECG paper), instead of shrinking.
     """
 
     title: str
@@ -49,63 +42,156 @@ class ReportFigure:
     wide: bool = False
 
     @classmethod
-    def draw(cls, figure: Figure, title: str, caption: str, alt: str, image_format="svg", wide=False):
+    def draw(cls, figure: Figure, title: str, caption: str, alt: str, image_format="svg", wide=False, dpi=CHART_DPI):
         """Embeds a figure: `"svg"` for charts, `"png"` for ECG paper with its thousands of grid lines."""
-        return cls(title, caption, alt, figure_to_data_uri(figure, image_format), wide)
+        uri = figure_to_data_uri(figure, image_format, dpi)
+        if image_format == "svg" and len(uri) > LARGEST_SVG:
+            uri = min(uri, figure_to_data_uri(figure, "png", dpi), key=len)
+        return cls(title, caption, alt, uri, wide)
 
 
 @dataclass(frozen=True)
-class Report:
-    """Everything on the page.
+class Cell:
+    """A value with what belongs to it (an interval, a p-value); `best` ones are printed bold."""
+
+    text: str
+    small: tuple[str, ...] = ()
+    best: bool = False
+
+
+EMPTY = Cell("")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table."""
+
+    name: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption and the names of its columns, that of the row names first. `words` are the numbers of
+    the columns of running text; row names have number 0."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    words: tuple[int, ...] = ()
+
+    def markdown(self) -> str:
+        """The table in Markdown: what belongs to a value follows it in brackets."""
+
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
+
+        lines = [line(self.header), "|" + "---|" * len(self.header)]
+        for row in self.rows:
+            cells = [f"{cell.text} ({'; '.join(cell.small)})" if cell.small else cell.text for cell in row.cells]
+            lines.append(line([row.name, *cells]))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page, in this order: sentences, tables, small print, what was left out, figures, commands, details.
 
     Args:
-        title (`str`): Heading of the page.
-        summary (`str`): What was done, in a sentence or two.
-        facts (`Mapping[str, str | int | float]`): Run facts by name, with units in the name (`"Pretraining (steps)"`).
-        figures (`Sequence[ReportFigure]`): Pictures, in order.
+        title (`str`): Heading.
+        intro, notes (`Sequence[str]`, *optional*): Sentences before and behind the tables.
+        tables (`Sequence[Table]`), figures (`Sequence[ReportFigure]`, *optional*): Tables and pictures.
+        left_out (`Mapping[str, str]`, *optional*): Names and reasons.
+        facts (`Mapping[str, str | int | float]`, *optional*): Values by name.
+        commands (`Sequence[tuple[str, str]]`, *optional*): Pairs of reason and command line.
+        details (`Sequence[Section]`, *optional*): Parts that are folded until somebody opens them.
+        folded (`bool`, *optional*, defaults to `False`): Whether all of it is folded.
+    """
+
+    title: str
+    intro: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    figures: Sequence[ReportFigure] = ()
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)
+    commands: Sequence[tuple[str, str]] = ()
+    details: Sequence["Section"] = ()
+    folded: bool = False
+
+    def markdown(self, level: int = 3) -> str:
+        """Everything but the figures, details included."""
+        parts = [f"{'#' * level} {escape_markdown(self.title)}", *map(escape_markdown, self.intro)]
+        for table in self.tables:
+            parts += [escape_markdown(table.caption), table.markdown()]
+        parts += map(escape_markdown, self.notes)
+        if self.left_out:
+            left_out = "; ".join(f"{name} ({reason})" for name, reason in self.left_out.items())
+            parts.append(f"Left out: {escape_markdown(left_out)}.")
+        parts += [part.markdown(level + 1) for part in self.details if part.tables or part.intro or part.notes]
+        return "\n\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: what was found first, how to read it, and how it was made.
+
+    Args:
+        title, summary (`str`): Heading, and a sentence or two below it.
+        sections (`Sequence[Section]`): Parts, in order.
         data (`DataSource`): Licence and citation of the recordings.
-        reproduce (`str`): The command that makes this page again.
-        comparison (`Mapping`, *optional*):
-            As `compare_with_random` returns it; without it there are no results.
-        task (`str`, *optional*):
-            Task and split of the comparison, for example `"PTB-XL superdiagnostic, train folds 1-8, test fold 10"`.
-        next_commands (`Sequence[tuple[str, str]]`): What a person may want next, as (why, command).
-        caveats (`Sequence[str]`): Sentences besides [`small_test_caveat`], which is always there.
-        versions (`Mapping[str, str]`): Package versions; by default those that are installed.
+        command (`str`): Command line that makes the page again.
+        verdicts (`Sequence[str]`, *optional*): Sentences that the numbers allow; they stand at the top.
+        caveats (`Sequence[str]`, *optional*): Sentences without which the numbers cannot be read.
+        facts (`Mapping`, *optional*): Facts of the run or the model, by name.
+        fact_tables (`Sequence[Table]`, *optional*): Tables that belong to the facts, such as the splits.
+        next_commands (`Sequence[tuple[str, str]]`, *optional*): Reason and command, for the next step.
+        made (`str`, *optional*): How long it took.
+        versions (`Mapping[str, str]`, *optional*): Package versions; by default those that are installed.
     """
 
     title: str
     summary: str
-    facts: Mapping[str, str | int | float]
-    figures: Sequence[ReportFigure]
+    sections: Sequence[Section]
     data: DataSource
-    reproduce: str
-    comparison: Mapping | None = None
-    task: str | None = None
-    next_commands: Sequence[tuple[str, str]] = ()
+    command: str
+    verdicts: Sequence[str] = ()
     caveats: Sequence[str] = ()
-    versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)
+    fact_tables: Sequence[Table] = ()
+    next_commands: Sequence[tuple[str, str]] = ()
+    made: str = ""
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
 
 
-def render_report(report: Report) -> str:
-    """The page, as HTML."""
+def render_page(page: Page) -> str:
+    """The page as HTML; Jinja2 escapes all text."""
     environment = template_environment("ecg_transformers.train.report", autoescape=True)
-    environment.filters["score"] = format_score
-    environment.filters["interval"] = format_interval
-    environment.filters["p_value"] = format_p_value
     environment.filters["fact"] = format_fact
-    protocols = [] if report.comparison is None else protocols_of(report.comparison)
-    return environment.get_template("report_template.html.j2").render(
-        report=report,
-        protocols=PROTOCOLS,
-        encoders=ENCODERS,
-        caveats=[*(small_test_caveat(report.comparison["pretrained"][name]) for name in protocols), *report.caveats],
-        verdicts=[verdict(report.comparison, name) for name in protocols],
+    url = page.data.url
+    return environment.get_template("page_template.html.j2").render(
+        page=page,
+        last_sections=last_sections(page),
+        data_url=url if url is not None and url.startswith(("https://", "http://")) else None,
+        not_a_device=NOT_A_DEVICE,
     )
 
 
-def write_report(report: Report, path: str | Path) -> Path:
-    """Writes the page; returns where."""
+def last_sections(page: Page) -> list[Section]:
+    """Parts that every page ends with: what was run, and commands."""
+    versions = ", ".join(f"{package} {version}" for package, version in page.versions.items())
+    notes = [note for note in (page.made, f"{versions}." if versions else "") if note]
+    sections = [
+        Section("What was run, and on what", facts=page.facts, tables=page.fact_tables),
+        Section("Make it again", commands=[("", page.command)], notes=notes),
+        Section("What to do next", commands=page.next_commands),
+    ]
+    return [part for part in sections if part.facts or part.tables or part.commands]
+
+
+def write_page(page: Page, path: str | Path) -> Path:
+    """Writes the page as UTF-8; returns where."""
     path = Path(path)
-    path.write_text(render_report(report), encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render_page(page), encoding="utf-8")
     return path

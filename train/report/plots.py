@@ -54,46 +54,6 @@ def plot_training_curve(
     return figure
 
 
-def plot_auroc_bars(comparison: Mapping, protocol: str = "linear") -> Figure:
-    """Draws the AUROC of a random and of the pretrained encoder, each label and the macro mean, with 95 % intervals.
-
-    Bars start at 0.5, which is chance.
-
-    Args:
-        comparison (`Mapping`): As [`~ecg_transformers.train.evaluation.protocols.compare_with_random`] writes it.
-        protocol (`str`, *optional*, defaults to `"linear"`): Which protocol of the comparison to draw.
-    """
-    pretrained = comparison["pretrained"][protocol]
-    names = ["macro", *pretrained["per_class"]]
-    figure = Figure(figsize=(max(5.0, 1.6 + 1.1 * len(names)), 3.9), layout="constrained")
-    axes = figure.add_subplot()
-    series = (("random_encoder", "random encoder", LIGHT_GREY, -0.2), ("pretrained", "pretrained", BLUE, 0.2))
-    lowest = 0.5
-    for key, label, color, shift in series:
-        result = comparison[key][protocol]
-        values = np.array([result["macro_auroc"], *(result["per_class"][name] for name in names[1:])])
-        intervals = [result["macro_auroc_ci95"], *(result["per_class_ci95"][name] for name in names[1:])]
-        low, high = np.array(intervals).T
-        positions = np.arange(len(names)) + shift
-        axes.bar(positions, values - 0.5, 0.38, bottom=0.5, label=label, color=color)
-        for position, value, bottom, top in zip(positions, values, low, high, strict=True):
-            axes.plot((position, position), (bottom, top), color="white", linewidth=3.5)
-            axes.plot((position, position), (bottom, top), color="black", linewidth=1.3)
-            axes.text(position, max(top, value) + 0.008, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
-        lowest = min(lowest, low.min(), values.min())
-    axes.axhline(0.5, color="black", linewidth=0.8)
-    axes.axvline(0.5, color="#bbbbbb", linewidth=0.8, linestyle=":")
-    axes.set_xticks(np.arange(len(names)), names)
-    axes.get_xticklabels()[0].set_fontweight("bold")
-    axes.set_ylim(np.floor((lowest - 0.01) * 20) / 20, 1.04)
-    axes.set_yticks(np.arange(np.ceil(axes.get_ylim()[0] * 10 - 1e-9) / 10, 1.01, 0.1))
-    axes.set_ylabel("AUROC (0.5 is chance)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(axis="x", length=0)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
-    return figure
-
-
 def figure_to_bytes(figure: Figure, image_format: str = "png", dpi: int = 150) -> bytes:
     """Renders a figure as `"png"`, `"svg"` or `"pdf"`; the same figure gives the same bytes."""
     buffer = io.BytesIO()

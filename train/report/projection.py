@@ -26,7 +26,7 @@ ROWS = {"random_encoder": "random encoder", "pretrained": "pretrained encoder"}
 
 
 def projection_methods() -> tuple[str, ...]:
-    """What can be drawn here: UMAP only where the package `umap-learn` is installed."""
+    """Projections that can be drawn: UMAP only where the package `umap-learn` is installed."""
     return ("PCA", "t-SNE", "UMAP") if importlib.util.find_spec("umap") else ("PCA", "t-SNE")
 
 

@@ -6,34 +6,42 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results import MAIN_SCORES, score_of
+from ..results import PRETRAINED, Kind, kind_of
 from .figures import CHART_INCHES, lighten
-from .plots import BLUE, GREY
-from .verdicts import judged_entries
+from .plots import BLUE, GREY, ORANGE
+from .tables import judged_entries
 
 ENCODER_STYLES = {
     "random_encoder": (GREY, "--o", "random encoder"),
+    "random_kernels": (ORANGE, ":^", "1,200 random kernels"),
     "pretrained": (BLUE, "-s", "pretrained encoder"),
 }
 CLEAN = "clean"
 
 
-def score_of_entries(entries: Sequence[Mapping]) -> str:
-    """The key of their score: `macro_auroc`, or `macro_zmae` of a regression."""
-    return score_of(judged_entries(entries)[0]["pretrained"])
+def kind_of_entries(entries: Sequence[Mapping]) -> Kind:
+    """Kind of their judgement: classification or regression."""
+    return kind_of(judged_entries(entries)[0][PRETRAINED])
+
+
+def styles_of(entries: Sequence[Mapping]) -> list[tuple[str, tuple[str, str, str], float]]:
+    """Key, style and place (-1 to 1) of the encoders that every entry has."""
+    found = [key for key in ENCODER_STYLES if all(key in entry for entry in entries)]
+    return [(key, ENCODER_STYLES[key], 2 * place / (len(found) - 1 or 1) - 1) for place, key in enumerate(found)]
 
 
 def plot_low_shot(entries: Sequence[Mapping]) -> Figure:
     """Score over the share of training records: mean and standard deviation of the draws, and each draw.
 
     Args:
-        entries (`Sequence[Mapping]`): As [`~.low_shot.low_shot`] gives them.
+        entries (`Sequence[Mapping]`): Entries of [`~.low_shot.low_shot`].
     """
-    entries, score = judged_entries(entries), score_of_entries(entries)
+    entries, kind = judged_entries(entries), kind_of_entries(entries)
+    score = kind.score
     figure = Figure(figsize=(CHART_INCHES, 3.9), layout="constrained")
     axes = figure.add_subplot()
     fractions = np.array([entry["value"] for entry in entries], dtype=float)
-    for (encoder, (color, style, name)), side in zip(ENCODER_STYLES.items(), (-1, 1), strict=True):
+    for encoder, (color, style, name), side in styles_of(entries):
         places = fractions * 1.04**side
         for place, entry in zip(places, entries, strict=True):
             draws = entry[encoder].get("draws", [])
@@ -46,7 +54,7 @@ def plot_low_shot(entries: Sequence[Mapping]) -> Figure:
     axes.set_xscale("log")
     axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
     axes.set_xticks([], minor=True)
-    axes.set(xlabel="share of the training records", ylabel=MAIN_SCORES[score])
+    axes.set(xlabel="share of the training records", ylabel=kind.title)
     axes.margins(x=0.08)
     lighten(axes)
     figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
@@ -55,10 +63,11 @@ def plot_low_shot(entries: Sequence[Mapping]) -> Figure:
 
 def plot_names(entries: Sequence[Mapping]) -> Figure:
     """Score of each setting that has a name (sets of leads), one below the other, with its 95 % interval."""
-    entries, score = judged_entries(entries), score_of_entries(entries)
+    entries, kind = judged_entries(entries), kind_of_entries(entries)
+    score = kind.score
     figure = Figure(figsize=(CHART_INCHES, 1.3 + 0.5 * len(entries)), layout="constrained")
     axes = figure.add_subplot()
-    for (encoder, (color, style, name)), side in zip(ENCODER_STYLES.items(), (-1, 1), strict=True):
+    for encoder, (color, style, name), side in styles_of(entries):
         for row, entry in enumerate(entries):
             judged, place = entry[encoder], row + 0.15 * side
             axes.plot(judged[f"{score}_ci95"], (place, place), color=color, linewidth=1.8)
@@ -66,7 +75,7 @@ def plot_names(entries: Sequence[Mapping]) -> Figure:
             axes.plot(judged[score], place, style[-1], label=name if row == 0 else None, **marker)
     axes.set_yticks(range(len(entries)), [str(entry["value"]) for entry in entries])
     axes.set_ylim(len(entries) - 0.5, -0.5)
-    axes.set_xlabel(f"{MAIN_SCORES[score]}, 95 % interval")
+    axes.set_xlabel(f"{kind.title}, 95 % interval")
     lighten(axes)
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
@@ -77,10 +86,11 @@ def plot_noise(entries: Sequence[Mapping], kinds: Mapping[str, str]) -> Figure:
     """Score over the signal-to-noise ratio, a plot a kind of noise; the flat line is the score without noise.
 
     Args:
-        entries (`Sequence[Mapping]`): As [`~.noise.noise_scores`] gives them.
+        entries (`Sequence[Mapping]`): Entries of [`~.noise.noise_scores`].
         kinds (`Mapping[str, str]`): Name of each kind, by the `group` of its entries.
     """
-    entries, score = judged_entries(entries), score_of_entries(entries)
+    entries, kind = judged_entries(entries), kind_of_entries(entries)
+    score = kind.score
     clean = [entry for entry in entries if entry["value"] == CLEAN]
     groups = list(dict.fromkeys(entry["group"] for entry in entries if entry["value"] != CLEAN))
     figure = Figure(figsize=(max(5.0, 3.1 * len(groups)), 3.8), layout="constrained")
@@ -91,7 +101,7 @@ def plot_noise(entries: Sequence[Mapping], kinds: Mapping[str, str]) -> Figure:
         axes.set_title(kinds.get(group, str(group)), fontsize=10)
         axes.set_xlabel("signal-to-noise ratio (dB)")
         if number == 0:
-            axes.set_ylabel(MAIN_SCORES[score])
+            axes.set_ylabel(kind.title)
     figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
     return figure
 
@@ -99,7 +109,7 @@ def plot_noise(entries: Sequence[Mapping], kinds: Mapping[str, str]) -> Figure:
 def _draw_noise(axes: Axes, entries: Sequence[Mapping], clean: Sequence[Mapping], score: str, is_named: bool) -> None:
     entries = sorted(entries, key=lambda entry: -entry["value"])
     ratios = np.array([entry["value"] for entry in entries], dtype=float)
-    for encoder, (color, style, name) in ENCODER_STYLES.items():
+    for encoder, (color, style, name), _ in styles_of([*entries, *clean]):
         low, high = np.array([entry[encoder][f"{score}_ci95"] for entry in entries]).T
         axes.fill_between(ratios, low, high, color=color, alpha=0.15, linewidth=0)
         values = [entry[encoder][score] for entry in entries]

@@ -1,200 +1,242 @@
-"""The numbers of `metrics.json` as tables of text, for the page and for the model card: one place decides what stands
-beside what.
+"""Tables that several parts of a page share: every one has all baselines, and each paired difference."""
 
-A table of a protocol always has the random encoder (for `finetuned`: the same encoder trained from scratch) above the
-pretrained one, with intervals, and says which labels were left out.
-"""
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from ..results import (
+    BASELINES,
+    PRETRAINED,
+    Difference,
+    Outcome,
+    Result,
+    decapitalized,
+    format_fact,
+    format_interval,
+    format_p_value,
+    format_score,
+    kind_of,
+)
+from .page import EMPTY, Cell, Row, Section, Table
 
-from ..results import MAIN_SCORES, difference_of, format_interval, format_p_value, format_score, score_of
-from .verdicts import baseline_of, pretrained_name, protocol_words
-
+COLUMN_NAMES = {"which": "Which records"}
 MISSING = "–"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A value with what belongs to it: an interval, a p-value."""
+class Column(NamedTuple):
+    """A column of scores: key of the JSON, and title. `lower_is_better` ones are never bold."""
 
-    text: str
-    small: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a table; `main` ones are what the page is about."""
-
-    name: str
-    cells: tuple[Cell, ...]
-    main: bool = False
+    key: str
+    title: str
+    lower_is_better: bool = False
+    scaled: bool = False
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table with its caption and the names of its columns, that of the row names first. `words` are the numbers of
-    the columns of running text; row names have number 0."""
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[Row, ...]
-    words: tuple[int, ...] = ()
-
-
-def table_markdown(table: Table) -> str:
-    """The table for a card: what belongs to a value follows it in brackets."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
-
-    lines = [line(table.header), "|" + "---|" * len(table.header)]
-    for row in table.rows:
-        cells = [f"{cell.text} ({'; '.join(cell.small)})" if cell.small else cell.text for cell in row.cells]
-        lines.append(line([row.name, *cells]))
-    return "\n".join(lines)
+def score_table(outcome: Outcome, columns: Sequence[Column], caption: str) -> Table:
+    """A row for each baseline and the encoder, and one for each difference. Bold is what beats every baseline."""
+    sides = outcome.sides()
+    columns = [column for column in columns if any(column.key in judged for _, _, judged in sides)]
+    rows = []
+    for key, name, judged in sides:
+        beaten = [other for other in sides if other.key != key]
+        cells = tuple(_score_cell(judged, column, key == PRETRAINED and bool(beaten), beaten) for column in columns)
+        rows.append(Row(name, cells))
+    rows += difference_rows(outcome, len(columns) - 1)
+    return Table(caption, ("Encoder", *(column.title for column in columns)), tuple(rows))
 
 
-def escape_markdown(text: str) -> str:
-    """One line without bars, tags or other signs that Markdown would read."""
-    for sign, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`"), ("*", "\\*")):
-        text = text.replace(sign, escaped)
-    return " ".join(text.split())
+def _score_cell(judged: Mapping, column: Column, may_be_best: bool, others) -> Cell:
+    value, after = judged.get(column.key), judged.get(f"{column.key}_scaled")
+    bounds = judged.get(f"{column.key}_ci95")
+    small = (() if bounds is None else (format_interval(bounds),)) + (
+        (f"{format_score(after)} after scaling",) if column.scaled and after is not None else ()
+    )
+    values = [side.judged.get(column.key) for side in others]
+    best = may_be_best and not column.lower_is_better and value is not None and None not in values
+    return Cell(format_score(value), small, bool(best and value > max(values, default=value)))
 
 
-def protocol_table(metrics: Mapping, protocol: str) -> Table:
-    """Random, pretrained and their difference: what can be said of a protocol in three lines."""
-    name, baseline = baseline_of(metrics, protocol)
-    pretrained = metrics["pretrained"][protocol]
-    score = score_of(pretrained)
-    columns = [(title, describe) for title, key, describe in _columns(score) if key in baseline or key in pretrained]
-    rows = [
-        Row(who, tuple(describe(judged) for _, describe in columns), main=judged is pretrained)
-        for who, judged in ((name, baseline), (pretrained_name(protocol), pretrained))
+def difference_rows(outcome: Outcome, num_empty: int) -> list[Row]:
+    """Pretrained minus each baseline, by the score that decides."""
+    rows = []
+    compared = sum(baseline.key in outcome.baselines for baseline in BASELINES)
+    for baseline in BASELINES:
+        if (found := outcome.difference_to(baseline)) is not None:
+            name = "Difference" if compared == 1 else f"Difference to {decapitalized(outcome.name_of(baseline))}"
+            rows.append(Row(name, (difference_cell(found), *[EMPTY] * num_empty)))
+    return rows
+
+
+def difference_cell(found: Difference) -> Cell:
+    p_value = () if found.p_value is None else (format_p_value(found.p_value),)
+    return Cell(f"{found.value:+.3f}", (format_interval(found.ci95, signed=True), *p_value))
+
+
+def with_interval(judged: Mapping, key: str, format_value: Callable[[float], str] = format_score) -> Cell:
+    """A score with its interval, where it has one."""
+    value, bounds = judged.get(key), judged.get(f"{key}_ci95")
+    small = () if bounds is None else (" to ".join(format_value(bound) for bound in bounds),)
+    return Cell(MISSING if value is None else format_value(value), small)
+
+
+def counts_of(outcome: Outcome) -> str:
+    """Records that were learnt from and tested on, in a sentence."""
+    judged = outcome.judged
+    learnt = f"Learnt from {judged['num_train_records']} records, tested on" if "num_train_records" in judged else ""
+    records = judged.get("num_test_records", judged.get("num_records"))
+    patients = judged.get("num_test_patients", judged.get("num_patients"))
+    return f"{learnt or 'Tested on'} {records} records of {patients} patients."
+
+
+def choices_of(outcome: Outcome) -> str:
+    """Choices on the validation split, counted or fixed, in a sentence; empty for none."""
+    sides = [
+        (decapitalized(name), judged.get("details", {"C": judged["C"]} if "C" in judged else {}))
+        for _, name, judged in outcome.sides()
     ]
-    cell = difference_cell(metrics, protocol)
-    if cell is not None:
-        rows.append(Row("Difference", (cell, *(Cell("") for _ in columns[1:]))))
-    words = protocol_words(protocol, metrics["problem_type"])
-    caption = f"Protocol {protocol}: {words}. Test split, 95 % intervals from a bootstrap over patients."
-    return Table(caption, ("Encoder", *(title for title, _ in columns)), tuple(rows))
+    parts = []
+    for key in dict.fromkeys(key for _, details in sides for key in details):
+        found = {name: details[key] for name, details in sides if isinstance(details.get(key), (str, int, float))}
+        texts = {name: _plain(value) for name, value in found.items()}
+        label = key.replace("_", " ")
+        if len(texts) == len(sides) and len(set(texts.values())) == 1:
+            parts.append(f"{label} {next(iter(texts.values()))}")
+        elif texts:
+            parts.append(f"{label} " + ", ".join(f"{text} ({name})" for name, text in texts.items()))
+    return f"Chosen on the validation split, counted or fixed: {'; '.join(parts)}." if parts else ""
 
 
-def _columns(score: str):
-    """Title, key and how to say it, of each column that a judgement of a classification or regression can have."""
-
-    def plain(key: str):
-        return lambda judged: Cell(format_optional(judged.get(key)))
-
-    def scaled(key: str):
-        def describe(judged: Mapping) -> Cell:
-            after = judged.get(f"{key}_scaled")
-            small = () if after is None else (f"{format_score(after)} after scaling",)
-            return Cell(format_optional(judged.get(key)), small)
-
-        return describe
-
-    plain_columns = {
-        "macro_auprc": "Macro AUPRC",
-        "macro_f1_at_0.5": "Macro F1 at 0.5",
-        "macro_f1_tuned": "Macro F1 at validation thresholds",
-        "macro_f1_argmax": "Macro F1 of the most probable class",
-        "accuracy": "Accuracy",
-        "challenge_metric": "Challenge metric",
-    }
-    return (
-        (MAIN_SCORES[score], score, lambda judged: with_interval(judged, score)),
-        *((title, key, plain(key)) for key, title in plain_columns.items()),
-        ("ECE", "ece", scaled("ece")),
-        ("Brier score", "brier", scaled("brier")),
-    )
-
-
-def label_table(metrics: Mapping, protocol: str, positives: Mapping[str, int] | None = None) -> Table:
-    """The area under the ROC curve and the average precision of each label, of both encoders.
-
-    Args:
-        positives (`Mapping[str, int]`, *optional*): Test records with each label.
-    """
-    name, baseline = baseline_of(metrics, protocol)
-    pretrained = metrics["pretrained"][protocol]
-    shown = [(name, baseline), (pretrained_name(protocol), pretrained)]
-    thresholds = pretrained.get("thresholds", {})
-    header = ["Label"] + (["Test records with it"] if positives is not None else [])
-    header += [f"AUROC, {who.lower()}" for who, _ in shown] + ["Difference"]
-    header += [f"AUPRC, {who.lower()}" for who, _ in shown] + (["Threshold"] if thresholds else [])
-    rows = []
-    for label in pretrained["per_class"]:
-        cells = [Cell(str(positives[label]))] if positives is not None else []
-        areas = [judged["per_class"].get(label) for _, judged in shown]
-        for area, (_, judged) in zip(areas, shown, strict=True):
-            bounds = judged["per_class_ci95"].get(label)
-            cells.append(Cell(format_optional(area), () if bounds is None else (format_interval(bounds),)))
-        cells.append(Cell(MISSING if None in areas else f"{areas[1] - areas[0]:+.3f}"))
-        cells += [Cell(format_optional(judged["per_class_auprc"].get(label))) for _, judged in shown]
-        if thresholds:
-            cells.append(Cell(format_optional(thresholds.get(label))))
-        rows.append(Row(label, tuple(cells)))
-    caption = f"Protocol {protocol}: each label"
-    caption += "; thresholds of the pretrained encoder, chosen on the validation split" if thresholds else ""
-    return Table(caption + ".", tuple(header), tuple(rows))
-
-
-def target_table(metrics: Mapping, protocol: str) -> Table:
-    """Errors of each target of a regression, of both encoders, beside that of always saying the training mean."""
-    name, baseline = baseline_of(metrics, protocol)
-    pretrained = metrics["pretrained"][protocol]
-    rows = []
-    for target in pretrained["per_target"]:
-        mean = pretrained["per_target"][target]["train_mean_mae"]
-        rows.append(Row(f"{target}: training mean", (Cell(format_number(mean)), Cell(MISSING), Cell(MISSING))))
-        for who, judged in ((name, baseline), (pretrained_name(protocol), pretrained)):
-            found = judged["per_target"][target]
-            deviation = "" if found["sd"] is None else f" ± {format_number(found['sd'])}"
-            cells = (
-                Cell(format_number(found["mae"]), (_number_interval(found["mae_ci95"]),)),
-                Cell(f"{format_number(found['bias'], signed=True)}{deviation}"),
-                Cell(format_optional(found["pearson"])),
-            )
-            rows.append(Row(f"{target}: {who.lower()}", cells, main=judged is pretrained))
-    caption = (
-        f"Protocol {protocol}: errors in the unit of the target. Bias and SD are those of prediction minus truth; "
-        "“training mean” always says the mean of the training targets."
-    )
-    return Table(caption, ("Target", "Mean absolute error", "Bias ± SD", "Correlation"), tuple(rows))
-
-
-def difference_cell(metrics: Mapping, protocol: str) -> Cell | None:
-    """The difference of the score that decides, with its interval and p-value."""
-    difference = difference_of(metrics, protocol)
-    return None if difference is None else paired_cell(difference, score_of(metrics["pretrained"][protocol]))
-
-
-def paired_cell(difference: Mapping, key: str) -> Cell:
-    """The value under a key, with the `ci95` and, where there is one, `p_value` beside it."""
-    small = (format_interval(difference["ci95"], signed=True),)
-    small += (format_p_value(difference["p_value"]),) if difference.get("p_value") is not None else ()
-    return Cell(f"{difference[key]:+.3f}", small)
-
-
-def format_optional(value: float | None) -> str:
-    """A score with three digits, without a sign before a zero."""
-    return MISSING if value is None else format_score(value).replace("-0.000", "0.000")
+def _plain(value: str | int | float) -> str:
+    return f"{value:g}" if isinstance(value, float) else format_fact(value)
 
 
 def format_number(value: float, signed: bool = False) -> str:
     """Three digits that count, for values in units: errors in ms, years, beats per minute."""
-    if abs(value) < 1:
-        return f"{value:{'+' if signed else ''}.3f}"
-    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def _number_interval(bounds: Sequence[float]) -> str:
-    return " to ".join(format_number(bound) for bound in bounds)
+def judged_entries(entries: Sequence[Mapping]) -> list[Mapping]:
+    """Entries of a setting that hold numbers, not a refusal."""
+    return [entry for entry in entries if "refused" not in entry]
 
 
-def with_interval(judged: Mapping, key: str) -> Cell:
-    """A score with its interval, where it has one."""
-    bounds = judged.get(f"{key}_ci95")
-    return Cell(format_optional(judged.get(key)), () if bounds is None else (format_interval(bounds),))
+def setting_table(entries: Sequence[Mapping], caption: str, kinds: Mapping[str, str] | None = None) -> Table:
+    """Baselines, pretrained encoder and differences of each entry of a setting; refused ones with their reason.
+
+    Args:
+        entries (`Sequence[Mapping]`): Entries as [`~ecg_transformers.train.evaluation.encoder_pair.make_entry`].
+        caption (`str`): Caption of the table.
+        kinds (`Mapping[str, str]`, *optional*): Name of each `group` of entries, put before their value.
+    """
+    judged = judged_entries(entries)
+    kind = kind_of(judged[0][PRETRAINED]) if judged else None
+    shown = [b for b in BASELINES if any(b.key in entry for entry in judged)] or list(BASELINES[:1])
+    rows = []
+    for entry in entries:
+        name = name_of_entry(entry, kinds or {})
+        if "refused" in entry:
+            rows.append(Row(name, (Cell("not run"), *[Cell(MISSING)] * (2 * len(shown)), Cell(entry["refused"]))))
+            continue
+        cells = [_with_draws(entry.get(b.key, {}), kind.score) for b in shown]
+        value = entry[PRETRAINED][kind.score]
+        wins = all(value > entry[b.key][kind.score] for b in shown if b.key in entry) and not kind.lower_is_better
+        pretrained = _with_draws(entry[PRETRAINED], kind.score)
+        cells.append(Cell(pretrained.text, pretrained.small, wins))
+        gained = [Difference.read(entry.get(b.difference), kind.score) for b in shown]
+        cells += [Cell(MISSING) if found is None else difference_cell(found) for found in gained]
+        rows.append(Row(name, (*cells, Cell(_about(entry)))))
+    header = ["Setting", *(b.title for b in shown), "Pretrained encoder"]
+    header += ["Difference"] if len(shown) == 1 else [f"Difference to {decapitalized(b.title)}" for b in shown]
+    if any(row.cells[-1].text for row in rows):
+        header.append("Note")
+    else:
+        rows = [Row(row.name, row.cells[:-1]) for row in rows]
+    score = f" {kind.title}, 95 % intervals." if kind else ""
+    return Table(f"{caption}{score}", tuple(header), tuple(rows), words=(2 * len(shown) + 2,))
+
+
+def name_of_entry(entry: Mapping, kinds: Mapping[str, str]) -> str:
+    """An entry of a setting in words: a set of leads by its name too, others by a group that they do not say."""
+    words = str(entry.get("label") or entry["value"])
+    if entry["setting"] == "leads":
+        return words if words == str(entry["value"]) else f"{entry['value']}: {words}"
+    group = kinds.get(entry.get("group"), entry.get("group"))
+    return words if group is None or group.lower() in words.lower() else f"{group}: {words}"
+
+
+def _with_draws(judged: Mapping, score: str) -> Cell:
+    """A score with its interval; of several draws, with their standard deviation."""
+    cell, spread = with_interval(judged, score), judged.get(f"{score}_sd")
+    return cell if spread is None else Cell(cell.text, (*cell.small, f"SD of draws {spread:.3f}"))
+
+
+def _about(entry: Mapping) -> str:
+    """An entry beside its numbers, in words."""
+    parts = []
+    if entry.get("num_draws", 1) > 1:
+        parts.append(f"{entry['num_draws']} draws of {entry['num_train_records']} records")
+    elif entry["setting"] == "low_shot":
+        parts.append(f"{entry['num_train_records']} records")
+    if entry.get("refused_draws"):
+        parts.append(f"{len(entry['refused_draws'])} draws could not be probed")
+    parts += [f"{key}: {', '.join(entry[key])}" for key in ("derived", "absent") if entry.get(key)]
+    if entry.get("excluded"):
+        parts.append(f"left out: {', '.join(entry['excluded'])}")
+    return "; ".join(parts)
+
+
+def splits_table(splits: Mapping) -> Table:
+    """Records that were learnt from, chosen on and tested on."""
+    told = {split: facts if isinstance(facts, Mapping) else {"which": facts} for split, facts in splits.items()}
+    columns = list(dict.fromkeys(key for facts in told.values() for key in facts))
+    rows = tuple(
+        Row(split, tuple(Cell(MISSING if facts.get(key) is None else format_fact(facts[key])) for key in columns))
+        for split, facts in told.items()
+    )
+    header = ("Split", *(COLUMN_NAMES.get(key, key.replace("_", " ").capitalize()) for key in columns))
+    words = tuple(n for n, key in enumerate(columns, 1) if any(isinstance(told[s].get(key), str) for s in told))
+    return Table("Train: learnt from. Validation: chosen on. Test: scored.", header, rows, words)
+
+
+def split_section(result: Result) -> Section:
+    """The score that decides, of the validation and the test split."""
+    outcome = result.outcomes[0]
+    rows = []
+    for split, judged in (("validation", result.validation), ("test", outcome.judged)):
+        if judged is not None:
+            cells = (Cell(str(judged["num_records"])), Cell(str(judged["num_patients"])))
+            rows.append(Row(split, (*cells, with_interval(judged, outcome.kind.score))))
+    note = "The validation split chose the step, so that its score is too good; the test split was looked at once."
+    header = ("Split", "Records", "Patients", outcome.kind.title)
+    table = Table("Both splits, 95 % intervals from a bootstrap over patients.", header, tuple(rows))
+    return Section("Test and validation", tables=(table,), notes=(note,))
+
+
+def published_section(result: Result, published: Sequence[Mapping], notes: Sequence[str]) -> Section:
+    """Numbers of others below ours, only those that the caller found to be of the same task, split and protocol.
+
+    Args:
+        result ([`Result`]): Ours.
+        published (`Sequence[Mapping]`):
+            `model`, `protocol`, `value`, `source`, where known `interval`, `deviation` and `note`. The protocol
+            `"from_scratch"` is that of the training from scratch beside `finetuned`.
+        notes (`Sequence[str]`): How to read them, or why there are none.
+    """
+    if not published:
+        none = "No published numbers stand beside these: none is of the same task, split and protocol."
+        return Section("Published numbers", tuple(notes) or (none,), folded=True)
+    rows = []
+    for protocol in dict.fromkeys(entry["protocol"] for entry in published):
+        ours = "finetuned" if protocol == "from_scratch" else protocol
+        sides = [side for outcome in result.outcomes if outcome.protocol == ours for side in outcome.sides()]
+        for _, name, judged in [s for s in sides if s.key == "random_encoder"] if ours != protocol else sides:
+            cells = (Cell(protocol), with_interval(judged, "macro_auroc"), Cell("this evaluation"))
+            rows.append(Row(f"{name} (this page)", cells))
+        for entry in (entry for entry in published if entry["protocol"] == protocol):
+            small = () if entry.get("interval") is None else (format_interval(entry["interval"]),)
+            small += () if entry.get("deviation") is None else (f"SD over runs {entry['deviation']:.3f}",)
+            source = Cell(entry["source"], (entry["note"],) if entry.get("note") else ())
+            rows.append(Row(entry["model"], (Cell(protocol), Cell(format_score(entry["value"]), small), source)))
+    header = ("Model", "Protocol", "Macro AUROC", "Source")
+    table = Table("Numbers of others below those of this page.", header, tuple(rows), words=(1, 3))
+    return Section("Published numbers", tuple(notes), (table,), folded=True)

@@ -85,9 +85,9 @@ def test_code_of_the_folder_is_not_run(tmp_path):
 
 def test_a_run_without_scores_shows_its_course_and_one_without_either_nothing():
     history = [{"loss": 1.0, "step": 1}, {"loss": 0.5, "step": 2}]
-    picture = run_picture(None, {"log_history": history})
+    picture = run_picture([], {"log_history": history})
     assert picture.caption == "The course of the training."
-    assert run_picture(None, None) is None and run_picture({"test": {}}, {"log_history": []}) is None
+    assert run_picture([], None) is None and run_picture([], {"log_history": []}) is None
 
 
 @pytest.mark.slow

@@ -3,8 +3,10 @@ import re
 
 import pytest
 
-from ecg_transformers.train.publishing.published_card import END, START, published_card, replace_section
-from ecg_transformers.train.report.card_section import card_section, eval_results, show_evaluation
+from ecg_transformers.train.publishing.model_card import index_of
+from ecg_transformers.train.publishing.templates import LONGEST_TEXT, escape_markdown
+from ecg_transformers.train.report.card_section import results_markdown
+from ecg_transformers.train.results import Result
 
 
 def judgement(macro):
@@ -24,7 +26,7 @@ def judgement(macro):
     }
 
 
-def make_metrics(**changes):
+def make_result(**changes):
     metrics = {
         "task": "ptb-xl superdiagnostic",
         "problem_type": "multi_label_classification",
@@ -37,64 +39,46 @@ def make_metrics(**changes):
         "command": "ecg-transformers evaluate --model runs/tiny",
         "versions": {},
     }
-    return metrics | changes
+    return Result.from_json(metrics | changes)
 
 
-def test_section_has_the_random_row_intervals_protocol_excluded_labels_and_caveats():
-    text = card_section(make_metrics())
-    random, pretrained = text.index("| Random encoder | 0.611 (0.561 to 0.651)"), text.index("| Pretrained encoder |")
-    assert random < pretrained
+def test_markdown_has_the_random_row_intervals_protocol_excluded_labels_and_caveats():
+    text = results_markdown(make_result())
+    assert text.index("| Random encoder | 0.611 (0.561 to 0.651)") < text.index("| Pretrained encoder |")
     for statement in (
         "| Difference | +0.201 (+0.110 to +0.290; p &lt; 0.001)",
-        "Protocol linear: frozen features, standardised, one logistic regression for each label.",
         "| Trained from scratch | 0.700",
-        "Left out: HYP (test set: 0 positive of 47 records).",
+        "Label HYP (hypertrophy) (test set: 0 positive of 47 records)",
+        "| NORM (normal ECG) |",
         "The test split holds 47 records of 45 patients.",
         "is better than a random one (+0.201 macro AUROC",
-        "train: folds 1-8; test: fold 10",
-        "ecg-transformers evaluate --model runs/tiny",
     ):
         assert statement in text, statement
+    assert "runs/tiny" not in text
 
 
 def test_rows_of_a_table_have_as_many_cells_as_its_header_whatever_a_label_is_called():
-    section = card_section(make_metrics())
-    assert "a\\|b &lt;i&gt;" in section and "<i>" not in section
-    for table in re.findall(r"(?:^\|.*\n)+", section, flags=re.MULTILINE):
+    text = results_markdown(make_result())
+    assert "a\\|b &lt;i&gt;" in text and "<i>" not in text
+    for table in re.findall(r"(?:^\|.*\n)+", f"{text}\n", flags=re.MULTILINE):
         assert len({line.replace("\\|", "").count("|") for line in table.splitlines()}) == 1, table
 
 
-def test_second_section_takes_the_place_of_the_first_and_leaves_the_rest():
-    first = replace_section("# Card\n\nBefore.\n", card_section(make_metrics()))
-    after = first + "\nAfter.\n"
-    assert replace_section(after, card_section(make_metrics())) == after
-    changed = replace_section(after, card_section(make_metrics(task="another")))
-    assert changed.startswith("# Card\n\nBefore.\n") and changed.endswith("\nAfter.\n")
-    assert "Task: another." in changed and "superdiagnostic" not in changed and changed.count(START) == 1
-
-
-@pytest.mark.parametrize("text", [START, END, f"{END}\n{START}", f"{START}{END}{START}{END}"])
-def test_card_with_broken_markers_is_refused(text):
-    with pytest.raises(ValueError, match="once each"):
-        replace_section(text, card_section(make_metrics()))
-
-
-def test_updating_a_card_twice_gives_the_same_card_and_keeps_other_results():
-    text = "---\nlicense: cc-by-4.0\ntags:\n- ecg\n---\n\n# tiny\n\nHow to load it.\n"
-    for metrics in (make_metrics(task="ptb-xl form"), make_metrics()):
-        text = str(published_card(text, "someone/tiny", "CC BY 4.0", evaluation=show_evaluation(metrics)))
-    card = published_card(text, "someone/tiny", "CC BY 4.0", evaluation=show_evaluation(make_metrics()))
-    assert str(card) == text
-    assert card.data.license == "cc-by-4.0" and "How to load it." in card.text
-    assert sorted({result.dataset_name for result in card.data.eval_results}) == [
-        "ptb-xl form, test split",
-        "ptb-xl superdiagnostic, test split",
-    ]
-    assert len(card.data.eval_results) == 4
+def test_a_second_baseline_stands_in_every_table_with_its_difference():
+    kernels = {"linear": judgement(0.9)}
+    gained = {"linear": {"macro_auroc": -0.088, "ci95": [-0.12, -0.05], "p_value": 0.001}}
+    entry = {"setting": "leads", "value": "I", "label": "I", "num_train_records": 9, "num_test_records": 9}
+    entry |= {"pretrained": judgement(0.8), "random_encoder": judgement(0.6), "random_kernels": judgement(0.7)}
+    entry |= {"difference": gained["linear"], "difference_to_random_kernels": gained["linear"]}
+    changes = {"random_kernels": kernels, "difference_to_random_kernels": gained, "settings": {"leads": [entry]}}
+    text = results_markdown(make_result(**changes))
+    assert "| 1,200 random kernels | 0.900" in text and "| Difference to 1,200 random kernels | -0.088" in text
+    assert "worse than 1,200 random kernels" in text and "AUROC, 1,200 random kernels" in text
+    assert "| Setting | Random encoder | 1,200 random kernels | Pretrained encoder |" in text
 
 
 def test_model_index_has_an_entry_a_protocol_with_the_random_encoder_beside_it():
-    linear, finetuned = eval_results(make_metrics())
+    linear, finetuned = index_of(make_result())
     assert (linear.metric_value, linear.metric_type) == (0.812, "roc_auc")
     assert linear.metric_args == {
         "protocol": "linear",
@@ -111,10 +95,24 @@ def test_regression_goes_into_card_and_index_as_an_error():
     target = {"mae": 3.21, "mae_ci95": [2.5, 4.0], "bias": -0.4, "sd": 4.5, "pearson": 0.9, "train_mean_mae": 9.8}
     judged = {"macro_zmae": 0.33, "macro_zmae_ci95": [0.3, 0.36], "per_target": {"heart rate (bpm)": target}}
     judged |= {"num_train_records": 300, "num_test_records": 40, "num_test_patients": 40, "details": {}}
-    metrics = make_metrics(problem_type="regression", label_names=["heart rate (bpm)"], difference={})
-    metrics |= {"random_encoder": {"linear": copy.deepcopy(judged)}, "pretrained": {"linear": judged}}
-    text = card_section(metrics)
+    result = make_result(
+        problem_type="regression",
+        label_names=["heart rate (bpm)"],
+        difference={},
+        random_encoder={"linear": copy.deepcopy(judged)},
+        pretrained={"linear": judged},
+    )
+    text = results_markdown(result)
     assert "| heart rate (bpm): training mean | 9.80" in text
     assert "| heart rate (bpm): pretrained encoder | 3.21 (2.50 to 4.00) | -0.400 ± 4.50 | 0.900 |" in text
-    (result,) = eval_results(metrics)
-    assert (result.task_type, result.metric_type, result.metric_value) == ("ecg-regression", "mae", 0.33)
+    (entry,) = index_of(result)
+    assert (entry.task_type, entry.metric_type, entry.metric_value) == ("ecg-regression", "mae", 0.33)
+
+
+@pytest.mark.parametrize(
+    "text", ["<script>", "[a](javascript:b)", "![x](http://y)", "a\n\n# b", "a|b", "`c`", 999 * "x"]
+)
+def test_text_from_outside_is_one_short_line_without_tags_links_and_cells(text):
+    escaped = escape_markdown(text)
+    assert "\n" not in escaped and "<" not in escaped and len(escaped) <= 2 * LONGEST_TEXT
+    assert not re.search(r"(?<!\\)[\[\]|`]", escaped)

@@ -16,15 +16,14 @@ from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.predictions import Predictions, ProtocolResult, compare_results
+from ecg_transformers.train.report import evaluation_page as pages
 from ecg_transformers.train.report import examples as page_examples
-from ecg_transformers.train.report import sections as page_sections
-from ecg_transformers.train.report.evaluation_page import (
-    EvaluationReport,
-    render_evaluation_page,
-    write_evaluation_page,
-)
-from ecg_transformers.train.report.page import ReportFigure
-from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from ecg_transformers.train.report import page as page_elements
+from ecg_transformers.train.report import settings as page_settings
+from ecg_transformers.train.report.evaluation_page import EvaluationReport, evaluation_page
+from ecg_transformers.train.report.kinds import classification, regression
+from ecg_transformers.train.report.page import ReportFigure, render_page, write_page
+from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Result
 
 EMPTY_PICTURE = "data:image/png;base64,iVBORw0KGgo="
 BROWSER = next(filter(None, map(which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -106,8 +105,13 @@ def make_features(result, hidden_size=6):
 
 def make_report(**changes):
     metrics, results = make_evaluation()
-    fields = {"metrics": metrics, "data": DATA, "facts": {"Method": "ECG-JEPA"}, "predictions": results}
-    return EvaluationReport(**(fields | changes))
+    fields = {"data": DATA, "facts": {"Method": "ECG-JEPA"}, "predictions": results}
+    result = Result.from_json(changes.pop("metrics", metrics))
+    return EvaluationReport(result, **(fields | changes))
+
+
+def render(report):
+    return render_page(evaluation_page(report))
 
 
 def setting_entry(setting, value, label, pretrained=0.8, **facts):
@@ -157,17 +161,18 @@ def text_of(page):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
 
 
-DRAWING = ("label_bars", "roc", "precision_recall", "reliability", "errors", "projection", "low_shot")
+DRAWING = {classification: ("label_bars", "roc", "precision_recall", "reliability"), regression: ("errors",)}
+DRAWING |= {pages: ("projection",), page_settings: ("low_shot",)}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def undrawn():
     """Drawing takes most of the time of a page, and most tests read its words."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (page_sections, page_examples):
-            patch.setattr(module, "figure_to_data_uri", lambda *_: EMPTY_PICTURE)
-        for name in DRAWING:
-            patch.setattr(page_sections, f"plot_{name}", lambda *_: None)
+        patch.setattr(page_elements, "figure_to_data_uri", lambda *_: EMPTY_PICTURE)
+        for module, names in DRAWING.items():
+            for name in names:
+                patch.setattr(module, f"plot_{name}", lambda *_: None)
         patch.setattr(page_examples, "plot_recording", lambda *_: None)
         yield patch
 
@@ -191,14 +196,14 @@ def full_report():
 
 @pytest.fixture(scope="module")
 def page(undrawn):
-    return render_evaluation_page(full_report())
+    return render(full_report())
 
 
 @pytest.fixture(scope="module")
 def drawn_page(undrawn):
     undrawn.undo()  # for the tests of a browser, which are the last
     rows, metrics, results = judged_rows()
-    return render_evaluation_page(dataclasses.replace(full_report(), rows=rows, metrics=metrics, predictions=results))
+    return render(dataclasses.replace(full_report(), rows=rows, result=Result.from_json(metrics), predictions=results))
 
 
 def test_page_is_well_formed_and_fetches_nothing(page):
@@ -244,14 +249,14 @@ def test_page_states_task_splits_licence_command_versions_and_uncertainty(page):
         "Evaluation of tiny on ptb-xl superdiagnostic",
         "The test split holds 60 records of 30 patients",
         f"±{half:.3f} (linear)",
-        "test fold 10 60 30",
+        "test fold 10",
         "frozen features, standardised, one logistic regression for each label",
-        "C 0.05 (random encoder), 0.1 (pretrained)",
+        "C 0.05 (random encoder), 0.1 (pretrained encoder)",
         "Licence: CC BY 4.0.",
         "ecg-transformers evaluate --model runs/tiny",
         "torch 2.11.0",
         "not a medical device",
-        "No published numbers stand beside these.",
+        "No published numbers stand beside these",
     ):
         assert statement in text, statement
 
@@ -267,7 +272,7 @@ def test_settings_are_told_with_the_random_encoder_and_what_was_refused(page):
 
 
 def test_what_was_not_measured_does_not_appear():
-    text = text_of(render_evaluation_page(make_report()))
+    text = text_of(render(make_report()))
     for absent in ("Features on a plane", "Attention", "Few labels", "Delineation", "Identity", "right and wrong"):
         assert absent not in text, absent
 
@@ -275,13 +280,13 @@ def test_what_was_not_measured_does_not_appear():
 def test_labels_left_out_are_named_with_their_reason():
     metrics, results = make_evaluation(protocols=("linear",))
     metrics["pretrained"]["linear"]["excluded"] = {"HYP": "test set: 0 positive of 60 records"}
-    text = text_of(render_evaluation_page(make_report(metrics=metrics, predictions=results)))
-    assert "Label HYP: test set: 0 positive of 60 records" in text
+    text = text_of(render(make_report(metrics=metrics, predictions=results)))
+    assert "Label HYP (hypertrophy): test set: 0 positive of 60 records" in text
 
 
 def test_random_row_of_finetuned_is_called_trained_from_scratch():
     metrics, _ = make_evaluation(protocols=("finetuned",))
-    text = text_of(render_evaluation_page(make_report(metrics=metrics, predictions={})))
+    text = text_of(render(make_report(metrics=metrics, predictions={})))
     assert f"Trained from scratch {metrics['random_encoder']['finetuned']['macro_auroc']:.3f}" in text
 
 
@@ -289,14 +294,14 @@ def test_protocol_without_random_encoder_or_words_is_refused():
     metrics, _ = make_evaluation(protocols=("linear",))
     del metrics["random_encoder"]["linear"]
     with pytest.raises(ValueError, match="random encoder beside"):
-        render_evaluation_page(make_report(metrics=metrics, predictions={}))
+        render(make_report(metrics=metrics, predictions={}))
     with pytest.raises(ValueError, match="'lineair'"):
-        render_evaluation_page(make_report(metrics=make_evaluation(protocols=("lineair",))[0], predictions={}))
+        render(make_report(metrics=make_evaluation(protocols=("lineair",))[0], predictions={}))
 
 
 def test_single_label_task_shows_accuracy_and_the_most_probable_class():
     metrics, results = make_evaluation(SINGLE_LABEL, ("linear",))
-    text = text_of(render_evaluation_page(make_report(metrics=metrics, predictions=results)))
+    text = text_of(render(make_report(metrics=metrics, predictions=results)))
     judged = metrics["pretrained"]["linear"]
     assert "one logistic regression for all classes" in text and "exactly one label a record" in text
     assert f"{judged['accuracy']:.3f}" in text and f"{judged['macro_f1_argmax']:.3f}" in text
@@ -305,7 +310,7 @@ def test_single_label_task_shows_accuracy_and_the_most_probable_class():
 
 def test_regression_shows_errors_beside_those_of_the_training_mean():
     metrics, results = make_evaluation(REGRESSION, ("linear",))
-    text = text_of(render_evaluation_page(make_report(metrics=metrics, predictions=results)))
+    text = text_of(render(make_report(metrics=metrics, predictions=results)))
     found = metrics["pretrained"]["linear"]["per_target"]["heart rate (bpm)"]
     assert f"heart rate (bpm): training mean {found['train_mean_mae']:.2f}" in text
     assert f"heart rate (bpm): pretrained encoder {found['mae']:.2f}" in text
@@ -332,7 +337,7 @@ def test_delineation_identity_and_clusters_show_chance_and_random_encoder():
     for encoder in ("random_encoder", "pretrained"):
         metrics[encoder] |= {"zero-shot-cluster": found, "delineation_linear": waves, "identity": identity}
     metrics["difference"]["delineation_linear"] = {"miou": change, "miou_waves": change}
-    text = text_of(render_evaluation_page(make_report(metrics=metrics, predictions={})))
+    text = text_of(render(make_report(metrics=metrics, predictions={})))
     assert "P onset: random encoder 140 0.912 – -3.2 ± 14.2" in text and "within 150 ms" in text
     assert "delineation_linear: these test records cannot tell" in text
     assert "Chance 0.011 Random encoder 0.400 0.300 to 0.500" in text
@@ -341,7 +346,7 @@ def test_delineation_identity_and_clusters_show_chance_and_random_encoder():
 
 def test_published_numbers_stand_below_ours_with_their_source():
     published = [{"model": "Kim", "protocol": "linear", "value": 0.912, "interval": (0.9, 0.92), "source": "arXiv"}]
-    text = text_of(render_evaluation_page(make_report(published=published, published_notes=["The same split."])))
+    text = text_of(render(make_report(published=published, published_notes=["The same split."])))
     ours = text.index("Pretrained encoder (this page) linear")
     assert ours < text.index("Kim linear 0.912 0.900 to 0.920 arXiv") and "The same split." in text
 
@@ -358,12 +363,12 @@ def judged_rows():
 
 def test_examples_are_drawn_from_the_rows_with_truth_and_scores():
     rows, metrics, results = judged_rows()
-    page = render_evaluation_page(make_report(metrics=metrics, predictions=results, rows=rows))
-    assert "Correct: " in page and "Electrocardiogram of record" in page and "Truth: " in page
+    page = render(make_report(metrics=metrics, predictions=results, rows=rows))
+    assert "True positive: " in page and "Electrocardiogram of record" in page and "Truth: " in page
 
 
 def test_page_is_written_as_utf8_into_a_new_folder(tmp_path):
-    path = write_evaluation_page(make_report(), tmp_path / "new" / "page.html")
+    path = write_page(evaluation_page(make_report()), tmp_path / "new" / "page.html")
     assert '<meta charset="utf-8">' in path.read_text(encoding="utf-8")
 
 

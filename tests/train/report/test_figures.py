@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from ecg_transformers.train.evaluate_metrics.calibration_scores import expected_calibration_error
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.predictions import Predictions, ProtocolResult
-from ecg_transformers.train.report import sections as page_sections
+from ecg_transformers.train.report import page
 from ecg_transformers.train.report.curves import (
     judged_test,
     learnt_test,
@@ -28,7 +28,7 @@ from ecg_transformers.train.report.figures import (
 )
 from ecg_transformers.train.report.projection import plot_projection, project, single_classes
 from ecg_transformers.train.report.setting_figures import plot_low_shot, plot_names, plot_noise
-from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Side
 
 NAMES = ("NORM", "MI", "STTC")
 
@@ -131,7 +131,7 @@ def test_temperature_moves_probabilities_towards_a_half_and_is_drawn():
 
 def test_bars_reach_from_chance_to_the_score_with_their_intervals():
     judged = make_result().judge(num_resamples=20)
-    figure = plot_label_bars(judged, judged, "random encoder", "pretrained encoder")
+    figure = plot_label_bars([Side("random_encoder", "Random encoder", judged), Side("pretrained", "This", judged)])
     ends = sorted(round(bar.get_x() + bar.get_width(), 9) for bar in figure.axes[0].patches)
     expected = sorted(round(value, 9) for value in [judged["macro_auroc"], *judged["per_class"].values()] * 2)
     assert ends == pytest.approx(expected)
@@ -184,13 +184,13 @@ def test_examples_are_the_surest_errors_and_the_surest_success():
     found = {(example.label, example.kind): example for example in choose_examples(result, judged)}
     assert {key: example.record_id for key, example in found.items()} == {
         ("B", "false negative"): "r4",
-        ("B", "correct"): "r1",
-        ("A", "false positive"): "r1",
+        ("B", "true positive"): "r1",
+        ("A", "false positive"): "r3",  # not r1, which is there already
         ("A", "false negative"): "r2",
-        ("A", "correct"): "r0",
+        ("A", "true positive"): "r0",
     }
     said = describe(found["A", "false positive"])
-    assert said == "Truth: B. Score of A: 0.800 (threshold 0.500). Others: B 0.900."
+    assert said == "Truth: B. Score of A: 0.600 (threshold 0.500). Others: B 0.800."
 
 
 def entry(setting, value, group=None, **facts):
@@ -217,9 +217,9 @@ def test_noise_curve_falls_from_clean_to_loud_and_names_are_below_each_other():
 
 
 def test_chart_of_many_points_becomes_a_png(monkeypatch):
-    monkeypatch.setattr(page_sections, "LARGEST_SVG", 20_000)
+    monkeypatch.setattr(page, "LARGEST_SVG", 20_000)
     few, many = Figure(figsize=(2, 2)), Figure(figsize=(2, 2))
     few.add_axes((0, 0, 1, 1)).plot([0, 1])
     many.add_axes((0, 0, 1, 1)).plot(*np.random.default_rng(0).random((2, 500)), ".")
-    kinds = [page_sections.embed_chart(figure, "", "", "").data_uri.split(";")[0] for figure in (few, many)]
+    kinds = [page.ReportFigure.draw(figure, "", "", "").data_uri.split(";")[0] for figure in (few, many)]
     assert kinds == ["data:image/svg+xml", "data:image/png"]

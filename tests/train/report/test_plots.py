@@ -6,22 +6,10 @@ from matplotlib import _pylab_helpers
 from ecg_transformers.train.report.plots import (
     figure_to_bytes,
     figure_to_data_uri,
-    plot_auroc_bars,
     plot_training_curve,
 )
 
-
-def comparison():
-    def result(macro):
-        per_class = {"NORM": macro + 0.02, "MI": macro - 0.02}
-        return {
-            "macro_auroc": macro,
-            "macro_auroc_ci95": [macro - 0.05, macro + 0.04],
-            "per_class": per_class,
-            "per_class_ci95": {name: [value - 0.06, value + 0.05] for name, value in per_class.items()},
-        }
-
-    return {"random_encoder": {"linear": result(0.6)}, "pretrained": {"linear": result(0.8)}}
+HISTORY = [{"loss": 0.3, "step": 10}, {"loss": 0.2, "step": 20}]
 
 
 def test_training_curve_draws_the_logged_steps_of_each_series():
@@ -36,20 +24,13 @@ def test_training_curve_draws_the_logged_steps_of_each_series():
 
 
 def test_training_curve_without_a_monitor_shows_the_loss_alone():
-    figure = plot_training_curve([{"loss": 0.3, "step": 10}, {"loss": 0.2, "step": 20}])
+    figure = plot_training_curve(HISTORY)
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss"]
-
-
-def test_auroc_bars_show_macro_and_labels_of_both_encoders():
-    axes = plot_auroc_bars(comparison()).axes[0]
-    tops = [round(patch.get_y() + patch.get_height(), 6) for patch in axes.patches]
-    assert tops == [0.6, 0.62, 0.58, 0.8, 0.82, 0.78]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["macro", "NORM", "MI"]
 
 
 @pytest.mark.parametrize("image_format, start", [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_figure_becomes_a_data_uri_with_the_same_bytes_each_time(image_format, start):
-    figure = plot_auroc_bars(comparison())
+    figure = plot_training_curve(HISTORY)
     uri = figure_to_data_uri(figure, image_format)
     image = base64.b64decode(uri.split(",")[1])
     assert image.startswith(start)
@@ -57,5 +38,5 @@ def test_figure_becomes_a_data_uri_with_the_same_bytes_each_time(image_format, s
 
 
 def test_drawing_leaves_no_pyplot_figure_behind():
-    plot_auroc_bars(comparison())
+    plot_training_curve(HISTORY)
     assert not _pylab_helpers.Gcf.figs

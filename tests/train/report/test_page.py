@@ -1,0 +1,167 @@
+import re
+import subprocess
+from html.parser import HTMLParser
+from shutil import which
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from ecg_transformers.data import load_ecg
+from ecg_transformers.data.corpus import DataSource
+from ecg_transformers.train.predictions import Predictions, ProtocolResult, groups_of_people, judge_groups
+from ecg_transformers.train.report.finetune_page import finetune_page
+from ecg_transformers.train.report.labels import spelled_out
+from ecg_transformers.train.report.page import Cell, Page, ReportFigure, Row, Section, Table, render_page, write_page
+from ecg_transformers.train.results import MULTI_LABEL, Result
+
+TABLE = Table("Scores.", ("Name", "A"), (Row("one", (Cell("0.5", ("0.4 to 0.6",), best=True),)),))
+
+
+def make_page(**changes):
+    figure = Figure(figsize=(2, 1))
+    figure.add_subplot().plot([0, 1])
+    drawn = ReportFigure.draw(figure, "Curve", "It falls.", "A falling line")
+    fields = {
+        "title": "ECG-JEPA quickstart",
+        "summary": "A small encoder was pretrained.",
+        "sections": [Section("Results", tables=(TABLE,), figures=(drawn,)), Section("More", ("Text.",), folded=True)],
+        "facts": {"Records": 38400, "Time (s)": 213.4},
+        "data": DataSource("PTB-XL", "CC BY 4.0", "Wagner et al., Sci Data 2020;7:154"),
+        "command": "ecg-transformers quickstart --seed 0",
+        "next_commands": [("Pretrain on more:", "ecg-transformers pretrain --config kim_random")],
+    }
+    return Page(**(fields | changes))
+
+
+class Resources(HTMLParser):
+    """Collects what a page would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched = []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.fetched += [attrs[name] for name in ("src", "srcset", "data") if name in attrs]
+        if tag in ("link", "script", "iframe", "object"):
+            self.fetched.append(f"<{tag}>")
+
+
+def visible_text(page):
+    body = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
+
+
+def test_page_needs_nothing_but_itself():
+    page = render_page(make_page())
+    resources = Resources()
+    resources.feed(page)
+    assert resources.fetched and all(source.startswith("data:image/") for source in resources.fetched)
+    assert "url(" not in page and "@import" not in page
+
+
+def test_folded_sections_are_details_and_the_best_cell_is_bold():
+    page = render_page(make_page())
+    assert re.search(r"<details>\s*<summary>More</summary>\s*<p>Text.</p>", page)
+    assert '<td class="best">0.5<small>0.4 to 0.6</small></td>' in page
+
+
+def test_page_states_caveats_licence_citation_commands_and_versions():
+    text = visible_text(render_page(make_page(caveats=["One seed only."])))
+    for statement in ("One seed only.", "not a medical device", "Licence: CC BY 4.0.", "Wagner et al.", "torch "):
+        assert statement in text, statement
+    for command in ("ecg-transformers quickstart --seed 0", "ecg-transformers pretrain --config kim_random"):
+        assert command in text
+
+
+def test_unknown_licence_is_called_unknown():
+    page = render_page(make_page(data=DataSource("My hospital", None, "unpublished", "javascript:alert(1)")))
+    assert "Licence: not stated" in visible_text(page) and "javascript:" not in page
+
+
+def test_text_from_outside_is_escaped():
+    page = render_page(make_page(title="<script>alert(1)</script>", facts={"<b>": "<img src=http://x>"}))
+    assert "<script>" not in page and "<img src=http" not in page and "&lt;script&gt;" in page
+
+
+def test_a_section_is_the_same_table_in_markdown():
+    section = Section("A|b", ("Text.",), (TABLE,), ("Small.",), {"x": "why"}, details=(Section("More", ("In it.",)),))
+    text = section.markdown()
+    assert "| one | 0.5 (0.4 to 0.6) |" in text and text.startswith("### A\\|b\n\nText.")
+    assert "Left out: x (why)." in text and text.endswith("#### More\n\nIn it.")
+
+
+@pytest.mark.parametrize(
+    ("label", "task", "words"),
+    [
+        ("MI", "ptb-xl superdiagnostic", "MI (myocardial infarction)"),
+        ("NORM", "PTB-XL superdiagnostic, test fold 10", "NORM (normal ECG)"),
+        ("LNGQT", "ptb-xl-sample all", "LNGQT (long QT-interval)"),
+        ("MI", "cpsc2018", "MI"),
+        ("mine", "ptb-xl all", "mine"),
+    ],
+)
+def test_codes_of_ptb_xl_are_spelled_out(label, task, words):
+    assert spelled_out(label, task) == words
+
+
+def fine_tuning(num_records=40):
+    rows = load_ecg("ptb-xl-sample", split="test", decode=False).select(range(num_records))
+    generator, names = np.random.default_rng(0), ("MI", "NORM")
+    labels = generator.integers(0, 2, size=(num_records, 2)).astype(np.int8)
+    scores = np.clip(0.3 * labels + 0.7 * generator.random(labels.shape), 0.01, 0.99)
+    test = Predictions(scores, labels, rows["record_id"][:], rows["patient_id"][:])
+    return rows, ProtocolResult("finetuned", names, MULTI_LABEL, labels, test, test)
+
+
+def test_page_of_a_fine_tuning_has_scores_subgroups_curves_and_each_record_once():
+    rows, found = fine_tuning()
+    judged = found.judge(num_resamples=20)
+    judged |= {"num_records": judged["num_test_records"], "num_patients": judged["num_test_patients"]}
+    groups = groups_of_people(rows["age"][:], rows["sex"][:])
+    about = (found.label_names, MULTI_LABEL, found.train_labels)
+    metrics = {"task": "ptb-xl superdiagnostic", "problem_type": MULTI_LABEL, "protocol": "finetuned", "model": "a/b"}
+    metrics |= {"label_names": list(found.label_names), "validation": judged, "test": judged, "seconds": 3.0}
+    metrics |= {
+        "subgroups": judge_groups(found.test, groups, *about, num_resamples=20),
+        "versions": {},
+        "command": "x",
+    }
+    page = render_page(finetune_page(Result.from_json(metrics), found, rows, DataSource("P", None, "c"), {}))
+    text = visible_text(page)
+    assert f"test {len(rows)} " in text and "men " in text and "ROC curves of 2 labels" in page
+    drawn = re.findall(r'alt="Electrocardiogram of record (\S+) ', page)
+    assert len(drawn) == len(set(drawn)) > 3
+
+
+def test_groups_are_judged_alone_and_small_ones_are_refused():
+    rows, found = fine_tuning()
+    groups = {"all": np.ones(40, dtype=bool), "few": np.arange(40) < 3}
+    judged = judge_groups(found.test, groups, found.label_names, MULTI_LABEL, found.train_labels, num_resamples=20)
+    assert judged["all"]["macro_auroc"] == found.judge(num_resamples=20)["macro_auroc"]
+    assert judged["all"]["num_labels"] == 2 and "too few" in judged["few"]["refused"]
+
+
+def test_people_are_grouped_by_sex_and_age_and_unknown_ones_by_neither():
+    groups = groups_of_people([39.9, 40, 85, None], ["female", "male", None, "male"])
+    members = {name: np.flatnonzero(rows).tolist() for name, rows in groups.items()}
+    expected = {"women": [0], "men": [1, 3], "younger than 40": [0], "40 to 59 years": [1], "80 years and older": [2]}
+    assert members == expected
+
+
+def test_page_is_written_as_utf8_and_says_so(tmp_path):
+    path = write_page(make_page(), tmp_path / "report.html")
+    assert '<meta charset="utf-8">' in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("chromium") is None, reason="chromium is not installed")
+def test_page_opens_in_a_browser(tmp_path):
+    path = write_page(make_page(), tmp_path / "report.html")
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
+    flags += " --disable-sync --no-first-run --window-size=800,1200"
+    command = [which("chromium"), *flags.split(), f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [f"--screenshot={tmp_path / 'report.png'}", path.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=90)
+    assert (tmp_path / "report.png").stat().st_size > 20_000

@@ -224,6 +224,8 @@ def principal_components(
     strengths = squares.pow(power / 2)
     mean_square = (directions * strengths).square().mean()
     found = scaled.T @ (directions / squares * strengths / mean_square.sqrt()) / deviation[:, None]
+    # A component has no sign of its own: its largest weight is positive, on every machine.
+    found = found * found.gather(0, found.abs().argmax(dim=0, keepdim=True)).sign()
     return mean, nn.functional.pad(found, (0, size - len(squares))).to(features.dtype)
 
 

@@ -225,7 +225,7 @@ def layer_decay_groups(
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = parameter_depth(name, num_layers) if num_layers else 0, model.has_weight_decay(name, parameter)
+            key = parameter_depth(name, num_layers) if knows_layers else 0, model.has_weight_decay(name, parameter)
             groups.setdefault(key, []).append(parameter)
     if not groups:
         raise ValueError("The model has no parameter that requires a gradient.")

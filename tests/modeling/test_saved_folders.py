@@ -51,7 +51,9 @@ PREDICTOR = {f"predictor_{name}": value for name, value in SIZE.items()}
 DECODER = {f"decoder_{name}": value for name, value in SIZE.items()}
 SIGREG = {"projector_hidden_size": 8, "projection_size": 4, "num_slices": 4}
 PUBLISHED = INPUT | SIZE | {"num_samples": 200, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+CONV = INPUT | {"hidden_size": 8, "stem_widths": (4, 8), "stem_depths": (1, 1), "embedding_size": 4}
 FIELDS = {
+    "EcgConv": CONV,
     "EcgFm": PUBLISHED | {"conv_dim": (8,) * 4},
     "EcgFounder": INPUT
     | {"num_samples": 200, "stem_channels": 4, "stage_channels": (4, 8), "stage_depths": (1, 1), "group_width": 2},
@@ -59,6 +61,9 @@ FIELDS = {
     "EcgViT": VIT | {"num_registers": 1, "layer_scale_init_value": 0.1},
     "EcgVqVae": VIT | DECODER | {"latent_size": 8, "num_codes": 8},
     "HubertEcg": PUBLISHED | {"conv_dim": (8,) * 5},
+    "KernelResponse": CONV
+    | {"view_samples": 24, "num_kernels": 6, "target_size": 2, "beat_target_size": 2}
+    | {"variance_weight": 0.5, "projector_hidden_size": 8, "projection_size": 4},
     "LeadStatistics": INPUT,
     "LeJepa": VIT | SIGREG | {"num_views": 2},
     "Mlae": VIT | DECODER | {"patch_size": None, "head_dim": 4, "mask_ratio": 0.5},
@@ -115,6 +120,8 @@ def make_folder(name: str, folder: Path):
     with torch.no_grad():
         for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
             parameter.add_(0.2 * torch.randn(parameter.shape))
+    if name == "KernelResponseForPreTraining":
+        model.fit_targets([{"input_values": signals(3, 40).float()}])
     contract = {field: fields[field] for field in INPUT}
     extractor = EcgFeatureExtractor(**contract, normalization="lead", clip=5.0)
     model.save_pretrained(folder)

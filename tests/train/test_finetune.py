@@ -478,3 +478,16 @@ def test_layer_decay_refuses_an_encoder_whose_layers_it_does_not_know(tmp_path):
         layer_decay_groups(model, 1.0, 0.1, layer_decay=0.5)
     groups = layer_decay_groups(model, 1.0, 0.1)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_layer_decay_takes_a_convolutional_stem_for_the_embeddings():
+    from ecg_transformers.modeling import EcgConvConfig, EcgConvForSequenceClassification
+
+    model = EcgConvForSequenceClassification(EcgConvConfig(num_labels=2))
+    rates = {
+        id(parameter): group["lr"]
+        for group in layer_decay_groups(model, 1.0, 0.1, layer_decay=0.5)
+        for parameter in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == (0.5 if "embeddings" in name else 1.0), name

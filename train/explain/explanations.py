@@ -69,12 +69,12 @@ def attention_rollout(
         one row: its attention tells moments apart, not leads. Absent leads are 0. The model stays as it was.
 
     Raises:
-        ValueError: for a model that is no encoder and not on one, or a record without a lead.
+        ValueError: for a model that is no encoder with attention and not on one, or a record without a lead.
     """
-    if model.base_model_prefix != "ecg_vit":
+    if model.base_model_prefix != "ecg_vit" or not model.config.num_hidden_layers:
         raise ValueError(
-            f"Attention rollout reads the encoders of this library, got {type(model).__name__}. Use "
-            "integrated_gradients, which asks for gradients only."
+            f"Attention rollout reads the encoders of this library that have attention, got {type(model).__name__}. "
+            "Use integrated_gradients, which asks for gradients only."
         )
     if lead_mask is not None and not bool(lead_mask.any(dim=1).all()):
         raise ValueError("Expected a lead in every record, got a lead_mask without any. Leave these records out.")

@@ -337,6 +337,11 @@ def test_a_record_without_a_lead_and_a_foreign_model_are_refused(ecg):
     model.base_model_prefix = "hubert"
     with pytest.raises(ValueError, match="Use integrated_gradients"):
         attention_rollout(model, ecg)
+    stages = {"stem_widths": (8, 16), "stem_depths": (0, 1), "stem_strides": (10, 5), "stem_kernel": 11}
+    convolutional = tiny(stem="conv", num_hidden_layers=0, **stages)
+    with pytest.raises(ValueError, match="encoders of this library that have attention"):
+        attention_rollout(convolutional, ecg)
+    assert integrated_gradients(convolutional, ecg, 0, num_steps=2).attributions.shape == ecg.shape
 
 
 # --- occlusion --------------------------------------------------------------------------------------------------

@@ -53,11 +53,6 @@ class RandomKernelsConfig(UntrainedConfigMixin, PreTrainedConfig):
         """Number of features."""
         return FEATURES_PER_KERNEL * self.num_kernels
 
-    @property
-    def num_hidden_layers(self) -> int:
-        """Number of layers: that of the kernels."""
-        return 1
-
 
 @strict
 class LeadStatisticsConfig(UntrainedConfigMixin, PreTrainedConfig):
@@ -81,11 +76,6 @@ class LeadStatisticsConfig(UntrainedConfigMixin, PreTrainedConfig):
     def hidden_size(self) -> int:
         """Number of features."""
         return FEATURES_PER_LEAD * len(self.leads)
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Number of layers: that of the statistics."""
-        return 1
 
 
 __all__ = ["LeadStatisticsConfig", "RandomKernelsConfig"]

@@ -261,6 +261,7 @@ class Result:
             content = dict(content)
             facts = {name: content.pop(name) for name in ("task", "problem_type", "label_names") if name in content}
             facts |= {name: content.pop(name) for name in ("splits", "settings", "validation") if name in content}
+            facts["label_names"] = tuple(facts.get("label_names", ()))
             if PRETRAINED in content:
                 judged, baselines, differences = content.pop(PRETRAINED), {}, {}
                 for baseline in BASELINES:

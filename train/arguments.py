@@ -1,9 +1,11 @@
 """Arguments of a self-supervised run: those of `transformers` and what the methods of this library add."""
 
+import os
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+from transformers.training_args import ParallelMode
 
 PUBLISHED_SCHEDULES = ("kim", "weimann")
 
@@ -23,6 +25,16 @@ class EcgTrainingArguments(TrainingArguments):
 
     data_licence: str | None = field(default=None, metadata={"help": "Licence of the training data, for the card."})
     weights_licence: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        num_processes = int(os.environ.get("WORLD_SIZE", 1))
+        if num_processes > 1 and self.parallel_mode != ParallelMode.DISTRIBUTED:
+            raise ValueError(
+                f"{num_processes} processes were started (WORLD_SIZE={num_processes}), and each would train alone and "
+                "write to the same folder. On CPUs they train together with use_cpu (--use_cpu true); on GPUs there "
+                "has to be one for each. For a run of one process start it without torchrun and unset WORLD_SIZE."
+            )
 
 
 @dataclass

@@ -21,10 +21,14 @@ class EcgTrainingArguments(TrainingArguments):
             `push_to_hub` stops before the training.
         weights_licence (`str`, *optional*):
             Licence under which the weights are published, such as `"cc-by-4.0"`; else the card says "unknown".
+        hub_timeout (`float`, *optional*, defaults to 600):
+            Seconds that a run waits for the Hub at the most: at its beginning, for the pushes of its checkpoints, and
+            for its last push. Everything is saved by then; `ecg-transformers push` sends it later.
     """
 
     data_licence: str | None = field(default=None, metadata={"help": "Licence of the training data, for the card."})
     weights_licence: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+    hub_timeout: float = field(default=600.0, metadata={"help": "Seconds to wait for the Hub at the most."})
 
     def __post_init__(self):
         super().__post_init__()

@@ -284,6 +284,8 @@ def _train(trainer: Trainer, record: RunRecord, resume: str | None, first_step: 
     args, preemption = trainer.args, Preemption()
     record.save_total_limit, args.save_total_limit = args.save_total_limit, None
     trainer.add_callback(preemption)
+    if isinstance(trainer, PushingTrainer):
+        trainer.leaves_pushes = True  # the model is saved before anybody waits for the Hub
     try:
         trainer.train(resume_from_checkpoint=resume)
     except CorpusGoneError as error:

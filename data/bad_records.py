@@ -4,6 +4,7 @@ A dataset on disk keeps it beside its Arrow files, whoever of several processes 
 that the caller names, from every rank and worker.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,60 @@ from typing import NamedTuple
 from datasets import Dataset
 
 REPORT_NAME = "bad_records.jsonl"
+MANY_MISSING = 100
 
 
 class BadRecordError(ValueError):
     """Raised for the first record that cannot be read, under `on_bad_record="raise"`."""
+
+
+class CorpusGoneError(RuntimeError):
+    """Raised where it is not records that cannot be read but the corpus: its folder or most of its files are gone."""
+
+
+class MissingFiles:
+    """Counts the records of a stream whose files are not there any more.
+
+    Args:
+        folder (`str`): Of the corpus.
+        num_records (`int`): Records of the stream, of all processes together.
+    """
+
+    def __init__(self, folder: str | os.PathLike, num_records: int):
+        self.folder, self.num_records = folder, num_records
+        self.num_tried, self.num_missing = 0, 0
+
+    def add(self, error: BaseException | None = None):
+        """Counts a record that was read, or the `error` that it gave.
+
+        Raises:
+            CorpusGoneError: where the folder is gone; where more than half of all records are missing, or of the first
+                hundreds that this process has tried.
+        """
+        self.num_tried += 1
+        while error is not None and not isinstance(error, FileNotFoundError | NotADirectoryError):
+            error = error.__cause__ or error.__context__
+        if error is None:
+            return
+        self.num_missing += 1
+        if not os.path.isdir(self.folder):
+            raise CorpusGoneError(f"The folder of the corpus, {self.folder}, is gone.")
+        if 2 * self.num_missing > (self.num_tried if self.num_missing >= MANY_MISSING else self.num_records):
+            raise CorpusGoneError(_most_are_missing(self.folder, self.num_missing, self.num_tried))
+
+
+def check_is_there(folder: str | os.PathLike, records: Iterable["BadRecord"], num_records: int) -> None:
+    """Raises `CorpusGoneError` where the files of more than half of `num_records` records were not there."""
+    num_missing = sum(not record.kept and os.strerror(errno.ENOENT) in record.reason for record in records)
+    if 2 * num_missing > num_records:
+        raise CorpusGoneError(_most_are_missing(folder, num_missing, num_records))
+
+
+def _most_are_missing(folder: str | os.PathLike, num_missing: int, num_records: int) -> str:
+    return (
+        f"The files of {num_missing} of {num_records} records are not there: {folder} is not whole. Bring the files "
+        "back, or take the records that are not there out of its list."
+    )
 
 
 class BadRecord(NamedTuple):

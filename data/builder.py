@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 from datasets.features.features import List, Value
 
-from .bad_records import REPORT_NAME, BadRecord, BadRecordError, append_report, summarise
+from .bad_records import REPORT_NAME, BadRecord, BadRecordError, MissingFiles, append_report, summarise
 from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry
 from .features import ECG_STORAGE
@@ -121,6 +121,7 @@ class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         entries = self.corpus.index(Path(self.config.data_dir), self.config.options)
+        self._missing = MissingFiles(self.config.data_dir, len(entries))  # over the shards of a stream
         # While a dataset is written, the builder's output folder is one that replaces the final folder at the end.
         report_path = (
             self.config.report_path if dl_manager.is_streaming else os.path.join(self._output_dir, REPORT_NAME)
@@ -138,10 +139,11 @@ class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
         ]
 
     def _generate_examples(self, shards, report_path, log):
+        config, missing = self.config, self._missing if log else None
         for shard in shards:
             bad = []
             for entry in shard:
-                record = read_or_report(self.corpus, entry, self.config.options, self.config.on_bad_record, bad)
+                record = read_or_report(self.corpus, entry, config.options, config.on_bad_record, bad, missing)
                 if record is not None:
                     yield entry.record_id, record.to_row()
             if bad and report_path is not None:
@@ -151,21 +153,35 @@ class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
 
 
 def read_or_report(
-    corpus: Corpus, entry: IndexEntry, options: Mapping[str, Any], on_bad_record: str, bad: list[BadRecord]
+    corpus: Corpus,
+    entry: IndexEntry,
+    options: Mapping[str, Any],
+    on_bad_record: str,
+    bad: list[BadRecord],
+    missing: MissingFiles | None = None,
 ) -> EcgRecord | None:
-    """Reads one record; what is wrong with it is added to `bad`, or raised under `on_bad_record="raise"`."""
-    record, kept = None, False
+    """Reads one record; what is wrong with it is added to `bad`, or raised under `on_bad_record="raise"`.
+
+    Raises:
+        CorpusGoneError: where `missing` finds that it is no matter of single records.
+    """
+    record, kept, fault = None, False, None
     try:
         record = corpus.read(entry, options)
         num_missing = record.num_missing_samples
         if not num_missing:
+            if missing is not None:
+                missing.add()
             return record
         reason, kept = f"{num_missing} of {record.signal.size} samples are missing", True
     except (ValueError, OSError, MemoryError, OverflowError) as error:
         # Without the folder: reasons are stored with the recordings, and published with them.
+        fault = error
         reason, folder = str(error) or type(error).__name__, os.path.dirname(entry.path)
         if os.path.isabs(folder):
             reason = reason.replace(folder + os.sep, "")
+    if missing is not None:
+        missing.add(fault)
     if on_bad_record == "raise":
         raise BadRecordError(f"Record {entry.record_id}: {reason} (on_bad_record='report' goes on without it.)")
     bad.append(BadRecord(entry.record_id, reason, kept))

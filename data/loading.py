@@ -10,7 +10,15 @@ from typing import Any
 import datasets
 from datasets.exceptions import DatasetGenerationError
 
-from .bad_records import REPORT_NAME, BadRecordError, append_report, read_report, summarise
+from .bad_records import (
+    REPORT_NAME,
+    BadRecordError,
+    CorpusGoneError,
+    append_report,
+    check_is_there,
+    read_report,
+    summarise,
+)
 from .builder import EcgDatasetBuilder, corpus_info, num_shards_of
 from .corpora import CORPORA
 from .corpus import Corpus
@@ -203,11 +211,17 @@ def _prepare(builder: EcgDatasetBuilder, num_proc: int | None):
                 pass
         raise
     found = read_report(Path(builder.cache_dir, REPORT_NAME))
-    if found and builder.config.on_bad_record == "raise":
-        raise BadRecordError(f"Record {found[0]} on_bad_record='report' goes on without it.")
-    if not sum(split.num_examples for split in builder.info.splits.values()):
+    num_records = sum(split.num_examples for split in builder.info.splits.values())
+    if not num_records:
         shutil.rmtree(builder.cache_dir)  # so that the folder is looked at again next time
         raise ValueError(f"No record of {builder.config.data_dir} can be read. {summarise(found)}")
+    try:
+        check_is_there(builder.config.data_dir, found, num_records + sum(not record.kept for record in found))
+    except CorpusGoneError:
+        shutil.rmtree(builder.cache_dir)  # so that the folder is looked at again next time
+        raise
+    if found and builder.config.on_bad_record == "raise":
+        raise BadRecordError(f"Record {found[0]} on_bad_record='report' goes on without it.")
     if found:
         logger.warning("%s in %s: %s", builder.corpus.name, builder.config.data_dir, summarise(found))
         if builder.config.report_path is not None:

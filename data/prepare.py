@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from datasets.utils import tqdm
 from huggingface_hub.constants import REPOCARD_NAME
 
-from .bad_records import REPORT_NAME, BadRecord, summarise
+from .bad_records import REPORT_NAME, BadRecord, check_is_there, summarise
 from .builder import STORAGE_VERSION, corpus_features, read_or_report, shards_of
 from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry
@@ -127,6 +127,8 @@ def prepare_corpus(
     _check_output(output, everything)
     chosen = everything if num_shards is None else everything[shard_index::num_shards]
     written = _write(chosen, num_proc, engine, scheduler)
+    bad = [record for job in chosen for record in written[job.name].bad_records]
+    check_is_there(folder, bad, sum(len(job.entries) for job in chosen))
     if num_shards is not None:
         logger.info("%d shards of this task are there. A call without shard_index writes the manifest.", len(chosen))
         return None

@@ -1,9 +1,11 @@
 """Arguments of a self-supervised run: those of `transformers` and what the methods of this library add."""
 
+import os
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+from transformers.training_args import ParallelMode
 
 PUBLISHED_SCHEDULES = ("kim", "weimann")
 
@@ -19,10 +21,24 @@ class EcgTrainingArguments(TrainingArguments):
             `push_to_hub` stops before the training.
         weights_licence (`str`, *optional*):
             Licence under which the weights are published, such as `"cc-by-4.0"`; else the card says "unknown".
+        hub_timeout (`float`, *optional*, defaults to 600):
+            Seconds that a run waits for the Hub at the most: at its beginning, for the pushes of its checkpoints, and
+            for its last push. Everything is saved by then; `ecg-transformers push` sends it later.
     """
 
     data_licence: str | None = field(default=None, metadata={"help": "Licence of the training data, for the card."})
     weights_licence: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+    hub_timeout: float = field(default=600.0, metadata={"help": "Seconds to wait for the Hub at the most."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        num_processes = int(os.environ.get("WORLD_SIZE", 1))
+        if num_processes > 1 and self.parallel_mode != ParallelMode.DISTRIBUTED:
+            raise ValueError(
+                f"{num_processes} processes were started (WORLD_SIZE={num_processes}), and each would train alone and "
+                "write to the same folder. On CPUs they train together with use_cpu (--use_cpu true); on GPUs there "
+                "has to be one for each. For a run of one process start it without torchrun and unset WORLD_SIZE."
+            )
 
 
 @dataclass

@@ -5,11 +5,12 @@ import signal
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset, IterableDataset
 from transformers import FeatureExtractionMixin, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
@@ -214,8 +215,8 @@ class RunRecord(TrainerCallback):
     def on_save(self, args, state, control, model=None, processing_class=None, **kwargs):
         if torch.distributed.is_initialized():  # every process writes its own random state
             torch.distributed.barrier()
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():  # a search for hyperparameters saves elsewhere
             seal_checkpoint(folder, self.began_with(args, model, processing_class))
             keep_checkpoints(args.output_dir, self.save_total_limit, state.best_model_checkpoint)
 
@@ -234,16 +235,15 @@ def describe_data(dataset: Any, name: str | None = None) -> dict[str, Any]:
     """What tells one set of training records from another: their number and names, of a stream its shards."""
     rows = dataset.rows if isinstance(dataset, torch.utils.data.Dataset) and "rows" in vars(dataset) else dataset
     facts = {"name": name}
-    try:
-        facts["records"] = len(rows)
-    except TypeError:
-        return facts | {"shards": rows.num_shards}
-    if "record_id" in rows.column_names:
-        identities = (str(record).encode() + b"\n" for record in rows.with_format(None)["record_id"])
+    if isinstance(rows, IterableDataset):
+        facts["shards"] = rows.num_shards
+    elif isinstance(rows, Dataset) and "record_id" in rows.column_names:
         checksum = 0
-        for identity in identities:
-            checksum = zlib.crc32(identity, checksum)
-        facts["record_ids"] = checksum
+        for record in rows.with_format(None)["record_id"]:
+            checksum = zlib.crc32(str(record).encode() + b"\n", checksum)
+        facts |= {"records": len(rows), "record_ids": checksum}
+    elif isinstance(rows, Sized):
+        facts["records"] = len(rows)
     return facts
 
 

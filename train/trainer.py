@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer_utils import has_length
 from transformers.utils import ModelOutput
 
+from ecg_transformers.data.bad_records import CorpusGoneError
 from ecg_transformers.modeling import EcgJepaForPreTraining
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 
@@ -283,8 +284,16 @@ def _train(trainer: Trainer, record: RunRecord, resume: str | None, first_step: 
     args, preemption = trainer.args, Preemption()
     record.save_total_limit, args.save_total_limit = args.save_total_limit, None
     trainer.add_callback(preemption)
+    if isinstance(trainer, PushingTrainer):
+        trainer.leaves_pushes = True  # the model is saved before anybody waits for the Hub
     try:
         trainer.train(resume_from_checkpoint=resume)
+    except CorpusGoneError as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix(f"{CorpusGoneError.__module__}.CorpusGoneError: ")
+        raise RuntimeError(
+            f"{reason} The run has reached step {trainer.state.global_step} of {trainer.state.max_steps}; with "
+            "--resume_from_checkpoint last it goes on from its last checkpoint, if it has saved one."
+        ) from error
     finally:
         trainer.remove_callback(preemption)
         args.save_total_limit = record.save_total_limit

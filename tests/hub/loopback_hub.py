@@ -79,6 +79,8 @@ class LoopbackHub:
         url (`str`): The endpoint.
         requests (`list[Request]`): All that was asked, in order.
         uploads_before_drop (`int`, *optional*): So many LFS uploads are taken; then connections break on the way.
+        hangs_on (`str`, *optional*): Requests whose path holds this are never answered.
+        busy_answers (`int`): So many look-ups of a repository are answered by "too many requests" first.
         break_commits (`bool`): Whether commits are answered by an error of the server.
         reserved (`set[tuple[str, str]]`): Kind and name of repositories that nobody sees and nobody can create.
     """
@@ -90,6 +92,9 @@ class LoopbackHub:
         self.requests: list[Request] = []
         self.uploads_before_drop: int | None = None
         self.break_commits = False
+        self.hangs_on: str | None = None
+        self.busy_answers = 0
+        self.released = threading.Event()
         self.reserved: set[tuple[str, str]] = set()
         self.lock = threading.RLock()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
@@ -101,6 +106,7 @@ class LoopbackHub:
         return self
 
     def __exit__(self, *_):
+        self.released.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -161,9 +167,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         path, _, query = self.path.partition("?")
         self.query = dict(urllib.parse.parse_qsl(query))
+        if self.hub.hangs_on is not None and self.hub.hangs_on in path:
+            self.hub.released.wait()
+            self.close_connection = True
+            return
         with self.hub.lock:
             self.hub.requests.append(Request(self.command, path, len(self.body)))
             try:
+                if self.hub.busy_answers and self.command == "GET" and path.startswith("/api/"):
+                    self.hub.busy_answers -= 1
+                    raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests")
                 for methods, pattern, answer in ROUTES:
                     if self.command in methods and (found := re.fullmatch(pattern, path.lstrip("/"))):
                         fields = {name: urllib.parse.unquote(text or "") for name, text in found.groupdict().items()}

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,52 @@ def test_where_the_disk_knows_no_links_it_is_copied(tmp_path, monkeypatch):
     (tmp_path / "weights").write_bytes(b"0")
     pushing_trainer._link_or_copy(tmp_path / "weights", tmp_path / "kept")
     assert (tmp_path / "kept").read_bytes() == b"0"
+
+
+# --- a Hub that hangs ---------------------------------------------------------------------------------------------
+
+
+def test_the_model_is_saved_before_a_run_waits_for_a_hub_that_hangs(hub, make_trainer, caplog, tmp_path):
+    trainer = make_trainer(hub_strategy="every_save", hub_timeout=2, max_steps=2, save_steps=1)
+    hub.hangs_on = "/commit/"
+    started = time.monotonic()
+    train_and_save(trainer)
+    assert (tmp_path / "run" / "model.safetensors").exists() and time.monotonic() - started < 10
+    trainer.create_model_card()
+    with pytest.raises(ValueError, match=r"has not answered in 2 s \(--hub_timeout\).*ecg-transformers push --folder"):
+        trainer.publish()
+    assert time.monotonic() - started < 20
+    assert "The push of step 1 failed: " in caplog.text and "has not answered in 2 s" in caplog.text
+
+
+def test_a_hub_that_hangs_at_the_beginning_stops_the_run(hub, make_trainer):
+    hub.hangs_on = "/api/"
+    with pytest.raises(ValueError, match="has not answered in 1 s .*Nothing has been trained"):
+        make_trainer(hub_timeout=1)
+
+
+@pytest.mark.slow
+def test_a_process_ends_although_the_hub_hangs(hub, tmp_path):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN | {"hub_timeout": 3, "max_steps": 2, "save_steps": 1}))
+    hub.create("models", REPO)
+    hub.hangs_on = "/commit/"
+    command = [sys.executable, "-m", "ecg_transformers.train.cli", "pretrain", "--config", str(tmp_path / "run.yaml")]
+    environment = os.environ | hub.client_environment(tmp_path / "home", "hf_owner") | {"OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(
+        [*command, "--output_dir", str(tmp_path / "run")], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert finished.returncode == 1 and "has not answered in 3 s" in finished.stderr
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_look_ups_that_the_hub_is_too_busy_for_are_tried_again(hub, make_trainer, monkeypatch):
+    monkeypatch.setattr("ecg_transformers.train.publishing.hub_client.PAUSES_SECONDS", (0.01, 0.01))
+    hub.create("models", REPO)
+    hub.busy_answers = 2
+    assert make_trainer().hub_model_id == REPO
+    hub.busy_answers = 1000
+    with pytest.raises(ValueError, match="429"):
+        make_trainer()
 
 
 def test_without_a_feature_extractor_nothing_is_trained_or_created(hub, recordings, tmp_path, monkeypatch):

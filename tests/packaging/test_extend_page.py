@@ -100,7 +100,7 @@ def test_the_command_pretrains_a_method_of_a_file(folder):
     (folder / "mine.py").write_text(COMMANDS, encoding="utf-8")
     (folder / "patches.yaml").write_text(re.search(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)[1], encoding="utf-8")
     command = re.search(r"^python mine.py (pretrain .*)$", PAGE, flags=re.MULTILINE)[1]
-    command = command.replace("--dataset wfdb --data_dir RECORDS ", "").replace("runs/patches", "runs/command")
+    command = command.replace("--dataset wfdb --data_dir RECORDS ", "").replace("runs/records", "runs/command")
     small = "--max_steps 2 --hidden_size 16 --num_hidden_layers 1 --intermediate_size 32 --use_cpu true"
     run(folder, "mine.py", *command.split(), *small.split())
     output = folder / "runs" / "command"

@@ -5,7 +5,8 @@ next one sends only what is lacking.
 """
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
+PAUSES_SECONDS = (1, 4)
+"""Waits between the tries of a look-up."""
 AGAIN = "Run the same command again: what has arrived is not sent again."
 
 
@@ -54,18 +57,30 @@ def open_repository(
     Raises:
         ValueError: for a public repository where a private one is asked.
     """
-    is_new = not api.repo_exists(repo_id, repo_type=repo_type)
+    is_new = not look_up(api.repo_exists, repo_id, repo_type=repo_type)
     if is_new:
         api.create_repo(repo_id, repo_type=repo_type, private=private)
-    branches = {branch.name for branch in api.list_repo_refs(repo_id, repo_type=repo_type).branches}
+    branches = {branch.name for branch in look_up(api.list_repo_refs, repo_id, repo_type=repo_type).branches}
     is_new_branch = revision is not None and revision not in branches
-    info = api.repo_info(repo_id, repo_type=repo_type, revision=None if is_new_branch else revision)
+    info = look_up(api.repo_info, repo_id, repo_type=repo_type, revision=None if is_new_branch else revision)
     if private and not info.private:
         raise ValueError(
             f"{repo_id} exists and is public. Make it private in its settings, or give another --repo_id."
         )
     files = {sibling.rfilename for sibling in info.siblings or ()}
     return Repository(repo_id, repo_type, revision, is_new_branch, info.sha, files, is_new)
+
+
+def look_up(ask: Callable, *args: Any, **options: Any) -> Any:
+    """Asks the Hub something that changes nothing; where it is busy (429) or broken (5xx), once more, and again."""
+    for pause in (*PAUSES_SECONDS, None):
+        try:
+            return ask(*args, **options)
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            if pause is None or (status != 429 and status < 500):
+                raise
+            time.sleep(pause)
 
 
 def refuse_other_files(repository: Repository):

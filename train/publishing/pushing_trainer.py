@@ -1,5 +1,6 @@
 """A `Trainer` whose pushes hold what a person needs and nothing that is unpickled."""
 
+import atexit
 import dataclasses
 import json
 import logging
@@ -7,9 +8,12 @@ import os
 import shlex
 import shutil
 import tempfile
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, ModelCard
 from transformers import Trainer
@@ -17,7 +21,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 
 from ecg_transformers.data.corpus import DataSource, declared_source
 
-from .hub_client import plain_errors
+from .hub_client import look_up, plain_errors
 from .licences import EXPECTED_LICENCE, is_settled
 from .model_card import CardFacts, write_card
 from .model_upload import open_model_repository, upload_model
@@ -32,7 +36,8 @@ class PushingTrainer(Trainer):
     Every push is one commit of weights, configuration, feature extractor, code, card, training arguments as JSON and
     pictures; pickles (`training_args.bin`, optimiser states) stay at home. The licence of the training data, the
     feature extractor, the token and the repository are looked at before the training starts. Pushes during training
-    run beside it: one that fails, for whatever reason, is logged, and a later one sends what it lacked.
+    run beside it: one that fails, for whatever reason, is logged, and a later one sends what it lacked. Nothing waits
+    for the Hub longer than `args.hub_timeout` seconds, the end of Python neither.
 
     Args:
         data ([`~ecg_transformers.data.corpus.DataSource`], *optional*):
@@ -47,7 +52,10 @@ class PushingTrainer(Trainer):
         self.complete_push: Callable[[SharedFolder, bool], SharedFolder] | None = None
         """Adds pictures and scores to a push (its files, whether to run the model). The commands set it to
         [`~ecg_transformers.train.explain.preview.complete_push`]; without it a push has none."""
+        self.leaves_pushes = False
+        """Whether `train()` ends without waiting for them, because whoever called it saves the model first."""
         self._pushes: list[tuple[str, Future]] = []
+        atexit.register(_wait_at_exit, weakref.ref(self))
         super().__init__(*args, **kwargs)
 
     def draft_facts(self) -> CardFacts:
@@ -89,15 +97,30 @@ class PushingTrainer(Trainer):
                 "'end', and keep checkpoints on your own disks."
             )
         self._hub = HfApi(token=args.hub_token if token is None else token)
+        private = args.hub_private_repo if private is None else private
+        self.hub_model_id = self._within_timeout(
+            _in_thread(self._open_repository, private), "Nothing has been trained."
+        )
+
+    def _open_repository(self, private: bool | None) -> str:
+        args = self.args
         name = Path(args.output_dir).absolute().name if args.hub_model_id is None else args.hub_model_id
         with plain_errors(name, self._hub.endpoint, "model"):
             if "/" not in name:
-                name = f"{self._hub.whoami()['name']}/{name}"
+                name = f"{look_up(self._hub.whoami)['name']}/{name}"
             config = json.loads(self.model.config.to_json_string())  # as it is stored, without what is the default
             config["architectures"] = [type(self.model).__name__]
-            private = args.hub_private_repo if private is None else private
             open_model_repository(self._hub, name, config, args.hub_revision, private)
-        self.hub_model_id = name
+        return name
+
+    def _within_timeout(self, push: Future, otherwise: str) -> Any:
+        """What a thread gives, if it comes in time."""
+        done, _ = wait([push], timeout=self.args.hub_timeout)
+        if not done:
+            raise ValueError(
+                f"{self._hub.endpoint} has not answered in {self.args.hub_timeout:g} s (--hub_timeout). {otherwise}"
+            )
+        return push.result()
 
     def create_model_card(self, license: str | None = None, tags: str | list[str] | None = None, **header) -> None:
         """Writes the card into the output folder: the finished one, or one of what is known so far.
@@ -157,7 +180,7 @@ class PushingTrainer(Trainer):
             shared = self._complete(read_shared_folder(self.args.output_dir), with_model=True)
             upload = self._upload, shared, self._card_of(shared), commit_message, revision
             if blocking:
-                return upload[0](*upload[1:])
+                return self._within_timeout(_in_thread(*upload), "")
         except Exception as error:  # the Hub, the connection, the disk: after all the training, say what remains
             again = self._command(revision)
             raise ValueError(
@@ -221,8 +244,14 @@ class PushingTrainer(Trainer):
         return dataclasses.replace(shared, folder=kept, weights={name: kept / name for name in shared.weights})
 
     def _submit(self, what: str, upload: Callable, *args) -> Future:
-        """One after the other, by the executor of the Hub's client; Python ends when all are done."""
-        push = self._hub.run_as_future(upload, *args)
+        """One after the other, beside the training."""
+        before = [push for _, push in self._pushes]
+
+        def upload_after():
+            wait(before)
+            return upload(*args)
+
+        push = _in_thread(upload_after)
         self._pushes.append((what, push))
         return push
 
@@ -234,16 +263,23 @@ class PushingTrainer(Trainer):
 
     def _finish_current_push(self) -> None:
         """Waits for the pushes that run beside the training."""
+        if self.leaves_pushes and self.is_in_train:
+            return
         if not all(push.done() for _, push in self._pushes):
             logger.info("Waiting for the push of a checkpoint ...")
-        self._report_failures(wait=True)
+        self._report_failures(must_end=True)
 
-    def _report_failures(self, wait: bool = False):
+    def _report_failures(self, must_end: bool = False):
         """A push that failed during training does not stop it: a later one sends what it lacked."""
-        done = [(what, push) for what, push in self._pushes if wait or push.done()]
-        self._pushes = [waiting for waiting in self._pushes if waiting not in done]
-        for what, push in done:
-            if (error := push.exception()) is not None:
+        if must_end:
+            wait([push for _, push in self._pushes], timeout=self.args.hub_timeout)
+        ended = [(what, push) for what, push in self._pushes if must_end or push.done()]
+        self._pushes = [waiting for waiting in self._pushes if waiting not in ended]
+        for what, push in ended:
+            if not push.done():
+                seconds = f"{self.args.hub_timeout:g} s (--hub_timeout)"
+                self._say_failed(TimeoutError(f"{self._hub.endpoint} has not answered in {seconds}"), what)
+            elif (error := push.exception()) is not None:
                 self._say_failed(error, what)
 
     def _say_failed(self, error: BaseException, what: str):
@@ -252,6 +288,26 @@ class PushingTrainer(Trainer):
             "when the run has ended: %s",
             *(what, _sentence(error), self._command()),
         )
+
+
+def _in_thread(work: Callable, *args: Any) -> Future:
+    """Begins a piece of work that nothing has to wait for, not even the end of Python."""
+    result = Future()
+
+    def run():
+        try:
+            result.set_result(work(*args))
+        except BaseException as error:  # whoever asks for the result gets it
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="push", daemon=True).start()
+    return result
+
+
+def _wait_at_exit(trainer: weakref.ref) -> None:
+    """Gives pushes that are under way when Python ends their time."""
+    if (pushing := trainer()) is not None:
+        wait([push for _, push in pushing._pushes], timeout=pushing.args.hub_timeout)
 
 
 def _sentence(error: BaseException) -> str:

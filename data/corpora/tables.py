@@ -12,7 +12,13 @@ from ..records import EcgRecord
 logger = logging.getLogger(__name__)
 
 ROW_ERRORS = (KeyError, ValueError, SyntaxError, TypeError, AttributeError, OverflowError, IndexError)
-_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None, "nan": None}
+_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_MISSING = ("", "nan", "na", "<na>", "null", "none")
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell of a table holds nothing, as programs write it: empty, `nan`, `NA`, `<NA>`, `null` or `None`."""
+    return text.strip().lower() in _MISSING
 
 
 def read_rows(table: Path, corpus: Corpus, columns: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -128,6 +134,8 @@ def truth(text: str) -> bool | None:
     Raises:
         ValueError: for anything else.
     """
+    if is_missing(text):
+        return None
     if text.strip().lower() not in _TRUTHS:
         raise ValueError(f"expected True, False, 1, 0 or nothing, got {text!r}")
     return _TRUTHS[text.strip().lower()]
@@ -139,7 +147,7 @@ def number(text: str) -> float | None:
     Raises:
         ValueError: if it is no number.
     """
-    return float(text) if text.strip() else None
+    return None if is_missing(text) else float(text)
 
 
 def check_unique(record_ids: Iterable[str], folder: Path):

@@ -38,6 +38,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..corpus import SPLITS, Corpus, IndexEntry
+from ..formats.limits import MAX_TEXT_BYTES, check_file
 from ..formats.wfdb_comments import SEXES
 from ..recording_file import read_recording
 from ..records import EcgRecord
@@ -117,6 +118,7 @@ def _read_table(folder: Path, options: Mapping[str, Any]) -> tuple[str, list[str
     table = inside(os.fspath(folder), options["table"])
     if not os.path.isfile(table):
         raise ValueError(f"There is no table {table}.")
+    check_file(table, MAX_TEXT_BYTES)
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             header = file.readline()

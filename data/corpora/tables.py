@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..corpus import Corpus, IndexEntry
+from ..formats.limits import MAX_TEXT_BYTES, check_file
 from ..records import EcgRecord
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def read_rows(table: Path, corpus: Corpus, columns: Sequence[str]) -> Iterator[d
     """
     if not table.is_file():
         raise ValueError(f"There is no {table.name} in {table.parent}. {corpus.where_to_get()}")
+    check_file(table, MAX_TEXT_BYTES)
     with open(table, newline="", encoding="utf-8-sig") as file:
         try:
             reader = csv.DictReader(file)

@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 
 from .calibration import check_calibration
 from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
-from .recording_input import check_sampling_rate
+from .recording_input import MAX_SAMPLING_RATE
 from .remote_code import IS_REMOTE_CODE, custom_pipelines
 
 CHOICES = {
@@ -30,9 +30,12 @@ MOST |= {"num_registers": 10_000, "extra_channels": 10_000, "num_samples": 2**26
 
 
 def check_sizes(config: PreTrainedConfig) -> None:
-    """Raises `ValueError` for a size beyond `MOST`, of the encoder or of a part (`predictor_num_hidden_layers`), and for a
-    sampling rate that no recorder has."""
-    check_sampling_rate(config.sampling_rate)
+    """Raises `ValueError` for a size beyond `MOST`, also of a part (`predictor_num_hidden_layers`), or a rate that no
+    recorder has."""
+    if not 0 < config.sampling_rate <= MAX_SAMPLING_RATE:
+        raise ValueError(
+            f"Expected sampling_rate above 0 and at most {MAX_SAMPLING_RATE:g} Hz, got {config.sampling_rate}."
+        )
     for field, value in vars(config).items():
         for name, most in MOST.items():
             if (field == name or field.endswith(f"_{name}")) and isinstance(value, int) and value > most:

@@ -1,4 +1,4 @@
-"""What lies in the place of recordings: pipes, links to themselves, devices, files with holes, names that are no text."""
+"""What lies in the place of recordings: pipes, links to themselves, devices, files with holes, odd names."""
 
 import os
 import shutil

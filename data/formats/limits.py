@@ -103,6 +103,13 @@ def read_bytes(path: str | os.PathLike, max_bytes: int, what: str) -> bytes:
     return content
 
 
+def check_expansion(path: str, num_bytes: int, file_bytes: int) -> None:
+    """Raises `ValueError` for a file that unpacks to much more than recordings do: beyond 64 MB, to over 200 times its
+    size."""
+    if num_bytes > 2**26 and num_bytes > 200 * file_bytes:
+        raise ValueError(f"{path} has {file_bytes} bytes and would unpack to {num_bytes}, which no recordings do.")
+
+
 def missing_library(library: str, extra: str) -> ValueError:
     """The error for a format whose optional library is not installed."""
     return ValueError(f'Reading this format needs {library}. Install it by pip install "ecg-transformers[{extra}]".')

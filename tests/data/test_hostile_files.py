@@ -5,6 +5,9 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ecg_transformers.data import load_ecg, read_recording
@@ -89,3 +92,10 @@ def test_a_reason_is_cut(tmp_path):
     append_report(tmp_path / "bad.jsonl", [BadRecord("a", "lead " * 10**6, False)])
     (found,) = read_report(tmp_path / "bad.jsonl")
     assert len(found.reason) <= MAX_REASON + 5 and found.reason.startswith("lead")
+
+
+def test_columns_that_unpack_to_much_more_are_refused(tmp_path):
+    pq.write_table(pa.table({"II": pa.array(np.zeros(10**7, np.float32))}), tmp_path / "x.parquet", compression="zstd")
+    assert (tmp_path / "x.parquet").stat().st_size < 10**5
+    with pytest.raises(ValueError, match="would unpack to 80000000"):
+        read_recording(tmp_path / "x.parquet", sampling_rate=500, unit="mV")

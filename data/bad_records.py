@@ -13,8 +13,14 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from ..modeling.recording_input import cut
+
 REPORT_NAME = "bad_records.jsonl"
 MANY_MISSING = 100
+
+
+MAX_REASON = 1000
+"""Characters of a reason: a damaged file may name a million leads."""
 
 
 class BadRecordError(ValueError):
@@ -85,6 +91,7 @@ def append_report(path: str | os.PathLike, records: Iterable[BadRecord]):
     """Appends to the report at `path`. Lines of concurrent writers do not mix: each is one short appending write."""
     with open(path, "ab", buffering=0) as file:
         for record in records:
+            record = record._replace(reason=cut(record.reason, MAX_REASON))
             file.write((json.dumps(record._asdict(), ensure_ascii=False) + "\n").encode())
 
 

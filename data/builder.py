@@ -70,12 +70,12 @@ def folder_fingerprint(folder: str | os.PathLike) -> str:
         with os.scandir(directory) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
-            if entry.is_dir():
-                pending.append(entry.path)
-                continue
             try:
+                if entry.is_dir():
+                    pending.append(entry.path)
+                    continue
                 status = entry.stat()
-            except FileNotFoundError:  # a broken link: its reader will say so
+            except OSError:  # a broken link, or one to itself: its reader will say so
                 digest.update(f"{entry.path}\0broken\0".encode("utf-8", "surrogateescape"))
                 continue
             line = f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\0"

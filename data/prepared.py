@@ -20,10 +20,12 @@ import datasets
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets.exceptions import DatasetGenerationError
 from fsspec.core import url_to_fs
 
 from .bad_records import BadRecordError
 from .corpus import SPLITS
+from .formats.limits import check_expansion
 from .safe_paths import inside
 
 logger = logging.getLogger(__name__)
@@ -112,6 +114,9 @@ class Manifest:
                 raise ValueError(f"expected a list of label_names, got {known['label_names']!r}")
             if not any(known["splits"].values()):
                 raise ValueError("it lists no shard")
+            files = [shard.file for shards in known["splits"].values() for shard in shards]
+            if twice := sorted({file for file in files if files.count(file) > 1}):
+                raise ValueError(f"it lists shards twice: {twice[:3]}")
             return cls(**known)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
@@ -182,11 +187,16 @@ def read_tables(url: str, num_records: int) -> Iterator[pa.Table]:
     Raises:
         ValueError: if it is missing, damaged, or holds another number of records than the manifest states.
     """
-    found, unreadable = 0, (OSError, pa.ArrowInvalid)  # bound here: at exit, Python empties modules before generators
+    found, unreadable = (
+        0,
+        (OSError, pa.ArrowException),
+    )  # bound here: at exit, Python empties modules before generators
     try:
         with _open_shard(url) as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            num_bytes = file.seek(0, os.SEEK_END)
             for number in range(parquet.num_row_groups):
+                check_expansion(url, parquet.metadata.row_group(number).total_byte_size, num_bytes)
                 table = parquet.read_row_group(number, use_threads=False)
                 found += len(table)
                 yield table
@@ -282,7 +292,11 @@ class PreparedDatasetBuilder(datasets.ArrowBasedBuilder):
         schema = self.info.features.arrow_schema
         for number, (url, num_records) in enumerate(shards):
             for group, table in enumerate(read_tables(url, num_records)):
-                yield f"{number}-{group}", table.cast(schema)
+                try:
+                    table = table.cast(schema)
+                except (pa.ArrowException, ValueError) as error:
+                    raise ValueError(f"Shard {url} has other columns than the first one: {error}. {CURE}") from error
+                yield f"{number}-{group}", table
 
 
 def prepared_label_names(location: str | os.PathLike | None) -> tuple[str, ...]:
@@ -343,5 +357,10 @@ def load_prepared(
     )
     if streaming:
         return builder.as_streaming_dataset(split)
-    builder.download_and_prepare(num_proc=num_proc)
+    try:
+        builder.download_and_prepare(num_proc=num_proc)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, ValueError):  # our sentence, not that of the library around it
+            raise error.__cause__ from None
+        raise
     return builder.as_dataset(split)

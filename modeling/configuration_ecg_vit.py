@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from .calibration import check_calibration
 from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
+from .recording_input import MAX_SAMPLING_RATE
 from .remote_code import IS_REMOTE_CODE, custom_pipelines
 
 CHOICES = {
@@ -23,6 +24,22 @@ STATISTICS = ("mean", "std", "max", "min")
 """Features of one channel with `pooling="statistics"`, all unless some are chosen."""
 LEAST = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
 LEAST |= {"hidden_size": 1, "num_hidden_layers": 0, "intermediate_size": 1}
+MOST = {"num_hidden_layers": 1000, "num_attention_heads": 1000, "hidden_size": 2**16, "intermediate_size": 2**18}
+MOST |= {"num_registers": 10_000, "extra_channels": 10_000, "num_samples": 2**26, "patch_size": 2**26}
+"""Far beyond any model: a configuration must not decide alone how much memory is asked for."""
+
+
+def check_sizes(config: PreTrainedConfig) -> None:
+    """Raises `ValueError` for a size beyond `MOST`, also of a part (`predictor_num_hidden_layers`), or a rate that no
+    recorder has."""
+    if not 0 < config.sampling_rate <= MAX_SAMPLING_RATE:
+        raise ValueError(
+            f"Expected sampling_rate above 0 and at most {MAX_SAMPLING_RATE:g} Hz, got {config.sampling_rate}."
+        )
+    for field, value in vars(config).items():
+        for name, most in MOST.items():
+            if (field == name or field.endswith(f"_{name}")) and isinstance(value, int) and value > most:
+                raise ValueError(f"Expected {field} of at most {most}, got {value}.")
 
 
 @strict
@@ -161,8 +178,9 @@ class EcgViTConfig(PreTrainedConfig):
         for field, least in LEAST.items():
             if getattr(self, field) < least:
                 raise ValueError(f"Expected {field} of at least {least}, got {getattr(self, field)}.")
-        if self.sampling_rate <= 0 or not self.leads:
-            raise ValueError(f"Expected sampling_rate above 0 and a lead, got {self.sampling_rate}, {self.leads}.")
+        check_sizes(self)
+        if not self.leads:
+            raise ValueError("Expected at least one lead, got none.")
         self.position_leads = self.leads if self.position_leads is None else canonical_leads(self.position_leads)
         lead_indices(self.leads, self.position_leads)
         if not 0.0 <= self.drop_path_rate < 1.0:

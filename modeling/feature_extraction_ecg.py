@@ -43,6 +43,10 @@ from .signal_processing import (
 
 logger = logging.get_logger(__name__)
 
+# What is larger (in mV, or dimensionless) was never recorded, and its square is soon infinite in float32.
+_LARGEST_VALUE = 1e9
+# Beyond any use: a saved setting must not decide alone how long one waits and how much memory is taken.
+_MOST_FILTER_ORDER, _MOST_SAMPLES = 20, 2**26
 # How far `resample_to_length` may shift the rate: 4096 samples at 400 Hz to 2500 (CODE-15) is 2.3 %.
 _LARGEST_RATE_SHIFT = 0.05
 
@@ -232,6 +236,11 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             )
         check_sampling_rate(self.sampling_rate)
         scale_of(self.unit)
+        if not 1 <= self.filter_order <= _MOST_FILTER_ORDER or self.num_samples > _MOST_SAMPLES:
+            raise ValueError(
+                f"Expected filter_order of 1 to {_MOST_FILTER_ORDER} and num_samples of at most {_MOST_SAMPLES}, got "
+                f"{self.filter_order} and {self.num_samples}."
+            )
         if self.beat_channels and ("II" not in self.leads or self.unit == DIMENSIONLESS):
             raise ValueError(
                 f"beat_channels are measured in lead II, in volts; the leads are {list(self.leads)}, the unit is "
@@ -259,8 +268,10 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 raise ValueError(f"normalization='fixed' needs {name} for {list(self.leads)}, in order; got {values}.")
             if not is_fixed and values is not None:
                 raise ValueError(f"{name} are used by normalization='fixed' only, which is {self.normalization!r}.")
-        if is_fixed and not all(std > 0 for std in self.lead_stds):
-            raise ValueError(f"lead_stds must be positive, got {self.lead_stds}.")
+        if is_fixed and not (np.isfinite(self.lead_means).all() and all(0 < std < np.inf for std in self.lead_stds)):
+            raise ValueError(
+                f"lead_means must be finite, lead_stds must be positive; got {self.lead_means}, {self.lead_stds}."
+            )
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive or None, got {self.clip}.")
         cutoffs = [cutoff for cutoff in (self.highpass_hz, self.lowpass_hz) if cutoff is not None]
@@ -519,7 +530,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         """Applies `nan_policy`; leads that are not present are zeros and never looked at."""
         if present is not None:
             values = values.masked_fill(~present[..., None], 0.0)
-        finite = values.isfinite()
+        finite = values.abs() <= _LARGEST_VALUE
         if finite.all():
             self._check_any_present(present, record_numbers)
             return values, present
@@ -528,7 +539,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             count = int((~finite[record, lead]).sum())
             raise ValueError(
                 f"Record {record_numbers[record]}: {count} of {values.shape[-1]} samples of lead {leads[lead]} are "
-                "NaN or infinite. Repair or leave out the recording, or set nan_policy='interpolate'."
+                "NaN or infinite (or beyond 1e9). Repair or leave out the recording, or set nan_policy='interpolate'."
             )
         recorded = finite.any(-1)
         if self.missing_leads == "raise" and not recorded.all():
@@ -537,7 +548,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 f"Record {record_numbers[record]}: lead {leads[lead]} has no finite sample. Leave the recording out, "
                 "or set missing_leads='mask' to let the model go without the lead."
             )
-        values = interpolate_gaps(values).masked_fill(~recorded[..., None], 0.0)
+        values = interpolate_gaps(values.masked_fill(~finite, torch.nan)).masked_fill(~recorded[..., None], 0.0)
         present = recorded if present is None else present & recorded
         self._check_any_present(present, record_numbers)
         return values, present

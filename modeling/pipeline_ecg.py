@@ -18,7 +18,7 @@ from transformers import Pipeline
 
 from .calibration import calibration_for, calibration_of, names_classifier
 from .feature_extraction_ecg import CALL_SETTINGS, average_windows
-from .recording_input import DeclaredRecording
+from .recording_input import DeclaredRecording, cut
 
 MULTI_LABEL, SINGLE_LABEL, REGRESSION = "multi_label_classification", "single_label_classification", "regression"
 FUNCTIONS = {MULTI_LABEL: "sigmoid", SINGLE_LABEL: "softmax", REGRESSION: "none"}
@@ -108,7 +108,7 @@ class EcgPipeline(Pipeline):
         except (OSError, ValueError) as error:
             reason = str(error)  # of a batch of one, which the feature extractor calls "Record 0"
             reason = reason.replace("Record 0", name) if "Record 0" in reason else f"{name}: {reason}"
-            raise ValueError(reason) from error
+            raise ValueError(cut(reason)) from error
         windows = {key: features[key] for key in extractor.model_input_names if key in features}
         return windows | {"num_windows": [len(features["input_values"])], "checks": checks}
 

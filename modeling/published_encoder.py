@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 from transformers.utils.generic import can_return_tuple
 
 from .calibration import CalibratedModelMixin, check_calibration
+from .configuration_ecg_vit import check_sizes
 from .leads import canonical_leads, lead_indices
 from .remote_code import IS_REMOTE_CODE, custom_pipelines, ship_source_files
 
@@ -25,10 +26,11 @@ class PublishedEncoderConfigMixin:
     def __post_init__(self, **kwargs):
         """Brings `leads` to their names and refuses an input or a calibration that cannot be."""
         self.leads = canonical_leads(self.leads)
-        if not self.leads or self.sampling_rate <= 0 or self.num_samples < 1 or self.num_hidden_layers < 0:
+        check_sizes(self)
+        if not self.leads or self.num_samples < 1 or self.num_hidden_layers < 0:
             raise ValueError(
-                "Expected a lead, a sampling_rate above 0, num_samples of at least 1 and num_hidden_layers of 0 or "
-                f"more, got {list(self.leads)}, {self.sampling_rate}, {self.num_samples} and {self.num_hidden_layers}."
+                "Expected a lead, num_samples of at least 1 and num_hidden_layers of 0 or more, got "
+                f"{list(self.leads)}, {self.num_samples} and {self.num_hidden_layers}."
             )
         check_calibration(self.calibration)
         if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust

@@ -214,6 +214,11 @@ def _without_offset(signal: np.ndarray, gain: np.ndarray, offset: np.ndarray, na
     return values.astype(np.float32)
 
 
+def cut(sentence: str, most: int = 2000) -> str:
+    """A sentence of at most so many characters: what a file says may be as long as the file."""
+    return sentence if len(sentence) <= most else f"{sentence[: most // 2]} … {sentence[-most // 2 + 3 :]}"
+
+
 def check_sampling_rate(sampling_rate: float) -> None:
     is_number = isinstance(sampling_rate, int | float | np.number) and not isinstance(sampling_rate, bool)
     if not (is_number and MIN_SAMPLING_RATE <= sampling_rate <= MAX_SAMPLING_RATE):

@@ -388,9 +388,11 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:  # the one place where a trace-back becomes a sentence
         if args.debug:
             raise
+        from ecg_transformers.modeling.recording_input import cut
+
         from .flags import in_flags
 
-        sentence = in_flags(str(error), args) or type(error).__name__
+        sentence = in_flags(cut(str(error)), args) or type(error).__name__
         sys.stderr.write(f"\necg-transformers {args.command}: {sentence}\n(--debug shows where it happened)\n")
         return 1
     return 0

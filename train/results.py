@@ -185,12 +185,15 @@ class Outcome:
         return sentences
 
     def headline(self, judged: Mapping[str, Any]) -> str:
-        """The score that decides, with its interval."""
+        """The score that decides, with its interval and what it is a mean of; or why there is none."""
         score = self.kind.score
         if score is None:
             return ", ".join(f"{name} ARI {format_score(judged[name]['ari'])}" for name in ("k-means", "hdbscan"))
+        name, about = decapitalized(self.kind.title), mean_of(judged)
+        if not has_headline(judged):
+            return f"no {name}: {about}, and at least {FEWEST_RECORDS} records are needed"
         interval = format_interval(judged[f"{score}_ci95"])
-        return f"{decapitalized(self.kind.title)} {format_score(judged[score])}  95 % {interval}"
+        return f"{name} {format_score(judged[score])}  95 % {interval}" + (f" ({about})" if about else "")
 
     def summary(self) -> list[str]:
         """The result in a line for each encoder and difference, for a terminal."""
@@ -339,6 +342,26 @@ def read_result(path: str | os.PathLike) -> Result:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error}). Give metrics.json of `evaluate`.") from error
     return Result.from_json(content, path)
+
+
+FEWEST_RECORDS = 20
+"""Of a test split, for a headline: with fewer, a macro AUROC is an anecdote."""
+
+
+def has_headline(judged: Mapping[str, Any]) -> bool:
+    """Whether a judgement is of enough records for one number to stand for it."""
+    return judged.get("num_test_records", judged.get("num_records", FEWEST_RECORDS)) >= FEWEST_RECORDS
+
+
+def mean_of(judged: Mapping[str, Any]) -> str:
+    """What a score is a mean of, as far as it is stated: `"3 of 26 labels, 120 records"`."""
+    about = []
+    if "per_class" in judged:
+        judgeable = len(judged["per_class"])
+        about.append(f"{judgeable} of {judgeable + len(judged.get('excluded', ()))} labels")
+    if (records := judged.get("num_test_records", judged.get("num_records"))) is not None:
+        about.append(f"{records} records")
+    return ", ".join(about)
 
 
 def decapitalized(name: str) -> str:

@@ -17,7 +17,8 @@ or keys of a file `ecgfolder.json` in the folder; options count before the file.
   ending), `patient_id`, `split` (train, validation, test), `fold` (1 to 10: 9 validates, 10 tests; `split` counts
   before it), `age` (years), `sex` (male, female, m or f).
 - `labels`: one column of names, by default `labels`; several names in a cell need `label_separator`. Or a list of
-  columns of 0 and 1, whose names are the labels.
+  columns of 0 and 1, whose names are the labels. A cell that is empty or `nan`, `NA`, `<NA>`, `null` or `None` (in any
+  case of letters) holds no label; so it is with every other column.
 - `leads`, `sampling_rate`, `unit`, `axes`, `step`: for files that do not say it of themselves (CSV, npy, ...), for the
   whole folder; a file that says otherwise is a bad record. Where the files differ, the columns `leads_column`,
   `sampling_rate_column`, `unit_column`, `axes_column`, `step_column`, empty for files that say it themselves; names of
@@ -37,6 +38,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..corpus import SPLITS, Corpus, IndexEntry
+from ..formats.limits import MAX_TEXT_BYTES, check_file
 from ..formats.wfdb_comments import SEXES
 from ..recording_file import read_recording
 from ..records import EcgRecord
@@ -53,6 +55,7 @@ from .declarations import (
 from .npy_dump import plain_id, whole_number
 from .ptb_xl import split_of_fold
 from .splits import split_by_hash
+from .tables import is_missing
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +118,7 @@ def _read_table(folder: Path, options: Mapping[str, Any]) -> tuple[str, list[str
     table = inside(os.fspath(folder), options["table"])
     if not os.path.isfile(table):
         raise ValueError(f"There is no table {table}.")
+    check_file(table, MAX_TEXT_BYTES)
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             header = file.readline()
@@ -162,7 +166,9 @@ class _Layout:
         return declared or None
 
     def cell(self, line: Mapping[str, str], name: str) -> str:
-        return line[self.columns[name]].strip() if self.columns[name] else ""
+        """The text of a cell; empty where it is missing."""
+        text = line[self.columns[name]].strip() if self.columns[name] else ""
+        return "" if is_missing(text) else text
 
     def read_labels(self, line: Mapping[str, str]) -> list[str]:
         """The labels of a recording, each once, in the order of cell or columns."""
@@ -179,14 +185,15 @@ class _Layout:
                     f"the labels {text!r} look like several: declare label_separator={likely[0]!r} (or another "
                     "character, if it belongs to the name)"
                 )
-            return [text] if text else []
-        return list(dict.fromkeys(label.strip() for label in text.split(separator) if label.strip()))
+            return [] if is_missing(text) else [text]
+        return list(dict.fromkeys(label.strip() for label in text.split(separator) if not is_missing(label)))
 
     def read_facts(self, line: Mapping[str, str]) -> dict[str, Any]:
         """What is declared of the file of a line, as `read_recording` takes it."""
         facts = {name: self.options[name] for name in (*FILE_FACTS, *READER_OPTIONS)}
         for name, column in self.facts.items():
             text = line[column].strip() if column else ""
+            text = "" if is_missing(text) else text
             if text and name == "leads":
                 facts[name] = [lead for lead in re.split(r"[\s,;]+", text) if lead]
             elif text:

@@ -20,6 +20,7 @@ from ..records import EcgRecord, known_lead_names, stored_unit
 from ..safe_paths import inside
 from .declarations import check_kinds, is_mapping, is_number, is_text, is_texts, read_json_object
 from .ptb_xl import split_of_fold
+from .tables import is_missing
 
 DECLARATION_NAME = "dump.json"
 AXES = ("record,lead,sample", "record,sample,lead")
@@ -221,7 +222,7 @@ def whole_number(text: str) -> int:
 
 def plain_id(text: str) -> str | None:
     """An id as it was before a table of floats made `"18792.0"` of it; `None` where it is empty."""
-    text = text.strip()
+    text = "" if is_missing(text) else text.strip()
     return (text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text) or None
 
 

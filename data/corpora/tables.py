@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..corpus import Corpus, IndexEntry
+from ..formats.limits import MAX_TEXT_BYTES, check_file
 from ..records import EcgRecord
 
 logger = logging.getLogger(__name__)
 
 ROW_ERRORS = (KeyError, ValueError, SyntaxError, TypeError, AttributeError, OverflowError, IndexError)
-_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None, "nan": None}
+_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_MISSING = ("", "nan", "na", "<na>", "null", "none")
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell of a table holds nothing, as programs write it: empty, `nan`, `NA`, `<NA>`, `null` or `None`."""
+    return text.strip().lower() in _MISSING
 
 
 def read_rows(table: Path, corpus: Corpus, columns: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -23,6 +30,7 @@ def read_rows(table: Path, corpus: Corpus, columns: Sequence[str]) -> Iterator[d
     """
     if not table.is_file():
         raise ValueError(f"There is no {table.name} in {table.parent}. {corpus.where_to_get()}")
+    check_file(table, MAX_TEXT_BYTES)
     with open(table, newline="", encoding="utf-8-sig") as file:
         try:
             reader = csv.DictReader(file)
@@ -128,6 +136,8 @@ def truth(text: str) -> bool | None:
     Raises:
         ValueError: for anything else.
     """
+    if is_missing(text):
+        return None
     if text.strip().lower() not in _TRUTHS:
         raise ValueError(f"expected True, False, 1, 0 or nothing, got {text!r}")
     return _TRUTHS[text.strip().lower()]
@@ -139,7 +149,7 @@ def number(text: str) -> float | None:
     Raises:
         ValueError: if it is no number.
     """
-    return float(text) if text.strip() else None
+    return None if is_missing(text) else float(text)
 
 
 def check_unique(record_ids: Iterable[str], folder: Path):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus import Corpus, IndexEntry
+from ..formats.limits import check_file
 from ..formats.wfdb_comments import parse_comments
 from ..formats.wfdb_header import read_header
 from ..formats.wfdb_reader import read_record
@@ -30,6 +31,7 @@ def _index(data_dir: Path, options: Mapping[str, Any]) -> list[IndexEntry]:
 def _segments(header: Path) -> Sequence[str]:
     """Names of the segments that a header lists. One that cannot be read is reported when its record is."""
     try:
+        check_file(header)
         with open(header, "rb", buffering=0) as file:
             head = file.read(_HEAD_BYTES)
         lines = [line.split() for line in head.splitlines() if line.strip() and not line.lstrip().startswith(b"#")]

@@ -6,6 +6,7 @@ from pathlib import Path
 from .edf_reader import is_edf
 from .hdf5_reader import SIGNATURE as HDF5_SIGNATURE
 from .ishne_reader import SIGNATURE as ISHNE_SIGNATURE
+from .limits import check_file
 from .safe_xml import root_name
 
 FORMATS = {
@@ -43,8 +44,9 @@ def find_format(path: str | os.PathLike) -> str:
         raise ValueError(
             f"{path} is a folder. Give one file of it, or look at all by `ecg-transformers info`; load_ecg loads it."
         )
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         raise ValueError(f"There is no file {path}.")
+    check_file(path)
     with open(path, "rb") as file:
         head = file.read(256)
     ending = Path(path).suffix.lower()

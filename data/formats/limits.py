@@ -1,6 +1,7 @@
 """What a file may ask of the machine, whatever its size fields say, and the errors that format libraries raise."""
 
 import os
+import stat
 import struct
 import tokenize
 import zlib
@@ -15,6 +16,9 @@ MAX_TEXT_BYTES = 2**28
 """Largest XML file, and largest line-by-line table."""
 
 _MOST_VALUES: ContextVar[int] = ContextVar("most_values", default=MAX_VALUES)
+
+MAX_FILE_BYTES = 2**36
+"""Largest file that is opened at all, in places that read it piece by piece; a file with holes may claim any size."""
 
 LIBRARY_ERRORS = (
     ArithmeticError,
@@ -62,12 +66,30 @@ def check_num_values(path: str, shape: tuple[int, ...]):
         raise ValueError(f"{path}: expected 1 to {max_values()} values, the file declares the shape {tuple(shape)}.")
 
 
+def check_file(path: str | os.PathLike, most_bytes: int = MAX_FILE_BYTES) -> None:
+    """What is opened is a regular file of a size that can be: no pipe, which waits for ever, and no device.
+
+    Raises:
+        ValueError: for anything else, a link to itself among it, and for a file larger than `most_bytes`.
+    """
+    path = os.fspath(path)
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"Cannot read {path}: it is a folder, pipe or device, and no regular file.")
+    if status.st_size > most_bytes:
+        raise ValueError(f"Cannot read {path}: it has {status.st_size} bytes, at most {most_bytes} are read.")
+
+
 def read_bytes(path: str | os.PathLike, max_bytes: int, what: str) -> bytes:
     """The content of a file of at most `max_bytes`.
 
     Raises:
         ValueError: if it cannot be opened or is larger.
     """
+    check_file(path)
     try:
         with open(path, "rb") as file:
             # As much is asked for as there is: a file object takes the memory that it is asked for at once.
@@ -79,6 +101,13 @@ def read_bytes(path: str | os.PathLike, max_bytes: int, what: str) -> bytes:
             f"{what} {os.fspath(path)} is larger than {max_bytes} bytes. Split it, or convert it to WFDB."
         )
     return content
+
+
+def check_expansion(path: str, num_bytes: int, file_bytes: int) -> None:
+    """Raises `ValueError` for a file that unpacks to much more than recordings do: beyond 64 MB, to over 200 times its
+    size."""
+    if num_bytes > 2**26 and num_bytes > 200 * file_bytes:
+        raise ValueError(f"{path} has {file_bytes} bytes and would unpack to {num_bytes}, which no recordings do.")
 
 
 def missing_library(library: str, extra: str) -> ValueError:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..records import EcgRecord
 from .array_reader import ArrayDeclaration
-from .limits import LIBRARY_ERRORS, check_num_values, max_values
+from .limits import LIBRARY_ERRORS, check_expansion, check_num_values, max_values
 from .steps import record_of_steps
 from .table_columns import choose_columns, rate_of_columns, unit_of_columns
 from .table_reader import check_axes
@@ -89,7 +89,9 @@ def read_lead_columns(
         unit = unit_of_columns(path, columns, declared)
         if declared.sampling_rate is None and not columns.times:
             declared.require(path, "sampling_rate")
-        check_num_values(path, (len(columns.positions), file.metadata.num_rows))
+        num_columns, num_rows = len(columns.positions), file.metadata.num_rows
+        check_num_values(path, (num_columns, num_rows))
+        check_expansion(path, 8 * num_columns * num_rows, os.path.getsize(path))
         _check_bytes(path, sum(_group_sizes(file)))
         try:
             taken = [names[column] for column in columns.positions]
@@ -122,6 +124,7 @@ def _group_sizes(file: pq.ParquetFile) -> list[int]:
 
 
 def _check_bytes(path: str, num_bytes: int):
+    check_expansion(path, num_bytes, os.path.getsize(path))
     if num_bytes > 8 * max_values():
         raise ValueError(f"{path} declares {num_bytes} bytes, more than the {8 * max_values()} of a recording.")
 

@@ -12,6 +12,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ...modeling.recording_input import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+from .limits import check_file
+
+MAX_HEADER_BYTES = 2**24
+"""A header of all segments of weeks of a monitor has a few MB."""
 
 MAX_CHANNELS = 512
 # Bounds of what recorders do, far beyond them: a header must not decide how much memory is asked for.
@@ -178,6 +182,7 @@ def read_header(path: str | os.PathLike) -> WfdbHeader:
     if not path.endswith(".hea"):
         path += ".hea"
     try:
+        check_file(path, MAX_HEADER_BYTES)
         with open(path, "rb", buffering=0) as file:
             content = file.read()
     except OSError as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..records import known_lead_names, millivolts_per
 from ..safe_paths import inside
+from .limits import check_file
 from .wfdb_header import WfdbHeader, read_header
 
 
@@ -90,6 +91,7 @@ class WfdbIndex:
         size = 2 * shape[0] * shape[1]
         for place, number in enumerate(numbers):
             path = self._files[number]
+            check_file(path)
             try:
                 with open(path, "rb", buffering=0) as file:
                     file.seek(self._offset)

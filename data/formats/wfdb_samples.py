@@ -3,12 +3,11 @@
 Format: https://physionet.org/physiotools/wag/signal-5.htm. FLAC files (508, 516, 524) are decoded by `soundfile`.
 """
 
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .limits import LIBRARY_ERRORS, check_num_values
+from .limits import LIBRARY_ERRORS, check_file, check_num_values, max_values
 from .wfdb_header import WfdbSignal
 
 COMPRESSED = {"508": "int16", "516": "int16", "524": "int32"}
@@ -56,6 +55,7 @@ def _read_frames(path: str, signal: WfdbSignal, frame_size: int, num_frames: int
         known = sorted((*_DECODERS, *COMPRESSED), key=int)
         raise ValueError(f"{path} has the format {signal.storage_format}. Expected one of {known}.")
     samples_per_block, bytes_per_block, decode = _DECODERS[signal.storage_format]
+    check_file(path, 4 * max_values() + signal.byte_offset)
     try:
         with open(path, "rb", buffering=0) as file:
             content = file.read()
@@ -151,8 +151,7 @@ def _read_flac(path: str, signal: WfdbSignal, sizes: list[int], num_frames: int 
 
     if len(set(sizes)) > 1:
         raise ValueError(f"Expected the channels of the FLAC file {path} to have one rate, got {sizes} a frame.")
-    if not os.path.isfile(path):
-        raise ValueError(f"Cannot read signal file {path}: there is none.")
+    check_file(path)
     size, dtype = sizes[0], COMPRESSED[signal.storage_format]
     try:
         with soundfile.SoundFile(path) as file:

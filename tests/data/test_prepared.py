@@ -8,6 +8,8 @@ from functools import partial
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
@@ -280,6 +282,53 @@ def test_missing_shard_and_wrong_number_of_records_are_errors(prepared):
     second.unlink()
     with pytest.raises(ValueError, match="Cannot read shard .*train-00011.*FileNotFoundError"):
         stream(prepared, verify=True)
+
+
+def edit_manifest(folder, edit):
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    edit(content["splits"]["train"])
+    path.write_text(json.dumps(content))
+
+
+def lie(shards):
+    shards[0]["num_records"] += 1
+
+
+def repeat(shards):
+    shards.append(dict(shards[0]))
+
+
+@pytest.mark.parametrize(("edit", "sentence"), [(lie, "Expected [23] records in shard"), (repeat, "shards twice")])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_manifest_that_lies_is_told_in_our_words(few_shards, tmp_path, edit, sentence, streaming):
+    edit_manifest(few_shards, edit)
+    with pytest.raises(ValueError, match=sentence):
+        list(load_ecg("prepared", few_shards, streaming=streaming, cache_dir=tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("place", [4, -30, -4])
+def test_a_damaged_shard_is_told_in_our_words(few_shards, tmp_path, place, streaming):
+    shard = sorted(few_shards.glob("*.parquet"))[-1]
+    content = bytearray(shard.read_bytes())
+    content[place : place + 4 or None] = b"\xff" * 4
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match="shard|Shard"):
+        list(load_ecg("prepared", few_shards, streaming=streaming, cache_dir=tmp_path / "cache"))
+
+
+def test_a_shard_that_unpacks_to_much_more_is_refused(few_shards):
+    shard = sorted(few_shards.glob("*.parquet"))[0]
+    table = pq.read_table(shard)
+    ecg = table["ecg"].to_pylist()
+    ecg[0]["signal"] = bytes(2**27)
+    column = table.schema.get_field_index("ecg")
+    table = table.set_column(column, "ecg", pa.array(ecg, table["ecg"].type))
+    pq.write_table(table, shard, compression="zstd")
+    assert shard.stat().st_size < 2**20
+    with pytest.raises(ValueError, match="would unpack"):
+        list(stream(few_shards))
 
 
 def test_options_that_belong_to_prepare_are_refused(prepared):

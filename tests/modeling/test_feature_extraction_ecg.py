@@ -303,6 +303,15 @@ def test_a_gap_is_refused_with_record_and_lead(bad):
         values_of(small(), signal)
 
 
+def test_a_value_that_nobody_recorded_is_a_gap():
+    signal = ecg()
+    signal[3, 100] = 1e18
+    with pytest.raises(ValueError, match="1 of 1000 samples of lead V2"):
+        small()(signal, **DECLARED)
+    values = values_of(small(nan_policy="interpolate"), signal, **DECLARED)
+    assert values.abs().max() < 100
+
+
 def test_a_gap_in_an_unused_lead_does_not_matter():
     signal = ecg()
     signal[2] = np.nan
@@ -534,6 +543,11 @@ def test_settings_survive_saving(tmp_path):
         ({"num_samples": 0}, "at least 1"),
         ({"unit": "adc"}, "Unknown unit"),
         ({"sampling_rate": -1}, "above 0"),
+        ({"sampling_rate": float("nan")}, "above 0"),
+        ({"derive_limb_leads": "no"}, "True or False"),
+        ({"filter_order": 10**6, "lowpass_hz": 40}, "filter_order"),
+        ({"num_samples": 10**12}, "at most"),
+        ({"normalization": "fixed", "lead_means": [float("nan")] * 8, "lead_stds": [1] * 8}, "must be finite"),
     ],
 )
 def test_impossible_settings_are_refused(options, sentence):

@@ -380,6 +380,9 @@ def test_embeddings_have_unit_length():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers of at most"),
+        ({"sampling_rate": float("nan")}, "sampling_rate above 0"),
+        ({"hidden_size": 2**40}, "hidden_size of at most"),
         ({"leads": ["I", "V9"]}, "Unknown lead 'V9'"),
         ({"leads": ["I", "i"]}, "more than once"),
         ({"num_samples": 65}, r"num_samples \(65\) must be a multiple of patch_size \(10\)"),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ecg_transformers.train.results import BASELINES, KINDS, Result, kind_of, read_result
+from ecg_transformers.train.results import BASELINES, FEWEST_RECORDS, KINDS, Outcome, Result, kind_of, read_result
 
 
 def judged(score, **more):
@@ -91,3 +91,22 @@ def test_scores_that_somebody_broke_are_one_sentence(broken, tmp_path):
     with pytest.raises(ValueError, match="metrics.json, got none") as caught:
         read_result(tmp_path / "metrics.json")
     assert "\n" not in str(caught.value)
+
+
+def judged_of(labels, of, records):
+    per_class = {str(number): 0.8 for number in range(labels)}
+    excluded = {str(number): "0 positive" for number in range(labels, of)}
+    return judged(0.8, per_class=per_class, excluded=excluded, num_test_records=records)
+
+
+def test_a_headline_says_what_it_is_a_mean_of():
+    found = judged_of(3, 26, 120)
+    assert "3 of 26 labels, 120 records" in Outcome("finetuned", found).headline(found)
+
+
+def test_there_is_no_headline_of_a_handful_of_records():
+    found = judged_of(3, 26, 4)
+    said = Outcome("finetuned", found).headline(found)
+    assert "0.8" not in said and "3 of 26 labels, 4 records" in said and str(FEWEST_RECORDS) in said
+    enough = judged_of(3, 26, FEWEST_RECORDS)
+    assert "0.800" in Outcome("finetuned", enough).headline(enough)

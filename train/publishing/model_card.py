@@ -24,7 +24,7 @@ from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling.calibration import names_classifier
 
 from ..methods import Method, method_of
-from ..results import REGRESSION, SINGLE_LABEL, Result, format_fact, installed_versions
+from ..results import REGRESSION, SINGLE_LABEL, Result, format_fact, has_headline, installed_versions
 from .licences import CODE_LICENCE, OTHER, hub_licence, is_settled
 from .run_costs import RunCosts
 from .templates import escape_markdown, template_environment
@@ -241,12 +241,12 @@ def card_header(header: Mapping[str, Any], results: Sequence[ShownResult], model
 
 
 def index_of(result: Result) -> Iterable[EvalResult]:
-    """An entry of the model-index for each protocol that has a score."""
+    """An entry of the model-index for each protocol that has a score, of enough records for a headline."""
     has_test = "test" in result.splits or not result.splits
     name = result.task if "test" in result.task else f"{result.task}, {'test split' if has_test else 'all records'}"
     for outcome in result.outcomes:
         kind, protocol = outcome.kind, outcome.protocol
-        if kind.score is not None:
+        if kind.score is not None and has_headline(outcome.judged):
             yield EvalResult(
                 task_type=kind.task_type,
                 task_name=result.task,

@@ -312,3 +312,20 @@ def test_a_table_without_labels_is_said_to_have_none(plain, load, caplog, tmp_pa
     with pytest.raises(ValueError, match="no column `labels`, or an empty one. Say by the option labels="):
         label_names("ecgfolder", data_dir=folder, **declared)
     assert prepare_corpus("ecgfolder", folder, tmp_path / "prepared", **declared).label_names is None
+
+
+MISSING = ("", "nan", "NaN", "NA", "<NA>", "null", "None", " ")
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_a_missing_label_is_no_class(plain, load, missing):
+    folder, declared = plain(*({"labels": label} for label in ("AFIB", missing, "SB", missing)))
+    assert set(label_names("ecgfolder", data_dir=folder, **declared)) == {"AFIB", "SB"}
+    assert sorted(map(len, load(folder, **declared)["labels"])) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("missing", MISSING[1:])
+def test_a_missing_label_among_several_and_a_missing_patient_are_none(plain, load, missing):
+    folder, declared = plain(*[{"labels": f"AFIB;{missing}", "patient_id": missing}] * 4, label_separator=";")
+    rows = load(folder, **declared)
+    assert rows["labels"][:] == [["AFIB"]] * 4 and rows["patient_id"][:] == [None] * 4

@@ -74,3 +74,8 @@ def test_empty_folder_is_refused_with_the_source(name, tmp_path):
     corpus = CORPORA[name]
     with pytest.raises(ValueError, match=corpus.homepage):
         corpus.index(tmp_path, corpus.complete_options({}))
+
+
+@pytest.mark.parametrize("text", ["", " ", "nan", "NaN", "NA", "null", "None", "<NA>"])
+def test_a_missing_cell_is_neither_number_nor_truth(text):
+    assert number(text) is None and truth(text) is None

@@ -27,6 +27,7 @@ from ecg_transformers.data.records import EcgRecord
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.recording_input import DIMENSIONLESS
 
+from .flags import in_flags
 from .report.ecg_paper import plot_recording, save_figure
 from .settings import parse_options
 
@@ -46,7 +47,7 @@ _COLUMNS = (
 
 logger = logging.getLogger("ecg_transformers")
 
-DECLARED = ("leads", "sampling_rate", "unit", "axes", "step")
+DECLARED = ("leads", "sampling_rate", "unit", "axes", "step", "skip_lines")
 READ_ERRORS = (ValueError, OSError, MemoryError, OverflowError)
 
 
@@ -54,10 +55,10 @@ def run(args: argparse.Namespace):
     """The command."""
     path = Path(args.path).expanduser()
     declared = {name: vars(args)[name] for name in DECLARED if vars(args)[name] is not None}
-    if args.rename_leads is not None:
-        declared["rename_leads"] = parse_options(args.rename_leads)
     if args.array is not None:
         declared["dataset"] = args.array
+    if args.rename_leads is not None:
+        declared["rename_leads"] = ",".join(args.rename_leads)
     is_folder = path.is_dir() or args.dataset is not None
     if args.plot is not None and is_folder:
         raise ValueError("--plot draws one recording: give the path of a file.")
@@ -75,7 +76,8 @@ def run(args: argparse.Namespace):
             logger.info("Wrote %s", save_recording_plot(record, args.plot))
     if args.json is not None:
         Path(args.json).write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    sys.stdout.write(folder_text(content) if is_folder else file_text(content))
+    text = folder_text(content) if is_folder else file_text(content)
+    sys.stdout.write(in_flags(text, args))
 
 
 def describe_file(path: str | os.PathLike, declared: Mapping[str, Any]) -> tuple[dict[str, Any], EcgRecord]:
@@ -270,6 +272,7 @@ def file_text(content: Mapping[str, Any]) -> str:
     ]
     if content["examined_seconds"] < content["seconds"]:
         lines += ["", f"Only the first {content['examined_seconds']:g} s were looked at."]
+    lines += [""] * bool(content["notes"]) + [f"Note: {note}." for note in content["notes"]]
     lines += ["", "Worth a look:" if content["problems"] else "Nothing odd was found."]
     lines += [f"  - {sentence}" for sentence in content["problems"].values()]
     if content["not_judged"]:

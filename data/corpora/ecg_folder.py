@@ -22,7 +22,8 @@ or keys of a file `ecgfolder.json` in the folder; options count before the file.
   whole folder; a file that says otherwise is a bad record. Where the files differ, the columns `leads_column`,
   `sampling_rate_column`, `unit_column`, `axes_column`, `step_column`, empty for files that say it themselves; names of
   leads in a cell are separated by blanks, commas or semicolons. By default the columns `leads`, `sampling_rate`, ...
-- `rename_leads` (`{name in the file: lead}`), `dataset` (inside HDF5 and npz files): handed to the reader.
+- `rename_leads` (`{name in the file: lead}` or `"name:lead,..."`), `dataset` (inside HDF5, npz and MATLAB files),
+  `skip_lines` (before the table of a text file): handed to the reader.
 
 Without `split` and `fold` the patients, or, where no patient is stated, the recordings are split 80/10/10 by a hash of
 their id, which never changes.
@@ -43,8 +44,8 @@ from ..records import EcgRecord
 from ..safe_paths import inside
 from .declarations import (
     check_kinds,
-    is_mapping_of_texts,
     is_number,
+    is_renaming,
     is_text,
     is_text_or_texts,
     is_texts,
@@ -59,7 +60,7 @@ logger = logging.getLogger(__name__)
 DECLARATION_NAME = "ecgfolder.json"
 COLUMNS = ("path", "record_id", "patient_id", "split", "fold", "age", "sex")
 FILE_FACTS = ("leads", "sampling_rate", "unit", "axes", "step")
-READER_OPTIONS = ("rename_leads", "dataset")
+READER_OPTIONS = ("rename_leads", "dataset", "skip_lines")
 OPTIONS = (
     *("table", *COLUMNS, "labels", "label_separator"),
     *FILE_FACTS,
@@ -67,8 +68,8 @@ OPTIONS = (
     *READER_OPTIONS,
 )
 _KINDS = dict.fromkeys(OPTIONS, is_text)
-_KINDS |= {"labels": is_text_or_texts, "leads": is_texts, "rename_leads": is_mapping_of_texts}
-_KINDS |= {"sampling_rate": is_number, "step": is_number}
+_KINDS |= {"labels": is_text_or_texts, "leads": is_texts, "rename_leads": is_renaming}
+_KINDS |= {"sampling_rate": is_number, "step": is_number, "skip_lines": is_number}
 _SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation", "dev": "validation"}
 _SEXES = SEXES | {"": None}
 _LIKELY_SEPARATORS = (";", "|")

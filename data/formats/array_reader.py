@@ -42,7 +42,8 @@ class ArrayDeclaration:
         """Raises `ValueError` if one of the named fields was not given; checks the unit."""
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
-            raise ValueError(f"{path} does not say its {missing}, and they are never guessed: pass {missing}.")
+            cure = ", ".join(f"{name}=" for name in missing)
+            raise ValueError(f"{path} does not say its {missing}, and they are never guessed: pass {cure}.")
         if isinstance(self.leads, str):
             raise ValueError(f"Expected leads as a list of names, got the string {self.leads!r}.")
         if self.unit is not None:

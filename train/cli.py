@@ -283,9 +283,11 @@ def _info_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz, MATLAB or DICOM file")
     parser.add_argument("--dataset", metavar="NAME", help="look at the folder as load_ecg(NAME) does: ecgfolder, ...")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus")
+    parser.add_argument("--table", metavar="FILE", help="of a folder: propose what its columns are, for ecgfolder")
+    parser.add_argument("--write", action="store_true", help="with --table: write the proposal as ecgfolder.json")
     parser.add_argument("--max_records", type=_positive, default=200, metavar="N", help="of a folder (200)")
     parser.add_argument("--json", metavar="FILE", help="also write everything here")
-    parser.add_argument("--plot", metavar="FILE", help="draw 10 s on ECG paper: .png, .svg or .pdf")
+    parser.add_argument("--plot", metavar="FILE", help="draw 10 s (of a folder an overview): .png, .svg or .pdf")
     parser.set_defaults(output_dir=None)
 
 

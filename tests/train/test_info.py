@@ -153,7 +153,7 @@ def test_a_corpus_is_described_as_it_would_be_loaded(info, folder):
     ("arguments", "message"),
     [
         (["nosuch.csv"], "There is no file nosuch.csv"),
-        ([".", "--plot", "x.png"], "--plot draws one recording"),
+        ([".", "--write"], "--write writes what --table FILE proposes"),
         ([".", "--dataset", "nosuch"], "Choose from ['brugada-huca'"),
         ([".", "--dataset", "ptb-xl-sample"], "no corpus with a folder"),
         ([".", "--dataset", "wfdb", "--unit", "mV"], "['unit'] are for files"),

@@ -62,6 +62,7 @@ COMPARISON_FLAGS = (
 # Where the list of all flags would not leave room for what they do.
 USAGES = {
     "compare": "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]",
+    "info": "ecg-transformers info PATH [FLAG ...]",
     "evaluate": "ecg-transformers evaluate --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
 }
 
@@ -243,6 +244,9 @@ def _embed_arguments(parser: argparse.ArgumentParser):
     _corpus_arguments(parser)
     _recording_arguments(parser)
     parser.add_argument("--split", default="all", help="split to embed (default: all that there is)")
+    parser.add_argument(
+        "--windows", action="store_true", help="a row for each window of a record, with its start in s"
+    )
     parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
     parser.add_argument("--batch_size", type=_positive, default=64)
     _output_argument(parser)

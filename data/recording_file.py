@@ -229,6 +229,6 @@ def _check_statements(path: str, record: EcgRecord, declared: ArrayDeclaration, 
         raise ValueError(f"{path} states {record.sampling_rate} Hz, not {rate} Hz. Leave out sampling_rate=.")
     if declared.unit is not None and any(stored_unit(unit) != stored_unit(declared.unit) for unit in units):
         raise ValueError(f"{path} states the unit {sorted(units)}, not {declared.unit!r}. Leave out unit=.")
-    given = [name for name in ("axes", "step") if getattr(declared, name) is not None]
+    given = ", ".join(f"{name}=" for name in ("axes", "step") if getattr(declared, name) is not None)
     if given:
         raise ValueError(f"{path} states how its values lie and what they are worth: leave out {given}.")

@@ -39,6 +39,7 @@ class RecordingReport:
         quality (`tuple[LeadQuality, ...]`): Measures of every lead.
         problems (`dict`): Name of a problem (a key of `MEANINGS`) → sentence with the evidence.
         not_judged (`tuple[str, ...]`): What could not be looked at, with the reason.
+        notes (`tuple[str, ...]`): What its reader left out or decided.
     """
 
     record_id: str
@@ -51,6 +52,7 @@ class RecordingReport:
     quality: tuple[LeadQuality, ...]
     problems: dict[str, str]
     not_judged: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -95,6 +97,7 @@ def examine_recording(record: EcgRecord) -> RecordingReport:
         found.quality,
         problems,
         tuple(not_judged),
+        tuple(record.notes),
     )
 
 

@@ -62,6 +62,7 @@ COMPARISON_FLAGS = (
 # Where the list of all flags would not leave room for what they do.
 USAGES = {
     "compare": "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]",
+    "info": "ecg-transformers info PATH [FLAG ...]",
     "evaluate": "ecg-transformers evaluate --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
 }
 
@@ -243,6 +244,9 @@ def _embed_arguments(parser: argparse.ArgumentParser):
     _corpus_arguments(parser)
     _recording_arguments(parser)
     parser.add_argument("--split", default="all", help="split to embed (default: all that there is)")
+    parser.add_argument(
+        "--windows", action="store_true", help="a row for each window of a record, with its start in s"
+    )
     parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
     parser.add_argument("--batch_size", type=_positive, default=64)
     _output_argument(parser)
@@ -278,13 +282,16 @@ def _info_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--unit", metavar="mV|uV|V|dimensionless", help="the same")
     parser.add_argument("--axes", metavar="lead,sample|sample,lead", help="the same, of arrays")
     parser.add_argument("--step", type=float, metavar="X", help="the same: unit per step of whole numbers")
-    parser.add_argument("--rename_leads", nargs="+", metavar="NAME=LEAD", help="what channels are: MLII=II")
-    parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz or MATLAB file")
+    parser.add_argument("--skip_lines", type=int, metavar="N", help="the same: lines of text before a table")
+    parser.add_argument("--rename_leads", nargs="+", metavar="STORED:LEAD", help="what channels are: MLII:II V5:V5")
+    parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz, MATLAB or DICOM file")
     parser.add_argument("--dataset", metavar="NAME", help="look at the folder as load_ecg(NAME) does: ecgfolder, ...")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus")
+    parser.add_argument("--table", metavar="FILE", help="of a folder: propose what its columns are, for ecgfolder")
+    parser.add_argument("--write", action="store_true", help="with --table: write the proposal as ecgfolder.json")
     parser.add_argument("--max_records", type=_positive, default=200, metavar="N", help="of a folder (200)")
     parser.add_argument("--json", metavar="FILE", help="also write everything here")
-    parser.add_argument("--plot", metavar="FILE", help="draw 10 s on ECG paper: .png, .svg or .pdf")
+    parser.add_argument("--plot", metavar="FILE", help="draw 10 s (of a folder an overview): .png, .svg or .pdf")
     parser.set_defaults(output_dir=None)
 
 

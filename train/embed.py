@@ -1,4 +1,4 @@
-"""`ecg-transformers embed`: the features of recordings as a table, one row a record."""
+"""`ecg-transformers embed`: the features of recordings as a table, one row a record or a window."""
 
 import argparse
 import logging
@@ -18,7 +18,10 @@ def run(args: argparse.Namespace):
     """The command."""
     model, feature_extractor = load_encoder(args.model, **extractor_changes(args))
     dataset = load_ecg(args.dataset, data_dir=args.data_dir, split=args.split, **parse_options(args.options))
-    table = embed(model, feature_extractor, dataset, args.batch_size, check_quality=True)
+    if args.windows:
+        feature_extractor.long_records = "all"
+    batch_size = 1 if args.windows else args.batch_size  # a day of ECG is thousands of windows
+    table = embed(model, feature_extractor, dataset, batch_size, check_quality=True, windows=args.windows)
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = table.save(folder / f"embeddings.{args.format}")

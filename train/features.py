@@ -2,9 +2,10 @@
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ class EmbeddingTable:
         folds (`list[int | None]`): Fold of each record, where the corpus has folds.
         quality (`list[list[str]]`, *optional*):
             What is odd about each record, by the names of [`EcgFeatureExtractor.check`]; of a clean one an empty list.
+        start_seconds (`list[float]`, *optional*):
+            Where the window of a row begins in its record, if rows are windows and not records.
     """
 
     features: np.ndarray
@@ -37,10 +40,11 @@ class EmbeddingTable:
     labels: list[list[str]]
     folds: list[int | None]
     quality: list[list[str]] | None = None
+    start_seconds: list[float] | None = None
 
     def __post_init__(self):
         columns = [self.record_ids, self.patient_ids, self.labels, self.folds]
-        lengths = [len(column) for column in columns + [self.quality] * (self.quality is not None)]
+        lengths = [len(column) for column in [*columns, self.quality, self.start_seconds] if column is not None]
         if self.features.ndim != 2 or set(lengths) != {len(self.features)}:
             raise ValueError(f"Expected one row of features a record, got {self.features.shape}, {lengths} records.")
         bad = [self.record_ids[row] for row in np.flatnonzero(~np.isfinite(self.features).all(axis=1))]
@@ -79,7 +83,8 @@ class EmbeddingTable:
         """The records of these numbers, in this order."""
         columns = (self.record_ids, self.patient_ids, self.labels, self.folds)
         taken = [[column[row] for row in rows] for column in columns]
-        return EmbeddingTable(self.features[rows], *taken, self.quality and [self.quality[row] for row in rows])
+        further = [column and [column[row] for row in rows] for column in (self.quality, self.start_seconds)]
+        return EmbeddingTable(self.features[rows], *taken, *further)
 
     def save(self, path: str | Path) -> Path:
         """Writes `.parquet` (one row a record; `features` is a list of float32) or `.npz` (labels as JSON strings, a
@@ -99,8 +104,11 @@ class EmbeddingTable:
             }
             if self.quality is not None:
                 columns["quality"] = pa.array(self.quality, pa.list_(pa.string()))
+            if self.start_seconds is not None:
+                columns["start_seconds"] = pa.array(self.start_seconds, pa.float64())
             pq.write_table(pa.table(columns), path, compression="zstd")
         elif path.suffix == ".npz":
+            starts = {} if self.start_seconds is None else {"start_seconds": np.array(self.start_seconds)}
             np.savez_compressed(
                 path,
                 features=self.features.astype(np.float32),
@@ -108,6 +116,7 @@ class EmbeddingTable:
                 patient_ids=np.array(["" if patient is None else patient for patient in self.patient_ids], dtype=str),
                 folds=np.array([-1 if fold is None else fold for fold in self.folds], dtype=np.int32),
                 labels=np.array([json.dumps(labels) for labels in self.labels], dtype=str),
+                **starts,
                 **({} if self.quality is None else {"quality": np.array([json.dumps(of) for of in self.quality])}),
             )
         else:
@@ -127,6 +136,7 @@ class EmbeddingTable:
                     labels=[json.loads(labels) for labels in arrays["labels"]],
                     folds=[None if fold < 0 else fold for fold in arrays["folds"].tolist()],
                     quality=[json.loads(of) for of in arrays["quality"]] if "quality" in arrays else None,
+                    start_seconds=arrays["start_seconds"].tolist() if "start_seconds" in arrays else None,
                 )
         import pyarrow.parquet as pq
 
@@ -135,7 +145,9 @@ class EmbeddingTable:
         features = table["features"].combine_chunks()
         features = features.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
         quality = table["quality"].to_pylist() if "quality" in table.column_names else None
-        return cls(features, columns["record_id"], columns["patient_id"], columns["labels"], columns["fold"], quality)
+        starts = table["start_seconds"].to_pylist() if "start_seconds" in table.column_names else None
+        known = (columns[name] for name in ("record_id", "patient_id", "labels", "fold"))
+        return cls(features, *known, quality, starts)
 
 
 def embed(
@@ -146,8 +158,10 @@ def embed(
     device: torch.device | str | None = None,
     progress: bool = True,
     check_quality: bool = False,
+    windows: bool = False,
 ) -> EmbeddingTable:
-    """Pools the features of every record of a dataset, in its order; those of several windows are averaged.
+    """Pools the features of every record of a dataset, in its order; those of several windows are averaged, unless
+    each is to be a row.
 
     A record that cannot become input is left out, named with the reason in the log, and counted.
 
@@ -161,19 +175,26 @@ def embed(
         device (`torch.device` or `str`, *optional*): Where the model runs; by default where it is.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
         check_quality (`bool`, *optional*, defaults to `False`): Whether to check the recordings, for `quality`.
+        windows (`bool`, *optional*, defaults to `False`):
+            Whether every window of the feature extractor (`long_records="all"`) is a row, with `start_seconds`.
     """
+    starts: list[float] = []
     quality: list[list[str]] = []
     model.to(model.device if device is None else device)
     features, columns = [], {"record_id": [], "patient_id": [], "labels": [], "fold": []}
     with in_evaluation(model), torch.inference_mode():
         for batch in input_batches(model, feature_extractor, dataset, batch_size, "Embedding", progress):
             pooled = model(**batch.inputs).pooler_output.float().cpu()
-            features.append(average_windows(pooled, batch.window_record).numpy())
+            features.append((pooled if windows else average_windows(pooled, batch.window_record)).numpy())
+            numbers = batch.window_record.tolist() if windows else range(len(batch.rows))
             for name, values in columns.items():
-                values.extend(row.get(name) for row in batch.rows)
+                values.extend(batch.rows[number].get(name) for number in numbers)
+            if windows:
+                starts += [start for row in batch.rows for start in _window_seconds(feature_extractor, row["ecg"])]
             if check_quality:
                 checks = feature_extractor.check([row["ecg"] for row in batch.rows])
-                quality += [[finding["name"] for finding in of["findings"]] for of in checks]
+                found = [[finding["name"] for finding in of["findings"]] for of in checks]
+                quality += [found[number] for number in numbers]
     return EmbeddingTable(
         features=np.concatenate(features),
         record_ids=[str(record) for record in columns["record_id"]],
@@ -181,7 +202,17 @@ def embed(
         labels=[list(labels or ()) for labels in columns["labels"]],
         folds=columns["fold"],
         quality=quality if check_quality else None,
+        start_seconds=starts if windows else None,
     )
+
+
+def _window_seconds(feature_extractor: FeatureExtractionMixin, ecg: Mapping[str, Any]) -> list[float]:
+    """Where the windows of a recording begin, in seconds."""
+    signal, num_leads = ecg["signal"], len(ecg["leads"])
+    num_samples = len(signal) // (2 * num_leads) if isinstance(signal, bytes) else np.shape(signal)[1]
+    length = feature_extractor.resampled_length(num_samples, ecg["sampling_rate"])
+    scale = num_samples / ecg["sampling_rate"] / length
+    return [start * scale for start in feature_extractor.window_starts(length)]
 
 
 def random_encoder_like(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:

@@ -17,7 +17,7 @@ from .arguments import SslTrainingArguments
 from .finetune import FineTuningArguments
 from .settings import MODEL_TYPES, extractor_field_names, model_field_names
 
-OF_FILES = ("leads", "sampling_rate", "unit", "axes", "step", "rename_leads", "dataset")
+OF_FILES = ("leads", "sampling_rate", "unit", "axes", "step", "rename_leads", "skip_lines", "dataset")
 """What a file does not say; some of these are settings of the feature extractor too, for another purpose."""
 _CURE = re.compile(
     r"(?P<names>(?<=: pass )\['[a-z_]+'(?:, '[a-z_]+')*\])"

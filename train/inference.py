@@ -87,7 +87,8 @@ def input_batches(
     if left_out:
         logger.warning("%d records were left out: %s.", len(left_out), left_out[:10])
     if not num_records:
-        raise ValueError(f"The dataset holds no records to encode ({len(left_out)} were left out).")
+        why = f", the first because: {collator.bad_records[left_out[0]]}" if left_out else ""
+        raise ValueError(f"The dataset holds no records to encode ({len(left_out)} were left out{why})")
 
 
 def _collated(model: PreTrainedModel, collator: EcgDataCollator, rows: list[dict]) -> InputBatch | None:

@@ -12,8 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ecg_transformers.data.corpora import CORPORA
 from ecg_transformers.data.formats.file_format import find_format
+from ecg_transformers.data.formats.table_reader import holds_samples
 from ecg_transformers.data.loading import find_corpus, locate
 from ecg_transformers.data.recording_file import read_recordings
 from ecg_transformers.data.recording_report import (
@@ -27,10 +30,12 @@ from ecg_transformers.data.records import EcgRecord
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.recording_input import DIMENSIONLESS
 
+from .flags import in_flags
+from .folder_table import proposal_text, propose, write
 from .report.ecg_paper import plot_recording, save_figure
 from .settings import parse_options
 
-NUM_NAMED = 5
+NUM_NAMED, NUM_STRIPS = 5, 12
 # Heading, measure, factor, digits.
 _COLUMNS = (
     ("lowest mV", "lowest_mv", 1, 3),
@@ -46,7 +51,7 @@ _COLUMNS = (
 
 logger = logging.getLogger("ecg_transformers")
 
-DECLARED = ("leads", "sampling_rate", "unit", "axes", "step")
+DECLARED = ("leads", "sampling_rate", "unit", "axes", "step", "skip_lines")
 READ_ERRORS = (ValueError, OSError, MemoryError, OverflowError)
 
 
@@ -54,13 +59,25 @@ def run(args: argparse.Namespace):
     """The command."""
     path = Path(args.path).expanduser()
     declared = {name: vars(args)[name] for name in DECLARED if vars(args)[name] is not None}
-    if args.rename_leads is not None:
-        declared["rename_leads"] = parse_options(args.rename_leads)
     if args.array is not None:
         declared["dataset"] = args.array
+    if args.rename_leads is not None:
+        declared["rename_leads"] = ",".join(args.rename_leads)
     is_folder = path.is_dir() or args.dataset is not None
-    if args.plot is not None and is_folder:
-        raise ValueError("--plot draws one recording: give the path of a file.")
+    if args.plot is not None and args.dataset is not None:
+        raise ValueError("--plot draws a recording or the files of a folder: leave out --dataset.")
+    if args.table is not None and (not path.is_dir() or args.dataset is not None):
+        raise ValueError("--table is for a folder of recordings, without --dataset.")
+    if args.write and args.table is None:
+        raise ValueError("--write writes what --table FILE proposes: name the table.")
+    if args.table is not None:
+        proposal = propose(path, args.table, declared)
+        sys.stdout.write(proposal_text(path, proposal))
+        if args.json is not None:
+            Path(args.json).write_text(json.dumps(vars(proposal), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        if args.write:
+            logger.info("Wrote %s", write(path, proposal))
+        return
     if args.dataset is not None and declared:
         raise ValueError(f"{sorted(declared)} are for files. Give those of a corpus by --options KEY=VALUE ...")
     if args.dataset is None and args.options:
@@ -69,13 +86,16 @@ def run(args: argparse.Namespace):
         content = describe_corpus(args.dataset, path, parse_options(args.options), args.max_records)
     elif is_folder:
         content = describe_folder(path, declared, args.max_records)
+        if args.plot is not None:
+            logger.info("Wrote %s", save_overview(path, declared, args.plot))
     else:
         content, record = describe_file(path, declared)
         if args.plot is not None:
             logger.info("Wrote %s", save_recording_plot(record, args.plot))
     if args.json is not None:
         Path(args.json).write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    sys.stdout.write(folder_text(content) if is_folder else file_text(content))
+    text = folder_text(content) if is_folder else file_text(content)
+    sys.stdout.write(in_flags(text, args))
 
 
 def describe_file(path: str | os.PathLike, declared: Mapping[str, Any]) -> tuple[dict[str, Any], EcgRecord]:
@@ -118,7 +138,9 @@ def describe_folder(path: Path, declared: Mapping[str, Any], max_records: int) -
         try:
             file_format = find_format(str(path / name))
         except ValueError:
-            summary.num_other += 1
+            file_format = None
+        if file_format is None or (file_format == "CSV" and not holds_samples(str(path / name))):
+            summary.num_other += 1  # licences, notes, tables of labels
             continue
         summary.formats[file_format] += 1
         try:
@@ -181,6 +203,38 @@ def save_recording_plot(record: EcgRecord, path: str | os.PathLike) -> Path:
     if num_samples > 10 * rate:
         title += ", the first 10 s"
     return save_figure(plot_recording(examined_signal(record, 10.0), record.leads, rate, title), path)
+
+
+def save_overview(folder: Path, declared: Mapping[str, Any], path: str | os.PathLike) -> Path:
+    """Draws a strip of 10 s of some recordings of a folder, lead II or else the first lead of each.
+
+    Raises:
+        ValueError: if no recording can be read, or the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    strips = []
+    for name in spread(_list_files(folder)[0], 4 * NUM_STRIPS):
+        try:
+            record = next(iter(read_recordings(folder / name, **declared)))
+        except READ_ERRORS:
+            continue
+        row = list(record.leads).index("II") if "II" in record.leads else 0
+        signal = examined_signal(record, 10.0)[row]
+        unit = "" if record.unit == DIMENSIONLESS else ", mV"
+        strips.append((f"{name}, {record.leads[row]}{unit}", np.arange(len(signal)) / record.sampling_rate, signal))
+        if len(strips) == NUM_STRIPS:
+            break
+    if not strips:
+        raise ValueError(f"No recording of {folder} can be read; without --plot the reasons are listed.")
+    figure = Figure(figsize=(9, 1.1 * len(strips) + 0.6), layout="constrained")
+    for axes, (title, seconds, signal) in zip(figure.subplots(len(strips), squeeze=False)[:, 0], strips, strict=True):
+        axes.plot(seconds, signal, color="black", linewidth=0.6)
+        axes.set_title(title, fontsize=7, loc="left")
+        axes.tick_params(labelsize=6)
+        axes.set_xlim(0, 10)
+    axes.set_xlabel("s", fontsize=7)
+    return save_figure(figure, path)
 
 
 def spread(items: Sequence, count: int) -> list:
@@ -270,6 +324,7 @@ def file_text(content: Mapping[str, Any]) -> str:
     ]
     if content["examined_seconds"] < content["seconds"]:
         lines += ["", f"Only the first {content['examined_seconds']:g} s were looked at."]
+    lines += [""] * bool(content["notes"]) + [f"Note: {note}." for note in content["notes"]]
     lines += ["", "Worth a look:" if content["problems"] else "Nothing odd was found."]
     lines += [f"  - {sentence}" for sentence in content["problems"].values()]
     if content["not_judged"]:

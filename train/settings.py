@@ -39,7 +39,8 @@ MODEL_TYPES = (
 
 
 def parse_options(words: list[str]) -> dict:
-    """Options of a corpus from `key=value` words; values as JSON (`500`, `["I", "II"]`) or else as they are.
+    """Options of a corpus from `key=value` words; values as JSON (`500`, `["I", "II"]`) or else as they are,
+    `leads` as names between commas.
 
     Raises:
         ValueError: for a word of another form, or a key that comes twice.
@@ -52,7 +53,7 @@ def parse_options(words: list[str]) -> dict:
         try:
             options[key] = json.loads(value)
         except ValueError:
-            options[key] = value
+            options[key] = value.split(",") if key == "leads" else value
     return options
 
 

@@ -282,6 +282,13 @@ def train_and_save(trainer: Trainer):
 def _train(trainer: Trainer, record: RunRecord, resume: str | None, first_step: int):
     """Trains, and says how it ended where that is not at the last step."""
     args, preemption = trainer.args, Preemption()
+    batch = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and has_length(trainer.train_dataset) and len(trainer.train_dataset) < batch:
+        count = len(trainer.train_dataset)
+        raise ValueError(
+            f"{count} recordings are fewer than a batch of {batch}, and a short batch is left out. Set "
+            f"per_device_train_batch_size={max(1, count // args.world_size)}, or give more recordings."
+        )
     record.save_total_limit, args.save_total_limit = args.save_total_limit, None
     trainer.add_callback(preemption)
     if isinstance(trainer, PushingTrainer):

@@ -38,8 +38,9 @@ def is_text_or_texts(value: Any) -> bool:
     return is_text(value) or is_texts(value)
 
 
-def is_mapping_of_texts(value: Any) -> bool:
-    return isinstance(value, Mapping) and is_texts([*value, *value.values()])
+def is_renaming(value: Any) -> bool:
+    """Texts by text, or the same in one text: `"MLII:II,V5:V5"`."""
+    return is_text(value) or (isinstance(value, Mapping) and is_texts([*value, *value.values()]))
 
 
 def is_mapping(value: Any) -> bool:
@@ -51,7 +52,7 @@ _KINDS = {
     is_number: "a number",
     is_texts: "a list of texts",
     is_text_or_texts: "a text or a list of texts",
-    is_mapping_of_texts: "texts by text",
+    is_renaming: "texts by text",
     is_mapping: "values by key",
 }
 

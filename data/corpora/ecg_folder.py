@@ -13,7 +13,8 @@ or keys of a file `ecgfolder.json` in the folder; options count before the file.
 
 - `table`: name of the CSV (separated by tabs, semicolons or commas). By default the only CSV in the folder itself.
 - Columns, by default those of the same name as the option where the table has them; an empty text means "none":
-  `path` (needed: relative to the folder, any file that `read_recording` reads), `record_id` (default: the path without
+  `path` (needed: relative to the folder, or the name of a file below it, with or without ending, if only one has it;
+  any file that `read_recording` reads), `record_id` (default: the path without
   ending), `patient_id`, `split` (train, validation, test), `fold` (1 to 10: 9 validates, 10 tests; `split` counts
   before it), `age` (years), `sex` (male, female, m or f).
 - `labels`: one column of names, by default `labels`; several names in a cell need `label_separator`. Or a list of
@@ -23,7 +24,8 @@ or keys of a file `ecgfolder.json` in the folder; options count before the file.
   whole folder; a file that says otherwise is a bad record. Where the files differ, the columns `leads_column`,
   `sampling_rate_column`, `unit_column`, `axes_column`, `step_column`, empty for files that say it themselves; names of
   leads in a cell are separated by blanks, commas or semicolons. By default the columns `leads`, `sampling_rate`, ...
-- `rename_leads` (`{name in the file: lead}`), `dataset` (inside HDF5 and npz files): handed to the reader.
+- `rename_leads` (`{name in the file: lead}` or `"name:lead,..."`), `dataset` (inside HDF5, npz and MATLAB files),
+  `skip_lines` (before the table of a text file): handed to the reader.
 
 Without `split` and `fold` the patients, or, where no patient is stated, the recordings are split 80/10/10 by a hash of
 their id, which never changes.
@@ -38,6 +40,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..corpus import SPLITS, Corpus, IndexEntry
+from ..formats.file_format import wfdb_path
 from ..formats.limits import MAX_TEXT_BYTES, check_file
 from ..formats.wfdb_comments import SEXES
 from ..recording_file import read_recording
@@ -45,8 +48,8 @@ from ..records import EcgRecord
 from ..safe_paths import inside
 from .declarations import (
     check_kinds,
-    is_mapping_of_texts,
     is_number,
+    is_renaming,
     is_text,
     is_text_or_texts,
     is_texts,
@@ -55,14 +58,14 @@ from .declarations import (
 from .npy_dump import plain_id, whole_number
 from .ptb_xl import split_of_fold
 from .splits import split_by_hash
-from .tables import is_missing
+from .tables import is_missing, walk
 
 logger = logging.getLogger(__name__)
 
 DECLARATION_NAME = "ecgfolder.json"
 COLUMNS = ("path", "record_id", "patient_id", "split", "fold", "age", "sex")
 FILE_FACTS = ("leads", "sampling_rate", "unit", "axes", "step")
-READER_OPTIONS = ("rename_leads", "dataset")
+READER_OPTIONS = ("rename_leads", "dataset", "skip_lines")
 OPTIONS = (
     *("table", *COLUMNS, "labels", "label_separator"),
     *FILE_FACTS,
@@ -70,8 +73,8 @@ OPTIONS = (
     *READER_OPTIONS,
 )
 _KINDS = dict.fromkeys(OPTIONS, is_text)
-_KINDS |= {"labels": is_text_or_texts, "leads": is_texts, "rename_leads": is_mapping_of_texts}
-_KINDS |= {"sampling_rate": is_number, "step": is_number}
+_KINDS |= {"labels": is_text_or_texts, "leads": is_texts, "rename_leads": is_renaming}
+_KINDS |= {"sampling_rate": is_number, "step": is_number, "skip_lines": is_number}
 _SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation", "dev": "validation"}
 _SEXES = SEXES | {"": None}
 _LIKELY_SEPARATORS = (";", "|")
@@ -215,18 +218,59 @@ class _Layout:
         return split_by_hash(key), None
 
 
+class FileNames:
+    """Finds files of a folder, and of those below it, by what a table calls them.
+
+    Args:
+        folder (`Path`): Where the files lie. It is listed when a name is first asked for that is no path.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self._by_name = folder, None
+
+    def find(self, name: str) -> list[str]:
+        """Paths relative to the folder of the files that a name means: a path, with or without ending, or the end of
+        one, such as the name of a file in a sub-folder. A WFDB record is one file, its header."""
+        name = name.replace("\\", "/").removeprefix("./")
+        try:
+            path = inside(os.fspath(self.folder), name)
+        except ValueError:
+            return []
+        if os.path.isfile(path) or wfdb_path(path) is not None:
+            return [name]
+        if self._by_name is None:
+            self._by_name = self._list()
+        return self._by_name.get(name.lower(), [])
+
+    def _list(self) -> dict[str, list[str]]:
+        by_name: dict[str, list[str]] = {}
+        for directory, names in walk(self.folder):
+            headers = {name.removesuffix(".hea") for name in names if name.endswith(".hea")}
+            for name in names:
+                stem, ending = os.path.splitext(name)
+                if stem in headers and ending != ".hea":
+                    continue
+                relative = Path(directory, name).relative_to(self.folder)
+                for start in range(len(relative.parts)):
+                    tail = PurePosixPath(*relative.parts[start:])
+                    for called in {str(tail), str(tail.with_suffix(""))}:
+                        by_name.setdefault(called.lower(), []).append(relative.as_posix())
+        return by_name
+
+
 def _index(data_dir: Path, options: Mapping[str, Any]) -> list[IndexEntry]:
     table, columns, lines = _read_table(data_dir, options)
     layout = _Layout(table, columns, options)
-    entries, splits, known = [], {}, set()
+    entries, splits, known, files = [], {}, set(), FileNames(data_dir)
     for number, line in enumerate(lines):
         try:
-            entry = _entry(data_dir, line, layout)
+            entry = _entry(files, line, layout)
         except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{table}, line {number + 2}, cannot be read: {str(error).removesuffix('.')}.") from error
         for name in (("record", entry.record_id), ("file", entry.path)):
             if name in known:
-                raise ValueError(f"{table}, line {number + 2}: the {name[0]} {name[1]!r} comes twice.")
+                cure = " Name each in a column, and say which by record_id=." if name[0] == "record" else ""
+                raise ValueError(f"{table}, line {number + 2}: the {name[0]} {name[1]!r} comes twice.{cure}")
             known.add(name)
         patient = entry.columns["patient_id"]
         if patient is not None and splits.setdefault(patient, entry.split) != entry.split:
@@ -247,11 +291,15 @@ def _index(data_dir: Path, options: Mapping[str, Any]) -> list[IndexEntry]:
     return entries
 
 
-def _entry(folder: Path, line: Mapping[str, str], layout: _Layout) -> IndexEntry:
+def _entry(files: FileNames, line: Mapping[str, str], layout: _Layout) -> IndexEntry:
     name = layout.cell(line, "path").replace("\\", "/")
     if not name:
         raise ValueError("it names no file")
-    path = inside(os.fspath(folder), name)
+    path = inside(os.fspath(files.folder), name)
+    if not os.path.isfile(path) and len(found := files.find(name)) > 1:
+        raise ValueError(f"{name!r} may be {found[:3]}: write the ending or the folder of the one that is meant")
+    elif not os.path.isfile(path) and found:
+        path = inside(os.fspath(files.folder), found[0])
     record_id = layout.cell(line, "record_id") or str(PurePosixPath(name).with_suffix(""))
     patient = plain_id(layout.cell(line, "patient_id"))
     age, sex = layout.cell(line, "age"), layout.cell(line, "sex")

@@ -12,6 +12,7 @@ from ..formats.wfdb_reader import read_record
 from ..records import EcgRecord
 from .tables import walk
 
+_READER_OPTIONS = ("rename_leads", "leads", "step", "unit")
 _HEAD_BYTES = 1024  # enough to see whether a header has segments
 
 
@@ -41,7 +42,8 @@ def _segments(header: Path) -> Sequence[str]:
 
 
 def _read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:
-    record, comments = read_record(entry.path, entry.record_id, rename_leads=options["rename_leads"])
+    choice = {name: options[name] for name in _READER_OPTIONS}
+    record, comments = read_record(entry.path, entry.record_id, **choice)
     for name, value in parse_comments(comments).items():
         setattr(record, name, value)
     record.source = "wfdb"
@@ -54,7 +56,7 @@ WFDB_FOLDER = Corpus(
     homepage="https://physionet.org/about/database",
     licence="that of the recordings",
     citation="",
-    options={"rename_leads": ()},
+    options=dict.fromkeys(_READER_OPTIONS, ()),
     splits=("train",),
     index=_index,
     read=_read,

@@ -20,6 +20,15 @@ AXES = ("lead,sample", "sample,lead")
 STACK_AXES = ("record,lead,sample", "record,sample,lead")
 
 
+class MissingDeclaration(ValueError):
+    """Raised for a file that does not say something that was not declared either; `names` are its arguments."""
+
+    def __init__(self, path: str, names: Sequence[str]):
+        cure = ", ".join(f"{name}=" for name in names)
+        super().__init__(f"{path} does not say its {list(names)}, and they are never guessed: pass {cure}.")
+        self.names = tuple(names)
+
+
 @dataclass(frozen=True)
 class ArrayDeclaration:
     """What has to be said of an array of numbers.
@@ -42,7 +51,7 @@ class ArrayDeclaration:
         """Raises `ValueError` if one of the named fields was not given; checks the unit."""
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
-            raise ValueError(f"{path} does not say its {missing}, and they are never guessed: pass {missing}.")
+            raise MissingDeclaration(path, missing)
         if isinstance(self.leads, str):
             raise ValueError(f"Expected leads as a list of names, got the string {self.leads!r}.")
         if self.unit is not None:
@@ -55,7 +64,8 @@ def record_of_array(array: np.ndarray, declared: ArrayDeclaration, path: str, re
     Raises:
         ValueError: if the declaration is incomplete or does not fit shape and type of the array.
     """
-    declared.require(path, "leads", "sampling_rate", "unit", "axes")
+    whole = ("step",) if array.dtype.kind in "iu" else ()
+    declared.require(path, "leads", "sampling_rate", "unit", "axes", *whole)
     if declared.axes not in AXES:
         raise ValueError(f"{path}: expected axes of one recording as one of {list(AXES)}, got {declared.axes!r}.")
     if array.ndim == 1 and len(declared.leads) == 1:
@@ -82,8 +92,6 @@ def record_of_array(array: np.ndarray, declared: ArrayDeclaration, path: str, re
         return EcgRecord(record_id, signal * declared.step, leads, rate, unit)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{path} holds {array.dtype}. Expected whole numbers with a step, or floats.")
-    if declared.step is None:
-        raise ValueError(f"{path} holds {array.dtype}: pass step, the {unit} per step.")
     gain = [declared.step] * len(leads)
     if array.dtype == np.int16:  # as in all our stored rows, -32768 is a missing sample
         return EcgRecord(record_id, signal, leads, rate, unit, gain)

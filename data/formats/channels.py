@@ -47,7 +47,7 @@ def parse_renaming(rename_leads: Mapping[str | int, str] | str | None) -> dict[s
         ValueError: for text of another form.
     """
     if isinstance(rename_leads, str):
-        pairs = [pair.rpartition(":") for pair in rename_leads.split(",") if pair.strip()]
+        pairs = [pair.rpartition(":" if ":" in pair else "=") for pair in rename_leads.split(",") if pair.strip()]
         if not pairs or not all(old.strip() and new.strip() for old, _, new in pairs):
             raise ValueError(f"Expected rename_leads as stored:lead, such as MLII:II,V5:V5, got {rename_leads!r}.")
         return {old.strip(): new.strip() for old, _, new in pairs}
@@ -181,7 +181,9 @@ def _choose(
     rates = {names[p]: channels[p].sampling_rate for p in positions}
     if len(set(rates.values())) > 1:
         raise ValueError(f"Expected leads of one sampling rate, got {rates} Hz. Choose those of one rate by leads=.")
-    new = [f"{names[p]!r} (position {p})" for p in positions if stored[p] != channels[p].name.strip()]
+    new = [
+        f"{names[p]!r} (position {p})" for p in positions if stored[p] != channels[p].name.strip() and p not in renamed
+    ]
     if new:
         notes.append(f"channels with equal or no names were numbered: {', '.join(new)}; rename_leads= renames them")
     return ChosenChannels(tuple(positions), known_lead_names(tuple(names[p] for p in positions)), tuple(notes))

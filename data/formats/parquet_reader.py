@@ -87,8 +87,6 @@ def read_lead_columns(
         names = file.schema_arrow.names
         columns = choose_columns(path, names, declared.leads, rename_leads)
         unit = unit_of_columns(path, columns, declared)
-        if declared.sampling_rate is None and not columns.times:
-            declared.require(path, "sampling_rate")
         num_columns, num_rows = len(columns.positions), file.metadata.num_rows
         check_num_values(path, (num_columns, num_rows))
         check_expansion(path, 8 * num_columns * num_rows, os.path.getsize(path))

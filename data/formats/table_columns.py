@@ -81,13 +81,13 @@ def choose_columns(
 
 
 def unit_of_columns(path: str, columns: Columns, declared: ArrayDeclaration) -> str:
-    """The unit of the columns of leads, stated or declared.
+    """The unit of the columns of leads, stated or declared; a rate is asked for as well where no times give one.
 
     Raises:
         ValueError: if there is none, or they differ.
     """
-    if "" in columns.units:
-        declared.require(path, "unit")
+    needed = ["unit"] * ("" in columns.units) + ["sampling_rate"] * (not columns.times)
+    declared.require(path, *needed)
     units = {unit or declared.unit for unit in columns.units}
     for unit in units - {declared.unit}:
         if not is_voltage(unit) or declared.unit is not None:

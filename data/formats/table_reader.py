@@ -21,10 +21,17 @@ from .array_reader import ArrayDeclaration
 from .channels import is_lead, is_voltage
 from .limits import MAX_TEXT_BYTES, check_num_values, max_values, read_bytes
 from .table_columns import choose_columns, parse_times, rate_of_columns, unit_of_columns
+from .wfdb_header import decode_text
 
 MISSING = ("", "nan")
 _HERTZ = r"(\d+(?:[.,]\d+)?)\s*(?:hertz|hz|hercios?|herz|герц|赫兹|赫|ヘルツ|헤르츠)"
 _MAX_HEAD_LINES = 100
+_LOOKED_AT_BYTES, _LOOKED_AT_LINES = 2**16, 50
+# Names of columns in tables that list recordings.
+_OF_RECORDINGS = re.compile(
+    r"(patient|subject)[\s_-]*(id|no|nr|name)?|file[\s_-]*name|path|age|sex|gender|labels?|diagnos[ie]s|split|\w*fold",
+    re.IGNORECASE,
+)
 
 
 class _Head(NamedTuple):
@@ -92,14 +99,27 @@ def read_csv(
     if start != first or head.names is not None:
         columns = choose_columns(path, names, declared.leads, rename_leads)
     unit = unit_of_columns(path, columns, declared)
-    if declared.sampling_rate is None and not columns.times:
-        declared.require(path, "sampling_rate")
     values, times = _read_values(path, lines, start, len(names), delimiter, columns.positions, columns.times)
     rate, notes = rate_of_columns(path, {names[p]: column for p, column in times.items()}, declared)
     check_num_values(path, (len(values),))
     table = np.frombuffer(values, dtype=np.float64).reshape(-1, len(columns.positions))
     signal = table.T * (1.0 if declared.step is None else declared.step)
     return EcgRecord(record_id, signal.astype(np.float32), columns.leads, rate, unit, notes=(*columns.notes, *notes))
+
+
+def holds_samples(path: str) -> bool:
+    """Whether a text file may be a table of samples, by its first lines: no licence, note or table of labels."""
+    with open(path, "rb") as file:
+        lines = [line for line in decode_text(file.read(_LOOKED_AT_BYTES)).splitlines() if line.strip()]
+    last = lines[-_LOOKED_AT_LINES - 1 : -1] if len(lines) > 2 else lines[1:] or lines
+    if not last:
+        return False
+    delimiter = _delimiter(last[-1])
+    if len(lines) > 1 and any(_OF_RECORDINGS.fullmatch(cell.strip()) for cell in _split(lines[0], delimiter)):
+        return False
+    rows = [_trimmed(_split(line, delimiter)) for line in last]
+    numeric = [sum(bool(c.strip()) and _is_value(c, delimiter) for c in cells) >= len(cells) / 2 for cells in rows]
+    return sum(numeric) >= len(rows) / 2
 
 
 def check_axes(path: str, declared: ArrayDeclaration):

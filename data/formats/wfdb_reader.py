@@ -82,7 +82,7 @@ def read_record(
     ]
     chosen = choose_channels(path, channels, leads, rename_leads, unit)
     if step is not None and all(layout[position].gain for position in chosen.positions):
-        raise ValueError(f"{path} states how its values lie and what they are worth: leave out ['step'].")
+        raise ValueError(f"{path} states how its values lie and what they are worth: leave out step=.")
     if header.num_segments is not None:
         signal, gain, offset = _join_segments(folder, header, segments, layout, chosen, declared, path), None, None
     else:

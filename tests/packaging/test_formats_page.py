@@ -17,18 +17,26 @@ def test_the_snippets_of_the_page_run(tmp_path, monkeypatch, capsys):
     Path("0001.xml").write_text(document(series("".join(sequence(lead, digits_of(lead)) for lead in ("I", "II")))))
     np.save("0001.npy", steps / 1000)
     savemat("0001.mat", {"val": steps.astype(np.int16), "other": steps})
+    for name, leads in (("icu", ("II", "V", "ABP")), ("holter", ("MLII",))):
+        lines = [
+            f"{name}.dat 16 {100 if lead == 'ABP' else 1000}/{'mmHg' if lead == 'ABP' else 'mV'} 16 0 0 0 0 {lead}"
+            for lead in leads
+        ]
+        Path(f"{name}.hea").write_text("\n".join([f"{name} {len(leads)} 500 50", *lines]))
+        steps[: len(leads)].T.astype("<i2").tofile(f"{name}.dat")
     np.savetxt("0001.csv", steps[:3].T, delimiter=",", header="I,II,V1", comments="")
     np.save("all.npy", np.stack([steps.T, steps.T + 1]) / 1000)
     snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     names, read = {}, []
     exec(compile(snippets[0], "formats.md", "exec"), names)
     assert names["record"].leads == ("I", "II") and names["record"].to_millivolts().dtype == np.float32
     reader = names["read_recording"]
-    names["read_recording"] = lambda *args, **options: read.append(reader(*args, **options))
+    names["read_recording"] = lambda *args, **options: (read.append(reader(*args, **options)), read[-1])[1]
     for snippet in snippets[1:]:
         exec(compile(snippet, "formats.md", "exec"), names)
-    assert [record.leads for record in read] == [tuple(names["twelve"])] * 2 + [("I", "II")]
-    for record in read:
+    assert [record.leads for record in read[:3]] == [("II", "V"), ("V",), ("II",)]
+    assert [record.leads for record in read[3:]] == [tuple(names["twelve"])] * 2 + [("I", "II")]
+    for record in read[3:]:
         np.testing.assert_allclose(record.to_millivolts(), steps[: len(record.leads)] / 1000, rtol=1e-5)
     assert capsys.readouterr().out.split() == ["all-0", "all-1"]

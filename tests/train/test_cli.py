@@ -137,6 +137,14 @@ def test_a_run_that_takes_no_step_saves_nothing(tiny_yaml, tmp_path, capsys):
     assert not (folder / "model.safetensors").exists()
 
 
+def test_fewer_recordings_than_a_batch_are_said_with_a_flag(tiny_yaml, tmp_path, capsys):
+    folder = tmp_path / "run"
+    flags = ["--per_device_train_batch_size", "4096", "--dataloader_drop_last", "true", "--max_steps", "1"]
+    assert main(["pretrain", "--config", tiny_yaml, "--output_dir", str(folder), *flags]) == 1
+    error = capsys.readouterr().err
+    assert "are fewer than a batch of 4096" in error and "--per_device_train_batch_size" in error
+
+
 def test_debug_shows_the_traceback(tmp_path):
     with pytest.raises(ValueError, match="nosuch"):
         main(["pretrain", "--config", "nosuch", "--output_dir", str(tmp_path), "--debug"])

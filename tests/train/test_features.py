@@ -126,6 +126,20 @@ def test_windows_of_a_long_record_are_averaged(model):
     np.testing.assert_allclose(whole.features[1], parts.features[1], atol=1e-5)
 
 
+def test_every_window_of_a_long_record_can_be_a_row_with_its_start(model, tmp_path):
+    first, second = ecg_rows(2)
+    joined = np.concatenate([first["ecg"]["signal"], second["ecg"]["signal"], first["ecg"]["signal"][:, :90]], axis=1)
+    long = dict(first, ecg=dict(first["ecg"], signal=joined))
+    extractor = EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200, long_records="all")
+    whole = embed(model, extractor, [long, second], progress=False, windows=True)
+    assert whole.record_ids == ["r0", "r0", "r0", "r1"] and whole.start_seconds == pytest.approx([0, 2, 2.9, 0])
+    parts = embed(model, extractor, [first, second], progress=False)
+    np.testing.assert_allclose(whole.features[[0, 1, 3]], parts.features[[0, 1, 1]], atol=1e-5)
+    for name in ("a.parquet", "a.npz"):
+        assert EmbeddingTable.load(whole.save(tmp_path / name)).start_seconds == whole.start_seconds
+    assert whole.take([3, 1]).start_seconds == pytest.approx([0, 2])
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_bad_record_is_left_out_and_named_and_others_stay(model, feature_extractor, caplog, batch_size):
     rows = ecg_rows(5)

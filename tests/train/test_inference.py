@@ -54,5 +54,5 @@ def test_a_batch_of_bad_records_is_passed_over_and_a_dataset_of_them_refused(mod
     rows = rows_of(2, 2)
     rows[0]["ecg"]["signal"][:] = np.nan
     assert [len(batch.rows) for batch in input_batches(model, feature_extractor, rows, 1, "Test")] == [1]
-    with pytest.raises(ValueError, match=r"no records to encode \(1 were left out\)"):
+    with pytest.raises(ValueError, match=r"no records to encode \(1 were left out, the first because: "):
         list(input_batches(model, feature_extractor, rows[:1], 1, "Test"))

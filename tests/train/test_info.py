@@ -153,7 +153,7 @@ def test_a_corpus_is_described_as_it_would_be_loaded(info, folder):
     ("arguments", "message"),
     [
         (["nosuch.csv"], "There is no file nosuch.csv"),
-        ([".", "--plot", "x.png"], "--plot draws one recording"),
+        ([".", "--write"], "--write writes what --table FILE proposes"),
         ([".", "--dataset", "nosuch"], "Choose from ['brugada-huca'"),
         ([".", "--dataset", "ptb-xl-sample"], "no corpus with a folder"),
         ([".", "--dataset", "wfdb", "--unit", "mV"], "['unit'] are for files"),
@@ -171,3 +171,25 @@ def test_a_real_corpus_with_a_known_trap_is_caught(shared_data_dir):
     content = describe_corpus("wfdb", shared_data_dir / "ludb" / "data", {}, 3)
     assert content["num_examined"] == 3
     assert len(content["problems"]["equal_ranges"]) == 3 and len(content["problems"]["einthoven"]) >= 2
+
+
+def test_what_a_reader_left_out_is_noted_and_flags_choose(info, tmp_path, signals):
+    units = ["mV", "mmHg"]
+    wfdb.wrsamp("icu", 100, units, ["MLII", "ABP"], signals[0][:2].T, fmt=["16", "16"], write_dir=str(tmp_path))
+    text, content = info(tmp_path / "icu.hea", "--rename_leads", "MLII:II")
+    assert content["leads"] == ["II"] and "ABP (mmHg)" in content["notes"][0] and "; --leads ... chooses" in text
+
+
+def test_errors_speak_in_flags_that_work(info, tmp_path, capsys):
+    (tmp_path / "r.dat").write_bytes(np.arange(400, dtype="<i2").tobytes())
+    (tmp_path / "r.hea").write_text("r 1 100 400\nr.dat 16 0 16 0 0 0 0 II\n")
+    assert main(["info", str(tmp_path / "r.hea")]) == 1
+    assert "by --step ... and --unit ..., such as --step 0.005 and --unit mV for" in capsys.readouterr().err
+    _, content = info(tmp_path / "r.hea", "--step", "0.005", "--unit", "mV")
+    assert content["quality"][0]["highest_mv"] == pytest.approx(399 * 0.005)
+    table = "Report\ntime,II\n" + "".join(f"{n / 100},{n % 9}\n" for n in range(50))
+    (tmp_path / "a.csv").write_text(table)
+    assert main(["info", str(tmp_path / "a.csv")]) == 1
+    assert "--skip_lines" in capsys.readouterr().err
+    _, content = info(tmp_path / "a.csv", "--skip_lines", "1", "--unit", "mV")
+    assert content["sampling_rate"] == 100

@@ -90,7 +90,7 @@ def test_what_is_wrong_is_said_with_its_line(read, text, message):
 
 
 def test_rate_and_unit_are_asked_for_and_axes_that_do_not_fit_refused(read):
-    with pytest.raises(ValueError, match=r"\['unit'\]"):
+    with pytest.raises(ValueError, match=r"\['unit', 'sampling_rate'\]"):
         read("I\n1\n", ArrayDeclaration())
     with pytest.raises(ValueError, match=r"\['sampling_rate'\]"):
         read("I\n1\n", ArrayDeclaration(unit="mV"))

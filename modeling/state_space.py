@@ -15,6 +15,8 @@ memory grow linearly with the tokens, short input is the direct sum alone, and t
 at 300; see tests/benchmarks/test_state_space_speed.py.)
 """
 
+import math
+
 import torch
 from torch import nn
 
@@ -63,18 +65,30 @@ class StateSpaceConvolution(nn.Module):
         channels (`int`): Channels.
         state_size (`int`): Size N of a channel's state.
         num_tokens (`int`): Tokens that it is prepared for; longer input prepares it anew.
+        step_range (`tuple[float, float]`): Smallest and largest step (one over the tokens that a state remembers),
+            drawn log-uniformly.
         bidirectional (`bool`): Whether a second kernel looks ahead; lag 0 is in both.
     """
 
-    def __init__(self, channels: int, state_size: int, num_tokens: int, bidirectional: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        state_size: int,
+        num_tokens: int,
+        step_range: tuple[float, float] = (1e-3, 1e-1),
+        bidirectional: bool = False,
+    ):
         super().__init__()
         self.state_size = state_size
-        self.coefficients = nn.Parameter(torch.empty(2 if bidirectional else 1, channels, state_size))  # C
-        self.skip = nn.Parameter(torch.empty(channels))  # D
-        self.register_buffer("log_step", torch.empty(channels))
+        self.log_step_range = tuple(math.log(step) for step in step_range)
+        self.coefficients = nn.Parameter(torch.randn(2 if bidirectional else 1, channels, state_size))  # C
+        self.skip = nn.Parameter(torch.randn(channels))  # D
+        self.register_buffer("log_step", torch.empty(channels).uniform_(*self.log_step_range))
         shape = (_num_powers(num_tokens), channels, state_size, state_size)
         self.register_buffer("powers", torch.empty(shape), persistent=False)
         self.register_buffer("basis", torch.empty(channels, state_size, BLOCK), persistent=False)
+        if self.log_step.device.type != "meta":
+            self.powers, self.basis = self.prepared(num_tokens)
         self.register_load_state_dict_post_hook(_prepare_after_loading)
 
     @torch.no_grad()

@@ -223,8 +223,8 @@ def test_hidden_tokens_are_replaced_and_none_is_dropped():
         model(x, bool_masked_pos=hidden, mask_token=torch.ones(32)).last_hidden_state for x in (signals(), changed)
     )
     assert first.shape == (4, 100, 32) and torch.equal(first, second)
-    with pytest.raises(ValueError, match="drops no token"):
-        model(signals(), bool_masked_pos=hidden)
+    zeros = model(signals(), bool_masked_pos=hidden).last_hidden_state
+    assert torch.equal(zeros, model(signals(), bool_masked_pos=hidden, mask_token=torch.zeros(32)).last_hidden_state)
     with pytest.raises(ValueError, match=r"shape \(4, 100\), got \(4, 50\)"):
         model(signals(), bool_masked_pos=hidden[:, :50], mask_token=torch.ones(32))
 

@@ -9,6 +9,7 @@ from .leads import STANDARD_LEADS
 WITHOUT_GRID = {
     "patching": "all_leads",
     "attention_pattern": "full",
+    "stem": "linear",
     "num_registers": 0,
     "extra_channels": 0,
     "patch_norm": False,

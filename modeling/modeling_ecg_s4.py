@@ -177,6 +177,7 @@ class EcgS4Model(EcgS4PreTrainedModel, EcgViTModel):
         super(EcgViTModel, self).__init__(config)  # stem and layers are others than its
         self.embeddings = EcgS4Stem(config)
         self.layers = nn.ModuleList([EcgS4Layer(config) for _ in range(config.num_hidden_layers)])
+        self.layernorm = nn.Identity()  # each layer ends with a norm of its own
         self.post_init()
 
     @merge_with_config_defaults
@@ -215,10 +216,14 @@ class EcgS4Model(EcgS4PreTrainedModel, EcgViTModel):
                 )
             mask_token = embeddings.new_zeros(()) if mask_token is None else mask_token.to(embeddings.dtype)
             hidden_states = torch.where(bool_masked_pos[..., None], mask_token, embeddings)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
         columns = torch.arange(hidden_states.shape[1], device=hidden_states.device)[None]
-        grid = TokenGrid(1, hidden_states.shape[1], torch.zeros_like(columns), columns)
+        grid, pooled_layers = TokenGrid(1, columns.shape[1], torch.zeros_like(columns), columns), self._pooled_layers()
+        for number, layer in enumerate(self.layers):
+            if number in pooled_layers:
+                grid.pooled_states.append(hidden_states)
+            hidden_states = layer(hidden_states, **kwargs)
+        if len(self.layers) in pooled_layers:
+            grid.pooled_states.append(hidden_states)
         return EcgS4ModelOutput(
             last_hidden_state=hidden_states,
             pooler_output=self.pool(hidden_states, hidden_states, grid),

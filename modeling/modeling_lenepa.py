@@ -129,6 +129,7 @@ class EcgLeNepaModel(EcgLeNepaPreTrainedModel, EcgS4Model):
             self.embeddings = EcgS4Stem(config)
             layers = [EcgS4Layer(config) for _ in range(config.num_hidden_layers)]
         self.layers = nn.ModuleList(layers)
+        self.layernorm = nn.Identity()  # the objective takes the hidden states as they are, and so do features
         self.post_init()
 
 

@@ -13,16 +13,16 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
-from ecg_transformers.modeling.configuration_kernel_response import KernelResponseConfig
 from ecg_transformers.modeling.configuration_ecg_cpc import EcgCpcConfig
 from ecg_transformers.modeling.configuration_ecg_s4_jepa import EcgS4JepaConfig
+from ecg_transformers.modeling.configuration_kernel_response import KernelResponseConfig
 from ecg_transformers.modeling.configuration_lejepa import LeJepaConfig
 from ecg_transformers.modeling.configuration_lenepa import EcgLeNepaConfig
 from ecg_transformers.modeling.configuration_sigreg_jepa import SigRegJepaConfig
 from ecg_transformers.modeling.masking import DrawKeys
-from ecg_transformers.modeling.modeling_kernel_response import KernelResponseForPreTraining
 from ecg_transformers.modeling.modeling_ecg_cpc import EcgCpcForPreTraining
 from ecg_transformers.modeling.modeling_ecg_s4_jepa import EcgS4JepaForPreTraining
+from ecg_transformers.modeling.modeling_kernel_response import KernelResponseForPreTraining
 from ecg_transformers.modeling.modeling_lejepa import LeJepaForPreTraining
 from ecg_transformers.modeling.modeling_lenepa import EcgLeNepaForPreTraining
 from ecg_transformers.modeling.modeling_sigreg_jepa import SigRegJepaForPreTraining

@@ -21,6 +21,7 @@ from ecg_transformers.train.publishing.model_card import CardFacts, write_card
 from ecg_transformers.train.run_folder import claim_output_dir
 
 from . import (
+    convert_ecg_cpc,
     convert_ecg_fm,
     convert_ecg_founder,
     convert_hubert_ecg,
@@ -91,6 +92,17 @@ SOURCES = {
         lambda model, checkpoint: convert_st_mem.st_mem_feature_extractor(model.config),
         DataSource("The corpora of ST-MEM", None, "Na et al., arXiv 2402.09450. Their weights are CC BY-NC 4.0."),
         UNKNOWN_SPLIT,
+    ),
+    "ecg-cpc": Source(
+        convert_ecg_cpc.convert_ecg_cpc_checkpoint,
+        lambda model, checkpoint: convert_ecg_cpc.ecg_cpc_feature_extractor(model.config),
+        DataSource(
+            "Harvard-Emory ECG Database (HEEDB)",
+            None,
+            "Al-Masud, Lopez Alcaraz and Strodthoff, arXiv 2509.25095: about 10.7 million recordings.",
+        ),
+        UNKNOWN_SPLIT,
+        [*convert_weimann.NUMPY_GLOBALS, *standing_in_for([*NAMESPACE, *OMEGACONF])],
     ),
     "hubert-ecg": Source(
         convert_hubert_ecg.convert_hubert_ecg_checkpoint,

@@ -9,11 +9,11 @@ from .leads import STANDARD_LEADS
 WITHOUT_GRID = {
     "patching": "all_leads",
     "attention_pattern": "full",
+    "stem": "linear",
     "num_registers": 0,
     "extra_channels": 0,
     "patch_norm": False,
     "lead_separators": False,
-    "layer_scale_init_value": None,
     "drop_path_rate": 0.0,
 }
 
@@ -58,7 +58,7 @@ class EcgS4Config(EcgViTConfig):
     num_attention_heads: int = 16
     num_stem_layers: int = 4
     state_size: int = 8
-    memory_seconds: list[float] | tuple[float, ...] = (1 / 12, 25 / 3)
+    memory_seconds: list[float | int] | tuple[float | int, ...] = (1 / 12, 25 / 3)
     bidirectional: bool = False
     dropout: float | int = 0.2
     sync_statistics: bool = True

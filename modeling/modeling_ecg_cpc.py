@@ -1,8 +1,8 @@
 """ECG-CPC: from what a causal encoder knows at a moment, find the true moment 117 ms later among others of the crop.
 
-Al-Masud, Lopez Alcaraz and Strodthoff, "Benchmarking ECG foundational models", arXiv 2509.25095, after contrastive
-predictive coding (arXiv 1807.03748). With z the tokens of the stem and c the hidden states after the last layer (see
-`modeling_ecg_s4.py`), a linear map W predicts k tokens ahead, and each prediction is a classification:
+Al-Masud, Lopez Alcaraz and Strodthoff, arXiv 2509.25095, after contrastive predictive coding (arXiv 1807.03748). With
+z the tokens of the stem and c the hidden states after the last layer (see `modeling_ecg_s4.py`), a linear map W
+predicts k tokens ahead, and each prediction is a classification:
 
     loss = sum over i of -log( exp(s_i,i+k) / (exp(s_i,i+k) + sum over negatives j of exp(s_ij)) ),  s_ij = W c_i . z_j
 

@@ -103,6 +103,7 @@ class EcgS4Layer(GradientCheckpointingLayer):
             width,
             config.state_size if state_size is None else state_size,
             config.num_columns,
+            tuple(1 / (seconds * config.token_rate) for seconds in reversed(config.memory_seconds)),
             config.bidirectional if bidirectional is None else bidirectional,
         )
         self.output = EcgS4Linear(width, 2 * width)
@@ -146,9 +147,7 @@ class EcgS4PreTrainedModel(EcgViTPreTrainedModel):
         if isinstance(module, StateSpaceConvolution):
             init.normal_(module.coefficients)
             init.normal_(module.skip)
-            slow, fast = (1 / (seconds * self.config.token_rate) for seconds in reversed(self.config.memory_seconds))
-            low, high = torch.tensor([slow, fast], dtype=torch.float64).log().tolist()
-            init.uniform_(module.log_step, low, high)
+            init.uniform_(module.log_step, *module.log_step_range)
             powers, basis = module.prepared(1 << (len(module.powers) - 1))
             init.copy_(module.powers, powers)
             init.copy_(module.basis, basis)
@@ -178,6 +177,7 @@ class EcgS4Model(EcgS4PreTrainedModel, EcgViTModel):
         super(EcgViTModel, self).__init__(config)  # stem and layers are others than its
         self.embeddings = EcgS4Stem(config)
         self.layers = nn.ModuleList([EcgS4Layer(config) for _ in range(config.num_hidden_layers)])
+        self.layernorm = nn.Identity()  # each layer ends with a norm of its own
         self.post_init()
 
     @merge_with_config_defaults
@@ -200,17 +200,12 @@ class EcgS4Model(EcgS4PreTrainedModel, EcgViTModel):
         lead_mask (`torch.BoolTensor` of shape `(batch_size, num_leads)`, *optional*):
             `True` where a lead was recorded. A missing lead adds nothing to the first convolution.
         bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, tokens)`, *optional*):
-            `True` where `mask_token` takes the place of what the stem made of the signal. The whole sequence is read:
-            a state that skipped tokens would have another time.
-        mask_token (`torch.FloatTensor` of shape `(hidden_size,)`, *optional*): With `bool_masked_pos`.
+            `True` = hidden: `mask_token` takes the place of what the stem made of the signal. No token is dropped: a
+            state that skipped some would have another time.
+        mask_token (`torch.FloatTensor` of shape `(hidden_size,)`, *optional*): By default zeros.
         """
         if input_values is None:
             raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
-        if (bool_masked_pos is None) != (mask_token is None):
-            raise ValueError(
-                "A state-space encoder reads the whole sequence and drops no token: give bool_masked_pos together "
-                "with mask_token, which takes the place of what is hidden, or neither."
-            )
         embeddings = self.embeddings(input_values.to(self.embeddings.projection.weight.dtype), leads, lead_mask)
         hidden_states = embeddings
         if bool_masked_pos is not None:
@@ -219,11 +214,16 @@ class EcgS4Model(EcgS4PreTrainedModel, EcgViTModel):
                     f"Expected bool_masked_pos of shape {tuple(embeddings.shape[:2])}, got "
                     f"{tuple(bool_masked_pos.shape)}."
                 )
-            hidden_states = torch.where(bool_masked_pos[..., None], mask_token.to(embeddings.dtype), embeddings)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
+            mask_token = embeddings.new_zeros(()) if mask_token is None else mask_token.to(embeddings.dtype)
+            hidden_states = torch.where(bool_masked_pos[..., None], mask_token, embeddings)
         columns = torch.arange(hidden_states.shape[1], device=hidden_states.device)[None]
-        grid = TokenGrid(1, hidden_states.shape[1], torch.zeros_like(columns), columns)
+        grid, pooled_layers = TokenGrid(1, columns.shape[1], torch.zeros_like(columns), columns), self._pooled_layers()
+        for number, layer in enumerate(self.layers):
+            if number in pooled_layers:
+                grid.pooled_states.append(hidden_states)
+            hidden_states = layer(hidden_states, **kwargs)
+        if len(self.layers) in pooled_layers:
+            grid.pooled_states.append(hidden_states)
         return EcgS4ModelOutput(
             last_hidden_state=hidden_states,
             pooler_output=self.pool(hidden_states, hidden_states, grid),

@@ -21,6 +21,7 @@ from typing import Unpack
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
@@ -100,7 +101,8 @@ class EcgLeNepaPreTrainedModel(EcgS4PreTrainedModel):
         "AutoModelForTokenClassification": "modeling_lenepa.EcgLeNepaForTokenClassification",
     }
     _no_split_modules = ["EcgLeNepaPatches", "CausalViTLayer", "EcgS4Stem", "EcgS4Layer"]
-    _can_record_outputs = {"hidden_states": (CausalViTLayer, EcgS4Layer), "attentions": CausalAttention}
+    _can_record_outputs = {"hidden_states": GradientCheckpointingLayer, "attentions": CausalAttention}
+    _keep_in_fp32_modules_strict = None  # of a trunk of attention
     # What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
     _keys_to_ignore_on_load_unexpected = [r"^projector\."]
 
@@ -123,9 +125,11 @@ class EcgLeNepaModel(EcgLeNepaPreTrainedModel, EcgS4Model):
             self.embeddings = EcgLeNepaPatches(config)
             layers = [CausalViTLayer(config, number + 1) for number in range(config.num_hidden_layers)]
         else:
+            self._keep_in_fp32_modules_strict = EcgS4PreTrainedModel._keep_in_fp32_modules_strict
             self.embeddings = EcgS4Stem(config)
             layers = [EcgS4Layer(config) for _ in range(config.num_hidden_layers)]
         self.layers = nn.ModuleList(layers)
+        self.layernorm = nn.Identity()  # the objective takes the hidden states as they are, and so do features
         self.post_init()
 
 

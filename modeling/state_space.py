@@ -10,10 +10,11 @@ product, no complex numbers, and no length that the parameters depend on.
 
 The convolution is done block by block, by matrix products alone. Within a block of `BLOCK` tokens it is the direct
 sum; from block to block goes the state, in a number of turns that grows with the logarithm of their number. Time and
-memory grow linearly with the tokens, short input is the direct sum alone, and the graph exports. (On the CPU this was
-1.9 times as fast, at 1,200 tokens of width 512 forward and backward, as an FFT with a gradient of its own, and alike
-at 300; see tests/benchmarks/test_state_space_speed.py.)
+memory grow linearly with the tokens, short input is the direct sum alone, and the graph exports. (How it compares with
+an FFT and with attention on the CPU: tests/benchmarks/test_state_space_speed.py and docs/methods.md.)
 """
+
+import math
 
 import torch
 from torch import nn
@@ -63,18 +64,30 @@ class StateSpaceConvolution(nn.Module):
         channels (`int`): Channels.
         state_size (`int`): Size N of a channel's state.
         num_tokens (`int`): Tokens that it is prepared for; longer input prepares it anew.
+        step_range (`tuple[float, float]`): Smallest and largest step (one over the tokens that a state remembers),
+            drawn log-uniformly.
         bidirectional (`bool`): Whether a second kernel looks ahead; lag 0 is in both.
     """
 
-    def __init__(self, channels: int, state_size: int, num_tokens: int, bidirectional: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        state_size: int,
+        num_tokens: int,
+        step_range: tuple[float, float] = (1e-3, 1e-1),
+        bidirectional: bool = False,
+    ):
         super().__init__()
         self.state_size = state_size
-        self.coefficients = nn.Parameter(torch.empty(2 if bidirectional else 1, channels, state_size))  # C
-        self.skip = nn.Parameter(torch.empty(channels))  # D
-        self.register_buffer("log_step", torch.empty(channels))
+        self.log_step_range = tuple(math.log(step) for step in step_range)
+        self.coefficients = nn.Parameter(torch.randn(2 if bidirectional else 1, channels, state_size))  # C
+        self.skip = nn.Parameter(torch.randn(channels))  # D
+        self.register_buffer("log_step", torch.empty(channels).uniform_(*self.log_step_range))
         shape = (_num_powers(num_tokens), channels, state_size, state_size)
         self.register_buffer("powers", torch.empty(shape), persistent=False)
         self.register_buffer("basis", torch.empty(channels, state_size, BLOCK), persistent=False)
+        if self.log_step.device.type != "meta":
+            self.powers, self.basis = self.prepared(num_tokens)
         self.register_load_state_dict_post_hook(_prepare_after_loading)
 
     @torch.no_grad()
@@ -106,7 +119,7 @@ class StateSpaceConvolution(nn.Module):
         block = min(BLOCK, 1 << max(num_tokens - 1, 0).bit_length())
         num_blocks = -(-num_tokens // block)
         blocks = nn.functional.pad(signal, (0, 0, 0, num_blocks * block - num_tokens))
-        blocks = blocks.unflatten(1, (num_blocks, block)).permute(3, 0, 1, 2).flatten(1, 2)  # (channels, rows, block)
+        blocks = _Transposed.apply(blocks.flatten(0, 1)).view(channels, -1, block)  # (channels, batch * blocks, block)
         basis = self.basis[..., :block].to(signal.dtype)
         kernel = (coefficients[:, None] @ basis)[:, 0]  # (channels, block)
         # Column t of the direct sum holds the kernel upside down, from its lag t at token 0 to lag 0 at token t.
@@ -119,7 +132,7 @@ class StateSpaceConvolution(nn.Module):
             output, states = torch.bmm(blocks, columns).split((block, self.state_size), dim=2)
             before = self._states_before(states.unflatten(1, (batch, num_blocks)), block)
             output = torch.baddbmm(output, before.flatten(1, 2), self._readout(coefficients, block).transpose(1, 2))
-        output = output.unflatten(1, (batch, num_blocks)).permute(1, 2, 3, 0).flatten(1, 2)
+        output = _Transposed.apply(output.flatten(1)).view(batch, -1, channels)
         return output[:, :num_tokens]
 
     def _states_before(self, states: torch.Tensor, block: int) -> torch.Tensor:
@@ -141,6 +154,19 @@ class StateSpaceConvolution(nn.Module):
             rows = torch.cat((rows, rows @ powers[number]), dim=1)
             number += 1
         return rows
+
+
+class _Transposed(torch.autograd.Function):
+    """A transposed copy of a matrix, whose gradient is one too: left to autograd, all that comes before it would work
+    on a transposed view, at two thirds of the speed."""
+
+    @staticmethod
+    def forward(ctx, matrix: torch.Tensor) -> torch.Tensor:
+        return matrix.t().contiguous()
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient.t().contiguous()
 
 
 def _num_powers(num_tokens: int) -> int:

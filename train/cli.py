@@ -35,7 +35,7 @@ PROTOCOLS = ("linear", "linear-kim", "linear-weimann", "linear-st-mem", "knn", "
 PROTOCOLS += ("zero-shot-cluster",)
 SETTINGS = ("low_shot", "leads", "noise", "sampling_rate", "unit", "length")
 COMPARED_DATASETS = ("ptb-xl", "ptb-xl-sample", "npy")
-CONVERTED_SOURCES = ("kim", "weimann", "lejepa-ecg", "st-mem", "hubert-ecg", "ecg-fm", "ecg-founder")
+CONVERTED_SOURCES = ("kim", "weimann", "lejepa-ecg", "st-mem", "ecg-cpc", "hubert-ecg", "ecg-fm", "ecg-founder")
 FREE_FLAGS = ("pretrain", "finetune", "compare")
 
 RECORDING_FLAGS = {

@@ -56,6 +56,35 @@ METHODS = {
             "teacher and no labels."
         ),
     ),
+    "ecg_cpc": Method(
+        name="ECG-CPC",
+        description=(
+            "A causal encoder of state spaces predicts, at every moment, what its first layers make of the signal "
+            "117 ms later, and has to tell it from other moments of the same recording. No teacher and no labels."
+        ),
+        paper="Al-Masud, Lopez Alcaraz and Strodthoff, 2025 (in their benchmark of ECG foundation models)",
+        url="https://arxiv.org/abs/2509.25095",
+    ),
+    "ecg_s4_jepa": Method(
+        name="JEPA on state spaces",
+        description=(
+            "An encoder of state spaces sees a recording with hidden blocks and predicts what a slowly moving teacher "
+            "makes of them. No labels are used and no signal is reconstructed."
+        ),
+        paper="Al-Masud, Lopez Alcaraz and Strodthoff, 2026 (one of five objectives)",
+        url="https://arxiv.org/abs/2605.12241",
+    ),
+    "ecg_s4": Method(name="ECG state-space encoder", description="An encoder of electrocardiograms without a head."),
+    "lenepa": Method(
+        name="LeNEPA",
+        description=(
+            "A causal encoder predicts, from each 50 ms of a recording, the embedding of the next, and the moments of "
+            "every recording have to look like a standard normal cloud (SIGReg), which keeps them from collapsing. No "
+            "teacher, no masks and no labels."
+        ),
+        paper="Chemeris, Jin and Balestriero, 2026",
+        url="https://arxiv.org/abs/2607.00958",
+    ),
     "lejepa": Method(
         name="LeJEPA",
         description=(

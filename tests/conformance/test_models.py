@@ -247,3 +247,67 @@ class EcgVqVaeForPreTrainingTest(CodebookTests, unittest.TestCase):
     config_class = modeling.EcgVqVaeConfig
     config_fields = EcgVqVaeModelTest.config_fields
     all_model_classes = (modeling.EcgVqVaeForPreTraining,)
+
+
+STATE_SPACES = {
+    "num_stem_layers": 2,
+    "state_size": 4,
+    "dropout": 0.0,
+    "memory_seconds": (1, 1),
+}  # no spread to draw from
+
+
+class StateSpaceTests(EcgModelTests):
+    """Tokens are no patches that could be dropped, and there is no attention."""
+
+    has_attentions = False
+
+
+class EcgS4ModelTest(StateSpaceTests, unittest.TestCase):
+    config_class = modeling.EcgS4Config
+    config_fields = STATE_SPACES
+    all_model_classes = encoder_and_heads("EcgS4")
+
+
+class EcgCpcModelTest(StateSpaceTests, unittest.TestCase):
+    config_class = modeling.EcgCpcConfig
+    config_fields = STATE_SPACES
+    all_model_classes = encoder_and_heads("EcgCpc")
+
+
+class EcgCpcForPreTrainingTest(StateSpaceTests, unittest.TestCase):
+    config_class = modeling.EcgCpcConfig
+    config_fields = STATE_SPACES | {"num_negatives": 4}
+    all_model_classes = (modeling.EcgCpcForPreTraining,)
+
+
+class EcgS4JepaModelTest(StateSpaceTests, unittest.TestCase):
+    config_class = modeling.EcgS4JepaConfig
+    config_fields = STATE_SPACES | {"predictor_state_size": 4, "num_mask_blocks": 2}
+    all_model_classes = encoder_and_heads("EcgS4Jepa")
+
+
+class EcgS4JepaForPreTrainingTest(StateSpaceTests, unittest.TestCase):
+    config_class = modeling.EcgS4JepaConfig
+    config_fields = EcgS4JepaModelTest.config_fields
+    all_model_classes = (modeling.EcgS4JepaForPreTraining,)
+    # The teacher is frozen; see above.
+    test_all_params_have_gradient = False
+
+
+class EcgLeNepaModelTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.EcgLeNepaConfig
+    config_fields = PROJECTOR
+    all_model_classes = encoder_and_heads("EcgLeNepa")
+
+
+class EcgLeNepaForPreTrainingTest(EcgModelTests, unittest.TestCase):
+    config_class = modeling.EcgLeNepaConfig
+    config_fields = PROJECTOR
+    all_model_classes = (modeling.EcgLeNepaForPreTraining,)
+
+
+class EcgLeNepaOnStateSpacesForPreTrainingTest(StateSpaceTests, unittest.TestCase):
+    config_class = modeling.EcgLeNepaConfig
+    config_fields = PROJECTOR | STATE_SPACES | {"trunk": "s4"}
+    all_model_classes = (modeling.EcgLeNepaForPreTraining,)

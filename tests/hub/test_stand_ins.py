@@ -1,8 +1,6 @@
 """Files that hold objects beside their tensors: what the objects say is read, and none of their code."""
 
 import argparse
-import sys
-from types import ModuleType
 
 import pytest
 import torch
@@ -10,63 +8,9 @@ import torch
 from ecg_transformers.hub.convert import SOURCES, convert_file, read_checkpoint
 from ecg_transformers.hub.stand_ins import StandIn, plain_settings
 
+from .conftest import instance
 from .test_convert_ecg_fm import published_state as ecg_fm_state
 from .test_convert_hubert_ecg import published as hubert_ecg
-
-
-class Loud:
-    """Complains if anything of it runs while a file is read."""
-
-    def __setstate__(self, state):
-        raise AssertionError("the code of a class ran")
-
-
-@pytest.fixture
-def foreign(monkeypatch):
-    """Makes a class under the name of one that is not installed."""
-
-    def make(full_name: str) -> type:
-        module_name, name = full_name.rsplit(".", 1)
-        kind = type(name, (Loud,), {"__module__": module_name})
-        parts = module_name.split(".")
-        for depth in range(1, len(parts) + 1):
-            parent = ".".join(parts[:depth])
-            monkeypatch.setitem(sys.modules, parent, sys.modules.get(parent, ModuleType(parent)))
-        monkeypatch.setattr(sys.modules[module_name], name, kind, raising=False)
-        return kind
-
-    return make
-
-
-def instance(kind: type, **state):
-    made = object.__new__(kind)
-    vars(made).update(state)
-    return made
-
-
-@pytest.fixture
-def omegaconf(foreign):
-    """Containers and nodes with the attributes that omegaconf 2.0 gives them."""
-    kinds = {
-        dict: foreign("omegaconf.dictconfig.DictConfig"),
-        list: foreign("omegaconf.listconfig.ListConfig"),
-        None: foreign("omegaconf.nodes.AnyNode"),
-    }
-    metadata = foreign("omegaconf.base.ContainerMetadata")
-
-    def wrap(value, parent=None):
-        about = instance(metadata, ref_type=dict, key=None)
-        made = instance(kinds.get(type(value), kinds[None]), _metadata=about, _parent=parent)
-        if isinstance(value, dict):
-            made._content = {key: wrap(inner, made) for key, inner in value.items()}
-        elif isinstance(value, list):
-            made._content = [wrap(inner, made) for inner in value]
-        else:
-            made._val = value
-        return made
-
-    return wrap
-
 
 SETTINGS = {"encoder_attention_heads": 4, "layer_norm_first": False, "conv_feature_layers": "[(24, 2, 2)] * 4"}
 

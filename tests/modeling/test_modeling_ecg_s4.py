@@ -186,6 +186,20 @@ def test_steps_stay_in_float32_where_the_rest_is_in_half_precision(tmp_path):
     assert (half(signals()).pooler_output.float() - expected).abs().max() < 0.1
 
 
+@torch.no_grad()
+def test_any_layer_and_statistics_of_tokens_can_be_pooled():
+    states = tiny_model()(signals(), output_hidden_states=True)
+    layers = [states.token_embeddings, states.hidden_states[1], states.last_hidden_state]
+    torch.testing.assert_close(states.hidden_states[0], layers[0])
+    for chosen, expected in ((0, layers[0]), (1, layers[1]), (-1, layers[2]), ("mean_last_half", layers[2])):
+        pooled = tiny_model(pooled_layer=chosen)(signals()).pooler_output
+        torch.testing.assert_close(pooled, expected.mean(1))
+    pooled = tiny_model(pooled_layer=0, pooling="statistics")(signals()).pooler_output
+    assert pooled.shape == (4, 128)
+    torch.testing.assert_close(pooled[:, :32], layers[0].mean(1))
+    torch.testing.assert_close(pooled[:, 64:96], layers[0].amax(1))
+
+
 @pytest.mark.parametrize("pooling", ["pooled", "attentive"])
 def test_every_head_works(pooling):
     classifier = tiny_model(EcgS4ForSequenceClassification, num_labels=3, classifier_pooling=pooling)
@@ -223,8 +237,8 @@ def test_hidden_tokens_are_replaced_and_none_is_dropped():
         model(x, bool_masked_pos=hidden, mask_token=torch.ones(32)).last_hidden_state for x in (signals(), changed)
     )
     assert first.shape == (4, 100, 32) and torch.equal(first, second)
-    with pytest.raises(ValueError, match="drops no token"):
-        model(signals(), bool_masked_pos=hidden)
+    zeros = model(signals(), bool_masked_pos=hidden).last_hidden_state
+    assert torch.equal(zeros, model(signals(), bool_masked_pos=hidden, mask_token=torch.zeros(32)).last_hidden_state)
     with pytest.raises(ValueError, match=r"shape \(4, 100\), got \(4, 50\)"):
         model(signals(), bool_masked_pos=hidden[:, :50], mask_token=torch.ones(32))
 
@@ -234,6 +248,7 @@ def test_hidden_tokens_are_replaced_and_none_is_dropped():
     [
         ({"patching": "per_lead"}, "one row of tokens"),
         ({"num_registers": 1}, "num_registers to be left at 0"),
+        ({"stem": "conv", "stem_widths": (32,), "stem_depths": (1,), "stem_strides": (2,)}, "stem to be left at"),
         ({"pooling": "mean_then_norm"}, "Choose 'mean'"),
         ({"dropout": 1.0}, "0 <= dropout < 1"),
         ({"memory_seconds": (2.0, 1.0)}, "low <= high"),

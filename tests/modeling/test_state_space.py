@@ -15,7 +15,7 @@ from ecg_transformers.modeling.state_space import (
 
 
 def convolution(channels=6, state_size=8, num_tokens=100, bidirectional=False):
-    module = StateSpaceConvolution(channels, state_size, num_tokens, bidirectional)
+    module = StateSpaceConvolution(channels, state_size, num_tokens, bidirectional=bidirectional)
     generator = torch.Generator().manual_seed(0)
     state = {
         "coefficients": torch.randn(module.coefficients.shape, generator=generator),

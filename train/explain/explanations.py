@@ -90,6 +90,11 @@ def attention_rollout(
             with _seen_by_pooler(model) as pooled:
                 outputs = model(input_values[part], **_rows(leads, mask), output_attentions=True)
             explained_output(outputs)
+            if not outputs.attentions:
+                raise ValueError(
+                    f"{type(model).__name__} has layers without attention. Use integrated_gradients, which asks for "
+                    "gradients only."
+                )
             num_prefix = outputs.attentions[0].shape[-1] - rows * config.num_columns
             share = _read_out(outputs, pooled, config, num_prefix, mask)[:, None]
             for attention in reversed(outputs.attentions):

@@ -1,6 +1,6 @@
 """Started by torchrun or alone: losses and gradients of each rank's part of a batch, written to a folder.
 
-Usage: lejepa_two_processes.py FOLDER. With several ranks the models are wrapped in DistributedDataParallel, whose
+Usage: pretraining_two_processes.py FOLDER. With several ranks the models are wrapped in DistributedDataParallel, whose
 averaged gradients have to be those of one process with the whole batch.
 """
 
@@ -13,12 +13,18 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
+from ecg_transformers.modeling.configuration_ecg_cpc import EcgCpcConfig
+from ecg_transformers.modeling.configuration_ecg_s4_jepa import EcgS4JepaConfig
 from ecg_transformers.modeling.configuration_kernel_response import KernelResponseConfig
 from ecg_transformers.modeling.configuration_lejepa import LeJepaConfig
+from ecg_transformers.modeling.configuration_lenepa import EcgLeNepaConfig
 from ecg_transformers.modeling.configuration_sigreg_jepa import SigRegJepaConfig
 from ecg_transformers.modeling.masking import DrawKeys
+from ecg_transformers.modeling.modeling_ecg_cpc import EcgCpcForPreTraining
+from ecg_transformers.modeling.modeling_ecg_s4_jepa import EcgS4JepaForPreTraining
 from ecg_transformers.modeling.modeling_kernel_response import KernelResponseForPreTraining
 from ecg_transformers.modeling.modeling_lejepa import LeJepaForPreTraining
+from ecg_transformers.modeling.modeling_lenepa import EcgLeNepaForPreTraining
 from ecg_transformers.modeling.modeling_sigreg_jepa import SigRegJepaForPreTraining
 from ecg_transformers.modeling.sigreg import draw_directions, sigreg
 
@@ -63,10 +69,10 @@ RESPONSES = {
     "fitting_records": 12,
     "lead_dropout": 0.4,
 }
-MODELS = {
-    LeJepaConfig: LeJepaForPreTraining,
-    SigRegJepaConfig: SigRegJepaForPreTraining,
-    KernelResponseConfig: KernelResponseForPreTraining,
+STATE_SPACES = {name: TINY[name] for name in TINY if name[:5] not in ("proje", "num_s")} | {
+    "num_samples": 120,
+    "patch_size": 2,
+    "dropout": 0.0,
 }
 
 
@@ -90,22 +96,27 @@ written |= {"sigreg.value": value.detach(), "sigreg.gradient": gradient}
 # Whole models.
 signals = torch.randn(12, 3, 200, generator=torch.Generator().manual_seed(7))
 rows = rows_of_rank(12)
-for name, config in {
-    "lejepa": LeJepaConfig(**TINY, num_views=2, sigreg_weight=0.2),
-    "lejepa pooled": LeJepaConfig(**TINY, num_views=3, sigreg_pooling="pooled"),
-    "sigreg_jepa": SigRegJepaConfig(**TINY, **MASKED),
-    "kernel_response": KernelResponseConfig(**RESPONSES),
+for name, (model_class, config) in {
+    "lejepa": (LeJepaForPreTraining, LeJepaConfig(**TINY, num_views=2, sigreg_weight=0.2)),
+    "lejepa pooled": (LeJepaForPreTraining, LeJepaConfig(**TINY, num_views=3, sigreg_pooling="pooled")),
+    "sigreg_jepa": (SigRegJepaForPreTraining, SigRegJepaConfig(**TINY, **MASKED)),
+    "kernel_response": (KernelResponseForPreTraining, KernelResponseConfig(**RESPONSES)),
+    "lenepa": (EcgLeNepaForPreTraining, EcgLeNepaConfig(**TINY, sigreg_weight=0.2)),
+    "lenepa s4": (EcgLeNepaForPreTraining, EcgLeNepaConfig(**TINY, trunk="s4", sigreg_weight=0.2)),
+    "ecg_cpc": (EcgCpcForPreTraining, EcgCpcConfig(**STATE_SPACES, num_negatives=16, time_reduction="mean")),
+    "ecg_s4_jepa": (EcgS4JepaForPreTraining, EcgS4JepaConfig(**STATE_SPACES, predictor_state_size=4)),
 }.items():
     torch.manual_seed(0)
-    model = MODELS[type(config)](config).train()
+    model = model_class(config).train()
     lead_mask = {}
     if name == "kernel_response":
         model.fit_targets([{"input_values": signals}])
         lead_mask["lead_mask"] = torch.arange(36).reshape(12, 3)[rows] % 5 != 1
     # The directions and the ratio of the mask depend on the step alone, the rest on the records.
-    drawn = model.draw_inputs(signals[rows], DrawKeys(3, 5, 1, tuple(range(12))[rows]))
+    values = signals[rows][..., : config.num_samples]
+    drawn = model.draw_inputs(values, DrawKeys(3, 5, 1, tuple(range(12))[rows]))
     wrapped = DistributedDataParallel(model) if num_ranks > 1 else model
-    output = wrapped(input_values=signals[rows], **drawn, **lead_mask)
+    output = wrapped(input_values=values, **drawn, **lead_mask)
     output.loss.backward()
     losses = torch.stack([output[part] for part in output if part.endswith("loss")]).detach()
     if num_ranks > 1:

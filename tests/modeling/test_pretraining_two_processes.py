@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).with_name("lejepa_two_processes.py")
+SCRIPT = Path(__file__).with_name("pretraining_two_processes.py")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,10 @@ def test_sigreg_of_two_processes_is_that_of_one(runs):
         assert torch.equal(first[key], second[key]), key
 
 
-@pytest.mark.parametrize("name", ["lejepa", "lejepa pooled", "sigreg_jepa", "kernel_response"])
+@pytest.mark.parametrize(
+    "name",
+    ["lejepa", "lejepa pooled", "sigreg_jepa", "kernel_response", "lenepa", "lenepa s4", "ecg_cpc", "ecg_s4_jepa"],
+)
 def test_losses_gradients_and_batch_norms_of_two_processes_are_those_of_one(runs, name):
     one, first, second = of(runs, name)
     assert any("buffer" in key for key in one)

@@ -1,4 +1,10 @@
-"""Models, configurations and the feature extractor. Importing this registers them with the Auto classes."""
+"""Models, configurations and the feature extractor. Importing this registers them with the Auto classes.
+
+A method is a line of `METHODS`: the name that its classes begin with, and the ending of the files that hold its
+configuration and its models.
+"""
+
+from importlib import import_module
 
 from transformers import (
     AutoConfig,
@@ -10,312 +16,75 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_ecg_conv import EcgConvConfig
-from .configuration_ecg_cpc import EcgCpcConfig
-from .configuration_ecg_fm import EcgFmConfig
-from .configuration_ecg_founder import EcgFounderConfig
-from .configuration_ecg_jepa import EcgJepaConfig
-from .configuration_ecg_s4 import EcgS4Config
-from .configuration_ecg_s4_jepa import EcgS4JepaConfig
-from .configuration_ecg_vit import EcgViTConfig
-from .configuration_hubert_ecg import HubertEcgConfig
-from .configuration_kernel_response import KernelResponseConfig
-from .configuration_lejepa import LeJepaConfig
-from .configuration_lenepa import EcgLeNepaConfig
-from .configuration_sigreg_jepa import SigRegJepaConfig
-from .configuration_st_mem import MlaeConfig, MtaeConfig, StMemConfig
-from .configuration_untrained import LeadStatisticsConfig, RandomKernelsConfig
-from .configuration_vqvae import EcgVqVaeConfig
-from .cropa import cross_pattern_attention
-from .feature_extraction_ecg import EcgFeatureExtractor
-from .modeling_ecg_conv import (
-    EcgConvForEmbedding,
-    EcgConvForSequenceClassification,
-    EcgConvForTokenClassification,
-    EcgConvModel,
-)
-from .modeling_ecg_cpc import (
-    EcgCpcForEmbedding,
-    EcgCpcForPreTraining,
-    EcgCpcForSequenceClassification,
-    EcgCpcForTokenClassification,
-    EcgCpcModel,
-)
-from .modeling_ecg_fm import EcgFmForSequenceClassification, EcgFmModel
-from .modeling_ecg_founder import EcgFounderForSequenceClassification, EcgFounderModel
-from .modeling_ecg_jepa import (
-    EcgJepaForEmbedding,
-    EcgJepaForPreTraining,
-    EcgJepaForSequenceClassification,
-    EcgJepaForTokenClassification,
-    EcgJepaModel,
-)
-from .modeling_ecg_s4 import (
-    EcgS4ForEmbedding,
-    EcgS4ForSequenceClassification,
-    EcgS4ForTokenClassification,
-    EcgS4Model,
-)
-from .modeling_ecg_s4_jepa import (
-    EcgS4JepaForEmbedding,
-    EcgS4JepaForPreTraining,
-    EcgS4JepaForSequenceClassification,
-    EcgS4JepaForTokenClassification,
-    EcgS4JepaModel,
-)
-from .modeling_ecg_vit import (
-    EcgViTForEmbedding,
-    EcgViTForSequenceClassification,
-    EcgViTForTokenClassification,
-    EcgViTModel,
-)
-from .modeling_hubert_ecg import HubertEcgForSequenceClassification, HubertEcgModel
-from .modeling_kernel_response import (
-    KernelResponseForEmbedding,
-    KernelResponseForPreTraining,
-    KernelResponseForSequenceClassification,
-    KernelResponseForTokenClassification,
-    KernelResponseModel,
-)
-from .modeling_lejepa import (
-    LeJepaForEmbedding,
-    LeJepaForPreTraining,
-    LeJepaForSequenceClassification,
-    LeJepaForTokenClassification,
-    LeJepaModel,
-)
-from .modeling_lenepa import (
-    EcgLeNepaForEmbedding,
-    EcgLeNepaForPreTraining,
-    EcgLeNepaForSequenceClassification,
-    EcgLeNepaForTokenClassification,
-    EcgLeNepaModel,
-)
-from .modeling_sigreg_jepa import (
-    SigRegJepaForEmbedding,
-    SigRegJepaForPreTraining,
-    SigRegJepaForSequenceClassification,
-    SigRegJepaForTokenClassification,
-    SigRegJepaModel,
-)
-from .modeling_st_mem import (
-    MlaeForEmbedding,
-    MlaeForPreTraining,
-    MlaeForSequenceClassification,
-    MlaeForTokenClassification,
-    MlaeModel,
-    MtaeForEmbedding,
-    MtaeForPreTraining,
-    MtaeForSequenceClassification,
-    MtaeForTokenClassification,
-    MtaeModel,
-    StMemForEmbedding,
-    StMemForPreTraining,
-    StMemForSequenceClassification,
-    StMemForTokenClassification,
-    StMemModel,
-)
-from .modeling_untrained import LeadStatisticsModel, RandomKernelsModel
-from .modeling_vqvae import (
-    EcgVqVaeForEmbedding,
-    EcgVqVaeForPreTraining,
-    EcgVqVaeForSequenceClassification,
-    EcgVqVaeForTokenClassification,
-    EcgVqVaeModel,
-    EcgVqVaeTokenizer,
-)
-from .pipeline_ecg import EcgClassificationPipeline, EcgFeatureExtractionPipeline
+METHODS = {
+    "EcgCpc": "ecg_cpc",
+    "EcgJepa": "ecg_jepa",
+    "EcgLeNepa": "lenepa",
+    "EcgS4Jepa": "ecg_s4_jepa",
+    "EcgVqVae": "vqvae",
+    "KernelResponse": "kernel_response",
+    "LeJepa": "lejepa",
+    "Mlae": "st_mem",
+    "Mtae": "st_mem",
+    "SigRegJepa": "sigreg_jepa",
+    "StMem": "st_mem",
+}
+ENCODERS = {"EcgConv": "ecg_conv", "EcgS4": "ecg_s4", "EcgViT": "ecg_vit"}
+PUBLISHED_ENCODERS = {"EcgFm": "ecg_fm", "EcgFounder": "ecg_founder", "HubertEcg": "hubert_ecg"}
+UNTRAINED_ENCODERS = {"LeadStatistics": "untrained", "RandomKernels": "untrained"}
+OTHERS = {
+    "EcgClassificationPipeline": "pipeline_ecg",
+    "EcgFeatureExtractionPipeline": "pipeline_ecg",
+    "EcgFeatureExtractor": "feature_extraction_ecg",
+    "EcgVqVaeTokenizer": "modeling_vqvae",
+    "cross_pattern_attention": "cropa",
+}
 
-ENCODERS = (
-    (EcgS4Config, EcgS4Model, EcgS4ForSequenceClassification, EcgS4ForTokenClassification),
-    (EcgConvConfig, EcgConvModel, EcgConvForSequenceClassification, EcgConvForTokenClassification),
-    (EcgViTConfig, EcgViTModel, EcgViTForSequenceClassification, EcgViTForTokenClassification),
+AUTO_CLASSES = {
+    "Model": AutoModel,
+    "ForPreTraining": AutoModelForPreTraining,
+    "ForSequenceClassification": AutoModelForSequenceClassification,
+    "ForTokenClassification": AutoModelForTokenClassification,
+    "ForEmbedding": None,
+}
+"""The Auto class of a model, by the end of its name."""
+HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForEmbedding")
+KINDS = (
+    (METHODS, ("Model", "ForPreTraining", *HEADS)),
+    (ENCODERS, ("Model", *HEADS)),
+    (PUBLISHED_ENCODERS, ("Model", "ForSequenceClassification")),
+    (UNTRAINED_ENCODERS, ("Model",)),
 )
-for config, encoder, classifier, token_classifier in ENCODERS:
-    AutoConfig.register(config.model_type, config)
-    AutoModel.register(config, encoder)
-    AutoModelForSequenceClassification.register(config, classifier)
-    AutoModelForTokenClassification.register(config, token_classifier)
-    AutoFeatureExtractor.register(config, EcgFeatureExtractor)
 
-METHODS = (
-    (EcgCpcConfig, EcgCpcModel, EcgCpcForPreTraining, EcgCpcForSequenceClassification, EcgCpcForTokenClassification),
-    (
-        EcgS4JepaConfig,
-        EcgS4JepaModel,
-        EcgS4JepaForPreTraining,
-        EcgS4JepaForSequenceClassification,
-        EcgS4JepaForTokenClassification,
-    ),
-    (
-        EcgLeNepaConfig,
-        EcgLeNepaModel,
-        EcgLeNepaForPreTraining,
-        EcgLeNepaForSequenceClassification,
-        EcgLeNepaForTokenClassification,
-    ),
-    (
-        EcgJepaConfig,
-        EcgJepaModel,
-        EcgJepaForPreTraining,
-        EcgJepaForSequenceClassification,
-        EcgJepaForTokenClassification,
-    ),
-    (
-        EcgVqVaeConfig,
-        EcgVqVaeModel,
-        EcgVqVaeForPreTraining,
-        EcgVqVaeForSequenceClassification,
-        EcgVqVaeForTokenClassification,
-    ),
-    (
-        KernelResponseConfig,
-        KernelResponseModel,
-        KernelResponseForPreTraining,
-        KernelResponseForSequenceClassification,
-        KernelResponseForTokenClassification,
-    ),
-    (LeJepaConfig, LeJepaModel, LeJepaForPreTraining, LeJepaForSequenceClassification, LeJepaForTokenClassification),
-    (MlaeConfig, MlaeModel, MlaeForPreTraining, MlaeForSequenceClassification, MlaeForTokenClassification),
-    (MtaeConfig, MtaeModel, MtaeForPreTraining, MtaeForSequenceClassification, MtaeForTokenClassification),
-    (
-        SigRegJepaConfig,
-        SigRegJepaModel,
-        SigRegJepaForPreTraining,
-        SigRegJepaForSequenceClassification,
-        SigRegJepaForTokenClassification,
-    ),
-    (StMemConfig, StMemModel, StMemForPreTraining, StMemForSequenceClassification, StMemForTokenClassification),
-)
-for config, encoder, pretraining_model, classifier, token_classifier in METHODS:
-    AutoConfig.register(config.model_type, config)
-    AutoModel.register(config, encoder)
-    AutoModelForPreTraining.register(config, pretraining_model)
-    AutoModelForSequenceClassification.register(config, classifier)
-    AutoModelForTokenClassification.register(config, token_classifier)
-    AutoFeatureExtractor.register(config, EcgFeatureExtractor)
+__all__ = []
 
-PUBLISHED_ENCODERS = (
-    (EcgFmConfig, EcgFmModel, EcgFmForSequenceClassification),
-    (EcgFounderConfig, EcgFounderModel, EcgFounderForSequenceClassification),
-    (HubertEcgConfig, HubertEcgModel, HubertEcgForSequenceClassification),
-)
-for config, encoder, classifier in PUBLISHED_ENCODERS:
-    AutoConfig.register(config.model_type, config)
-    AutoModel.register(config, encoder)
-    AutoModelForSequenceClassification.register(config, classifier)
-    AutoFeatureExtractor.register(config, EcgFeatureExtractor)
 
-for config, encoder in ((RandomKernelsConfig, RandomKernelsModel), (LeadStatisticsConfig, LeadStatisticsModel)):
-    AutoConfig.register(config.model_type, config)
-    AutoModel.register(config, encoder)
-    AutoFeatureExtractor.register(config, EcgFeatureExtractor)
+def _take(name: str, module: str):
+    """Imports a name of a file beside this one and makes it public."""
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+    __all__.append(name)
+    return value
+
+
+for _name, _module in OTHERS.items():
+    _take(_name, _module)
+for _families, _endings in KINDS:
+    for _family, _module in _families.items():
+        _config = _take(f"{_family}Config", f"configuration_{_module}")
+        AutoConfig.register(_config.model_type, _config)
+        AutoFeatureExtractor.register(_config, globals()["EcgFeatureExtractor"])
+        for _ending in _endings:
+            _model = _take(f"{_family}{_ending}", f"modeling_{_module}")
+            if AUTO_CLASSES[_ending] is not None:
+                AUTO_CLASSES[_ending].register(_config, _model)
+__all__.sort()
 
 PIPELINE_REGISTRY.register_pipeline(
-    "ecg-classification", EcgClassificationPipeline, pt_model=AutoModelForSequenceClassification, type="multimodal"
+    "ecg-classification",
+    globals()["EcgClassificationPipeline"],
+    pt_model=AutoModelForSequenceClassification,
+    type="multimodal",
 )
 PIPELINE_REGISTRY.register_pipeline(
-    "ecg-feature-extraction", EcgFeatureExtractionPipeline, pt_model=AutoModel, type="multimodal"
+    "ecg-feature-extraction", globals()["EcgFeatureExtractionPipeline"], pt_model=AutoModel, type="multimodal"
 )
-
-__all__ = [
-    "EcgClassificationPipeline",
-    "EcgCpcConfig",
-    "EcgCpcForEmbedding",
-    "EcgCpcForPreTraining",
-    "EcgCpcForSequenceClassification",
-    "EcgCpcForTokenClassification",
-    "EcgCpcModel",
-    "EcgConvConfig",
-    "EcgConvForEmbedding",
-    "EcgConvForSequenceClassification",
-    "EcgConvForTokenClassification",
-    "EcgConvModel",
-    "EcgFeatureExtractionPipeline",
-    "EcgFeatureExtractor",
-    "EcgFmConfig",
-    "EcgFmForSequenceClassification",
-    "EcgFmModel",
-    "EcgFounderConfig",
-    "EcgFounderForSequenceClassification",
-    "EcgFounderModel",
-    "EcgJepaConfig",
-    "EcgJepaForEmbedding",
-    "EcgJepaForPreTraining",
-    "EcgJepaForSequenceClassification",
-    "EcgJepaForTokenClassification",
-    "EcgJepaModel",
-    "EcgLeNepaConfig",
-    "EcgLeNepaForEmbedding",
-    "EcgLeNepaForPreTraining",
-    "EcgLeNepaForSequenceClassification",
-    "EcgLeNepaForTokenClassification",
-    "EcgLeNepaModel",
-    "EcgS4Config",
-    "EcgS4ForEmbedding",
-    "EcgS4ForSequenceClassification",
-    "EcgS4ForTokenClassification",
-    "EcgS4JepaConfig",
-    "EcgS4JepaForEmbedding",
-    "EcgS4JepaForPreTraining",
-    "EcgS4JepaForSequenceClassification",
-    "EcgS4JepaForTokenClassification",
-    "EcgS4JepaModel",
-    "EcgS4Model",
-    "EcgViTConfig",
-    "EcgViTForEmbedding",
-    "EcgViTForSequenceClassification",
-    "EcgViTForTokenClassification",
-    "EcgViTModel",
-    "EcgVqVaeConfig",
-    "EcgVqVaeForEmbedding",
-    "EcgVqVaeForPreTraining",
-    "EcgVqVaeForSequenceClassification",
-    "EcgVqVaeForTokenClassification",
-    "EcgVqVaeModel",
-    "EcgVqVaeTokenizer",
-    "HubertEcgConfig",
-    "HubertEcgForSequenceClassification",
-    "HubertEcgModel",
-    "KernelResponseConfig",
-    "KernelResponseForEmbedding",
-    "KernelResponseForPreTraining",
-    "KernelResponseForSequenceClassification",
-    "KernelResponseForTokenClassification",
-    "KernelResponseModel",
-    "LeJepaConfig",
-    "LeJepaForEmbedding",
-    "LeJepaForPreTraining",
-    "LeJepaForSequenceClassification",
-    "LeJepaForTokenClassification",
-    "LeJepaModel",
-    "LeadStatisticsConfig",
-    "LeadStatisticsModel",
-    "MlaeConfig",
-    "MlaeForEmbedding",
-    "MlaeForPreTraining",
-    "MlaeForSequenceClassification",
-    "MlaeForTokenClassification",
-    "MlaeModel",
-    "MtaeConfig",
-    "MtaeForEmbedding",
-    "MtaeForPreTraining",
-    "MtaeForSequenceClassification",
-    "MtaeForTokenClassification",
-    "MtaeModel",
-    "RandomKernelsConfig",
-    "RandomKernelsModel",
-    "SigRegJepaConfig",
-    "SigRegJepaForEmbedding",
-    "SigRegJepaForPreTraining",
-    "SigRegJepaForSequenceClassification",
-    "SigRegJepaForTokenClassification",
-    "SigRegJepaModel",
-    "StMemConfig",
-    "StMemForEmbedding",
-    "StMemForPreTraining",
-    "StMemForSequenceClassification",
-    "StMemForTokenClassification",
-    "StMemModel",
-    "cross_pattern_attention",
-]

@@ -4,8 +4,15 @@ import sys
 
 import pytest
 import torch
+from transformers import AutoModelForPreTraining
 
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgJepaForPreTraining
+from ecg_transformers.modeling import (
+    EcgFeatureExtractor,
+    EcgJepaConfig,
+    EcgJepaForPreTraining,
+    KernelResponseConfig,
+    KernelResponseForPreTraining,
+)
 
 LOAD_EVERYTHING = """
 import sys
@@ -38,25 +45,29 @@ AutoModelForSequenceClassification.from_pretrained(again, **kwargs)
 """
 
 
-@pytest.fixture
-def folder(tmp_path):
+INPUT = {"leads": ("I", "II", "V1"), "sampling_rate": 100, "num_samples": 1000}
+JEPA = {
+    "patch_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "predictor_hidden_size": 16,
+    "predictor_num_hidden_layers": 1,
+    "predictor_num_attention_heads": 2,
+    "predictor_intermediate_size": 32,
+}
+
+
+@pytest.fixture(params=["jepa", "kernel response"])
+def folder(tmp_path, request):
     torch.manual_seed(0)
-    config = EcgJepaConfig(
-        leads=("I", "II", "V1"),
-        sampling_rate=100,
-        num_samples=1000,
-        patch_size=50,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        predictor_hidden_size=16,
-        predictor_num_hidden_layers=1,
-        predictor_num_attention_heads=2,
-        predictor_intermediate_size=32,
-    )
-    EcgJepaForPreTraining(config).save_pretrained(tmp_path)
-    EcgFeatureExtractor(leads=config.leads, sampling_rate=100, num_samples=1000).save_pretrained(tmp_path)
+    if request.param == "jepa":
+        model = EcgJepaForPreTraining(EcgJepaConfig(**INPUT, **JEPA))
+    else:
+        model = KernelResponseForPreTraining(KernelResponseConfig(**INPUT, num_kernels=6, beat_target_size=2))
+    model.save_pretrained(tmp_path)
+    EcgFeatureExtractor(**INPUT).save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -66,7 +77,7 @@ def test_one_folder_serves_every_auto_class_without_this_package(folder, tmp_pat
     finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert finished.returncode == 0, finished.stderr[-3000:]
     printed = dict(line.split(" ", 1) for line in finished.stdout.splitlines())
-    model = EcgJepaForPreTraining.from_pretrained(folder).eval()
+    model = AutoModelForPreTraining.from_pretrained(folder).eval()
     signal = torch.sin(torch.arange(3000, dtype=torch.float64).reshape(1, 3, 1000) / 20)[:, [1, 0, 2]].float()
     assert float(printed["feature"]) == pytest.approx(model.ecg_vit(signal).pooler_output.sum().item(), abs=1e-4)
     assert float(printed["loss"]) == pytest.approx(model(signal).loss.item(), abs=1e-5)
@@ -75,13 +86,14 @@ def test_one_folder_serves_every_auto_class_without_this_package(folder, tmp_pat
 
 
 def test_the_configuration_names_every_auto_class(folder):
-    auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
-    assert auto_map == {
-        "AutoConfig": "configuration_ecg_jepa.EcgJepaConfig",
-        "AutoModel": "modeling_ecg_jepa.EcgJepaModel",
-        "AutoModelForPreTraining": "modeling_ecg_jepa.EcgJepaForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_ecg_jepa.EcgJepaForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_ecg_jepa.EcgJepaForTokenClassification",
+    config = json.loads((folder / "config.json").read_text())
+    module, family = config["model_type"], {"ecg_jepa": "EcgJepa"}.get(config["model_type"], "KernelResponse")
+    assert config["auto_map"] == {
+        "AutoConfig": f"configuration_{module}.{family}Config",
+        "AutoModel": f"modeling_{module}.{family}Model",
+        "AutoModelForPreTraining": f"modeling_{module}.{family}ForPreTraining",
+        "AutoModelForSequenceClassification": f"modeling_{module}.{family}ForSequenceClassification",
+        "AutoModelForTokenClassification": f"modeling_{module}.{family}ForTokenClassification",
     }
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
     assert preprocessor["auto_map"] == {"AutoFeatureExtractor": "feature_extraction_ecg.EcgFeatureExtractor"}

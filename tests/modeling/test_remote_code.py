@@ -7,9 +7,15 @@ import torch
 from transformers import AutoModelForPreTraining
 
 from ecg_transformers.modeling import (
+    EcgCpcConfig,
+    EcgCpcForPreTraining,
     EcgFeatureExtractor,
     EcgJepaConfig,
     EcgJepaForPreTraining,
+    EcgLeNepaConfig,
+    EcgLeNepaForPreTraining,
+    EcgS4JepaConfig,
+    EcgS4JepaForPreTraining,
     KernelResponseConfig,
     KernelResponseForPreTraining,
 )
@@ -97,3 +103,31 @@ def test_the_configuration_names_every_auto_class(folder):
     }
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
     assert preprocessor["auto_map"] == {"AutoFeatureExtractor": "feature_extraction_ecg.EcgFeatureExtractor"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model_class", "config_class"),
+    [
+        (EcgCpcForPreTraining, EcgCpcConfig),
+        (EcgLeNepaForPreTraining, EcgLeNepaConfig),
+        (EcgS4JepaForPreTraining, EcgS4JepaConfig),
+    ],
+)
+def test_folders_of_state_space_methods_serve_every_auto_class_without_this_package(
+    tmp_path, model_class, config_class
+):
+    contract = {"leads": ("I", "II", "V1"), "sampling_rate": 100, "num_samples": 1000}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    torch.manual_seed(0)
+    model = model_class(config_class(**contract, **sizes)).eval()
+    model.save_pretrained(tmp_path)
+    EcgFeatureExtractor(**contract).save_pretrained(tmp_path)
+    command = [sys.executable, "-c", LOAD_EVERYTHING, str(tmp_path), str(tmp_path / "again")]
+    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    printed = dict(line.split(" ", 1) for line in finished.stdout.splitlines())
+    signal = torch.sin(torch.arange(3000, dtype=torch.float64).reshape(1, 3, 1000) / 20)[:, [1, 0, 2]].float()
+    assert float(printed["feature"]) == pytest.approx(model.ecg_vit(signal).pooler_output.sum().item(), abs=1e-3)
+    assert float(printed["loss"]) == pytest.approx(model(signal).loss.item(), rel=1e-5)

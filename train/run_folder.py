@@ -22,7 +22,7 @@ TRAINER_STATE_NAME = "trainer_state.json"
 STATES = ("optimizer", "scheduler", "rng_state")
 """First parts of the names of what a checkpoint holds beside weights."""
 RUN_NAMES = re.compile(
-    r"checkpoint-\d+|.*\.safetensors(\.index\.json)?|(config|preprocessor_config|trainer_state|training_args|metrics"
+    r"checkpoint-\d+|.*\.safetensors(\.index\.json)?|(card|config|preprocessor_config|trainer_state|training_args|metrics"
     r"|report|predictions|all_results|train_results)\.(json|bin|parquet)|.*\.py|README\.md|(training|report)\.html|runs"
     r"|\.push-.*|pictures"
 )

@@ -64,6 +64,7 @@ USAGES = {
     "compare": "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]",
     "info": "ecg-transformers info PATH [FLAG ...]",
     "evaluate": "ecg-transformers evaluate --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
+    "finetune": "ecg-transformers finetune --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
 }
 
 EPILOGS = {"pretrain": TRAINING_FLAGS, "finetune": TRAINING_FLAGS, "compare": COMPARISON_FLAGS}

@@ -22,7 +22,7 @@ TRAINER_STATE_NAME = "trainer_state.json"
 STATES = ("optimizer", "scheduler", "rng_state")
 """First parts of the names of what a checkpoint holds beside weights."""
 RUN_NAMES = re.compile(
-    r"checkpoint-\d+|.*\.safetensors(\.index\.json)?|(config|preprocessor_config|trainer_state|training_args|metrics"
+    r"checkpoint-\d+|.*\.safetensors(\.index\.json)?|(card|config|preprocessor_config|trainer_state|training_args|metrics"
     r"|report|predictions|all_results|train_results)\.(json|bin|parquet)|.*\.py|README\.md|(training|report)\.html|runs"
     r"|\.push-.*|pictures"
 )
@@ -60,6 +60,10 @@ def claim_output_dir(
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     if not names:
         return
+    if overwrite and resume_from_checkpoint not in (None, False):
+        raise ValueError(
+            "--overwrite_output_dir would remove what --resume_from_checkpoint goes on from: give one of them."
+        )
     if overwrite:
         if int(os.environ.get("RANK", 0)) == 0:
             _remove_run(folder, names)
@@ -82,10 +86,14 @@ def claim_output_dir(
     )
 
 
-def check_no_other_run(output_dir: str) -> None:
-    """Raises `ValueError` where a folder holds the model or the checkpoints of a run: another may not mix with it."""
+def check_no_other_run(output_dir: str, is_resumed: bool = False) -> None:
+    """Raises `ValueError` where a folder holds the model or the checkpoints of a run: another may not mix with it.
+
+    A run that `is_resumed` may find checkpoints of its own that were not written to their ends.
+    """
     names = sorted(os.listdir(output_dir)) if os.path.isdir(output_dir) else []
-    found = [name for name in names if name == "model.safetensors" or re.fullmatch(r"checkpoint-\d+", name)]
+    found = [] if is_resumed else [path.name for path in checkpoints_of(output_dir)]
+    found += ["model.safetensors"] if "model.safetensors" in names else []
     if found:
         raise ValueError(
             f"{output_dir} holds another run ({_some(found)}), which is not written over. Give another output_dir, go "
@@ -124,22 +132,23 @@ def checkpoints_of(output_dir: str) -> list[Path]:
 
 
 def last_complete_checkpoint(output_dir: str) -> str | None:
-    """The newest checkpoint that is whole; `None` where there is no checkpoint at all.
+    """The newest checkpoint that is whole; `None` where no checkpoint was ever written to its end.
 
     A run that is killed while it saves, or a disk that is full, leaves a folder that would not load; it is named, with
     what is wrong, and passed over.
 
     Raises:
-        ValueError: where there are checkpoints and none is whole.
+        ValueError: where there were whole checkpoints and none is so any more.
     """
-    checkpoints, damages = checkpoints_of(output_dir), []
-    for checkpoint in reversed(checkpoints):
+    damages, was_whole = [], False
+    for checkpoint in reversed(checkpoints_of(output_dir)):
         damage = find_damage(checkpoint)
         if damage is None:
             return str(checkpoint)
         damages.append(f"{checkpoint.name}: {damage}")
-        logger.warning("%s is not whole: %s. Going on from the one before.", checkpoint, damage)
-    if checkpoints:
+        was_whole |= (checkpoint / SEAL_NAME).exists() or (checkpoint / TRAINER_STATE_NAME).exists()
+        logger.warning("%s is not whole: %s. Going on from the one before, if there is one.", checkpoint, damage)
+    if was_whole:
         raise ValueError(f"There is no complete checkpoint to resume from in {output_dir}: {'; '.join(damages)}.")
     return None
 

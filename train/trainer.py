@@ -265,7 +265,7 @@ def train_and_save(trainer: Trainer):
     if is_last(resume):
         resume = last_complete_checkpoint(args.output_dir)
     if resume is None:
-        check_no_other_run(args.output_dir)
+        check_no_other_run(args.output_dir, is_last(args.resume_from_checkpoint))
     else:
         record.check_checkpoint(resume, args, trainer.model, trainer.processing_class)
     state = None if resume is None else _state_of(resume)

@@ -90,6 +90,8 @@ def test_a_resumed_run_claims_its_own_folder_alone(tmp_path):
     own = folder_of(tmp_path, **{"checkpoint-5/a": ""})
     claim_output_dir(str(own), resume_from_checkpoint="last")
     claim_output_dir(str(own), resume_from_checkpoint=str(own / "checkpoint-5"))
+    with pytest.raises(ValueError, match="give one of them"):
+        claim_output_dir(str(own), overwrite=True, resume_from_checkpoint="last")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("")
     with pytest.raises(ValueError, match="other files"):
@@ -250,6 +252,16 @@ def test_a_damaged_file_is_named_and_the_newest_whole_checkpoint_is_taken(stoppe
     assert name.split(".")[0] in found or (damage == "missing" and found == "the weights are missing")
     assert last_complete_checkpoint(str(stopped)) == str(stopped / "checkpoint-2")
     assert f"{newest} is not whole" in caplog.text
+
+
+def test_a_run_that_was_killed_in_its_first_save_begins_anew(make_trainer, tmp_path):
+    folder = tmp_path / "run" / "checkpoint-2"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"\0" * 100)
+    assert last_complete_checkpoint(str(tmp_path / "run")) is None
+    trainer = make_trainer(**SAVING, resume_from_checkpoint="last")
+    train_and_save(trainer)
+    assert trainer.state.global_step == 4 and find_damage(folder) is None
 
 
 def test_no_whole_checkpoint_is_an_error_that_names_them(stopped):

@@ -15,7 +15,6 @@ import torch
 
 from ..modeling.feature_extraction_ecg import EcgFeatureExtractor
 from ..modeling.recording_input import cut
-from .bad_records import MAX_REASON
 from .records import INVALID_SAMPLE, known_lead_names, quantise, stored_steps
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ class _EcgCollator:
     def _report(self, row: Mapping[str, Any], error: ValueError):
         """Records a bad row, and says so in the log the first time. (Each `DataLoader` worker has its own list.)"""
         if row["record_id"] not in self.bad_records:
-            reason = cut(re.sub(r"^Record \d+:? ", "", str(error)), MAX_REASON)
+            reason = cut(re.sub(r"^Record \d+:? ", "", str(error)))
             self.bad_records[row["record_id"]] = reason
             logger.warning("Record %s is left out of its batch: %s", row["record_id"], reason)
 

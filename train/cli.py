@@ -63,6 +63,7 @@ COMPARISON_FLAGS = (
 USAGES = {
     "compare": "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]",
     "info": "ecg-transformers info PATH [FLAG ...]",
+    "finetune": "ecg-transformers finetune --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
     "evaluate": "ecg-transformers evaluate --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
     "finetune": "ecg-transformers finetune --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
 }

@@ -48,7 +48,8 @@ def in_flags(sentence: str, args: argparse.Namespace) -> str:
         options = [text.removeprefix("--options ") for text in spoken if text.startswith("--options ")]
         return " ".join(["--options", *options] if options else spoken)  # of files there is but one kind
 
-    return _CURE.sub(cure, sentence)
+    # A second --options would take the place of the first.
+    return re.sub(r"(?<==\.\.\.), --options (?=\w+=)", " ", _CURE.sub(cure, sentence))
 
 
 def _flag(name: str, value: str | None, of_extractor: bool, args: argparse.Namespace) -> str | None:

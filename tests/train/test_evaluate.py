@@ -14,6 +14,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTM
 from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, main
 from ecg_transformers.train.evaluate import name_folds
 from ecg_transformers.train.evaluation import run, settings
+from ecg_transformers.train.inference import find_quality, records_by_finding
 from ecg_transformers.train.publishing.shared_folder import public_results
 from ecg_transformers.train.tasks import targets
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
@@ -69,6 +70,20 @@ def test_every_protocol_stands_beside_a_random_encoder(evaluation):
         assert difference["macro_auroc"] == pytest.approx(areas[0] - areas[1])
     assert metrics["splits"]["train"]["which"] == "folds 1-8" and metrics["splits"]["test"]["which"] == "fold 10"
     assert metrics["splits"]["test"]["records"] == 64 and metrics["splits"]["test"]["without_label"] == 2
+
+
+def test_clean_test_recordings_are_not_named(evaluation):
+    assert evaluation[1]["quality_of_test"] == {}  # of I, II and V2 of the carried ones
+
+
+def test_odd_recordings_are_named_by_what_was_found():
+    extractor = EcgFeatureExtractor(**INPUT, missing_leads="mask")
+    row = load_labelled_splits("ptb-xl-sample", options={"task": "superdiagnostic"}).test[0]
+    ecg = row["ecg"] | {"signal": bytes(len(row["ecg"]["signal"]))}
+    rows = [row, row | {"record_id": "flat", "ecg": ecg}, row | {"record_id": "short", "ecg": ecg | {"signal": b""}}]
+    quality = find_quality(rows, extractor)
+    assert quality[row["record_id"]] == [] and "short" not in quality
+    assert records_by_finding(quality)["no_signal"] == ["flat"]
 
 
 def test_frozen_features_stand_beside_random_kernels_too(evaluation):

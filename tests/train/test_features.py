@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.evaluation.protocols import compare_probes, compare_with_random, linear_probe
 from ecg_transformers.train.features import EmbeddingTable, embed, random_encoder_like
@@ -300,3 +301,25 @@ def test_records_without_a_label_of_the_task_can_be_left_out():
     kept = records.with_any_label(["FAST"])
     assert len(kept) == sum("FAST" in labels for labels in records.labels)
     assert all("FAST" in labels for labels in kept.labels)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "npz"])
+def test_quality_of_the_recordings_goes_with_the_table(tmp_path, ending):
+    features = np.ones((3, 2), np.float32)
+    columns = (["a", "b", "c"], [None] * 3, [[]] * 3, [None] * 3)
+    table = EmbeddingTable(features, *columns, quality=[[], ["no_signal", "flat_leads"], ["noise"]])
+    again = EmbeddingTable.load(table.save(tmp_path / f"table.{ending}"))
+    assert again.quality == [[], ["no_signal", "flat_leads"], ["noise"]]
+    assert again.take([1]).quality == [["no_signal", "flat_leads"]]
+    without = EmbeddingTable(features, *columns).save(tmp_path / f"without.{ending}")
+    assert EmbeddingTable.load(without).quality is None
+
+
+def test_a_flat_recording_is_named_among_the_embedded():
+    contract = {"leads": ["I", "II"], "sampling_rate": 100, "num_samples": 500}
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = EcgViTModel(EcgViTConfig(**contract, **sizes, patch_size=50))
+    rows = list(load_ecg("ptb-xl-sample", split="test").select(range(2)))
+    rows[1]["ecg"] = rows[1]["ecg"] | {"signal": np.zeros((12, 1000), np.float32)}
+    table = embed(model, EcgFeatureExtractor(**contract), rows, progress=False, check_quality=True)
+    assert table.quality[0] == [] and "no_signal" in table.quality[1]

@@ -1,21 +1,21 @@
 """Recordings: readers, corpora, storage and collators.
 
-A name is imported when it is first used. `Ecg` is there at once, because `datasets` has to know it before it reads a
-dataset whose features name it, and `bad_records`, because its module of the same name would take its place.
+A name is imported when it is first used, so no module has the name of what it exports. Only `Ecg` is there at once:
+`datasets` has to know it before it reads a dataset whose features name it.
 """
 
 from importlib import import_module
 
-from .bad_records import bad_records
 from .features import ECG_STORAGE, Ecg
 
 _EXPORTS = {
-    "BadRecord": "bad_records",
-    "BadRecordError": "bad_records",
+    "BadRecord": "bad_record_report",
+    "BadRecordError": "bad_record_report",
     "EcgDataCollator": "collators",
     "EcgPretrainingCollator": "collators",
     "EcgRecord": "records",
     "INVALID_SAMPLE": "records",
+    "bad_records": "bad_record_report",
     "WfdbIndex": "formats.wfdb_index",
     "label_names": "loading",
     "load_ecg": "loading",
@@ -26,11 +26,11 @@ _EXPORTS = {
     "read_record": "formats.wfdb_reader",
     "read_recording": "recording_file",
     "read_recordings": "recording_file",
-    "read_report": "bad_records",
+    "read_report": "bad_record_report",
     "sample_id": "collators",
 }
 
-__all__ = ["ECG_STORAGE", "Ecg", "bad_records", *_EXPORTS]
+__all__ = ["ECG_STORAGE", "Ecg", *_EXPORTS]
 
 
 def __getattr__(name: str):

@@ -1,9 +1,9 @@
 """Recordings: readers, corpora, storage and collators. `wfdb` and `pandas` are imported only where they are needed."""
 
-from .bad_records import BadRecord as BadRecord
-from .bad_records import BadRecordError as BadRecordError
-from .bad_records import bad_records as bad_records
-from .bad_records import read_report as read_report
+from .bad_record_report import BadRecord as BadRecord
+from .bad_record_report import BadRecordError as BadRecordError
+from .bad_record_report import bad_records as bad_records
+from .bad_record_report import read_report as read_report
 from .collators import EcgDataCollator as EcgDataCollator
 from .collators import EcgPretrainingCollator as EcgPretrainingCollator
 from .collators import sample_id as sample_id

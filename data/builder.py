@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 from datasets.features.features import List, Value
 
-from .bad_records import REPORT_NAME, BadRecord, BadRecordError, MissingFiles, append_report, summarise
+from .bad_record_report import REPORT_NAME, BadRecord, BadRecordError, MissingFiles, append_report, summarise
 from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry
 from .features import ECG_STORAGE

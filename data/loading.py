@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 from datasets.exceptions import DatasetGenerationError
 
-from .bad_records import (
+from .bad_record_report import (
     REPORT_NAME,
     BadRecordError,
     CorpusGoneError,

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from datasets.utils import tqdm
 from huggingface_hub.constants import REPOCARD_NAME
 
-from .bad_records import REPORT_NAME, BadRecord, check_is_there, summarise
+from .bad_record_report import REPORT_NAME, BadRecord, check_is_there, summarise
 from .builder import STORAGE_VERSION, corpus_features, read_or_report, shards_of
 from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
 from fsspec.core import url_to_fs
 
-from .bad_records import BadRecordError
+from .bad_record_report import BadRecordError
 from .corpus import SPLITS
 from .formats.limits import check_expansion
 from .safe_paths import inside

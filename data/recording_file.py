@@ -24,6 +24,7 @@ from .formats.matlab_reader import read_matlab_array
 from .formats.muse_reader import read_muse
 from .formats.parquet_reader import holds_stored_rows, read_lead_columns, read_stored_rows
 from .formats.philips_reader import read_philips
+from .formats.scp_reader import read_scp
 from .formats.table_reader import read_csv
 from .formats.wfdb_comments import parse_comments
 from .formats.wfdb_reader import read_record
@@ -35,6 +36,7 @@ _READERS: Mapping[str, Callable[..., EcgRecord]] = {
     "MUSE": read_muse,
     "Philips": read_philips,
     "ISHNE": read_ishne,
+    "SCP": read_scp,
 }
 _ARRAYS: Mapping[str, Callable[[str, str | None], Any]] = {
     "npz": open_npz,

@@ -17,7 +17,7 @@ from typing import Any
 import datasets
 from fsspec.core import url_to_fs
 
-from .bad_records import append_report, summarise
+from .bad_record_report import append_report, summarise
 from .builder import corpus_features, read_or_report, shards_of
 from .corpora.wfdb_folder import WFDB_FOLDER
 from .corpus import IndexEntry

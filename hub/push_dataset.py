@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.constants import REPOCARD_NAME
 
-from ecg_transformers.data.bad_records import REPORT_NAME
+from ecg_transformers.data.bad_record_report import REPORT_NAME
 from ecg_transformers.data.dataset_card import dataset_card
 from ecg_transformers.data.prepared import MANIFEST_NAME, Manifest, read_manifest, shard_url, verify_shards
 from ecg_transformers.train.publishing.hub_client import (

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer_utils import has_length
 from transformers.utils import ModelOutput
 
-from ecg_transformers.data.bad_records import CorpusGoneError
+from ecg_transformers.data.bad_record_report import CorpusGoneError
 from ecg_transformers.modeling import EcgJepaForPreTraining
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 

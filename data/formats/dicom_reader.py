@@ -27,8 +27,8 @@ MAX_BYTES = 2**31
 PADDING_EDGE_SECONDS, PADDING_GAP_SECONDS = 1.0, 0.1
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 # Both schemes number the leads alike: "2:3" and "5.6.3-9-3" are V1.
-_LEADS = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 16: "VX", 17: "VY", 18: "VZ"}
-_LEADS |= {number + 2: f"V{number}" for number in range(1, 7)}
+LEAD_NUMBERS = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 16: "VX", 17: "VY", 18: "VZ"}
+LEAD_NUMBERS |= {number + 2: f"V{number}" for number in range(1, 7)}
 _CODE_PREFIXES = {"MDC": "2:", "SCPECG": "5.6.3-9-"}
 _TYPES = {("SB", 8): "i1", ("UB", 8): "u1", ("SS", 16): "i2", ("US", 16): "u2", ("SL", 32): "i4", ("UL", 32): "u4"}
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
@@ -150,7 +150,7 @@ def _name_and_lead(channel) -> tuple[str, str]:
     source = channel.ChannelSourceSequence[0]
     prefix = _CODE_PREFIXES.get(str(source.get("CodingSchemeDesignator") or ""))
     number = str(source.get("CodeValue") or "").removeprefix(prefix) if prefix else ""
-    lead = _LEADS.get(int(number), "") if number.isascii() and number.isdigit() else ""
+    lead = LEAD_NUMBERS.get(int(number), "") if number.isascii() and number.isdigit() else ""
     return str(source.get("CodeMeaning") or "").strip(), lead
 
 

@@ -8,6 +8,7 @@ from .hdf5_reader import SIGNATURE as HDF5_SIGNATURE
 from .ishne_reader import SIGNATURE as ISHNE_SIGNATURE
 from .limits import check_file
 from .safe_xml import root_name
+from .scp_reader import SIGNATURE as SCP_SIGNATURE
 
 FORMATS = {
     "WFDB": "a header .hea with its .dat or .mat files",
@@ -18,6 +19,7 @@ FORMATS = {
     "Philips": "Sierra ECG, .xml",
     "CardioSoft": "GE CardioSoft, .xml",
     "ISHNE": "Holter, .ecg",
+    "SCP": "SCP-ECG, .scp",
     "npy": ".npy",
     "npz": ".npz",
     "HDF5": ".h5, .hdf5",
@@ -50,11 +52,6 @@ def find_format(path: str | os.PathLike) -> str:
     with open(path, "rb") as file:
         head = file.read(256)
     ending = Path(path).suffix.lower()
-    if head[16:22] == b"SCPECG" or ending == ".scp":
-        raise ValueError(
-            f"{path} is an SCP-ECG file, and there is no well-kept reader of that format to build on. Export it as "
-            "DICOM or HL7 aECG with the software of the recorder."
-        )
     known = _format_of_content(head, path) or _ENDINGS.get(ending)
     if known is None:
         formats = "; ".join(f"{name} ({what})" for name, what in FORMATS.items())
@@ -82,6 +79,8 @@ def _format_of_content(head: bytes, path: str) -> str | None:
         return "HDF5"
     if head.startswith(b"MATLAB "):
         return "MATLAB"
+    if head[16:22] == SCP_SIGNATURE:
+        return "SCP"
     if head.startswith(ISHNE_SIGNATURE):
         return "ISHNE"
     if head.startswith(b"PAR1"):

@@ -10,7 +10,7 @@ from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.data.bad_records import read_report
+from ecg_transformers.data.bad_record_report import read_report
 from ecg_transformers.data.collators import EcgDataCollator, EcgPretrainingCollator
 from ecg_transformers.data.recording_file import read_recording
 from ecg_transformers.data.records import INVALID_SAMPLE, EcgRecord, dequantise, quantise

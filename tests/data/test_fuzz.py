@@ -25,6 +25,8 @@ from ecg_transformers.data.formats.wfdb_annotations import read_annotations
 from ecg_transformers.data.recording_file import read_recording
 from ecg_transformers.data.records import EcgRecord
 
+from .formats.test_scp_reader import scp_file
+
 SECONDS_EACH = 20
 MEGABYTES = 512  # beyond what the process had before
 MAX_FINDINGS = 10
@@ -138,6 +140,13 @@ def write_cardiosoft(folder: Path, name: str):
         f"{leads}</StripData></CardiologyXML>"
     )
     return folder / "r.xml", [folder / "r.xml"], {}
+
+
+@seed("scp", "scp huffman")
+def write_scp_file(folder: Path, name: str):
+    packed = name.endswith("huffman")
+    (folder / "r.scp").write_bytes(scp_file(STEPS, huffman=packed, differences=2 * packed))
+    return folder / "r.scp", [folder / "r.scp"], {}
 
 
 @seed("ishne")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecg_transformers.data import load_ecg, read_recording
-from ecg_transformers.data.bad_records import MAX_REASON, BadRecord, append_report, read_report
+from ecg_transformers.data.bad_record_report import MAX_REASON, BadRecord, append_report, read_report
 
 RECORDS = Path(__file__).parents[1] / "fixtures" / "wfdb" / "ptb-xl" / "records100" / "00000"
 SECONDS = 20

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from ecg_transformers.data import load_ecg, prepare, prepare_corpus
-from ecg_transformers.data.bad_records import BadRecordError, read_report
+from ecg_transformers.data.bad_record_report import BadRecordError, read_report
 from ecg_transformers.data.prepared import read_manifest
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.prepare import parse_options

@@ -153,13 +153,6 @@ def test_stored_rows_are_read_all_or_by_name(tmp_path):
         list(read_recordings(path, sampling_rate=500))
 
 
-def test_scp_files_are_refused_with_the_reason_and_a_cure(tmp_path):
-    for name, content in (("a.scp", b"x"), ("a.bin", bytes(16) + b"SCPECG" + bytes(100))):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match="SCP-ECG.*no well-kept reader.*Export it as DICOM"):
-            read_recording(tmp_path / name)
-
-
 @pytest.mark.parametrize("content", [b"", b"\x00" * 300, b"%PDF-1.7", b"PK\x03\x04" + bytes(300)])
 def test_files_of_no_known_format_get_the_list(tmp_path, content):
     path = tmp_path / "a.bin"

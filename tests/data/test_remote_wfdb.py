@@ -9,7 +9,7 @@ import pytest
 from datasets.distributed import split_dataset_by_node
 
 from ecg_transformers.data import load_ecg, remote_wfdb
-from ecg_transformers.data.bad_records import BadRecordError, read_report
+from ecg_transformers.data.bad_record_report import BadRecordError, read_report
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

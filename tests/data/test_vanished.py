@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from ecg_transformers.data import load_ecg, prepare_corpus
-from ecg_transformers.data.bad_records import CorpusGoneError, read_report
+from ecg_transformers.data.bad_record_report import CorpusGoneError, read_report
 
 NUM_RECORDS = 40
 

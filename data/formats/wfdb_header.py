@@ -133,18 +133,19 @@ def _parse_signal(line: str) -> WfdbSignal:
     fields = line.split(None, 8)
     if len(fields) < 2:
         raise ValueError(f"Expected 'file format ...' in a signal line, got {line!r}.")
+    storage = _parse_format(fields[1])
     gain, baseline, unit = _parse_gain(fields[2] if len(fields) > 2 else "0")
     try:
         if baseline is None:
             baseline = int(fields[4]) if len(fields) > 4 else 0  # the ADC zero stands in
-        initial_value = int(fields[5]) if len(fields) > 5 and re.match(r"8\b|8x", fields[1]) else 0
+        initial_value = int(fields[5]) if storage[0] == "8" and len(fields) > 5 else 0
         if abs(initial_value) >= 2**31:
             raise ValueError("beyond 32 bits")
         checksum = int(fields[6]) if len(fields) > 6 else None
     except ValueError:
         raise ValueError(f"Expected whole numbers for ADC zero, initial value and checksum, got {line!r}.") from None
     name = fields[8] if len(fields) > 8 else ""
-    return WfdbSignal(fields[0], *_parse_format(fields[1]), gain, baseline, unit, initial_value, checksum, name)
+    return WfdbSignal(fields[0], *storage, gain, baseline, unit, initial_value, checksum, name)
 
 
 # The channels of a corpus repeat a few spellings, so parsing each once halves the cost of a header.

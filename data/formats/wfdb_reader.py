@@ -12,6 +12,7 @@ Format: https://physionet.org/physiotools/wag/signal-5.htm.
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ def read_record(
         rows = _read_rows(folder, header, chosen.positions, verify_checksum)
         signals = [layout[position] for position in chosen.positions]
         scales = [_scale(each, declared, path) for each in signals]
-        if all(row.dtype == np.int16 for row in rows):
+        if (rows.dtype if isinstance(rows, np.ndarray) else np.result_type(*rows)) == np.int16:
             signal = _as_steps(rows, signals)
             gain, offset = np.array(scales, dtype=np.float32), np.array([each.baseline for each in signals])
         else:
@@ -108,10 +109,13 @@ def read_record(
     return record, header.comments
 
 
+_stored_scale = lru_cache(maxsize=64)(lambda unit: stored_unit(unit)[1])  # of the channels of a corpus, a handful
+
+
 def _scale(signal: WfdbSignal, declared: _Declared, path: str) -> float:
     """Millivolts (or, of what is no voltage, units) per step."""
     if signal.gain:
-        return (1.0 if declared.unit == DIMENSIONLESS else stored_unit(signal.unit)[1]) / signal.gain
+        return (1.0 if declared.unit == DIMENSIONLESS else _stored_scale(signal.unit)) / signal.gain
     unit = signal.unit or declared.unit
     if declared.step is None or not unit:
         raise ValueError(
@@ -123,11 +127,11 @@ def _scale(signal: WfdbSignal, declared: _Declared, path: str) -> float:
 
 
 def _as_steps(rows: Sequence[np.ndarray], signals: Sequence[WfdbSignal]) -> np.ndarray:
-    steps = np.stack(rows)
-    for row, signal in zip(steps, signals, strict=True):
+    steps = rows if isinstance(rows, np.ndarray) else np.stack(rows)
+    for number, signal in enumerate(signals):
         mark = INVALID[signal.storage_format]
         if mark != INVALID_SAMPLE:
-            row[row == mark] = INVALID_SAMPLE
+            steps[number, steps[number] == mark] = INVALID_SAMPLE
     return steps
 
 
@@ -138,7 +142,9 @@ def _as_floats(row: np.ndarray, signal: WfdbSignal, scale: float) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _read_rows(folder: str, header: WfdbHeader, positions: Sequence[int], verify_checksum: bool) -> list[np.ndarray]:
+def _read_rows(
+    folder: str, header: WfdbHeader, positions: Sequence[int], verify_checksum: bool
+) -> Sequence[np.ndarray]:
     """Whole numbers of the channels at these positions. Files that hold none of them are not opened."""
     groups: list[list[int]] = []  # consecutive channels of one file, in the order of the header
     for position, signal in enumerate(header.signals):
@@ -153,11 +159,17 @@ def _read_rows(folder: str, header: WfdbHeader, positions: Sequence[int], verify
     for name, group in zip(names, groups, strict=True):
         if not set(group).isdisjoint(positions):
             signals = [header.signals[position] for position in group]
-            rows |= zip(
-                group, read_samples(signal_path(folder, header, name), signals, header.num_samples), strict=True
-            )
+            samples = read_samples(signal_path(folder, header, name), signals, header.num_samples)
+            if isinstance(samples, np.ndarray) and tuple(positions) == tuple(range(len(header.signals))) == tuple(
+                group
+            ):
+                if verify_checksum:
+                    _verify_checksums(samples, header)
+                return samples  # the usual record: one file, nothing to pick
+            rows |= zip(group, samples, strict=True)
     if verify_checksum:
-        _verify_checksums({position: rows[position] for position in positions}, header)
+        for position in positions:
+            _verify_checksums(rows[position][None], header, position)
     chosen = [rows[position] for position in positions]
     lengths = sorted({len(row) for row in chosen})
     if len(lengths) > 1:
@@ -174,16 +186,15 @@ def signal_path(folder: str, header: WfdbHeader, name: str) -> str:
     return path
 
 
-def _verify_checksums(rows: Mapping[int, np.ndarray], header: WfdbHeader):
+def _verify_checksums(rows: np.ndarray, header: WfdbHeader, first: int = 0):
+    """Compares rows, channels of the header from `first` on, with its checksums; 0 in all channels states none."""
     if not any(signal.checksum for signal in header.signals):
         return
-    for position, row in rows.items():
-        signal = header.signals[position]
-        if signal.checksum is None or signal.skew:
-            continue
-        # Wrapping 16-bit sums are what the format defines.
-        total = int(np.add.reduce(row.astype(np.uint16), dtype=np.uint16))
-        if total != signal.checksum & 0xFFFF:
+    # Wrapping 16-bit sums are what the format defines.
+    rows = rows.view(np.uint16) if rows.dtype == np.int16 else rows.astype(np.uint16)
+    sums = np.add.reduce(rows, axis=1, dtype=np.uint16).tolist()
+    for total, signal in zip(sums, header.signals[first : first + len(sums)], strict=True):
+        if signal.checksum is not None and not signal.skew and total != signal.checksum & 0xFFFF:
             raise ValueError(
                 f"Checksum of channel {signal.name!r} is {total}, the header says {signal.checksum & 0xFFFF}: "
                 f"{signal.file_name} is damaged or belongs to another header."

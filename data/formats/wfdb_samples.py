@@ -16,8 +16,8 @@ INVALID |= {"32": -(2**31), **dict.fromkeys(("16", "61", "160", "516"), -32768)}
 """The value that stands for a sample that was not recorded. Format 8 has none."""
 
 
-def read_samples(path: str, signals: Sequence[WfdbSignal], num_frames: int | None) -> list[np.ndarray]:
-    """The samples of each channel of a signal file.
+def read_samples(path: str, signals: Sequence[WfdbSignal], num_frames: int | None) -> Sequence[np.ndarray]:
+    """The samples of each channel of a signal file; one array of all where they have one rate and no skew.
 
     Args:
         path (`str`): The file.
@@ -40,6 +40,8 @@ def read_samples(path: str, signals: Sequence[WfdbSignal], num_frames: int | Non
         frames = _read_flac(path, first, sizes, num_frames)
     else:
         frames = _read_frames(path, first, sum(sizes), num_frames)
+    if frames.shape[1] == len(signals) and first.storage_format != "8" and not any(signal.skew for signal in signals):
+        return np.ascontiguousarray(frames.T)
     rows, start = [], 0
     for signal in signals:
         row = frames[:, start : start + signal.samples_per_frame].reshape(-1)

@@ -63,9 +63,8 @@ def replace_in_header(path, old: str, new: str):
         ("bad 2 100 100", "bad 2 100 99999999999999", "truncated"),
         ("0 II", "0 I", "Expected a different name for every channel"),
         ("0 II", "0 lead i", "Expected a different name for every channel"),
-        ("0 II", "0", "Expected a different name for every channel"),
         ("1000(0)/mV", "0.0.0/mV", "gain"),
-        ("1000(0)/mV", "1000(0)/mmHg", "Unknown unit 'mmHg'"),
+        ("1000(0)/mV", "1000(0)/mmHg", "Unknown unit of I (mmHg)"),
         ("1000(0)/mV", "1e400(0)/mV", "gain"),
         ("bad.dat 16", "../good.dat 16", "not inside the folder"),
     ],
@@ -93,7 +92,7 @@ def test_a_folder_of_nothing_but_bad_records_is_refused(write_record, tmp_path):
 
 def test_the_first_bad_record_stops_where_that_is_asked_for(load, write_record):
     replace_in_header(write_record("bad", steps_of()), "0 II", "0 I")
-    with pytest.raises(ValueError, match="Record bad: Expected a different name"):
+    with pytest.raises(ValueError, match="Record bad: .*Expected a different name"):
         load(on_bad_record="raise")
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from ecg_transformers.data.formats import limits, safe_xml
-from ecg_transformers.data.formats.safe_xml import age_between, parse_xml, read_xml, root_name
+from ecg_transformers.data.formats.patient import age_between
+from ecg_transformers.data.formats.safe_xml import parse_xml, read_xml, root_name
 
 BOMB = b"""<?xml version="1.0"?>
 <!DOCTYPE lolz [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>

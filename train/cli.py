@@ -65,7 +65,6 @@ USAGES = {
     "info": "ecg-transformers info PATH [FLAG ...]",
     "finetune": "ecg-transformers finetune --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
     "evaluate": "ecg-transformers evaluate --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
-    "finetune": "ecg-transformers finetune --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
 }
 
 EPILOGS = {"pretrain": TRAINING_FLAGS, "finetune": TRAINING_FLAGS, "compare": COMPARISON_FLAGS}

@@ -1,6 +1,8 @@
 """What a command is given as a model, before anything of it is loaded."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
@@ -18,15 +20,29 @@ UNTRAINED_ENCODERS = {"random-kernels": 1200, "random-kernels-126": 126, "lead-s
 """Names that stand for a checkpoint: the number of kernels of [`RandomKernelsModel`], or `None`."""
 
 
-def load_encoder(checkpoint: str, **settings) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
+INPUT_FIELDS = ("leads", "sampling_rate", "num_samples", "long_records", "window_stride_samples", "short_records")
+INPUT_FIELDS += ("missing_leads", "derive_limb_leads")
+"""Settings of a feature extractor that stay an encoder's own where one treatment of the input holds for several."""
+
+
+def load_encoder(
+    checkpoint: str, treatment: Mapping[str, Any] | None = None, **settings
+) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
     """An encoder in evaluation mode with its feature extractor.
 
     Args:
         checkpoint (`str`):
             A folder, an id of the Hub, or one of `UNTRAINED_ENCODERS`, which read twelve leads (missing ones are
             masked), 10 s windows of 100 Hz, 0.5 to 40 Hz.
+        treatment (`Mapping`, *optional*):
+            Settings that make one treatment of the input for several encoders: of the stored ones, only `INPUT_FIELDS`
+            count beside these. By default, or empty, all stored ones count.
         settings: Settings of the feature extractor that differ from the stored ones.
     """
+    if treatment:
+        model, extractor = load_encoder(checkpoint)
+        own = {name: value for name, value in extractor.to_dict().items() if name in INPUT_FIELDS}
+        return model, EcgFeatureExtractor(**(own | dict(treatment) | settings))
     if checkpoint not in UNTRAINED_ENCODERS:
         model = AutoModel.from_pretrained(checkpoint)
         extractor = AutoFeatureExtractor.from_pretrained(checkpoint)

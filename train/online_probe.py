@@ -10,15 +10,17 @@ from collections.abc import Mapping, Sequence
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback
 
-from .evaluation.protocols import linear_probe
+from .evaluation.protocols import FrozenTables, linear_scores
 from .features import embed
+from .metrics import macro_auroc
+from .results import MULTI_LABEL
 
 PROBE_PREFIX = "probe_"
 
 
 class OnlineProbe(TrainerCallback):
     """Every `every_steps` optimiser steps, and after the last, embeds labelled recordings with the encoder as it is,
-    fits the linear probe of [`linear_probe`] and logs `probe_<split>_macro_auroc` for every judged split.
+    fits the linear model of the protocol `linear` and logs `probe_<split>_macro_auroc` for every judged split.
 
     The values go through `trainer.log`: to the trackers and into `state.log_history`, which checkpoints hold.
 
@@ -28,7 +30,6 @@ class OnlineProbe(TrainerCallback):
         judged (`Mapping[str, Dataset]`): Rows on which it is judged, by the name of their split.
         label_names (`Sequence[str]`): The classes.
         every_steps (`int`): Steps between two probes.
-        C (`float`, *optional*, defaults to 0.01): Inverse strength of the L2 penalty.
         batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
     """
 
@@ -39,14 +40,13 @@ class OnlineProbe(TrainerCallback):
         judged: Mapping[str, Dataset],
         label_names: Sequence[str],
         every_steps: int,
-        C: float = 0.01,
         batch_size: int = 64,
     ):
         if every_steps < 1:
             raise ValueError(f"Expected at least 1 step between two probes, got {every_steps}.")
         self.trainer = trainer
         self.train, self.judged, self.label_names = train, dict(judged), list(label_names)
-        self.every_steps, self.C, self.batch_size = every_steps, C, batch_size
+        self.every_steps, self.batch_size = every_steps, batch_size
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         is_due = state.global_step % self.every_steps == 0 or state.global_step == state.max_steps
@@ -59,16 +59,18 @@ class OnlineProbe(TrainerCallback):
         """The scores of an encoder, as they are logged."""
         tables = {
             name: embed(encoder, self.trainer.processing_class, rows, self.batch_size, progress=False)
-            for name, rows in (self.judged | {"": self.train}).items()
+            for name, rows in ({"": self.train} | self.judged).items()
         }
-        fitted = tables.pop("").with_any_label(self.label_names)
-        scores = {}
-        for name, table in tables.items():
-            judged = table.with_any_label(self.label_names)
-            # A point on a curve: intervals, for which bootstrap resamples are drawn, come at the end of the run.
-            result = linear_probe(fitted, judged, self.label_names, self.C, num_resamples=1)
-            scores[f"{PROBE_PREFIX}{name}_macro_auroc"] = result.macro_auroc
-        return scores
+        tables = {name or "train": table.with_any_label(self.label_names) for name, table in tables.items()}
+        truth = {name: table.multi_hot(self.label_names) for name, table in tables.items()}
+        frozen = FrozenTables(tables, truth, tuple(self.label_names), MULTI_LABEL)
+        learnt = frozen.task().learnt
+        names = [self.label_names[column] for column in learnt]
+        # A point on a curve: intervals, for which bootstrap resamples are drawn, come at the end of the run.
+        return {
+            f"{PROBE_PREFIX}{name}_macro_auroc": macro_auroc(truth[name][:, learnt], found[:, learnt], names).value
+            for name, found in linear_scores(frozen)[0].items()
+        }
 
 
 def follow_with_probe(trainer: Trainer, train, judged, label_names, every_steps: int, **options) -> OnlineProbe:

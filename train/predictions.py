@@ -65,7 +65,7 @@ class ProtocolResult:
         label_names (`tuple[str, ...]`): The columns of scores and labels; of a regression, targets with their unit.
         problem_type (`str`): One of `PROBLEM_TYPES`.
         train_labels (`np.ndarray` of shape `(num_train_records, num_labels)`): What was learnt from.
-        validation, test ([`Predictions`]): Of the two other splits.
+        validation, test ([`Predictions`]): Of the two other splits; `validation` may be `None`.
         details (`dict`, *optional*): What was chosen or counted, ready for JSON: `C`, `k`, steps.
     """
 
@@ -73,7 +73,7 @@ class ProtocolResult:
     label_names: tuple[str, ...]
     problem_type: str
     train_labels: np.ndarray
-    validation: Predictions
+    validation: Predictions | None
     test: Predictions
     details: dict[str, Any] = field(default_factory=dict)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModel
 
-from ecg_transformers.data import label_names, load_ecg
+from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling.masking import keyed_generator
 
-from .evaluation.protocols import compare_with_random
+from .evaluation.run import ProtocolOptions, evaluate_encoder
 from .pretrain import build_trainer
 from .publishing.model_card import CardFacts, ShownResult, write_card
 from .publishing.run_costs import run_costs
@@ -29,6 +29,7 @@ from .report.plots import plot_training_curve
 from .results import Result, installed_versions, write_json
 from .run_folder import claim_output_dir
 from .settings import read_config
+from .tasks.targets import load_task
 from .trainer import train_and_save
 
 logger = logging.getLogger("ecg_transformers")
@@ -70,9 +71,9 @@ def run(args: argparse.Namespace):
 
     logger.info("Probing the frozen features of the pretrained and of a random encoder ...")
     encoder = AutoModel.from_pretrained(args.output_dir)
-    comparison = compare_with_random(
-        encoder, trainer.processing_class, train, test, label_names(CORPUS), seed=args.seed
-    )
+    options = ProtocolOptions(folder, seed=args.seed)
+    evaluation = evaluate_encoder(encoder, trainer.processing_class, load_task(CORPUS), ["linear"], [], options)
+    comparison = {name: found for name, found in evaluation.facts.items() if name != "settings"}
     probe = comparison["pretrained"]["linear"]
     facts = {
         "Recordings to learn from, without labels": len(train),

@@ -18,7 +18,7 @@ from ecg_transformers.data import load_ecg
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.compare import method_settings, parse_methods, plan_runs
 from ecg_transformers.train.comparison import runs as comparison_runs
-from ecg_transformers.train.comparison.runs import Run, RunFolder, labelled_subset, scratch_settings
+from ecg_transformers.train.comparison.runs import KERNELS, Run, RunFolder, labelled_subset, scratch_settings
 from ecg_transformers.train.comparison.supervised import SupervisedSettings
 
 LABELS = ["CD", "HYP", "MI", "NORM", "STTC"]
@@ -101,18 +101,19 @@ def test_every_number_of_the_table_follows_from_the_predictions_by_scikit_learn_
             & (predictions.row == row["row"])
             & (predictions.labelled_fraction == row["labelled_fraction"])
         ]
-        for variant, expected in ((("fixed", None), row), (("fold 9",), row.get("C_selected"))):
-            chosen = of_row[of_row.C.isin([v for v in variant if v]) | (of_row.C.isna() & (None in variant))]
-            if expected is None:
-                continue
-            scores = [
-                np.mean([roc_auc_score(seed[f"label_{name}"], seed[f"score_{name}"]) for name in LABELS])
-                for _, seed in chosen.groupby("seed")
-            ]
-            assert expected["macro_auroc"] == pytest.approx(np.mean(scores), abs=1e-9)
-            checked += 1
-    assert checked == 4 * 2 * 2 + 2  # two encoders, two methods, two shares of labels, two penalties; two from scratch
-    assert predictions.groupby(["method", "row", "labelled_fraction", "C", "seed"], dropna=False).size().nunique() == 1
+        scores = [
+            np.mean([roc_auc_score(seed[f"label_{name}"], seed[f"score_{name}"]) for name in LABELS])
+            for _, seed in of_row.groupby("seed")
+        ]
+        assert row["macro_auroc"] == pytest.approx(np.mean(scores), abs=1e-9)
+        assert set(of_row.C.dropna()) == set(row.get("C", {}).values())
+        assert row["num_test_records"] == len(set(of_row.record_id))
+        checked += 1
+    # two encoders of two methods and two sizes of kernels, with two shares of labels; one from scratch with each
+    assert checked == (2 * 2 + 2) * 2 + 2
+    sizes = predictions.groupby(["row", "method", "labelled_fraction", "seed"]).size()
+    assert sizes["supervised"].nunique() == 1 and sizes["pretrained"].nunique() == 1
+    assert sizes["supervised"].iloc[0] < sizes["pretrained"].iloc[0]
 
 
 @pytest.mark.slow
@@ -129,7 +130,10 @@ def test_methods_of_one_encoder_share_its_random_row_and_its_training_from_scrat
 def test_the_budget_is_kept_and_known_labels_are_counted(compared):
     rows = rows_by_kind(compared[2])
     for (_, kind, fraction), row in rows.items():
-        assert row["records_seen"] == {"random": 0, "pretrained": 40, "supervised": 64 if fraction == 1 else 48}[kind]
+        assert (
+            row["records_seen"]
+            == {"kernels": 0, "random": 0, "pretrained": 40, "supervised": 64 if fraction == 1 else 48}[kind]
+        )
         num_train = compared[2]["data"]["num_labelled_train_records"]
         assert fraction * num_train <= row["num_labelled_records"] <= fraction * num_train + 10
     curve = compared[2]["curves"][0]["points"]
@@ -152,7 +156,7 @@ def test_the_same_command_again_runs_nothing(compared, monkeypatch):
 def test_table_and_page_hold_every_row_and_say_how_to_repeat_them(compared):
     folder, command, comparison = compared
     table, page = ((folder / f"comparison.{ending}").read_text() for ending in ("md", "html"))
-    assert sum(line.startswith("| ") for line in table.splitlines()) == 1 + len(comparison["rows"]) == 11
+    assert sum(line.startswith("| ") for line in table.splitlines()) == 1 + len(comparison["rows"]) == 15
     assert "95 %" in table and "UNFINISHED" not in table
     assert page.count("<tr><td>") == len(comparison["rows"]) + len(comparison["differences"])
     assert "--records_seen 40" in page and "http" not in page.split("</style>")[1].split("<img")[0]
@@ -201,6 +205,7 @@ def test_a_method_that_fails_is_named_and_leaves_the_others_their_table(tmp_path
     assert "1 of 3 runs failed" in error and "A step takes 4000 records, there are" in error
     comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [row["row"] for row in comparison["rows"] if row["method"] == preset] == ["random", "pretrained"]
+    assert [row["method"] for row in comparison["rows"] if row["row"] == "kernels"] == list(KERNELS)
     assert "UNFINISHED: 2 of 3 runs" in (tmp_path / "out" / "comparison.md").read_text()
 
 

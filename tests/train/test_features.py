@@ -3,13 +3,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import StandardScaler
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.evaluation.protocols import compare_probes, compare_with_random, linear_probe
 from ecg_transformers.train.features import EmbeddingTable, embed, random_encoder_like
 
 LEADS = ("I", "II")
@@ -200,53 +196,6 @@ def test_folds_are_selected_in_order():
     assert table(20).select_folds([9, 10]).record_ids == ["r8", "r9", "r18", "r19"]
 
 
-# --- linear probe -----------------------------------------------------------------------------------------------
-
-
-def test_linear_probe_equals_scikit_learn_by_hand():
-    train, test = table(200), table(100, seed=1, first=200)
-    result = linear_probe(train, test, LABELS, C=0.01)
-    scaler = StandardScaler().fit(train.features)
-    areas = {}
-    for name in LABELS:
-        truth = np.array([name in labels for labels in train.labels])
-        classifier = LogisticRegression(C=0.01, max_iter=2000).fit(scaler.transform(train.features), truth)
-        scores = classifier.predict_proba(scaler.transform(test.features))[:, 1]
-        areas[name] = roc_auc_score([name in labels for labels in test.labels], scores)
-    assert result.per_class == pytest.approx(areas)
-    assert result.macro_auroc == pytest.approx(np.mean(list(areas.values())))
-    assert result.macro_auroc_ci95[0] < result.macro_auroc < result.macro_auroc_ci95[1]
-    assert result.summary()["num_test_records"] == 100 and result.protocol == "linear"
-
-
-def test_probe_repeats_exactly_with_its_seed():
-    train, test = table(100), table(60, seed=1, first=200)
-    first, second = (linear_probe(train, test, LABELS, seed=4).summary() for _ in range(2))
-    assert first == second
-
-
-def test_labels_that_a_set_cannot_judge_are_excluded_by_name_and_set():
-    train, test = table(100), table(60, seed=1, first=200)
-    for labels in test.labels:
-        labels[:] = [name for name in labels if name != "TALL"]
-    result = linear_probe(train, test, (*LABELS, "NEVER"))
-    assert list(result.per_class) == ["FAST"]
-    assert result.excluded["NEVER"].startswith("training set: 0 positive")
-    assert result.excluded["TALL"].startswith("test set: 0 positive")
-
-
-def test_penalty_is_chosen_on_the_validation_table():
-    train, validation, test = table(60, width=50), table(200, 1, 200, width=50), table(100, 2, 400, width=50)
-    result = linear_probe(train, test, LABELS, validation=validation, C_grid=(1e-4, 1e-2, 100.0))
-    by_c = {c: linear_probe(train, validation, LABELS, C=c).macro_auroc for c in (1e-4, 1e-2, 100.0)}
-    assert result.C == max(by_c, key=by_c.get)
-
-
-def test_patient_in_two_tables_is_refused():
-    with pytest.raises(ValueError, match="both the train and the test table"):
-        linear_probe(table(100), table(60, seed=1, first=99), LABELS)
-
-
 # --- random encoder ---------------------------------------------------------------------------------------------
 
 
@@ -264,36 +213,6 @@ def test_random_encoder_leaves_the_global_generator_alone(model):
     torch.manual_seed(5)
     random_encoder_like(model, seed=9)
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_comparison_has_the_keys_of_the_report_and_agrees_with_its_probes():
-    train, test = table(150, signal=1.5), table(100, 1, 200, signal=1.5)
-    weak_train, weak_test = table(150, signal=0.3), table(100, 1, 200, signal=0.3)
-    strong, weak = linear_probe(train, test, LABELS), linear_probe(weak_train, weak_test, LABELS)
-    result = compare_probes(strong, weak)
-    assert result["pretrained"]["linear"]["macro_auroc"] == strong.macro_auroc
-    assert result["random_encoder"]["linear"]["macro_auroc_ci95"] == list(weak.macro_auroc_ci95)
-    difference = result["difference"]["linear"]
-    assert difference["macro_auroc"] == pytest.approx(strong.macro_auroc - weak.macro_auroc)
-    assert difference["ci95"][0] < difference["macro_auroc"] < difference["ci95"][1]
-    assert difference["p_value"] < 0.05
-
-
-def test_probes_of_other_records_are_never_compared():
-    train = table(100)
-    first, second = (linear_probe(train, table(60, 1, first), LABELS) for first in (200, 300))
-    with pytest.raises(ValueError, match="other records"):
-        compare_probes(first, second)
-
-
-def test_encoder_against_random_ones_runs_from_rows_to_json(model, feature_extractor):
-    rows = ecg_rows(80)
-    arguments = (model, feature_extractor, rows[:50], rows[50:], LABELS)
-    first, second = (compare_with_random(*arguments, seed=3, num_resamples=50, progress=False) for _ in range(2))
-    assert first == second
-    assert set(first) == {"random_encoder", "pretrained", "difference"}
-    judged = {row["patient_id"] for row in rows[50:] if row["labels"]}  # the others have no label of the task
-    assert first["pretrained"]["linear"]["num_test_patients"] == len(judged) < 15
 
 
 def test_records_without_a_label_of_the_task_can_be_left_out():

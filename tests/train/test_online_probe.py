@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from ecg_transformers.data import label_names, load_ecg
-from ecg_transformers.train.evaluation.protocols import linear_probe
+from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
 from ecg_transformers.train.features import embed
 from ecg_transformers.train.online_probe import follow_with_probe, probe_history, steps_between
+from ecg_transformers.train.results import MULTI_LABEL
 
 LABELS = label_names("ptb-xl-sample")
 
@@ -17,6 +18,7 @@ def probed():
 
 def test_a_probe_follows_the_run_and_changes_nothing_in_it(make_trainer, probed):
     train, judged = probed
+    validation = load_ecg("ptb-xl-sample", split="validation", decode=False).select(range(9))
     plain, followed = make_trainer(name="plain", max_steps=5), make_trainer(name="followed", max_steps=5)
     follow_with_probe(followed, train, judged, LABELS, every_steps=2)
     plain.train()
@@ -26,9 +28,14 @@ def test_a_probe_follows_the_run_and_changes_nothing_in_it(make_trainer, probed)
     history = probe_history(followed.state.log_history)
     assert [point["step"] for point in history] == [2, 4, 5]
 
-    tables = [embed(followed.model.ecg_vit, followed.processing_class, rows) for rows in (train, judged["test"])]
-    result = linear_probe(*(table.with_any_label(LABELS) for table in tables), LABELS)
-    assert history[-1]["test"] == pytest.approx(result.macro_auroc, abs=1e-9)
+    splits = {"train": train, "validation": validation, "test": judged["test"]}
+    tables = {
+        split: embed(followed.model.ecg_vit, followed.processing_class, rows).with_any_label(LABELS)
+        for split, rows in splits.items()
+    }
+    truth = {split: table.multi_hot(LABELS) for split, table in tables.items()}
+    result = linear_protocol(FrozenTables(tables, truth, LABELS, MULTI_LABEL)).judge(num_resamples=2)
+    assert history[-1]["test"] == pytest.approx(result["macro_auroc"], abs=1e-9)
 
 
 def test_a_budget_in_records_becomes_steps():

@@ -43,10 +43,10 @@ class ExtraSource:
     sampling_rate: int | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "ExtraSource":
+    def parse(cls, text: str, flag: str = "--extra") -> "ExtraSource":
         match = re.fullmatch(r"([a-z0-9-]+):(.+?)(?::(\d+))?", text)
         if not match:
-            raise ValueError(f"Expected --extra NAME:FOLDER[:HZ], such as ptb-xl:/data/ptb-xl:500, got {text!r}.")
+            raise ValueError(f"Expected {flag} NAME:FOLDER[:HZ], such as ptb-xl:/data/ptb-xl:500, got {text!r}.")
         return cls(match[1], match[2], None if match[3] is None else int(match[3]))
 
     def __str__(self):
@@ -198,10 +198,7 @@ class _ExtraCollection:
         self.splits, self.held_out, self.seen = splits, held_out, seen
         self.signals: set[bytes] = set()
         self.left_out: dict[str, int] = {}
-        self.processing = None
-        if dump is not None and dump.processing:
-            self.processing = EcgFeatureExtractor(leads=dump.leads, **dump.processing)
-        self.dump = dump
+        self.form = None if dump is None else DumpForm(dump)
 
     def rows(self, source: ExtraSource) -> Iterator[dict]:
         options = {} if source.sampling_rate is None else {"sampling_rate": source.sampling_rate}
@@ -238,27 +235,55 @@ class _ExtraCollection:
         if signal in self.signals:
             return "there already, bit by bit", row
         ecg = row["ecg"]
-        if self.dump is not None and ecg["unit"] != self.dump.unit:
-            if self.processing is None:
-                raise ValueError(
-                    f"The labelled recordings are {self.dump.unit}, record {row['record_id']} is in {ecg['unit']}. "
-                    "Declare in the dump's `processing` how its values were made, or leave the extra recordings out."
-                )
+        if self.form is not None:
             try:
-                values = self.processing([ecg])["input_values"][0].numpy()
-            except ValueError as error:
+                ecg = self.form(ecg, row["record_id"])
+            except BadRecording as error:
                 logger.warning("Record %s adds nothing: %s", row["record_id"], error)
                 return "not to be processed", row
-            record = EcgRecord("", values, self.dump.leads, self.processing.sampling_rate, self.dump.unit)
-            ecg = self._at_the_rate_of_the_dump(record).to_row()["ecg"]
         self.signals.add(signal)
         return None, {"record_id": row["record_id"], "patient_id": patient, "ecg": ecg, "fold": fold}
 
-    def _at_the_rate_of_the_dump(self, record: EcgRecord) -> EcgRecord:
+
+class BadRecording(ValueError):
+    """Says why a recording cannot be brought to the form of a dump."""
+
+
+class DumpForm:
+    """Brings recordings in mV to the form in which a dump holds its own, by the `processing` that it declares.
+
+    Args:
+        dump ([`NpyDump`]): Declares leads, rate, unit and processing.
+    """
+
+    def __init__(self, dump: NpyDump):
+        self.dump, self.processing = dump, None
+        if dump.processing:
+            self.processing = EcgFeatureExtractor(leads=dump.leads, **dump.processing)
+
+    def __call__(self, ecg: dict, record_id: str) -> dict:
+        """The stored recording of a row in the unit of the dump and at its rate; one of this unit stays as it is.
+
+        Raises:
+            BadRecording: for a recording that cannot be processed.
+            ValueError: where the dump declares no processing.
+        """
+        if ecg["unit"] == self.dump.unit:
+            return ecg
+        if self.processing is None:
+            raise ValueError(
+                f"The labelled recordings are {self.dump.unit}, record {record_id} is in {ecg['unit']}. Declare in "
+                "the dump's `processing` how its values were made, or leave the other recordings out."
+            )
+        try:
+            values = self.processing([ecg])["input_values"][0].numpy()
+        except ValueError as error:
+            raise BadRecording(str(error)) from error
+        record = EcgRecord("", values, self.dump.leads, self.processing.sampling_rate, self.dump.unit)
         rate = self.dump.sampling_rate
         num_samples = round(record.signal.shape[1] * rate / record.sampling_rate)
         resampler = EcgFeatureExtractor(
             leads=self.dump.leads, sampling_rate=rate, num_samples=num_samples, unit=self.dump.unit
         )
         values = resampler(record)["input_values"][0].numpy()
-        return EcgRecord(record.record_id, values, self.dump.leads, rate, self.dump.unit)
+        return EcgRecord(record.record_id, values, self.dump.leads, rate, self.dump.unit).to_row()["ecg"]

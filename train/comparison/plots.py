@@ -11,8 +11,9 @@ from matplotlib.ticker import FuncFormatter
 from ..report.plots import BLUE, CURVE_COLORS, CURVE_STYLES, GREEN, GREY, ORANGE
 
 ROW_STYLES = {
-    "random": (GREY, "o", "random encoder, linear probe"),
-    "pretrained": (BLUE, "o", "pretrained, linear probe"),
+    "kernels": ("#000000", "o", "random kernels, linear"),
+    "random": (GREY, "o", "random encoder, linear"),
+    "pretrained": (BLUE, "o", "pretrained, linear"),
     "supervised": (ORANGE, "D", "same encoder from scratch on the labels"),
     "finetuned": (GREEN, "s", "pretrained, fine-tuned on the labels"),
 }
@@ -88,7 +89,7 @@ def _draw_rows(axes: Axes, groups: Mapping[tuple[str, float], Sequence[Mapping]]
     axes.set_ylim(position - 0.6, -0.8)
     axes.set_yticks(ticks, labels, fontsize=9)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("macro AUROC on fold 10, 95 % bootstrap interval (0.5 is chance)")
+    axes.set_xlabel("macro AUROC, 95 % bootstrap interval (0.5 is chance)")
     axes.grid(axis="x", color="#eeeeee", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -129,7 +130,7 @@ def _draw_curves(axes: Axes, curves: Sequence[Mapping], rows: Sequence[Mapping])
         means = np.array([(budget, np.mean(scores)) for budget, scores in sorted(by_budget.items())])
         axes.plot(*means.T, style, color=color, linewidth=2, marker="o", markersize=3.5, label=_wrapped(method))
     axes.set_xlabel("records seen in pretraining")
-    axes.set_ylabel("macro AUROC of the frozen features, fold 10")
+    axes.set_ylabel("macro AUROC of the frozen features, folds 9 and 10")
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda count, _: f"{count / 1000:g}k" if count >= 1000 else f"{count:g}")
     )

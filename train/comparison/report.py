@@ -18,7 +18,7 @@ from ..results import Difference, format_interval, format_score, installed_versi
 from . import scores as of_runs
 from .data import ComparisonData
 from .plots import plot_comparison
-from .runs import PROBE_C, Run, RunFolder, write_atomically
+from .runs import Run, RunFolder, write_atomically
 from .scores import NUM_RESAMPLES, ROWS, TestSet, collect_rows, compare_rows
 
 
@@ -35,9 +35,9 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
         "curves": curves,
         "data": data_facts(shared.data),
         "protocol": {
-            "linear": f"frozen pooled features, standardised, one logistic regression a label, C = {PROBE_C}",
-            "linear_selected": "the same with C chosen on fold 9",
-            "supervised": "all weights, best of the steps on fold 9",
+            "linear": "frozen pooled features, standardised, one logistic regression a label, C chosen by "
+            "cross-validation by patient inside the folds 1-8; tested on the folds 9 and 10",
+            "supervised": "all weights, best of the steps on fold 9; tested on fold 10",
             "intervals": f"95 % percentile bootstrap over patients, {NUM_RESAMPLES} resamples, the same for all rows",
         },
         "seeds": sorted({run.seed for run in runs}),
@@ -61,29 +61,22 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
 
 def predictions_table(rows: Sequence[of_runs.Row], test: TestSet) -> pa.Table:
     """One line for each row, seed and test record: `method, row, labelled_fraction, C, seed, record_id, patient_id`,
-    then `label_<class>` (0 or 1) and `score_<class>` (probability) of each class. `C` is `"fixed"` or `"fold 9"` for
-    linear probes."""
+    then `label_<class>` (0 or 1) and `score_<class>` (probability) of each class. `C` is the penalty of frozen
+    encoders."""
     columns: dict[str, list] = {
         name: [] for name in ("method", "row", "labelled_fraction", "C", "seed", "record_id", "patient_id")
     }
     labels, scores = [], []
     for row in rows:
-        variants = [("fixed" if row.selected else None, row.scores), ("fold 9", row.selected)]
-        for variant, by_seed in variants:
-            for seed, array in by_seed.items():
-                facts = {
-                    "method": row.method,
-                    "row": row.kind,
-                    "labelled_fraction": row.labelled_fraction,
-                    "C": variant,
-                    "seed": seed,
-                }
-                for name, value in facts.items():
-                    columns[name] += [value] * len(array)
-                columns["record_id"] += test.record_ids
-                columns["patient_id"] += test.patient_ids
-                labels.append(test.labels)
-                scores.append(array)
+        judged = test.take(row.record_ids)
+        for seed, array in row.scores.items():
+            facts = {"method": row.method, "row": row.kind, "labelled_fraction": row.labelled_fraction}
+            for name, value in (facts | {"C": row.C.get(seed), "seed": seed}).items():
+                columns[name] += [value] * len(array)
+            columns["record_id"] += judged.record_ids
+            columns["patient_id"] += judged.patient_ids
+            labels.append(judged.labels)
+            scores.append(array)
     for number, name in enumerate(test.label_names):
         columns[f"label_{name}"] = np.concatenate(labels)[:, number].astype(np.int8)
         columns[f"score_{name}"] = np.concatenate(scores)[:, number]
@@ -104,22 +97,22 @@ def data_facts(data: ComparisonData) -> dict:
 
 def comparison_section(comparison: Mapping) -> Section:
     """The tables, and what has to be known to read them: for the page and for `comparison.md`."""
-    against_random = {
-        difference["model"]: difference
-        for difference in comparison["differences"]
-        if difference["against"] == "random"
+    gains = {
+        (found["model"], "kernels" if found["baseline"].startswith("random-kernels:") else found["against"]): found
+        for found in comparison["differences"]
+        if found["against"] != "kernels" or found["baseline"].startswith("random-kernels:")
     }
     scores, encoders, titles = [], [], {}
     for entry in comparison["rows"]:
-        difference, selected = against_random.get(entry["key"]), entry.get("C_selected")
+        differences = [gains.get((entry["key"], baseline)) for baseline in ("random", "kernels")]
         encoder, share = entry["encoder"], entry["labelled_fraction"]
         title = f"{entry['method']}: {ROWS[entry['row']]}" + ("" if share == 1 else f", {share:.0%} of the labels")
         several = len(entry["seeds"]) > 1
         cells = (
             Cell(format_score(entry["macro_auroc"]), (format_interval(entry["macro_auroc_ci95"]),)),
             Cell(f"{format_interval(entry['range'])} ({len(entry['seeds'])})" if several else "one seed"),
-            Cell("" if selected is None else format_score(selected["macro_auroc"])),
-            Cell("") if difference is None else difference_cell(_difference(difference)),
+            Cell(entry["folds"]),
+            *(Cell("") if found is None else difference_cell(_difference(found)) for found in differences),
         )
         titles[entry["key"]] = title
         scores.append(Row(title, cells))
@@ -131,8 +124,8 @@ def comparison_section(comparison: Mapping) -> Section:
             f"{entry['records_seen']:,}",
         )
         encoders.append(Row(title, tuple(map(Cell, about))))
-    header = ("Method", "Macro AUROC", "Range over seeds", "C on fold 9", "Against random")
-    caption = "Macro AUROC on fold 10, 95 % intervals."
+    header = ("Method", "Macro AUROC", "Range over seeds", "Test folds", "Against random", "Against 1,200 kernels")
+    caption = "Macro AUROC, 95 % intervals."
     pairs = [
         Row(f"{titles[found['model']]} minus {titles[found['baseline']]}", (difference_cell(_difference(found)),))
         for found in comparison["differences"]
@@ -164,10 +157,13 @@ def notes(comparison: Mapping) -> list[str]:
     lines = [
         f"Pretraining on {data['num_pretraining_records']:,} records without labels (folds 1-8); probes and training "
         f"on labels: {data['num_labelled_train_records']:,} records; selection on {data['num_validation_records']:,} "
-        f"(fold 9); tested on {comparison['num_test_records']:,} records of {comparison['num_test_patients']:,} "
-        f"patients (fold 10). Classes: {', '.join(comparison['label_names'])}.",
-        "Score: mean over seeds. Interval: 95 % bootstrap over the patients of the test fold, of that mean; it says "
-        f"nothing about other seeds, the range does. Linear: {comparison['protocol']['linear']}.",
+        f"(fold 9); frozen encoders judged on {comparison['num_test_records']:,} records of "
+        f"{comparison['num_test_patients']:,} patients (folds 9 and 10), which choose nothing there, those trained on "
+        "labels on fold 10, differences between the two kinds on fold 10. Classes: "
+        f"{', '.join(comparison['label_names'])}.",
+        "Score: mean over seeds. Interval: 95 % bootstrap over the test patients, of that mean; it says "
+        "nothing about other seeds, the range does. "
+        f"Linear: {comparison['protocol']['linear']}.",
     ]
     if data["extra_records_left_out"]:
         left_out = [f"{count} {reason}" for reason, count in data["extra_records_left_out"].items()]

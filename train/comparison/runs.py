@@ -34,12 +34,14 @@ from transformers import (
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.masking import keyed_generator
 
-from ..evaluation.protocols import linear_probe
+from ..checkpoints import load_encoder
+from ..evaluation.protocols import FrozenTables, linear_scores
 from ..features import EmbeddingTable, embed
 from ..inference import predict
 from ..online_probe import follow_with_probe, probe_history, steps_between
 from ..patients import patients_of
 from ..pretrain import build_trainer
+from ..results import MULTI_LABEL
 from ..run_folder import claim_output_dir, last_complete_checkpoint
 from ..settings import split_settings
 from ..trainer import EcgSslTrainer, train_and_save
@@ -48,8 +50,9 @@ from .supervised import SupervisedSettings, train_on_labels
 
 logger = logging.getLogger("ecg_transformers")
 
+KERNELS = ("random-kernels-126", "random-kernels")
+"""Rows of a comparison that need no training."""
 RESULT, CHECKPOINTS, NUM_CHECKPOINTS = "result.json", "training", 8
-PROBE_C = 0.01
 FINAL_LOGS = 5
 
 
@@ -96,11 +99,19 @@ class Run:
 
 @dataclass
 class RunFolder:
-    """Where the runs of a comparison lie and how they are shared."""
+    """Where the runs of a comparison lie and how they are shared.
+
+    Args:
+        folder (`Path`): Folder of the comparison.
+        data ([`ComparisonData`]): Recordings of all runs.
+        probe_every (`int`, *optional*): Records between two points of a learning curve.
+        treatment (`Mapping`, *optional*): Settings of the feature extractor for all, which random kernels read by too.
+    """
 
     folder: Path
     data: ComparisonData
     probe_every: int | None = None
+    treatment: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, run: Run) -> Path:
         return self.folder / "runs" / run.name
@@ -185,9 +196,9 @@ class RunFolder:
         extractor = trainer.processing_class
         before = embed(trainer.model.ecg_vit, extractor, labelled, progress=False)
         if self.probe_every is not None:
-            judged = {"validation": self.data.validation, "test": self.data.test}
+            judged = {"test": concatenate_datasets([self.data.validation, self.data.test])}
             every = steps_between(self.probe_every, per_step)
-            follow_with_probe(trainer, self.data.train, judged, self.data.label_names, every, C=PROBE_C)
+            follow_with_probe(trainer, self.data.train, judged, self.data.label_names, every)
         train_or_go_on(trainer)
         encoder = trainer.model.ecg_vit
         after = embed(encoder, extractor, labelled, progress=False)
@@ -243,8 +254,8 @@ class RunFolder:
 
     def probes(self, run: Run, labelled_fraction: float = 1.0) -> dict[str, dict]:
         """The linear probes of the random and of the pretrained encoder of a finished pretraining, fitted once and
-        kept beside it: `{"random" | "pretrained": {"fixed" | "selected": {"C": ..., "judged": ...}}}`."""
-        path = self.path(run) / f"probes-{labelled_fraction:g}.json"
+        kept beside it: `{"random" | "pretrained": {"C": ..., "judged": ..., "num_labelled_records": ...}}`."""
+        path = self.path(run) / f"linear-{labelled_fraction:g}.json"
         if path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
         known = labelled_subset(self.data.train, labelled_fraction, run.seed)
@@ -253,15 +264,47 @@ class RunFolder:
         for encoder in ("random", "pretrained"):
             table = EmbeddingTable.load(self.path(run) / f"{encoder}.parquet")
             train = records_of(table, known)
-            validation, test = table.select_folds([9]), table.select_folds([10])
-            probes[encoder] = {}
-            for name, options in (("fixed", {"C": PROBE_C}), ("selected", {"validation": validation})):
-                found = linear_probe(train, test, self.data.label_names, num_resamples=1, **options)
-                patients = [test.patient_ids[row] for row in range(len(test))]
-                judged = judged_as_json(found.label_names, found.labels, found.scores, found.record_ids, patients)
-                probes[encoder][name] = {"C": found.C, "judged": judged, "num_labelled_records": len(train)}
+            probes[encoder] = self.probe(train, table.select_folds([9, 10]))
         write_atomically(path, json.dumps(probes))
         return probes
+
+    def kernel_probes(self, seed: int, labelled_fraction: float = 1.0) -> dict[str, dict]:
+        """The same of random kernels, on the same known labels, with `facts` for the table."""
+        known = labelled_subset(self.data.train, labelled_fraction, seed)
+        known = set(self.data.train.select(known)["record_id"])
+        probes = {}
+        for name in KERNELS:
+            model, extractor = load_encoder(name, treatment=self.treatment)
+            what = repr((name, extractor.to_dict(), self.data.fingerprint)).encode()
+            path = self.folder / "kernels" / hashlib.blake2b(what, digest_size=5).hexdigest()
+            if not (features := path.with_suffix(".parquet")).is_file():
+                path.parent.mkdir(exist_ok=True)
+                labelled = concatenate_datasets([vars(self.data)[split] for split in SPLITS])
+                table = embed(model, extractor, labelled, progress=False)
+                table.save(path.with_name(f".{path.name}-{os.getpid()}.parquet")).replace(features)
+            kept = path.with_name(f"{path.name}-linear-{labelled_fraction:g}-seed{seed}.json")
+            if labelled_fraction == 1:  # all labels are the same ones for every seed
+                kept = path.with_name(f"{path.name}-linear-1.json")
+            if not kept.is_file():
+                table = EmbeddingTable.load(features)
+                probe = self.probe(records_of(table, known), table.select_folds([9, 10]))
+                parameters = model.num_parameters()
+                encoder = {"hidden_size": model.config.hidden_size, "num_hidden_layers": 1, "parameters": parameters}
+                encoder |= {"num_leads": len(extractor.leads), "tokens": 1}
+                encoder["patch_ms"] = 1000 * extractor.num_samples / extractor.sampling_rate
+                facts = {"encoder": encoder, "num_labelled_records": probe["num_labelled_records"]}
+                write_atomically(kept, json.dumps(probe | {"facts": facts}))
+            probes[name] = json.loads(kept.read_text(encoding="utf-8"))
+        return probes
+
+    def probe(self, train: EmbeddingTable, test: EmbeddingTable) -> dict[str, Any]:
+        """The protocol `linear`, which looks at neither of the folds 9 and 10 until it is judged on both."""
+        names = tuple(self.data.label_names)
+        tables = {"train": train, "test": test}
+        truth = {split: table.multi_hot(names) for split, table in tables.items()}
+        scores, C = linear_scores(FrozenTables(tables, truth, names, MULTI_LABEL))
+        judged = judged_as_json(names, truth["test"], scores["test"], test.record_ids, test.patient_ids)
+        return {"C": C, "judged": judged, "num_labelled_records": len(train)}
 
 
 def train_or_go_on(trainer: EcgSslTrainer):

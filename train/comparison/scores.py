@@ -1,10 +1,12 @@
 """Scores of the rows of a comparison: means over seeds with intervals, and differences that are paired.
 
-All rows are judged on the same test records, by the same bootstrap resamples of patients: intervals of a row, of its
-mean over seeds and of the difference of two rows all come from one matrix of resampled macro AUROCs.
+Frozen encoders are judged on the folds 9 and 10 together, since `linear` chooses nothing there; encoders that were
+trained on labels chose their step on fold 9 and are judged on fold 10. Rows of the same records are judged by the same
+bootstrap resamples of patients: intervals of a row, of its mean over seeds and of the difference of two rows all come
+from one matrix of resampled macro AUROCs. A difference between the two kinds is taken on fold 10.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ from .runs import Run, RunFolder
 
 NUM_RESAMPLES = 1000
 ROWS = {
+    "kernels": "random kernels, linear",
     "random": "random encoder, linear",
     "pretrained": "pretrained, linear",
     "supervised": "from scratch on the labels",
@@ -30,16 +33,18 @@ class Row:
     Args:
         method (`str`), kind (`str`): As on the command line; one of `ROWS`.
         labelled_fraction (`float`): Of the training records whose labels were known.
+        record_ids (`list[str]`): Test records of the row.
         scores (`dict[int, np.ndarray]`): Probabilities `(num_records, num_labels)` of each seed.
-        selected (`dict[int, np.ndarray]`): The same with the penalty chosen on fold 9, for linear probes.
+        C (`dict[int, float]`): Penalty of each seed, of frozen encoders.
         facts (`dict`): Size of the encoder, records seen, seconds of each seed.
     """
 
     method: str
     kind: str
     labelled_fraction: float
+    record_ids: list[str]
     scores: dict[int, np.ndarray] = field(default_factory=dict)
-    selected: dict[int, np.ndarray] = field(default_factory=dict)
+    C: dict[int, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -50,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class TestSet:
-    """The test records that all rows are judged on."""
+    """The test records of all rows."""
 
     __test__ = False  # no test of pytest
 
@@ -59,26 +64,35 @@ class TestSet:
     record_ids: list[str]
     patient_ids: list[str | None]
 
+    def take(self, record_ids: Sequence[str]) -> "TestSet":
+        """Some of the records, in this order."""
+        places = {record_id: place for place, record_id in enumerate(self.record_ids)}
+        kept = [places[record_id] for record_id in record_ids]
+        patients = [self.patient_ids[place] for place in kept]
+        return TestSet(self.label_names, self.labels[kept], list(record_ids), patients)
+
 
 def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None):
     """The rows of the finished runs in the order of the table, the test set, and the learning curves."""
     rows: dict[tuple, Row] = {}
-    test, curves = None, []
+    test: TestSet | None = None
+    curves = []
 
-    def add(run: Run, kind: str, fraction: float, judged: Mapping, facts: Mapping, selected: Mapping | None = None):
+    def add(run: Run, kind: str, fraction: float, judged: Mapping, facts: Mapping, C: float | None = None):
         nonlocal test
         found = TestSet(judged["label_names"], np.array(judged["labels"]), judged["record_ids"], judged["patient_ids"])
-        if test is not None and (test.record_ids, test.label_names) != (found.record_ids, found.label_names):
+        test = found if test is None or len(found.record_ids) > len(test.record_ids) else test
+        key = (run.method, kind, fraction)
+        row = rows.setdefault(key, Row(run.method, kind, fraction, found.record_ids))
+        alike = (row.record_ids, test.label_names) == (found.record_ids, found.label_names)
+        if not alike or not set(found.record_ids) <= set(test.record_ids):
             raise ValueError(
                 f"{run} was judged on other records or labels than the runs before: {len(found.record_ids)} records "
                 f"and {found.label_names}, {len(test.record_ids)} and {test.label_names} before. Compare on one set."
             )
-        test = found
-        row = rows.setdefault((run.method, kind, fraction), Row(run.method, kind, fraction))
         row.scores[run.seed] = np.array(judged["scores"])
-        if selected is not None:
-            row.selected[run.seed] = np.array(selected["judged"]["scores"])
-            row.facts.setdefault("selected_C", {})[run.seed] = selected["C"]
+        if C is not None:
+            row.C[run.seed] = C
         row.facts.setdefault("seconds", {})[run.seed] = facts["seconds"]
         row.facts |= {name: facts[name] for name in ("encoder", "records_seen", "num_labelled_records")}
 
@@ -89,13 +103,21 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
         if run.kind == "pretrain":
             for fraction in (1.0,) if low_shot is None else (1.0, low_shot):
                 for kind, probe in shared.probes(run, fraction).items():
-                    facts = result | {"num_labelled_records": probe["fixed"]["num_labelled_records"]}
+                    facts = result | {"num_labelled_records": probe["num_labelled_records"]}
                     facts |= {"records_seen": 0, "seconds": 0.0} if kind == "random" else {}
-                    add(run, kind, fraction, probe["fixed"]["judged"], facts, probe["selected"])
+                    add(run, kind, fraction, probe["judged"], facts, probe["C"])
             curves.append({"method": run.method, "seed": run.seed, "points": result["curve"]})
         else:
             kind = {"supervised": "supervised", "finetune": "finetuned"}[run.kind]
             add(run, kind, run.labelled_fraction, result["judged"], result)
+    for seed in sorted({run.seed for run in runs}) if curves else ():
+        for fraction in (1.0,) if low_shot is None else (1.0, low_shot):
+            for name, found in shared.kernel_probes(seed, fraction).items():
+                run = Run("pretrain", name, seed, {}, "")
+                facts = {"seconds": 0.0, "records_seen": 0} | found["facts"]
+                add(run, "kernels", fraction, found["judged"], facts, found["C"])
+    if test is not None and not set().union(*(row.record_ids for row in rows.values())) <= set(test.record_ids):
+        raise ValueError("The runs were judged on sets of records of which none holds the others. Compare on one set.")
     order = {kind: number for number, kind in enumerate(ROWS)}
     methods = list(dict.fromkeys(row.method for row in rows.values()))
     ordered = sorted(
@@ -106,17 +128,16 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
 
 def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
     """Scores, intervals and paired differences of rows that were judged on the same records."""
-    groups = patients_of(test.record_ids, test.patient_ids)
-    counts = resample_counts(len(groups), NUM_RESAMPLES, seed=0, groups=groups)
-    excluded = excluded_labels(test.labels, test.label_names)
-    kept = [number for number, name in enumerate(test.label_names) if name not in excluded]
+    judges: dict[tuple[str, ...], Callable[[np.ndarray], np.ndarray]] = {}
 
-    def resampled(scores: np.ndarray) -> np.ndarray:
-        """Macro AUROC of each resample; a label that lost its positives is left out of the mean of that resample."""
-        return np.nanmean(resampled_auroc(test.labels[:, kept], scores[:, kept], counts), axis=1)
+    def judge_of(record_ids: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
+        if (key := tuple(record_ids)) not in judges:
+            judges[key] = _resampled_by(test.take(record_ids))
+        return judges[key]
 
-    def of_seeds(scores: Mapping[int, np.ndarray]) -> tuple[dict, np.ndarray]:
-        points = {seed: macro_auroc(test.labels, array, test.label_names) for seed, array in scores.items()}
+    def of_seeds(record_ids: Sequence[str], scores: Mapping[int, np.ndarray]) -> tuple[dict, np.ndarray]:
+        labels, resampled = test.take(record_ids).labels, judge_of(record_ids)
+        points = {seed: macro_auroc(labels, array, test.label_names) for seed, array in scores.items()}
         draws = {seed: resampled(array) for seed, array in scores.items()}
         values = [point.value for point in points.values()]
         mean_draws = np.mean(list(draws.values()), axis=0)
@@ -140,32 +161,58 @@ def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
 
     table, draws = [], {}
     for row in rows:
-        summary, draws[row.key] = of_seeds(row.scores)
+        summary, draws[row.key] = of_seeds(row.record_ids, row.scores)
         entry = {"key": row.key, "method": row.method, "row": row.kind, "labelled_fraction": row.labelled_fraction}
-        entry |= summary | row.facts
-        if row.selected:
-            entry["C_selected"] = of_seeds(row.selected)[0] | {"C": row.facts["selected_C"]}
-        table.append(entry)
+        entry |= {"folds": folds_judged(row.kind), "num_test_records": len(row.record_ids)} | summary | row.facts
+        table.append(entry | ({"C": row.C} if row.C else {}))
     value = {entry["key"]: entry["macro_auroc"] for entry in table}
-    differences = [
-        {"model": model.key, "baseline": baseline.key, "against": against}
-        | {"macro_auroc": value[model.key] - value[baseline.key]}
-        | paired_facts(draws[model.key] - draws[baseline.key])
-        for model, baseline, against in pairs_of(rows)
-    ]
+    differences = []
+    for model, baseline, against in pairs_of(rows):
+        values, pair = [value[row.key] for row in (model, baseline)], [draws[row.key] for row in (model, baseline)]
+        if model.record_ids != baseline.record_ids:
+            common = [record_id for record_id in model.record_ids if record_id in set(baseline.record_ids)]
+            judged = [of_seeds(common, _scores_of(row, common)) for row in (model, baseline)]
+            values, pair = [summary["macro_auroc"] for summary, _ in judged], [found for _, found in judged]
+        differences.append(
+            {"model": model.key, "baseline": baseline.key, "against": against, "macro_auroc": values[0] - values[1]}
+            | paired_facts(pair[0] - pair[1])
+        )
     return {
         "rows": table,
         "differences": differences,
-        "excluded": excluded,
+        "excluded": excluded_labels(test.labels, test.label_names),
         "label_names": test.label_names,
         "num_test_records": len(test.record_ids),
-        "num_test_patients": len(set(groups)),
+        "num_test_patients": len(set(patients_of(test.record_ids, test.patient_ids))),
     }
 
 
+def folds_judged(kind: str) -> str:
+    """The folds that a row is judged on."""
+    return "10" if kind in ("supervised", "finetuned") else "9 and 10"
+
+
+def _scores_of(row: Row, record_ids: Sequence[str]) -> dict[int, np.ndarray]:
+    """The scores of a row for some of its records."""
+    places = {record_id: place for place, record_id in enumerate(row.record_ids)}
+    kept = [places[record_id] for record_id in record_ids]
+    return {seed: scores[kept] for seed, scores in row.scores.items()}
+
+
+def _resampled_by(test: TestSet) -> Callable[[np.ndarray], np.ndarray]:
+    """From scores to the macro AUROC of each resample; a label that lost its positives is left out of the mean of
+    that resample."""
+    groups = patients_of(test.record_ids, test.patient_ids)
+    counts = resample_counts(len(groups), NUM_RESAMPLES, seed=0, groups=groups)
+    excluded = excluded_labels(test.labels, test.label_names)
+    kept = [number for number, name in enumerate(test.label_names) if name not in excluded]
+    return lambda scores: np.nanmean(resampled_auroc(test.labels[:, kept], scores[:, kept], counts), axis=1)
+
+
 def pairs_of(rows: Sequence[Row]) -> list[tuple[Row, Row, str]]:
-    """What is compared with what: a pretrained row with its random encoder, a fine-tuned one with the training from
-    scratch of its encoder, and each method with those before it. Only rows with the same seeds and labels."""
+    """Rows that are compared: a pretrained row with its random encoder and with random kernels, a fine-tuned one with
+    the training from scratch of its encoder, and each method with those before it. Only rows with the same seeds and
+    labels."""
     pairs = []
     for number, row in enumerate(rows):
         for other in [*rows[:number], *rows[number + 1 :]]:
@@ -175,6 +222,8 @@ def pairs_of(rows: Sequence[Row]) -> list[tuple[Row, Row, str]]:
             same_method = row.method in other.method.split(", ")
             if kinds == ("pretrained", "random") and same_method:
                 pairs.append((row, other, "random"))
+            elif kinds == ("pretrained", "kernels"):
+                pairs.append((row, other, "kernels"))
             elif kinds in (("finetuned", "supervised"), ("pretrained", "supervised")) and same_method:
                 pairs.append((row, other, "supervised"))
             elif row.kind == other.kind in ("pretrained", "finetuned") and rows.index(other) < number:

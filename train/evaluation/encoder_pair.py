@@ -207,7 +207,7 @@ def judge_pair(
     values, resampled = {}, {}
     for encoder in results:
         judged = [
-            _judge_errors(result, counts, deviations) if is_regression else _judge_areas(result, counts)
+            judge_errors(result, counts, deviations) if is_regression else judge_areas(result, counts)
             for result in results[encoder]
         ]
         values[encoder] = np.array([one.value for one in judged])
@@ -233,13 +233,13 @@ def judge_pair(
     }
 
 
-class _Judged(NamedTuple):
+class Judged(NamedTuple):
     value: float
     by_name: dict[str, float]
     resampled: np.ndarray  # (num_resamples,)
 
 
-def _judge_areas(result: ProtocolResult, counts: np.ndarray) -> _Judged:
+def judge_areas(result: ProtocolResult, counts: np.ndarray) -> Judged:
     """Areas under the ROC curve of the labels that training has and the test split can judge, as in `judge`."""
     excluded = _excluded([result])
     columns = [column for column, name in enumerate(result.label_names) if name not in excluded]
@@ -251,17 +251,17 @@ def _judge_areas(result: ProtocolResult, counts: np.ndarray) -> _Judged:
     kept = ~np.isnan(areas)
     means = np.where(kept.any(axis=1), np.nansum(areas, axis=1) / np.maximum(kept.sum(axis=1), 1), np.nan)
     area = macro_auroc(labels, scores, names)
-    return _Judged(area.value, area.per_class, means)
+    return Judged(area.value, area.per_class, means)
 
 
-def _judge_errors(result: ProtocolResult, counts: np.ndarray, deviations: np.ndarray | None) -> _Judged:
+def judge_errors(result: ProtocolResult, counts: np.ndarray, deviations: np.ndarray | None) -> Judged:
     """Absolute errors in standard deviations of the training targets."""
     if deviations is None:
         deviations = result.train_labels.std(axis=0)
     errors = np.abs(result.test.scores - result.test.labels) / deviations
     means = errors.mean(axis=1)
     by_name = dict(zip(result.label_names, errors.mean(axis=0).tolist(), strict=True))
-    return _Judged(float(means.mean()), by_name, counts @ means / counts.sum(axis=1))
+    return Judged(float(means.mean()), by_name, counts @ means / counts.sum(axis=1))
 
 
 def _excluded(results: Sequence[ProtocolResult]) -> dict[str, str]:

@@ -21,7 +21,7 @@ def make_row(test_set, method, kind, quality, seeds=(0, 1), fraction=1.0):
         for seed in seeds
     }
     facts = {"encoder": ENCODER, "records_seen": 64, "num_labelled_records": 100}
-    return Row(method, kind, fraction, scores, {}, facts)
+    return Row(method, kind, fraction, test_set.record_ids, scores, {}, facts)
 
 
 def test_one_seed_has_the_intervals_and_paired_differences_of_the_metrics(test_set):

@@ -1,7 +1,8 @@
 """`ecg-transformers compare`: methods of pretraining on equal terms.
 
 The same records, folds, records seen and probe for a list of methods and seeds; beside each method its own encoder
-before the first step (the random encoder), and the same encoder trained on the labels from scratch.
+before the first step (the random encoder), and the same encoder trained on the labels from scratch. `--scoreboard`
+trains nothing: encoders that are there are judged on many terms.
 """
 
 import argparse
@@ -17,11 +18,15 @@ import torch
 from threadpoolctl import threadpool_limits
 from transformers.utils.logging import disable_progress_bar
 
-from .comparison.data import ExtraSource, load_comparison_data
-from .comparison.report import write_comparison
+from .comparison.data import ComparisonData, ExtraSource, load_comparison_data
+from .comparison.report import data_facts, write_comparison
 from .comparison.runs import Run, RunFolder, records_per_step, scratch_settings
+from .comparison.scoreboard import Features, Scoreboard, load_rows, parse_models, treatment_of
+from .comparison.scoreboard_data import load_scoreboard_data
+from .comparison.scoreboard_report import judge_term, write_scoreboard
 from .comparison.supervised import SupervisedSettings
 from .online_probe import steps_between
+from .results import installed_versions
 from .settings import extractor_field_names, parse_flags, read_config, split_settings, training_arguments
 
 logger = logging.getLogger("ecg_transformers")
@@ -56,6 +61,11 @@ def run(args: argparse.Namespace):
         *(len(data.pretraining), len(data.train), len(data.validation), len(data.test)),
     )
     common = parse_flags(args.rest)
+    if args.scoreboard is not None:
+        scoreboard(args, data, common)
+        return
+    if args.methods is None or args.records_seen is None:
+        raise ValueError("Give --methods and --records_seen to pretrain, or --scoreboard NAME=DIR to judge encoders.")
     supervised = SupervisedSettings(records_seen=args.supervised_records_seen or args.records_seen)
     finetuning = SupervisedSettings(
         records_seen=supervised.records_seen, learning_rate=args.finetune_learning_rate or supervised.learning_rate
@@ -71,7 +81,9 @@ def run(args: argparse.Namespace):
         args.low_shot,
         None if args.labels_for is None else [name for name in args.labels_for.split(",") if name != "none"],
     )
-    shared = RunFolder(folder, data, args.probe_every)
+    fields = extractor_field_names() - set(METHODS_OWN_INPUT)
+    treatment = {name: value for name, value in common.items() if name in fields}
+    shared = RunFolder(folder, data, args.probe_every, treatment)
     command = "ecg-transformers " + shlex.join(args.argv)
 
     def write():
@@ -87,6 +99,36 @@ def run(args: argparse.Namespace):
             f"{len(failed)} of {len(runs)} runs failed and are left out of the table; the same command tries them "
             f"again. {' | '.join(failed.values())}"
         )
+
+
+def scoreboard(args: argparse.Namespace, data: ComparisonData, settings: Mapping[str, Any]):
+    """Judges frozen encoders on many terms, beside untrained ones."""
+    folder = Path(args.output_dir)
+    rows = load_rows(parse_models(args.scoreboard), treatment_of(settings))
+    people, hospital = (
+        None if text is None else ExtraSource.parse(text, flag)
+        for text, flag in ((args.people, "--people"), (args.hospital, "--hospital"))
+    )
+    board = load_scoreboard_data(data, args.data_dir, people, args.ludb, hospital)
+    terms = Scoreboard(Features(rows, folder / "features"), board).terms()
+    facts = {
+        "rows": [
+            {
+                "name": row.name,
+                "kind": row.kind,
+                "places": row.places,
+                "num_features": row.encoders[0].model.config.pooled_size,
+            }
+            for row in rows
+        ],
+        "terms": [judge_term(term, rows) for term in terms],
+        "data": data_facts(data),
+        "command": "ecg-transformers " + shlex.join(args.argv),
+        "versions": installed_versions(),
+    }
+    for line in write_scoreboard(folder, facts, terms):
+        logger.info(line)
+    logger.info("Wrote %s", folder / "scoreboard.md")
 
 
 def parse_methods(text: str) -> dict[str, dict[str, Any]]:

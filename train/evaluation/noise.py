@@ -154,6 +154,18 @@ def noise_scores(
     return entries
 
 
+def white_noise_row(row: dict, snr_db: float, seed: int) -> dict:
+    """A decoded row with white noise in every lead, in which the lead's variance is `snr_db` above that of the noise.
+
+    The noise depends on the seed and the id of the record alone; a flat lead gets none.
+    """
+    ecg = row["ecg"]
+    generator = np.random.default_rng([seed, sample_id(row["record_id"])])
+    deviations = np.sqrt([[_variance(lead)] for lead in ecg["signal"]]) / 10 ** (snr_db / 20)
+    noise = generator.standard_normal(ecg["signal"].shape) * deviations
+    return row | {"ecg": ecg | {"signal": (ecg["signal"] + noise).astype(np.float32)}}
+
+
 def _variance(lead: np.ndarray) -> float:
     finite = lead[np.isfinite(lead)].astype(np.float64)
     return float(finite.var()) if len(finite) else 0.0

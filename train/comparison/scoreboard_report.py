@@ -1,0 +1,193 @@
+"""A scoreboard written down: numbers with intervals, differences that are paired, and every single prediction."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..evaluation.encoder_pair import Judged, judge_areas, judge_errors
+from ..metrics import paired_facts, percentile_interval, resample_counts
+from ..predictions import ProtocolResult
+from ..results import format_interval, format_score
+from .runs import write_atomically
+from .scoreboard import BoardRow, TermResult, random_name
+
+KERNELS = ("random-kernels", "random-kernels-126")
+METRICS = {
+    "auroc": "macro AUROC",
+    "error": "mean absolute error",
+    "z_error": "mean absolute error, in standard deviations",
+    "share": "share of the searches",
+}
+LOWER_IS_BETTER = ("error", "z_error")
+
+
+def judge_term(term: TermResult, rows: Sequence[BoardRow], num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Means over seeds and draws, with 95 % intervals by a bootstrap over test patients and draws, paired.
+
+    Returns:
+        `dict` of `key`, `title`, `metric`, `lower_is_better`, counts, `rows` (by name: `value`, `ci95`, `by_name`,
+        `seeds`, each with the values of its draws, and `C`), `gains` (of each model over both sizes of random kernels
+        and its random encoder: positive where the model is better) and `not_available`.
+    """
+    facts: dict[str, Any] = {"key": term.key, "title": term.title, "metric": term.metric}
+    facts |= {"lower_is_better": term.metric in LOWER_IS_BETTER, "rows": {}, "gains": []}
+    facts["not_available"] = dict(term.refused)
+    if not term.results:
+        return facts
+    some = next(iter(term.results.values()))[0]
+    ids, num_draws = some[0].test.record_ids, len(some)
+    for name, seeds in term.results.items():
+        if any(result.test.record_ids != ids for draws in seeds for result in draws):
+            raise ValueError(f"The row {name} was judged on other records than the rows before: {term.title}.")
+    counts = resample_counts(len(ids), num_resamples, seed, some[0].test.patients())
+    draw = np.random.default_rng([seed, 1]).integers(num_draws, size=(num_resamples, num_draws))
+    facts |= {
+        "num_train_records": len(some[0].train_labels),
+        "num_draws": num_draws,
+        "num_test_records": len(ids),
+        "num_test_patients": len(set(some[0].test.patients())),
+    }
+    resampled = {}
+    for name, seeds in term.results.items():
+        judged = [[_judge(result, term.metric, counts) for result in draws] for draws in seeds]
+        by_draw = np.mean([[one.resampled for one in draws] for draws in judged], axis=0)  # (draws, resamples)
+        resampled[name] = np.take_along_axis(by_draw.T, draw, axis=1).mean(axis=1)
+        values = np.array([[one.value for one in draws] for draws in judged])
+        names = dict.fromkeys(label for draws in judged for one in draws for label in one.by_name)
+        facts["rows"][name] = {
+            "value": float(values.mean()),
+            "ci95": list(percentile_interval(resampled[name])),
+            "by_name": {
+                label: float(
+                    np.mean([one.by_name[label] for draws in judged for one in draws if label in one.by_name])
+                )
+                for label in names
+            },
+            "seeds": values.tolist(),
+            "C": [[result.details.get("C") for result in draws] for draws in seeds],
+        }
+    sign = -1 if term.metric in LOWER_IS_BETTER else 1
+    for row in rows:
+        if row.kind != "model" or row.name not in resampled:
+            continue
+        for baseline in (*KERNELS, random_name(row.name)):
+            if baseline in resampled:
+                gain = sign * (facts["rows"][row.name]["value"] - facts["rows"][baseline]["value"])
+                paired = paired_facts(sign * (resampled[row.name] - resampled[baseline]))
+                facts["gains"].append({"model": row.name, "over": baseline, "gain": gain} | paired)
+    return facts
+
+
+def _judge(result: ProtocolResult, metric: str, counts: np.ndarray) -> Judged:
+    if metric == "auroc":
+        return judge_areas(result, counts)
+    if metric == "share":
+        found = result.test.scores[:, 0]
+        return Judged(float(found.mean()), {}, counts @ found / counts.sum(axis=1))
+    return judge_errors(result, counts, np.ones(len(result.label_names)) if metric == "error" else None)
+
+
+def scoreboard_lines(facts: Mapping[str, Any]) -> list[str]:
+    """The scoreboard as Markdown: numbers, then gains of each model."""
+    names = [row["name"] for row in facts["rows"]]
+    widths = [f"{row['name']} ({row['num_features']:,} features)" for row in facts["rows"]]
+    lines = ["| | " + " | ".join(widths) + " |", "|---|" + "---|" * len(names)]
+    for term in facts["terms"]:
+        cells = []
+        for name in names:
+            found = term["rows"].get(name)
+            cells.append(
+                "not available"
+                if found is None
+                else f"{format_score(found['value'])} ({format_interval(found['ci95'])})"
+            )
+        better = ", lower is better" if term["lower_is_better"] else ""
+        lines.append(f"| {term['title']}{better} | " + " | ".join(cells) + " |")
+    for row in facts["rows"]:
+        if row["kind"] == "model":
+            lines += ["", *_gain_lines(facts, row["name"])]
+    return lines + ["", *_notes(facts)]
+
+
+def _gain_lines(facts: Mapping[str, Any], model: str) -> list[str]:
+    """What a model gains over its baselines, and how often that is beyond chance."""
+    baselines = [*KERNELS, random_name(model)]
+    ahead, behind, cells = dict.fromkeys(baselines, 0), dict.fromkeys(baselines, 0), []
+    for term in facts["terms"]:
+        gains = {gain["over"]: gain for gain in term["gains"] if gain["model"] == model}
+        of_term = []
+        for baseline in baselines:
+            gain = gains.get(baseline)
+            if gain is None:
+                of_term.append("not available")
+                continue
+            ahead[baseline] += gain["ci95"][0] > 0
+            behind[baseline] += gain["ci95"][1] < 0
+            of_term.append(f"{gain['gain']:+.3f} ({format_interval(gain['ci95'], signed=True)})")
+        cells.append(f"| {term['title']} | " + " | ".join(of_term) + " |")
+    counted = " | ".join(f"{ahead[baseline]} / {behind[baseline]}" for baseline in baselines)
+    return [
+        f"**{model}**, gain over the baselines (positive: {model} is better):",
+        "",
+        "| | " + " | ".join(baselines) + " |",
+        "|---|" + "---|" * len(baselines),
+        *cells,
+        f"| terms ahead / behind with the whole interval | {counted} |",
+    ]
+
+
+def _notes(facts: Mapping[str, Any]) -> list[str]:
+    """What has to be known to read the table."""
+    labels = facts["terms"][0]
+    notes = [
+        f"Frozen features; `linear` learnt from {labels['num_train_records']:,} records of the folds 1-8, its penalty "
+        f"chosen there by cross-validation by patient; tested on {labels['num_test_records']:,} records of "
+        f"{labels['num_test_patients']:,} patients of the folds 9 and 10 together. Means over seeds and draws; 95 % "
+        "intervals by a bootstrap over test patients and draws, paired for gains; they say nothing about other seeds."
+    ]
+    for term in facts["terms"]:
+        for reason in dict.fromkeys(term["not_available"].values()):
+            rows = [name for name, why in term["not_available"].items() if why == reason]
+            everybody = len(rows) == len(facts["rows"])
+            notes.append(f"Not available: {term['title']}{'' if everybody else f' for {rows}'}. {reason}")
+    return notes
+
+
+def predictions_table(terms: Sequence[TermResult]) -> pa.Table:
+    """One line for each term, row, seed, draw, test record and label: `truth` and `score`.
+
+    Of identity `score` says whether the search found the other record, of errors it is the value in its unit.
+    """
+    columns: dict[str, list] = {name: [] for name in ("term", "row", "seed", "draw", "record_id", "patient_id")}
+    columns |= {"label": [], "truth": [], "score": []}
+    for term in terms:
+        for row, seeds in term.results.items():
+            for seed, draws in enumerate(seeds):
+                for draw, result in enumerate(draws):
+                    test, names = result.test, result.label_names
+                    size = len(test.record_ids) * len(names)
+                    for name, value in (("term", term.key), ("row", row), ("seed", seed), ("draw", draw)):
+                        columns[name].append(np.full(size, value))
+                    columns["record_id"].append(np.repeat(test.record_ids, len(names)))
+                    columns["patient_id"].append(np.repeat(test.patients(), len(names)))
+                    columns["label"].append(np.tile(names, len(test.record_ids)))
+                    columns["truth"].append(test.labels.astype(float).ravel())
+                    columns["score"].append(test.scores.astype(float).ravel())
+    return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
+
+
+def write_scoreboard(folder: Path, facts: Mapping[str, Any], terms: Sequence[TermResult]) -> list[str]:
+    """Writes `scoreboard.json`, `scoreboard.md` and `predictions.parquet`; returns the lines of the table."""
+    lines = scoreboard_lines(facts)
+    sink = io.BytesIO()
+    pq.write_table(predictions_table(terms), sink, compression="zstd")
+    write_atomically(folder / "predictions.parquet", sink.getvalue())
+    write_atomically(folder / "scoreboard.json", json.dumps(facts, indent=2) + "\n")
+    write_atomically(folder / "scoreboard.md", "\n".join(lines) + "\n")
+    return lines

@@ -21,8 +21,9 @@ from transformers.utils.logging import disable_progress_bar
 from .comparison.data import ComparisonData, ExtraSource, load_comparison_data
 from .comparison.report import data_facts, write_comparison
 from .comparison.runs import Run, RunFolder, records_per_step, scratch_settings
-from .comparison.scoreboard import Features, Scoreboard, load_rows, parse_models, treatment_of
+from .comparison.scoreboard import Scoreboard
 from .comparison.scoreboard_data import load_scoreboard_data
+from .comparison.scoreboard_encoders import Features, load_rows, parse_models, treatment_of
 from .comparison.scoreboard_report import judge_term, write_scoreboard
 from .comparison.supervised import SupervisedSettings
 from .online_probe import steps_between

@@ -8,198 +8,46 @@ changed before the feature extractor reads a recording. Fold 9 and fold 10 of th
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from ..checkpoints import UNTRAINED_ENCODERS, check_checkpoint, load_encoder
+from ..delineation.stored_tokens import linear_wave_counts
+from ..delineation.training import DelineationSettings
+from ..evaluate_metrics.delineation_scores import WAVES
 from ..evaluation.identity import match_identities
 from ..evaluation.lead_subsets import keep_leads, masking_missing_leads
 from ..evaluation.low_shot import draw_low_shot
 from ..evaluation.noise import white_noise_row
 from ..evaluation.protocols import FrozenTables, linear_scores
 from ..evaluation.robustness import first_seconds, padding_short_records
-from ..features import EmbeddingTable, embed, random_encoder_like
+from ..features import EmbeddingTable
 from ..predictions import Predictions, ProtocolResult
-from ..settings import extractor_field_names
 from ..tasks.duplicates import find_duplicates
 from .runs import write_atomically
-from .scoreboard_data import Recordings, ScoreboardData, Task
+from .scoreboard_data import ScoreboardData, Task
+from .scoreboard_encoders import Features, FrozenEncoder, of_records
 
 logger = logging.getLogger("ecg_transformers")
 
 NUM_DRAWS = 5
 SHORT_SECONDS = 2.5
 NOISE_DB = 0.0
+WAVE_STEPS = 100
 Results = dict[str, list[list[ProtocolResult]]]
 """Row → seed → draw."""
 
 
-@dataclass(frozen=True)
-class FrozenEncoder:
-    """An encoder with its feature extractor, and a hash of both."""
-
-    model: PreTrainedModel
-    extractor: EcgFeatureExtractor
-
-    def digest(self, extractor: EcgFeatureExtractor) -> str:
-        """Hash of weights, configuration and input, which features depend on."""
-        found = hashlib.blake2b(digest_size=10)
-        config = {name: value for name, value in self.model.config.to_dict().items() if name != "_name_or_path"}
-        found.update(json.dumps([type(self.model).__name__, config, extractor.to_dict()], default=str).encode())
-        for name, value in sorted(self.model.state_dict().items()):
-            found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
-
-
-@dataclass(frozen=True)
-class BoardRow:
-    """A row of the scoreboard: the encoders of one name, one a seed.
-
-    Args:
-        name (`str`): As given, or that of an untrained encoder, or `NAME, random weights`.
-        kind (`str`): `"untrained"`, `"random"` or `"model"`.
-        encoders (`list[FrozenEncoder]`): One a seed.
-        places (`list[str]`): Where the weights come from.
-    """
-
-    name: str
-    kind: str
-    encoders: list[FrozenEncoder]
-    places: list[str]
-
-
-def parse_models(words: Sequence[str]) -> dict[str, list[str]]:
-    """`NAME=DIR[,DIR...]` words as folders (seeds) by name."""
-    models = {}
-    for word in words:
-        name, equals, folders = word.partition("=")
-        if not (name and equals and all(folders.split(","))) or name in models or name in UNTRAINED_ENCODERS:
-            raise ValueError(
-                f"Expected --scoreboard NAME=DIR[,DIR...] with a name of its own for each encoder, got {word!r}."
-            )
-        models[name] = folders.split(",")
-    return models
-
-
-def load_rows(models: Mapping[str, Sequence[str]], treatment: Mapping[str, Any]) -> list[BoardRow]:
-    """The untrained encoders, then each model after its random encoder.
-
-    Args:
-        models (`Mapping[str, Sequence[str]]`): Folders (seeds) by name.
-        treatment (`Mapping`):
-            Settings of the feature extractor that make one treatment of the input for all encoders: what an encoder
-            stores of unit, filter and normalisation is then left out. Empty: each encoder reads as it is stored.
-    """
-    for folders in models.values():
-        for folder in folders:
-            check_checkpoint(folder)
-
-    def load(checkpoint: str) -> FrozenEncoder:
-        return FrozenEncoder(*load_encoder(checkpoint, treatment))
-
-    rows = [BoardRow(name, "untrained", [load(name)], [name]) for name in UNTRAINED_ENCODERS]
-    for name, folders in models.items():
-        trained = [load(folder) for folder in folders]
-        fresh = [
-            FrozenEncoder(random_encoder_like(encoder.model, seed), encoder.extractor)
-            for seed, encoder in enumerate(trained)
-        ]
-        rows.append(BoardRow(random_name(name), "random", fresh, [f"seed {seed}" for seed in range(len(fresh))]))
-        rows.append(BoardRow(name, "model", trained, list(folders)))
-    return rows
-
-
-def random_name(model: str) -> str:
-    """The row of the random encoder of a model."""
-    return f"{model}, random weights"
-
-
-def treatment_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags as settings of the feature extractor.
-
-    Raises:
-        ValueError: for a flag that is none of them.
-    """
-    unknown = sorted(set(settings) - extractor_field_names())
-    if unknown:
-        raise ValueError(f"A scoreboard trains nothing: --{unknown[0]} is no setting of the feature extractor.")
-    return dict(settings)
-
-
-@dataclass(frozen=True)
-class Features:
-    """The features of the encoders, computed once and kept in a folder.
-
-    Args:
-        rows (`Sequence[BoardRow]`): Whose features.
-        folder (`Path`): Where they are kept, in a folder an encoder.
-        batch_size (`int`): Of embedding.
-    """
-
-    rows: Sequence[BoardRow]
-    folder: Path
-    batch_size: int = 64
-
-    def tables(
-        self,
-        recordings: Recordings,
-        change: str = "",
-        changed: Callable[[dict], dict] | None = None,
-        reads: Callable[[EcgFeatureExtractor], EcgFeatureExtractor] | None = None,
-        only: set[str] | None = None,
-    ) -> tuple[dict[str, list[EmbeddingTable]], dict[str, str]]:
-        """Tables of every row, one a seed, all of the same records; and why rows have none.
-
-        Args:
-            recordings ([`Recordings`]): What is embedded.
-            change (`str`): Name of a change of the recordings.
-            changed (`Callable`, *optional*): From a decoded row to the changed one.
-            reads (`Callable`, *optional*): From the feature extractor of an encoder to the one that reads the change.
-            only (`set[str]`, *optional*): Record ids, if not all.
-        """
-        ids = [record_id for record_id in recordings.rows["record_id"] if only is None or record_id in only]
-        records = hashlib.blake2b(repr((recordings.name, ids)).encode(), digest_size=6).hexdigest()
-        name = "-".join(filter(None, (recordings.name, change, records)))
-        found, refused = {}, {}
-        for row in self.rows:
-            try:
-                found[row.name] = [
-                    self._table(row, encoder, name, recordings, changed, reads, set(ids)) for encoder in row.encoders
-                ]
-            except ValueError as error:  # the other rows are worth keeping
-                logger.warning("%s, %s: not available. %s", row.name, name, error)
-                refused[row.name] = str(error)
-        every = [table for tables in found.values() for table in tables]
-        common = set.intersection(*(set(table.record_ids) for table in every)) if every else set()
-        return {name: [_of_records(table, common) for table in tables] for name, tables in found.items()}, refused
-
-    def _table(self, row, encoder, name, recordings, changed, reads, ids) -> EmbeddingTable:
-        extractor = encoder.extractor if reads is None else reads(encoder.extractor)
-        path = self.folder / encoder.digest(extractor) / f"{name}.parquet"
-        if path.is_file():
-            return EmbeddingTable.load(path)
-        logger.info("%s: %s", row.name, name)
-        rows = (record for record in recordings if record["record_id"] in ids)
-        if changed is not None:
-            rows = map(changed, rows)
-        table = embed(encoder.model, extractor, rows, self.batch_size, progress=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_name(f".{path.name}")
-        table.save(partial_path.with_suffix(".parquet")).replace(path)
-        return table
-
-
-def _of_records(table: EmbeddingTable, record_ids) -> EmbeddingTable:
-    kept = set(record_ids)
-    return table.take([row for row, record_id in enumerate(table.record_ids) if record_id in kept])
+def reading_millivolts(extractor: EcgFeatureExtractor, processing: Mapping[str, Any]) -> EcgFeatureExtractor:
+    """A feature extractor of processed recordings that makes the same of recordings in mV, at its own rate and
+    length."""
+    treated = {name: value for name, value in processing.items() if name not in ("sampling_rate", "num_samples")}
+    return EcgFeatureExtractor(**(extractor.to_dict() | treated | {"unit": "mV"}))
 
 
 @dataclass(frozen=True)
@@ -251,6 +99,7 @@ class Scoreboard:
                 *("mean error in standard deviations", "z_error", "--ludb"),
             ),
             *self.identity(),
+            self.waves(),
             self.hospital(),
         ]
 
@@ -272,15 +121,19 @@ class Scoreboard:
         known = [record_id for record_id in learnt if record_id in set(some.record_ids)]
         truth = np.stack([task.truth[record_id] for record_id in known])
         patients = [task.patients[record_id] for record_id in known]
-        draws = draw_low_shot(truth, patients, fraction, NUM_DRAWS, self.seed)
+        drawn = draw_low_shot(truth, patients, fraction, NUM_DRAWS, self.seed)
+        draws = [draw for draw in drawn if _can_teach(truth[draw])]
+        key, title = f"labels_{100 * fraction:g}", f"{100 * fraction:g} % of the labels, {len(draws)} draws"
+        if not draws:
+            size = len(drawn[0])
+            return self._missing(key, title, "auroc", f"No draw of {size} training records can teach a label.")
         results = {
             name: [
                 [self._fit(task, table, ([known[row] for row in draw], tested)) for draw in draws] for table in tables
             ]
             for name, tables in self.clean.items()
         }
-        title = f"{100 * fraction:g} % of the labels, {NUM_DRAWS} draws"
-        return TermResult(f"labels_{100 * fraction:g}", title, "auroc", results, self.clean_refused)
+        return TermResult(key, title, "auroc", results, self.clean_refused)
 
     def leads(self, key: str, leads: Sequence[str]) -> TermResult:
         """Training and test records with these leads alone."""
@@ -345,7 +198,7 @@ class Scoreboard:
         """A target of other recordings, learnt from these."""
         if task is None:
             return self._missing(key, title, metric, flag)
-        tables, refused = self.features.tables(task.recordings, only=set(task.truth))
+        tables, refused = self.features.tables(task.recordings)
         results = {name: [[self._cross_fit(task, table)] for table in of_seeds] for name, of_seeds in tables.items()}
         return TermResult(key, f"{title} ({unit})", metric, results, refused)
 
@@ -379,6 +232,38 @@ class Scoreboard:
             for rank, place in ranks.items()
         ]
 
+    def waves(self) -> TermResult:
+        """P, QRS and T of LUDB from frozen tokens; of each subject the samples in both masks and in either."""
+        data, title = self.data, "P, QRS and T, mean overlap of masks"
+        if data.ludb is None:
+            return self._missing("waves", title, "overlap", "--ludb")
+        results, refused = {}, {}
+        for row in self.features.rows:
+            try:
+                counted = [self._overlaps(encoder) for encoder in row.encoders]
+            except ValueError as error:
+                refused[row.name] = str(error)
+                continue
+            results[row.name] = []
+            for subjects, overlaps in counted:
+                both, either = np.moveaxis(np.array(overlaps)[:, 1:], -1, 0)  # without background
+                said = Predictions(both, either, subjects, list(subjects))
+                results[row.name].append([ProtocolResult("waves", WAVES, "overlap", either, None, said, {})])
+        return TermResult("waves", title, "overlap", results, refused)
+
+    def _overlaps(self, encoder: FrozenEncoder) -> tuple[list[str], list]:
+        extractor = encoder.extractor
+        if self.data.form is not None:
+            extractor = reading_millivolts(extractor, self.data.form.dump.processing)
+        name = hashlib.blake2b(repr((WAVE_STEPS, self.data.ludb["record_id"][:])).encode(), digest_size=6).hexdigest()
+        path = self.features.folder / encoder.digest(extractor) / f"waves-{name}.json"
+        if not path.is_file():
+            settings = DelineationSettings(max_steps=WAVE_STEPS, seed=self.seed)
+            counts = linear_wave_counts(encoder.model, extractor, self.data.ludb, settings)
+            write_atomically(path, json.dumps([list(counts.subjects), counts.overlaps.tolist()]))
+        subjects, overlaps = json.loads(path.read_text(encoding="utf-8"))
+        return subjects, overlaps
+
     def _missing(self, key: str, title: str, metric: str, cure: str) -> TermResult:
         reason = f"No recordings for it: give {cure}." if cure.startswith("--") else cure
         return TermResult(key, title, metric, {}, {row.name: reason for row in self.features.rows})
@@ -400,8 +285,8 @@ class Scoreboard:
         test_truth: np.ndarray | None = None,
     ) -> ProtocolResult:
         """The protocol `linear` of one fold; `test` is another table than the one that teaches."""
-        train = _of_records(table, fold[0])
-        test = _of_records(table, fold[1]) if test is None else test
+        train = of_records(table, fold[0])
+        test = of_records(table, fold[1]) if test is None else test
         truth = {
             split: np.stack([task.truth[record_id] for record_id in of_split.record_ids])
             for split, of_split in (("train", train), ("test", test))
@@ -438,3 +323,8 @@ class Scoreboard:
         found = Predictions(arrays["scores"], arrays["labels"], ids, patients)
         details = {"C": [part.details["C"] for part in parts]}
         return ProtocolResult("linear", task.label_names, task.problem_type, found.labels, None, found, details)
+
+
+def _can_teach(truth: np.ndarray) -> bool:
+    """Whether some label has a positive and a negative."""
+    return bool(((truth.sum(axis=0) > 0) & (truth.sum(axis=0) < len(truth))).any())

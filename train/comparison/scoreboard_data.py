@@ -64,14 +64,18 @@ class Recordings:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[dict]:
-        if self.form is None:
-            yield from decoded(self.rows)
-            return
+        return iter(decoded(self.rows) if self.form is None else self._formed)
+
+    @cached_property
+    def _formed(self) -> list[dict]:
+        """Decoded rows in the form, made once."""
+        formed = []
         for row in self.rows:
             try:
-                yield row | {"ecg": Ecg().decode_example(self.form(row["ecg"], row["record_id"]))}
+                formed.append(row | {"ecg": Ecg().decode_example(self.form(row["ecg"], row["record_id"]))})
             except BadRecording as error:
                 logger.warning("Record %s is left out: %s", row["record_id"], error)
+        return formed
 
 
 @dataclass(frozen=True)
@@ -150,8 +154,11 @@ class ScoreboardData:
                 folds[fold in TEST_FOLDS].append(record_id)
         if not all(folds):
             return None
-        recordings = self.labels.recordings if self.people is None else Recordings("people", rows, self.form)
-        return Task(recordings, truth, names, problem_type, [folds], _patients(rows))
+        return Task(self._people, truth, names, problem_type, [folds], _patients(rows))
+
+    @cached_property
+    def _people(self) -> Recordings:
+        return self.labels.recordings if self.people is None else Recordings("people", self.people, self.form)
 
     @cached_property
     def intervals(self) -> Task | None:

@@ -15,7 +15,8 @@ from ..metrics import paired_facts, percentile_interval, resample_counts
 from ..predictions import ProtocolResult
 from ..results import format_interval, format_score
 from .runs import write_atomically
-from .scoreboard import BoardRow, TermResult, random_name
+from .scoreboard import TermResult
+from .scoreboard_encoders import BoardRow, random_name
 
 KERNELS = ("random-kernels", "random-kernels-126")
 METRICS = {
@@ -23,6 +24,7 @@ METRICS = {
     "error": "mean absolute error",
     "z_error": "mean absolute error, in standard deviations",
     "share": "share of the searches",
+    "overlap": "mean intersection over union",
 }
 LOWER_IS_BETTER = ("error", "z_error")
 
@@ -90,6 +92,10 @@ def _judge(result: ProtocolResult, metric: str, counts: np.ndarray) -> Judged:
     if metric == "share":
         found = result.test.scores[:, 0]
         return Judged(float(found.mean()), {}, counts @ found / counts.sum(axis=1))
+    if metric == "overlap":
+        iou = result.test.scores.sum(axis=0) / result.test.labels.sum(axis=0)
+        resampled = (counts @ result.test.scores / (counts @ result.test.labels)).mean(axis=1)
+        return Judged(float(iou.mean()), dict(zip(result.label_names, iou.tolist(), strict=True)), resampled)
     return judge_errors(result, counts, np.ones(len(result.label_names)) if metric == "error" else None)
 
 
@@ -162,7 +168,8 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
 def predictions_table(terms: Sequence[TermResult]) -> pa.Table:
     """One line for each term, row, seed, draw, test record and label: `truth` and `score`.
 
-    Of identity `score` says whether the search found the other record, of errors it is the value in its unit.
+    Of identity, `score` says whether the search found the other record; of errors it is the value in its unit; of
+    waves, `truth` and `score` are samples in either mask and in both.
     """
     columns: dict[str, list] = {name: [] for name in ("term", "row", "seed", "draw", "record_id", "patient_id")}
     columns |= {"label": [], "truth": [], "score": []}

@@ -222,14 +222,16 @@ def _recording_arguments(parser: argparse.ArgumentParser):
 
 
 def _compare_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--methods", metavar="M[:SETTING=VALUE],...", help="presets or YAML files")
+    parser.add_argument("--methods", metavar="M,...", help="presets or YAML files, changed by M:SETTING=VALUE")
     parser.add_argument("--seeds", default="0", metavar="N,...", help="of weights, order, masks (0)")
     parser.add_argument("--records_seen", type=_positive, metavar="N", help="budget: steps x batch")
     _labelled_corpus_arguments(parser, COMPARED_DATASETS)
-    parser.add_argument("--scoreboard", nargs="*", metavar="NAME=DIR[,DIR...]", help="instead: judge these encoders")
-    parser.add_argument("--people", metavar="NAME:DIR[:HZ]", help="scoreboard: corpus with folds, age and sex")
+    parser.add_argument(
+        "--scoreboard", nargs="*", metavar="NAME=DIR,...", help="judge these encoders instead, train nothing"
+    )
+    parser.add_argument("--people", metavar="NAME:DIR", help="scoreboard: corpus with folds, age and sex")
     parser.add_argument("--ludb", metavar="DIR", help="scoreboard: LUDB, with marked waves")
-    parser.add_argument("--hospital", metavar="NAME:DIR[:HZ]", help="scoreboard: recordings with SNOMED CT codes")
+    parser.add_argument("--hospital", metavar="NAME:DIR", help="scoreboard: recordings with SNOMED CT codes")
     parser.add_argument("--task", help="label set of PTB-XL (default: superdiagnostic)")
     parser.add_argument("--extra", action="append", metavar="NAME:DIR[:HZ]", help="corpus that adds to pretraining")
     parser.add_argument("--splits", metavar="CSV", help="table of ecg_id, patient_id, strat_fold")

@@ -156,9 +156,11 @@ def test_the_same_command_again_runs_nothing(compared, monkeypatch):
 def test_table_and_page_hold_every_row_and_say_how_to_repeat_them(compared):
     folder, command, comparison = compared
     table, page = ((folder / f"comparison.{ending}").read_text() for ending in ("md", "html"))
-    assert sum(line.startswith("| ") for line in table.splitlines()) == 1 + len(comparison["rows"]) == 15
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    num_rows, num_pairs = len(comparison["rows"]), len(comparison["differences"])
+    assert num_rows == 14 and len(lines) == 3 + 2 * num_rows + num_pairs  # scores, encoders, differences
     assert "95 %" in table and "UNFINISHED" not in table
-    assert page.count("<tr><td>") == len(comparison["rows"]) + len(comparison["differences"])
+    assert page.count("<tbody>") == 3 and page.count("<tr") == 3 + 2 * num_rows + num_pairs
     assert "--records_seen 40" in page and "http" not in page.split("</style>")[1].split("<img")[0]
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
 

@@ -113,6 +113,7 @@ _EXPORTS = {
     "EcgDataCollator": "data",
     "EcgSslTrainer": "train",
     "SslTrainingArguments": "train",
+    "carried_model": "train.carried_models",
     "compute_metrics": "train.metrics",
     "explain_recording": "train.explain.recordings",
     "load_ecg": "data",

@@ -102,6 +102,7 @@ from .modeling import StMemForSequenceClassification as StMemForSequenceClassifi
 from .modeling import StMemForTokenClassification as StMemForTokenClassification
 from .modeling import StMemModel as StMemModel
 from .train.arguments import SslTrainingArguments as SslTrainingArguments
+from .train.carried_models import carried_model as carried_model
 from .train.explain.recordings import explain_recording as explain_recording
 from .train.metrics import compute_metrics as compute_metrics
 from .train.trainer import EcgSslTrainer as EcgSslTrainer

@@ -33,6 +33,7 @@ PACKAGES = ("modeling", "data", "train", "hub")
 DATA_FILES = {
     "data/corpora": ("cinc2021_labels.csv", "cinc2021_labels.LICENSE"),
     "data/ptb_xl_sample": ("ptb_xl_sample.parquet", "scp_statements.csv", "README.md", "LICENSE.txt"),
+    "train/carried_models": ("*/*",),
     "train/configs": ("*.yaml",),
     "train/evaluate_metrics": ("cinc2021_weights.csv", "cinc2021_weights.LICENSE"),
     "train/evaluation": ("*.yaml",),

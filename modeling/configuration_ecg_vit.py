@@ -206,11 +206,8 @@ class EcgViTConfig(PreTrainedConfig):
             raise ValueError("extra_channels and lead_separators need patching='per_lead': they belong to rows.")
         if self.stem == "conv":
             self._check_stem()
-        elif self.num_hidden_layers == 0 or self.position_embedding == "none":
-            raise ValueError(
-                "Expected num_hidden_layers of at least 1 and a position_embedding other than 'none', unless with "
-                f"stem='conv', got {self.num_hidden_layers} and {self.position_embedding!r}."
-            )
+        elif self.position_embedding == "none":
+            raise ValueError("position_embedding='none' needs stem='conv'. Choose another position_embedding.")
         self._check_pooling()
         check_calibration(self.calibration)
         if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust

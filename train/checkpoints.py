@@ -16,6 +16,8 @@ from ecg_transformers.modeling import (
 )
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
+from .carried_models import CARRIED_MODELS, carried_model
+
 UNTRAINED_ENCODERS = {"random-kernels": 1200, "random-kernels-126": 126, "lead-statistics": None}
 """Names that stand for a checkpoint: the number of kernels of [`RandomKernelsModel`], or `None`."""
 
@@ -25,6 +27,13 @@ INPUT_FIELDS += ("missing_leads", "derive_limb_leads")
 """Settings of a feature extractor that stay an encoder's own where one treatment of the input holds for several."""
 
 
+def find_checkpoint(checkpoint: str) -> str:
+    """The folder of a carried model, by its name; anything else, and a folder of that name, as it is."""
+    if checkpoint in CARRIED_MODELS and not Path(checkpoint).is_dir():
+        return carried_model(checkpoint)
+    return checkpoint
+
+
 def load_encoder(
     checkpoint: str, treatment: Mapping[str, Any] | None = None, **settings
 ) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
@@ -32,8 +41,8 @@ def load_encoder(
 
     Args:
         checkpoint (`str`):
-            A folder, an id of the Hub, or one of `UNTRAINED_ENCODERS`, which read twelve leads (missing ones are
-            masked), 10 s windows of 100 Hz, 0.5 to 40 Hz.
+            A folder, an id of the Hub, a carried model, or one of `UNTRAINED_ENCODERS`, which read twelve leads
+            (missing ones are masked), 10 s windows of 100 Hz, 0.5 to 40 Hz.
         treatment (`Mapping`, *optional*):
             Settings that make one treatment of the input for several encoders: of the stored ones, only `INPUT_FIELDS`
             count beside these. By default, or empty, all stored ones count.
@@ -44,6 +53,7 @@ def load_encoder(
         own = {name: value for name, value in extractor.to_dict().items() if name in INPUT_FIELDS}
         return model, EcgFeatureExtractor(**(own | dict(treatment) | settings))
     if checkpoint not in UNTRAINED_ENCODERS:
+        checkpoint = find_checkpoint(checkpoint)
         model = AutoModel.from_pretrained(checkpoint)
         extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
         return model.eval(), EcgFeatureExtractor(**(extractor.to_dict() | settings))

@@ -384,9 +384,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.output_dir is not None and not args.help_all:
             _make_output_folder(args.output_dir)
+        args.model_name = args.model
         if args.model is not None:
-            from .checkpoints import check_checkpoint
+            from .checkpoints import check_checkpoint, find_checkpoint
 
+            args.model = find_checkpoint(args.model)
             check_checkpoint(args.model)
         command = importlib.import_module(COMMANDS[args.command][0])
         from .flags import FlagFormatter

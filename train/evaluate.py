@@ -94,7 +94,7 @@ def run(args: argparse.Namespace):
     result = Result.from_json(
         {
             "task": task_name(args.dataset, options, args.target),
-            "model": args.model,
+            "model": args.model_name,
             DIGEST_KEY: model_digest(args.model),
             **found,
             "date": datetime.date.today().isoformat(),

@@ -161,7 +161,7 @@ def run(args: argparse.Namespace):
         "task": task_name(args.dataset, options, args.target),
         "problem_type": splits.problem_type,
         "protocol": "linear head on a frozen encoder" if trainer.args.freeze_encoder else "finetuned",
-        "model": args.model,
+        "model": args.model_name,
         "config": args.config,
         "seconds": round(time.monotonic() - started, 1),
         **metrics,

@@ -153,6 +153,8 @@ def _read_flac(path: str, signal: WfdbSignal, sizes: list[int], num_frames: int 
 
     if len(set(sizes)) > 1:
         raise ValueError(f"Expected the channels of the FLAC file {path} to have one rate, got {sizes} a frame.")
+    if num_frames is not None:  # before a byte is decoded
+        check_num_values(path, (len(sizes), num_frames * sizes[0]))
     check_file(path)
     size, dtype = sizes[0], COMPRESSED[signal.storage_format]
     try:

@@ -102,7 +102,7 @@ def bad_uploads(folder):
         "a text file": (
             text_file(folder, "letter.txt", "Dear colleague,\nthank you.\n"),
             declared,
-            "letter.txt, line 2",
+            "letter.txt: the columns",
         ),
         "no format": (text_file(folder, "photo.jpg", b"\xff\xd8\xff" + bytes(99)), {}, "none of the formats"),
         "an empty file": (text_file(folder, "nothing.csv", ""), declared, "nothing.csv is empty (0 bytes)"),

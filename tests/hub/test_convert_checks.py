@@ -34,6 +34,8 @@ GIVEN = {
     "hubert-ecg": {"num_attention_heads": 4},
     "ecg-fm": {"num_attention_heads": 4},
 }
+CHECKED = sorted(set(SOURCES) - {"ecg-cpc"})
+"""Sources whose files are held against their own settings here; `test_convert_ecg_cpc.py` has the other."""
 LAST_BLOCK = {
     "kim": "encoder.encoder_blocks.blocks.2.",
     "weimann": "encoder.blocks.2.",
@@ -93,7 +95,7 @@ def weights_of(state):
 # --- damaged ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", CHECKED)
 @pytest.mark.parametrize("damage", ["nan", "infinite", "whole numbers", "complex", "number", "sparse"])
 def test_a_tensor_that_is_no_finite_real_weight_is_named(files, source, damage):
     file = files[source]
@@ -112,7 +114,7 @@ def test_a_tensor_that_is_no_finite_real_weight_is_named(files, source, damage):
         convert(source, file)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", CHECKED)
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 17])
 def test_a_lone_number_in_place_of_a_weight_is_an_error_that_names_it(files, source, every):
     file, state = files[source], state_of(files[source])
@@ -135,7 +137,7 @@ def without(file, prefix):
 # --- incomplete ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", CHECKED)
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 17])
 def test_every_missing_tensor_is_an_error_in_a_sentence(files, source, every):
     for key in weights_of(state_of(files[source]))[::every]:

@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoFeatureExtractor
 
+from ecg_transformers import modeling
 from ecg_transformers.data import label_names, load_ecg
 from ecg_transformers.hub import export
 from ecg_transformers.modeling import (
@@ -52,7 +53,11 @@ STEM = {
     "stem_kernel": 15,
 }
 CLASSES = [(EcgViTConfig, EcgViTModel), (EcgViTConfig, EcgViTForSequenceClassification)]
-CLASSES += [(method[0], method[place]) for method in METHODS for place in (1, 3)]
+CLASSES += [
+    (getattr(modeling, f"{method}Config"), getattr(modeling, f"{method}{ending}"))
+    for method in METHODS
+    for ending in ("Model", "ForSequenceClassification")
+]
 
 
 def save(folder, model_class, config_class=EcgViTConfig, **settings):

@@ -52,7 +52,13 @@ DECODER = {f"decoder_{name}": value for name, value in SIZE.items()}
 SIGREG = {"projector_hidden_size": 8, "projection_size": 4, "num_slices": 4}
 PUBLISHED = INPUT | SIZE | {"num_samples": 200, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
 CONV = INPUT | {"hidden_size": 8, "stem_widths": (4, 8), "stem_depths": (1, 1), "embedding_size": 4}
+S4 = {name: INPUT[name] for name in ("leads", "sampling_rate")} | {"num_samples": 48, "patch_size": 2}
+S4 |= {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_stem_layers": 2, "state_size": 2}
 FIELDS = {
+    "EcgCpc": S4 | {"num_negatives": 3, "horizon_ms": 40},
+    "EcgLeNepa": VIT | {"projector_hidden_size": 8, "projection_size": 4, "num_slices": 4},
+    "EcgS4Jepa": S4 | {"mask_ratio": (0.2, 0.3), "num_mask_blocks": 2, "predictor_state_size": 2},
+    "EcgS4": S4,
     "EcgConv": CONV,
     "EcgFm": PUBLISHED | {"conv_dim": (8,) * 4},
     "EcgFounder": INPUT

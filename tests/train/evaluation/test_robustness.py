@@ -81,8 +81,8 @@ def test_declared_units_change_nothing_and_misuse_does(tiny_pair):
     entries = {entry["value"]: entry for entry in unit_scores(tiny_pair)}
     changes = {name: entry["largest_score_change"]["pretrained"] for name, entry in entries.items()}
     assert changes["mV"] == 0 and changes["uV"] < 1e-4 and changes["V"] < 1e-4
-    assert changes["mV x 1000"] > 0.01 and changes["mV / 1000"] > 0.001
-    assert changes["V1 to V6 named in reverse"] > 1e-4
+    rounding = max(changes["uV"], changes["V"])  # the strongest penalty, as few records choose it, leaves small scores
+    assert min(changes["mV x 1000"], changes["mV / 1000"], changes["V1 to V6 named in reverse"]) > 50 * rounding
     assert changes["aVL and aVF under each other's name"] == 0  # a model of eight leads does not read them
     for entry in entries.values():
         is_misuse = entry["value"] not in ("mV", "uV", "V")

@@ -1,0 +1,137 @@
+"""Makes the carried models from a pretraining of `compare` (docs/carried_models.md has the commands).
+
+    python -m ecg_transformers.train.comparison.carried --run comparison/runs/... --data_dir DECLARATION \
+        --splits SPLITS --output_dir DIR
+
+The encoder is that of the run. The classifier is a logistic regression for each label on its frozen features, folded
+with their standardisation into one linear layer. It is trained on the records of folds 1-8, each four times: with all
+leads, with I and II, with I alone, with II alone. Penalty, temperature and thresholds are chosen by cross-validation
+by patient in folds 1-8; folds 9 and 10 are the test.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from ecg_transformers.modeling import EcgFeatureExtractor
+
+from ..evaluation.head_training import HeadTask
+from ..evaluation.linear_models import C_GRID, cross_validated_C, fit_linear, folds_of_patients
+from ..features import EmbeddingTable, decoded, embed
+from ..predictions import Predictions, judge, stored_calibration
+from ..results import MULTI_LABEL, write_json
+from ..tasks.lead_subsets import KeptLeads
+from .data import load_comparison_data
+
+LEAD_SETS = {"12": None, "2": ("I", "II"), "I": ("I",), "II": ("II",)}
+MILLIVOLTS = {
+    "unit": "mV",
+    "highpass_hz": 0.5,
+    "lowpass_hz": 40,
+    "filter_order": 4,
+    "normalization": "lead",
+    "missing_leads": "mask",
+    "long_records": "all",
+}
+"""What makes of a recording what the processed recordings of the pretraining are."""
+INPUT_MEASURED = {"electrode_placement": "standard", "long_records": "all"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes both models and `scores.json`."""
+    parser = argparse.ArgumentParser(description="Make the carried models from a pretraining of `compare`.")
+    parser.add_argument("--run", required=True, help="folder of the run, with `model`")
+    parser.add_argument("--data_dir", required=True, help="declaration of the processed recordings")
+    parser.add_argument("--splits", required=True, help="table of folds")
+    parser.add_argument("--output_dir", required=True, help="folder to write to")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    folder = Path(args.output_dir)
+    encoder = AutoModel.from_pretrained(Path(args.run) / "model", dtype=torch.float32).eval()
+    processed = EcgFeatureExtractor.from_pretrained(Path(args.run) / "model").changed(missing_leads="mask")
+    extractor = EcgFeatureExtractor(**(processed.to_dict() | MILLIVOLTS))
+    save_without_code(encoder, extractor, folder / "ecg-small")
+    data = load_comparison_data("npy", args.data_dir, split_table=args.splits)
+    names = list(data.label_names)
+    tables = {name: tables_of(encoder, processed, data, leads) for name, leads in LEAD_SETS.items()}
+    classifier, scores = linear_classifier(folder / "ecg-small", tables, names)
+    save_without_code(classifier, extractor, folder / "ecg-small-superdiagnostic")
+    write_json(scores, folder / "scores.json")
+
+
+def save_without_code(model, feature_extractor: EcgFeatureExtractor, folder: Path) -> None:
+    """Saves weights, configuration and feature extractor; the code is that of the package which carries them."""
+    model.save_pretrained(folder)
+    feature_extractor.save_pretrained(folder)
+    for source in folder.glob("*.py"):
+        source.unlink()
+
+
+def tables_of(encoder, extractor: EcgFeatureExtractor, data, leads: Sequence[str] | None) -> dict[str, EmbeddingTable]:
+    """Features of the training records and of the test records (folds 9 and 10) with these leads, `None` = all."""
+    found = {}
+    for split in ("train", "validation", "test"):
+        rows = decoded(vars(data)[split])
+        found[split] = embed(encoder, extractor, rows if leads is None else KeptLeads(rows, leads), progress=False)
+    both = [found.pop(split) for split in ("validation", "test")]
+    columns = ("record_ids", "patient_ids", "labels", "folds")
+    joined = (sum((vars(table)[column] for table in both), []) for column in columns)
+    return found | {"test": EmbeddingTable(np.concatenate([table.features for table in both]), *joined)}
+
+
+def linear_classifier(checkpoint: Path, tables: Mapping[str, Mapping[str, EmbeddingTable]], names: Sequence[str]):
+    """The classifier, calibrated for each lead set, and its scores on the test records."""
+    train = {name: table["train"] for name, table in tables.items()}
+    truth = train["12"].multi_hot(names)
+    folds = folds_of_patients(train["12"].patients())
+    together = np.concatenate([table.features for table in train.values()])
+    labels = np.concatenate([truth] * len(train))
+    scaler = StandardScaler().fit(together)
+    patients = train["12"].patients() * len(train)
+    C = cross_validated_C(scaler.transform(together), labels, patients, HeadTask(labels, names, MULTI_LABEL), C_GRID)
+    unseen = {name: np.zeros(truth.shape) for name in train}
+    for fold in range(folds.max() + 1):
+        learnt, judged = np.tile(folds != fold, len(train)), folds == fold
+        task = HeadTask(labels[learnt], names, MULTI_LABEL)
+        fit = fit_linear(scaler.transform(together[learnt]), labels[learnt], task, C)
+        for name, table in train.items():
+            unseen[name][judged] = fit(scaler.transform(table.features[judged]))
+    fit = fit_linear(scaler.transform(together), labels, HeadTask(labels, names, MULTI_LABEL), C)
+    judgements = {}
+    for name, table in tables.items():
+        about = {"validation": as_predictions(unseen[name], truth, table["train"])}
+        test = as_predictions(
+            fit(scaler.transform(table["test"].features)), table["test"].multi_hot(names), table["test"]
+        )
+        judgements[name] = judge(test, names, MULTI_LABEL, truth, **about)
+        chosen = as_predictions(unseen[name], truth, table["train"])
+        judgements[name]["cross_validated"] = judge(chosen, names, MULTI_LABEL, truth)["macro_auroc"]
+    classifier = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint,
+        id2label=dict(enumerate(names)),
+        label2id={label: number for number, label in enumerate(names)},
+        problem_type=MULTI_LABEL,
+    )
+    weights = fit.coefficients[:-1] / scaler.scale_[:, None]
+    with torch.no_grad():
+        classifier.classifier.weight.copy_(torch.from_numpy(weights.T))
+        classifier.classifier.bias.copy_(torch.from_numpy(fit.coefficients[-1] - scaler.mean_ @ weights))
+    subsets = {name: {"leads": list(leads)} | judgements[name] for name, leads in LEAD_SETS.items() if leads}
+    measured: dict[str, Any] = {"leads": list(classifier.config.leads), **INPUT_MEASURED}
+    classifier.config.calibration = stored_calibration(judgements["12"], names, measured, subsets)
+    return classifier.eval(), {"C": C, "lead_sets": judgements}
+
+
+def as_predictions(scores: np.ndarray, truth: np.ndarray, table: EmbeddingTable) -> Predictions:
+    """Probabilities and truth of the records of a table."""
+    return Predictions(scores, truth, table.record_ids, table.patient_ids)
+
+
+if __name__ == "__main__":
+    main()

@@ -324,8 +324,7 @@ def test_other_methods_train_on_the_stem(model_class, config_class, fields):
         ({"pooled_layer": 3}, "pooled_layer of 'last'"),
         ({"pooled_layer": "best"}, "pooled_layer of 'last'"),
         ({"patch_norm": True}, "patch_norm belongs to the linear patches"),
-        ({"stem": "linear", "pooled_stages": (), "position_embedding": "none"}, "unless with stem='conv'"),
-        ({"stem": "linear", "pooled_stages": (), "num_hidden_layers": 0}, "num_hidden_layers of at least 1"),
+        ({"stem": "linear", "pooled_stages": (), "position_embedding": "none"}, "needs stem='conv'"),
     ],
 )
 def test_stems_that_fit_no_grid_are_refused(fields, message):

@@ -89,7 +89,11 @@ def read_record(
     else:
         rows = _read_rows(folder, header, chosen.positions, verify_checksum)
         signals = [layout[position] for position in chosen.positions]
-        scales = [_scale(each, declared, path) for each in signals]
+        first = signals[0]
+        if all(each.gain == first.gain and each.unit == first.unit for each in signals):  # as a rule
+            scales = [_scale(first, declared, path)] * len(signals)
+        else:
+            scales = [_scale(each, declared, path) for each in signals]
         if (rows.dtype if isinstance(rows, np.ndarray) else np.result_type(*rows)) == np.int16:
             signal = _as_steps(rows, signals)
             gain, offset = np.array(scales, dtype=np.float32), np.array([each.baseline for each in signals])
@@ -146,6 +150,14 @@ def _read_rows(
     folder: str, header: WfdbHeader, positions: Sequence[int], verify_checksum: bool
 ) -> Sequence[np.ndarray]:
     """Whole numbers of the channels at these positions. Files that hold none of them are not opened."""
+    everything = list(range(len(header.signals)))
+    name = header.signals[0].file_name
+    if list(positions) == everything and all(signal.file_name == name for signal in header.signals):
+        samples = read_samples(signal_path(folder, header, name), header.signals, header.num_samples)
+        if isinstance(samples, np.ndarray):  # the usual record: one file, one rate, nothing to pick
+            if verify_checksum:
+                _verify_checksums(samples, header)
+            return samples
     groups: list[list[int]] = []  # consecutive channels of one file, in the order of the header
     for position, signal in enumerate(header.signals):
         if groups and header.signals[groups[-1][0]].file_name == signal.file_name:
@@ -160,12 +172,6 @@ def _read_rows(
         if not set(group).isdisjoint(positions):
             signals = [header.signals[position] for position in group]
             samples = read_samples(signal_path(folder, header, name), signals, header.num_samples)
-            if isinstance(samples, np.ndarray) and tuple(positions) == tuple(range(len(header.signals))) == tuple(
-                group
-            ):
-                if verify_checksum:
-                    _verify_checksums(samples, header)
-                return samples  # the usual record: one file, nothing to pick
             rows |= zip(group, samples, strict=True)
     if verify_checksum:
         for position in positions:

@@ -34,10 +34,10 @@ class UploadReader:
     Args:
         folder (`str`): Where the folder of an upload is made, and removed when it was read.
         most_bytes (`int`, *optional*, defaults to 1 GiB): Memory for one upload, beyond what the libraries take.
-        most_seconds (`int`, *optional*, defaults to 60): Time for one upload.
+        most_seconds (`float`, *optional*, defaults to 60): Time for one upload.
     """
 
-    def __init__(self, folder: str | os.PathLike, most_bytes: int = 2**30, most_seconds: int = 60):
+    def __init__(self, folder: str | os.PathLike, most_bytes: int = 2**30, most_seconds: float = 60):
         self.limits = {"most_bytes": most_bytes, "most_seconds": most_seconds}
         self.folder, self.lock, self.server = Path(folder), threading.Lock(), None
 
@@ -127,7 +127,7 @@ def _read_and_leave(job: dict) -> None:
 
     folder = Path(job["folder"])
     try:
-        signal.alarm(job["most_seconds"])  # ends the process, whatever it does
+        signal.setitimer(signal.ITIMER_REAL, job["most_seconds"])  # ends the process, whatever it does
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + job["most_bytes"]
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -56,7 +56,7 @@ def test_memory_and_time_have_limits_and_the_next_upload_is_read(reader, tmp_pat
     with pytest.raises(ValueError, match=f"Unable to allocate|{TOO_MUCH[:20]}"):
         reader.read([tmp_path / "large.npz"], ONE_LEAD)
     path = csv_file(tmp_path, signal=np.tile(millivolts(), 200))
-    monkeypatch.setattr(reader, "limits", {"most_bytes": 2**30, "most_seconds": 1})
+    monkeypatch.setattr(reader, "limits", {"most_bytes": 2**30, "most_seconds": 0.05})
     with pytest.raises(ValueError, match=TOO_MUCH[:20]):
         reader.read(path, Declaration(5000, "mV"))
     assert reader.read([tmp_path / "zeros.npz"], ONE_LEAD).signal.shape == (1, 500_000)

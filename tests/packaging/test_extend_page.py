@@ -91,7 +91,7 @@ def test_the_page_judges_the_encoder_and_the_commands_know_it(folder, trained, m
     (folder / "mine.py").write_text(COMMANDS, encoding="utf-8")
     named = re.findall(r"^python mine.py (.*)$", PAGE, flags=re.MULTILINE)
     assert [command.split()[0] for command in named] == ["pretrain", "evaluate", "finetune", "embed"]
-    run(folder, "mine.py", *named[1].replace(" knn", "").split())
+    run(folder, "mine.py", *named[1].replace(" knn", "").replace("runs/records", "runs/patches").split())
     assert "difference" in json.loads((folder / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
 
 

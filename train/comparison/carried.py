@@ -94,23 +94,21 @@ def linear_classifier(checkpoint: Path, tables: Mapping[str, Mapping[str, Embedd
     labels = np.concatenate([truth] * len(train))
     scaler = StandardScaler().fit(together)
     patients = train["12"].patients() * len(train)
-    C = cross_validated_C(scaler.transform(together), labels, patients, HeadTask(labels, names, MULTI_LABEL), C_GRID)
+    task, standardised = HeadTask(labels, names, MULTI_LABEL), scaler.transform(together)
+    C = cross_validated_C(standardised, labels, patients, task, C_GRID)
     unseen = {name: np.zeros(truth.shape) for name in train}
     for fold in range(folds.max() + 1):
         learnt, judged = np.tile(folds != fold, len(train)), folds == fold
-        task = HeadTask(labels[learnt], names, MULTI_LABEL)
-        fit = fit_linear(scaler.transform(together[learnt]), labels[learnt], task, C)
+        fit = fit_linear(standardised[learnt], labels[learnt], HeadTask(labels[learnt], names, MULTI_LABEL), C)
         for name, table in train.items():
             unseen[name][judged] = fit(scaler.transform(table.features[judged]))
-    fit = fit_linear(scaler.transform(together), labels, HeadTask(labels, names, MULTI_LABEL), C)
+    fit = fit_linear(standardised, labels, task, C)
     judgements = {}
     for name, table in tables.items():
-        about = {"validation": as_predictions(unseen[name], truth, table["train"])}
-        test = as_predictions(
-            fit(scaler.transform(table["test"].features)), table["test"].multi_hot(names), table["test"]
-        )
-        judgements[name] = judge(test, names, MULTI_LABEL, truth, **about)
         chosen = as_predictions(unseen[name], truth, table["train"])
+        test_truth = table["test"].multi_hot(names)
+        test = as_predictions(fit(scaler.transform(table["test"].features)), test_truth, table["test"])
+        judgements[name] = judge(test, names, MULTI_LABEL, truth, validation=chosen)
         judgements[name]["cross_validated"] = judge(chosen, names, MULTI_LABEL, truth)["macro_auroc"]
     classifier = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,

@@ -295,7 +295,7 @@ CHANGING_TEXT = (
     (re.compile(rf"\b({LIBRARIES}) \d[\w.+]*\w"), r"\1 <version>"),
     (re.compile(r"Time and hardware: .*? s on .*?\. "), "Time and hardware: <seconds> s on <machine>. "),
     (re.compile(r"\(s\)( \||:) \d(?:[\d .]*\d)?"), r"(s)\1 <seconds>"),
-    (re.compile(r"The evaluation took \d+ s\."), "The evaluation took <seconds> s."),
+    (re.compile(r"The (evaluation|training) took \d+ s\."), r"The \1 took <seconds> s."),
     (re.compile(r"'(\w*_runtime|\w*_per_second)': '[^']*'"), r"'\1': '<seconds>'"),
     (re.compile(r"\b\d+(\.\d+)? s\. (?=Checkpoint)"), "<seconds> s. "),
     (re.compile(r"\b(entries|entry) in \d+(\.\d+)? s\."), r"\1 in <seconds> s."),

@@ -271,7 +271,7 @@ def _tensors(content: bytes) -> dict[str, list]:
 
 
 CHANGING_KEYS = re.compile(
-    r"seconds|hardware|date|\w*_runtime|\w*_per_second|weights_sha256|transformers_version|package_version"
+    r".* \(s\)|seconds|hardware|date|\w*_runtime|\w*_per_second|weights_sha256|transformers_version|package_version"
 )
 
 

@@ -154,6 +154,7 @@ def run(args: argparse.Namespace):
     check_lead_subsets(trainer, splits, subsets)
     started = time.monotonic()
     train_and_save(trainer)
+    trainer.accelerator.end_training()  # threads of a process group that is not ended may abort the process
     if not trainer.is_world_process_zero():
         return
     metrics, predictions = finish_with_predictions(trainer, splits, subsets)

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace):
         logger.info("Wrote the checkpoint, its card and %s", page)
         if trainer.args.push_to_hub:
             trainer.publish()
+    trainer.accelerator.end_training()  # threads of a process group that is not ended may abort the process
 
 
 def build_trainer(

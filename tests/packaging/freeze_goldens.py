@@ -211,7 +211,8 @@ def _run_commands(run: Run, work: Path, hub) -> str:
     known = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
     environment = os.environ | dict.fromkeys(known, "1")
     environment |= {"CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(work / "hf"), "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
-    environment |= {"PYTHONWARNINGS": "ignore", "PYTHONHASHSEED": "0"}
+    # With CI set, transformers would say everything twice.
+    environment |= {"PYTHONWARNINGS": "ignore", "PYTHONHASHSEED": "0", "CI": ""}
     environment |= hub.client_environment(work / "hf", "hf_owner") if hub else {}
     commands = json.dumps([command.split() for command in run.commands])
     command = [sys.executable, "-c", COMMANDS, commands, package_file()]

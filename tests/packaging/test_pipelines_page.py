@@ -29,7 +29,7 @@ def test_the_snippets_of_the_pipelines_run(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_exported_file_gives_the_scores_of_the_pipeline(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = run([*SNIPPETS[:2], SNIPPETS[5]])
+    names = run(SNIPPETS)
     expected = {row["label"]: row["score"] for row in names["classify"](names["recording"])}
     assert dict(zip(names["classes"], names["scores"], strict=True)) == pytest.approx(expected, abs=1e-5)
 

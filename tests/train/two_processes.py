@@ -25,3 +25,4 @@ save_file(
 )
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 (folder / f"losses_{rank}.json").write_text(json.dumps(losses))
+trainer.accelerator.end_training()

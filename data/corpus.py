@@ -1,7 +1,7 @@
 """What a corpus has to declare: one `Corpus` in one short file each (`corpora/ptb_xl.py` is the model)."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,19 @@ def data_source(dataset, name: str, licence: str | None = None) -> DataSource:
         citation=info.citation or "No citation is known.",
         url=info.homepage or None,
         dataset_id=name,
+    )
+
+
+def mixed_source(sources: Sequence[DataSource]) -> DataSource:
+    """The source of a mixture: every name and citation; where licences differ none, and each beside its name."""
+    licences = {source.licence for source in sources}
+    names = [source.name for source in sources]
+    if len(licences) > 1:
+        names = [f"{source.name} ({source.licence or 'licence unknown'})" for source in sources]
+    return DataSource(
+        name=" + ".join(names),
+        licence=licences.pop() if len(licences) == 1 else None,
+        citation=" ".join(dict.fromkeys(source.citation for source in sources)),
     )
 
 

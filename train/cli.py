@@ -153,6 +153,9 @@ def _quickstart_arguments(parser: argparse.ArgumentParser):
 def _pretrain_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--config", required=True, metavar="NAME|FILE", help="preset or YAML file of flat keys")
     _corpus_arguments(parser, "ptb-xl-sample")
+    parser.add_argument(
+        "--mix", nargs="+", metavar="NAME:DIR:WEIGHT", help="several corpora, each drawn by its weight, for --dataset"
+    )
     parser.add_argument("--split", default="train", help="split to learn from (default: train, folds 1-8)")
     parser.add_argument("--streaming", action="store_true", help="read records as they come, without a cache")
     parser.add_argument("--model", metavar="DIR|ID", help="checkpoint to go on from instead of fresh weights")

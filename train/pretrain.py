@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 import shlex
 import sys
 import time
@@ -10,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from datasets import Dataset, IterableDataset
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -18,8 +20,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ecg_transformers.data import EcgPretrainingCollator, load_ecg
-from ecg_transformers.data.corpus import DataSource, data_source
+from ecg_transformers.data import EcgPretrainingCollator, load_ecg, mix_ecg
+from ecg_transformers.data.corpus import DataSource, data_source, mixed_source
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTraining
 
@@ -50,12 +52,16 @@ def run(args: argparse.Namespace):
     settings["output_dir"] = args.output_dir
     claim_output_dir(args.output_dir, args.overwrite_output_dir, settings.get("resume_from_checkpoint"))
     options = parse_options(args.options)
-    dataset = load_ecg(
-        args.dataset, data_dir=args.data_dir, split=args.split, streaming=args.streaming, decode=False, **options
-    )
+    if args.mix:
+        dataset, source = mix_corpora(args, options, int(settings.get("seed", 42)))
+    else:
+        dataset = load_ecg(
+            args.dataset, data_dir=args.data_dir, split=args.split, streaming=args.streaming, decode=False, **options
+        )
+        source = data_source(dataset, args.dataset)
     if args.streaming:  # a folder comes sorted by path; the stock Trainer shuffles no stream
         dataset = dataset.shuffle(seed=int(settings.get("seed", 42)), buffer_size=SHUFFLE_BUFFER_RECORDS)
-    trainer = build_trainer(settings, dataset, checkpoint=args.model, data=data_source(dataset, args.dataset))
+    trainer = build_trainer(settings, dataset, checkpoint=args.model, data=source)
     if args.online_probe_steps is not None:
         labelled = {
             split: load_ecg(args.dataset, data_dir=args.data_dir, split=split, **options)
@@ -79,6 +85,26 @@ def run(args: argparse.Namespace):
         if trainer.args.push_to_hub:
             trainer.publish()
     trainer.accelerator.end_training()  # threads of a process group that is not ended may abort the process
+
+
+def mix_corpora(args: argparse.Namespace, options: dict, seed: int) -> tuple[Dataset | IterableDataset, DataSource]:
+    """Loads the corpora of `--mix NAME:DIR:WEIGHT`, and draws from each by its weight."""
+    if args.data_dir or args.online_probe_steps:
+        raise ValueError("--mix names folders itself and has no probe: leave out --data_dir and --online_probe_steps.")
+    corpora, weights, sources = [], [], []
+    for text in args.mix:
+        found = re.fullmatch(r"([a-z0-9-]+):(.*):([0-9.]+)", text)
+        if not found:
+            raise ValueError(f"Expected --mix NAME:DIR:WEIGHT, such as ptb-xl:/data/ptb-xl:0.2, got {text!r}.")
+        name, folder, weight = found.groups()
+        corpora.append(
+            load_ecg(
+                name, data_dir=folder or None, split=args.split, streaming=args.streaming, decode=False, **options
+            )
+        )
+        weights.append(float(weight))
+        sources.append(data_source(corpora[-1], name))
+    return mix_ecg(corpora, weights, seed=seed, stopping="all_exhausted"), mixed_source(sources)
 
 
 def build_trainer(

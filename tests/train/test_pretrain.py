@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from ecg_transformers.data.corpus import data_source
@@ -45,3 +47,17 @@ def test_the_data_source_is_what_the_corpus_declares(recordings):
 def test_the_last_value_of_every_part_is_kept():
     history = [{"loss": 2.0, "perplexity": 3.0, "step": 1}, {"loss": 1.0, "perplexity": 4.0, "step": 2}, {"eval": 9.0}]
     assert last_parts(history) == {"Loss (last)": 1.0, "Perplexity (last)": 4.0}
+
+
+def test_corpora_are_mixed_by_their_weights_from_the_command_line(tmp_path):
+    records = Path(__file__).parents[1] / "fixtures" / "wfdb" / "ptb-xl"
+    command = ["pretrain", "--config", "mtae_cpu", *TINY, "--mix", "ptb-xl-sample::0.9", f"wfdb:{records}:0.1"]
+    assert main([*command, "--output_dir", str(tmp_path / "model")]) == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "(CC BY 4.0) + a folder of WFDB records" in card and "(licence unknown)" in card
+
+
+def test_a_mixture_that_is_none_is_named(tmp_path, capsys):
+    command = ["pretrain", "--config", "kernel_response_cpu", "--output_dir", str(tmp_path / "model"), "--mix"]
+    assert main([*command, "ptb-xl=folder"]) == 1
+    assert "--mix NAME:DIR:WEIGHT" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_corpora_are_mixed_by_their_weights_from_the_command_line(tmp_path):
     command = ["pretrain", "--config", "mtae_cpu", *TINY, "--mix", "ptb-xl-sample::0.9", f"wfdb:{records}:0.1"]
     assert main([*command, "--output_dir", str(tmp_path / "model")]) == 0
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "(CC BY 4.0) + a folder of WFDB records" in card and "(licence unknown)" in card
+    assert "(CC BY 4.0) + a folder of WFDB records" in card and "license_name: unknown" in card
 
 
 def test_a_mixture_that_is_none_is_named(tmp_path, capsys):

@@ -266,15 +266,3 @@ def _published_wavelets(signals: np.ndarray) -> list[np.ndarray]:
     _, details = stationary_wavelets(signals, num_levels)
     missing = [np.zeros_like(signals)] * (_WAVELET_LEVELS - num_levels)
     return [first, *details, *missing]
-
-
-__all__ = [
-    "BEAT_CHANNELS",
-    "check_channel_names",
-    "compute_beat_channels",
-    "daubechies_filters",
-    "find_peaks",
-    "find_published_r_peaks",
-    "find_r_peaks",
-    "stationary_wavelets",
-]

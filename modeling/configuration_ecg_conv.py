@@ -51,6 +51,3 @@ class EcgConvConfig(EcgViTConfig):
     num_attention_heads: int = 4
     intermediate_size: int = 512
     layer_scale_init_value: float | int | None = 1.0
-
-
-__all__ = ["EcgConvConfig"]

@@ -41,6 +41,3 @@ class EcgCpcConfig(EcgS4Config):
     def horizon(self) -> int:
         """Tokens between a context and what it predicts."""
         return round(self.horizon_ms / 1000 * self.token_rate)
-
-
-__all__ = ["EcgCpcConfig"]

@@ -44,6 +44,3 @@ class EcgFmConfig(PublishedEncoderConfigMixin, Wav2Vec2Config):
                 f"{self.feat_extract_norm!r}, {self.do_stable_layer_norm} and {self.add_adapter}."
             )
         super().__post_init__(**kwargs)
-
-
-__all__ = ["EcgFmConfig"]

@@ -74,6 +74,3 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
     def num_hidden_layers(self) -> int:
         """Number of blocks."""
         return sum(self.stage_depths)
-
-
-__all__ = ["EcgFounderConfig"]

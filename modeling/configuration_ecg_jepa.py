@@ -138,6 +138,3 @@ class EcgJepaConfig(EcgViTConfig):
             initializer_range=self.initializer_range,
             attn_implementation=self._attn_implementation,
         )
-
-
-__all__ = ["EcgJepaConfig"]

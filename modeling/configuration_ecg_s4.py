@@ -88,6 +88,3 @@ class EcgS4Config(EcgViTConfig):
     def token_rate(self) -> float:
         """Tokens a second, in Hz."""
         return self.sampling_rate / self.patch_size
-
-
-__all__ = ["EcgS4Config"]

@@ -49,6 +49,3 @@ class EcgS4JepaConfig(EcgS4Config):
                 f"{most * self.num_mask_blocks} of {self.num_columns} tokens; at least 1 must be hidden and 1 "
                 "visible. Change mask_ratio, num_mask_blocks or num_samples."
             )
-
-
-__all__ = ["EcgS4JepaConfig"]

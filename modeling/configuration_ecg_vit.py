@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from .calibration import check_calibration
 from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
 from .recording_input import MAX_SAMPLING_RATE
-from .remote_code import IS_REMOTE_CODE, custom_pipelines
+from .remote_code import ShippedConfigMixin
 
 CHOICES = {
     "patching": ("per_lead", "all_leads"),
@@ -43,7 +43,7 @@ def check_sizes(config: PreTrainedConfig) -> None:
 
 
 @strict
-class EcgViTConfig(PreTrainedConfig):
+class EcgViTConfig(ShippedConfigMixin, PreTrainedConfig):
     r"""
     Configuration of an [`EcgViTModel`]. The defaults are the encoder of ECG-JEPA with Cross-Pattern Attention (Kim,
     arXiv 2410.08559): ViT-B on 8 leads x 50 patches of 200 ms.
@@ -210,8 +210,6 @@ class EcgViTConfig(PreTrainedConfig):
             raise ValueError("position_embedding='none' needs stem='conv'. Choose another position_embedding.")
         self._check_pooling()
         check_calibration(self.calibration)
-        if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust
-            kwargs.pop("custom_pipelines", None)
         if self.lead_separators and (self.num_registers or self.extra_channels or self.attention_pattern != "full"):
             raise ValueError("lead_separators need attention_pattern='full', no registers and no extra_channels.")
         super().__post_init__(**kwargs)
@@ -265,13 +263,6 @@ class EcgViTConfig(PreTrainedConfig):
                 f"{list(self.pooled_stages)} with {self.pooling!r}."
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Adds to a configuration whose code is saved beside it where the pipelines are."""
-        output = super().to_dict()
-        if "auto_map" in output:
-            output["custom_pipelines"] = custom_pipelines()
-        return output
-
     @property
     def pooled_size(self) -> int:
         """Width of `pooler_output`."""
@@ -289,6 +280,3 @@ class EcgViTConfig(PreTrainedConfig):
     def num_position_rows(self) -> int:
         """Rows of the position table: the leads it knows and the extra channels, or one with `"all_leads"`."""
         return len(self.position_leads) + self.extra_channels if self.patching == "per_lead" else 1
-
-
-__all__ = ["EcgViTConfig"]

@@ -36,6 +36,3 @@ class HubertEcgConfig(PublishedEncoderConfigMixin, HubertConfig):
     layerdrop: float | int = 0.0
     mask_time_prob: float | int = 0.0
     calibration: dict[str, Any] | None = None
-
-
-__all__ = ["HubertEcgConfig"]

@@ -122,6 +122,3 @@ class KernelResponseConfig(EcgConvConfig):
     def uses_vicreg(self) -> bool:
         """Whether views are compared, so that there is a projector."""
         return any((self.invariance_weight, self.variance_weight, self.covariance_weight))
-
-
-__all__ = ["KernelResponseConfig"]

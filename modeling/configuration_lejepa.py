@@ -110,6 +110,3 @@ class LeJepaConfig(EcgViTConfig):
         for field in ("max_shift", "lead_dropout"):
             if not 0.0 <= getattr(self, field) < 1.0:
                 raise ValueError(f"Expected 0 <= {field} < 1, got {getattr(self, field)}.")
-
-
-__all__ = ["LeJepaConfig"]

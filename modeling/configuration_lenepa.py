@@ -62,6 +62,3 @@ class EcgLeNepaConfig(EcgS4Config):
                 raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
         if self.num_columns < 2:
             raise ValueError(f"Expected 2 tokens or more, of which one predicts the next, got {self.num_columns}.")
-
-
-__all__ = ["EcgLeNepaConfig"]

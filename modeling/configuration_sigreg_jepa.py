@@ -91,6 +91,3 @@ class SigRegJepaConfig(EcgJepaConfig):
         for field in ("projector_hidden_size", "projection_size", "num_slices"):
             if getattr(self, field) < 1:
                 raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
-
-
-__all__ = ["SigRegJepaConfig"]

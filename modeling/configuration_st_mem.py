@@ -144,6 +144,3 @@ class MlaeConfig(MaskedAutoencoderConfig):
                 f"A token of MLAE is a whole lead: expected patch_size {self.num_samples}, as num_samples, got "
                 f"{self.patch_size}. Leave patch_size out; a checkpoint reads the length that it was trained with."
             )
-
-
-__all__ = ["MaskedAutoencoderConfig", "MlaeConfig", "MtaeConfig", "StMemConfig"]

@@ -76,6 +76,3 @@ class LeadStatisticsConfig(UntrainedConfigMixin, PreTrainedConfig):
     def hidden_size(self) -> int:
         """Number of features."""
         return FEATURES_PER_LEAD * len(self.leads)
-
-
-__all__ = ["LeadStatisticsConfig", "RandomKernelsConfig"]

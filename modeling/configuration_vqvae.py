@@ -115,6 +115,3 @@ class EcgVqVaeConfig(EcgViTConfig):
             initializer_range=self.initializer_range,
             attn_implementation=self._attn_implementation,
         )
-
-
-__all__ = ["EcgVqVaeConfig"]

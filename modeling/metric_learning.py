@@ -195,14 +195,3 @@ def _choose(pairs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     counts = pairs.sum(dim=1)
     rank = (uniforms * counts).long().clamp(max=counts.clamp(min=1) - 1)
     return (pairs.cumsum(dim=1) > rank[:, None]).to(torch.uint8).argmax(dim=1)
-
-
-__all__ = [
-    "EmbeddingProjection",
-    "batch_hard_triplets",
-    "matching_pairs",
-    "mined_triplet_loss",
-    "random_triplets",
-    "semi_hard_triplets",
-    "triplet_loss",
-]

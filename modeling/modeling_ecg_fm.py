@@ -28,11 +28,6 @@ class EcgFmPreTrainedModel(PublishedEncoderMixin, Wav2Vec2PreTrainedModel):
     base_model_prefix = "ecg_fm"
     input_modalities = ("time",)
     admits_missing_leads = True  # random leads were zeros in the pretraining
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_fm.EcgFmConfig",
-        "AutoModel": "modeling_ecg_fm.EcgFmModel",
-        "AutoModelForSequenceClassification": "modeling_ecg_fm.EcgFmForSequenceClassification",
-    }
 
 
 class EcgFmFeatureEncoder(Wav2Vec2FeatureEncoder):
@@ -95,6 +90,3 @@ class EcgFmForSequenceClassification(PublishedSequenceClassifier, EcgFmPreTraine
     """[`EcgFmModel`] with a linear head on the mean over its tokens."""
 
     encoder_class = EcgFmModel
-
-
-__all__ = ["EcgFmForSequenceClassification", "EcgFmModel", "EcgFmPreTrainedModel"]

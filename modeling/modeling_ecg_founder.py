@@ -82,11 +82,6 @@ class EcgFounderPreTrainedModel(PublishedEncoderMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["EcgFounderBlock"]
     _can_record_outputs = {"hidden_states": EcgFounderBlock}
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_founder.EcgFounderConfig",
-        "AutoModel": "modeling_ecg_founder.EcgFounderModel",
-        "AutoModelForSequenceClassification": "modeling_ecg_founder.EcgFounderForSequenceClassification",
-    }
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -154,6 +149,3 @@ class EcgFounderForSequenceClassification(PublishedSequenceClassifier, EcgFounde
     """[`EcgFounderModel`] with a linear head on the mean over time."""
 
     encoder_class = EcgFounderModel
-
-
-__all__ = ["EcgFounderForSequenceClassification", "EcgFounderModel", "EcgFounderPreTrainedModel"]

@@ -17,11 +17,6 @@ class HubertEcgPreTrainedModel(PublishedEncoderMixin, HubertPreTrainedModel):
     config_class = HubertEcgConfig
     base_model_prefix = "hubert_ecg"
     input_modalities = ("time",)
-    auto_classes = {
-        "AutoConfig": "configuration_hubert_ecg.HubertEcgConfig",
-        "AutoModel": "modeling_hubert_ecg.HubertEcgModel",
-        "AutoModelForSequenceClassification": "modeling_hubert_ecg.HubertEcgForSequenceClassification",
-    }
 
 
 class HubertEcgModel(HubertEcgPreTrainedModel, HubertModel):
@@ -65,6 +60,3 @@ class HubertEcgForSequenceClassification(PublishedSequenceClassifier, HubertEcgP
     """[`HubertEcgModel`] with a linear head on the mean over its tokens."""
 
     encoder_class = HubertEcgModel
-
-
-__all__ = ["HubertEcgForSequenceClassification", "HubertEcgModel", "HubertEcgPreTrainedModel"]

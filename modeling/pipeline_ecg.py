@@ -377,6 +377,3 @@ def _read_file(path: str, declared: Mapping[str, Any]) -> Any:
     if only_of_arrays:
         raise ValueError(f"{only_of_arrays} are for arrays, this is a file. Leave them out of the call.")
     return read_recording(path, **declared)
-
-
-__all__ = ["EcgClassificationPipeline", "EcgFeatureExtractionPipeline", "EcgPipeline"]

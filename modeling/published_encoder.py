@@ -6,7 +6,6 @@ out of attention here, so a missing lead is zeros where the authors trained with
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,10 +16,10 @@ from transformers.utils.generic import can_return_tuple
 from .calibration import CalibratedModelMixin, check_calibration
 from .configuration_ecg_vit import check_sizes
 from .leads import canonical_leads, lead_indices
-from .remote_code import IS_REMOTE_CODE, custom_pipelines, ship_source_files
+from .remote_code import ShippedConfigMixin, ShippedModelMixin
 
 
-class PublishedEncoderConfigMixin:
+class PublishedEncoderConfigMixin(ShippedConfigMixin):
     """Of a configuration with `leads`, `sampling_rate` (Hz), `num_samples`, `hidden_size` and `calibration`."""
 
     def __post_init__(self, **kwargs):
@@ -33,16 +32,7 @@ class PublishedEncoderConfigMixin:
                 f"{list(self.leads)}, {self.num_samples} and {self.num_hidden_layers}."
             )
         check_calibration(self.calibration)
-        if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust
-            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Adds to a configuration whose code is saved beside it where the pipelines are."""
-        output = super().to_dict()
-        if "auto_map" in output:
-            output["custom_pipelines"] = custom_pipelines()
-        return output
 
     @property
     def pooled_size(self) -> int:
@@ -50,20 +40,11 @@ class PublishedEncoderConfigMixin:
         return self.hidden_size
 
 
-class PublishedEncoderMixin(CalibratedModelMixin):
+class PublishedEncoderMixin(ShippedModelMixin, CalibratedModelMixin):
     """Of a [`PreTrainedModel`]: what it reads, and what it saves."""
 
-    accepts_loss_kwargs = False
-    has_teacher = False
     admits_missing_leads = False
     """Whether zeros stand for a missing lead, as in the authors' training."""
-
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
-        """Saves weights and configuration and, for `trust_remote_code`, the source files they need."""
-        self.config.auto_map = dict(self.auto_classes)
-        if is_main_process:
-            ship_source_files(self.auto_classes, save_directory)
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     def has_weight_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Matrices and kernels decay; biases and norms do not."""

@@ -179,6 +179,3 @@ class VectorQuantizer(nn.Module):
         order = torch.randperm(len(latents), generator=generator)
         chosen = order.repeat(-(-number // len(latents)))[:number]
         return latents[chosen.to(latents.device)]
-
-
-__all__ = ["QuantizerOutput", "VectorQuantizer"]

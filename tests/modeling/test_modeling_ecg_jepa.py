@@ -4,8 +4,8 @@ from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenc
 
 from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
-from ecg_transformers.modeling.modeling_ecg_jepa import POOLED_STD, standardize_by_position
-from ecg_transformers.modeling.vicreg import variance_and_covariance
+from ecg_transformers.modeling.modeling_ecg_jepa import POOLED_STD
+from ecg_transformers.modeling.vicreg import standardize_by_position, variance_and_covariance
 
 TINY = {
     "leads": ("I", "II", "V1"),

@@ -3,6 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_s4 import EcgS4Config
+from .method import Method
 
 
 @strict
@@ -23,6 +24,19 @@ class EcgCpcConfig(EcgS4Config):
     """
 
     model_type = "ecg_cpc"
+    method = Method(
+        name="ECG-CPC",
+        description=(
+            "A causal encoder of state spaces predicts, at every moment, what its first layers make of the signal 117 "
+            "ms later, and has to tell it from other moments of the same recording. No teacher and no labels."
+        ),
+        use_when=(
+            "Use it when the encoder will be fine-tuned on labels, or has to read a recording while it is being made: "
+            "it is causal, and frozen features are not its strength."
+        ),
+        paper="Al-Masud, Lopez Alcaraz and Strodthoff, 2025 (in their benchmark of ECG foundation models)",
+        url="https://arxiv.org/abs/2509.25095",
+    )
 
     horizon_ms: float | int = 14 / 120 * 1000
     num_negatives: int = 128

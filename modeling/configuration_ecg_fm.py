@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import Wav2Vec2Config
 
 from .leads import STANDARD_LEADS
+from .method import Method
 from .published_encoder import PublishedEncoderConfigMixin
 
 
@@ -26,6 +27,15 @@ class EcgFmConfig(PublishedEncoderConfigMixin, Wav2Vec2Config):
     """
 
     model_type = "ecg_fm"
+    method = Method(
+        name="ECG-FM",
+        description=(
+            "A wav2vec 2.0 that reads all leads at once, pretrained to tell hidden moments from others and one "
+            "patient's segments from another's, with random leads put to zero (W2V + CMSC + RLM)."
+        ),
+        paper="Kaden McKeen et al.: ECG-FM: An Open Electrocardiogram Foundation Model, 2024",
+        url="https://arxiv.org/abs/2408.05178",
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500

@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .leads import STANDARD_LEADS
+from .method import Method
 from .published_encoder import PublishedEncoderConfigMixin
 
 POSITIVE = ("stem_channels", "kernel_size", "stride", "group_width")
@@ -33,6 +34,18 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
     """
 
     model_type = "ecg_founder"
+    method = Method(
+        name="ECGFounder",
+        description=(
+            "A convolutional network trained **with labels**, 150 of them. A probe of such features is no measure of "
+            "learning without labels."
+        ),
+        paper=(
+            "Jun Li et al.: An Electrocardiogram Foundation Model Built on over 10 Million Recordings with External "
+            "Evaluation across Multiple Domains, 2024"
+        ),
+        url="https://arxiv.org/abs/2410.04133",
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500

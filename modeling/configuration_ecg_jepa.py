@@ -4,8 +4,42 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .masking import hidden_count_bounds
+from .method import Method
 from .teacher import TEACHERS
 
+KIM = Method(
+    name="ECG-JEPA",
+    description=(
+        "A student encoder sees part of a recording; a predictor has to infer, from it, what a slowly moving teacher "
+        "makes of the hidden part. No labels are used and no signal is reconstructed."
+    ),
+    use_when=(
+        "Use it when later recordings may have fewer leads than those of the pretraining: every token belongs to one "
+        "lead."
+    ),
+    paper=(
+        "Sehun Kim: Learning General Representation of 12-Lead Electrocardiogram with a Joint-Embedding Predictive "
+        "Architecture, 2024"
+    ),
+    url="https://arxiv.org/abs/2410.08559",
+)
+WEIMANN = Method(
+    name="ECG-JEPA (temporal segments)",
+    description=(
+        "A student encoder sees a few segments of a recording, all leads at once; a predictor has to infer, from "
+        "them, what a slowly moving teacher makes of the hidden time. No labels are used and no signal is "
+        "reconstructed."
+    ),
+    use_when=(
+        "Use it when all recordings have the same leads: one token holds them all, and the student reads a fifth of "
+        "the time."
+    ),
+    paper=(
+        "Kuba Weimann and Tim O. F. Conrad: Self-Supervised Pre-Training with Joint-Embedding Predictive Architecture "
+        "Boosts ECG Classification Performance, 2024"
+    ),
+    url="https://arxiv.org/abs/2410.13867",
+)
 JEPA_CHOICES = {
     "mask_type": ("random", "multi_block", "segments"),
     "evaluated_encoder": ("student", "teacher"),
@@ -113,6 +147,11 @@ class EcgJepaConfig(EcgViTConfig):
                 f"of {self.num_columns} patches; at least 1 must be hidden and 1 visible. Change mask_ratio, "
                 "num_mask_blocks or patch_size."
             )
+
+    @property
+    def method(self) -> Method:
+        """Words for the one of the two papers whose masks these are."""
+        return WEIMANN if self.mask_type == "segments" else KIM
 
     def predictor_config(self) -> EcgViTConfig:
         """The predictor's layers as an encoder of one row: dense attention, the same positions along time."""

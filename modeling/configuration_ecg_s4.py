@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .leads import STANDARD_LEADS
+from .method import Method
 
 # What such an encoder cannot do otherwise: the fields of EcgViTConfig and the only value that they may have.
 WITHOUT_GRID = {
@@ -46,6 +47,10 @@ class EcgS4Config(EcgViTConfig):
     """
 
     model_type = "ecg_s4"
+    method = Method(
+        name="ECG state-space encoder",
+        description="An encoder of electrocardiograms without a head.",
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 240

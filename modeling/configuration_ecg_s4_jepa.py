@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_s4 import EcgS4Config
 from .masking import hidden_count_bounds
+from .method import Method
 from .teacher import TEACHERS
 
 
@@ -24,6 +25,16 @@ class EcgS4JepaConfig(EcgS4Config):
     """
 
     model_type = "ecg_s4_jepa"
+    method = Method(
+        name="JEPA on state spaces",
+        description=(
+            "An encoder of state spaces sees a recording with hidden blocks and predicts what a slowly moving teacher "
+            "makes of them. No labels are used and no signal is reconstructed."
+        ),
+        use_when="Use it when recordings are long or of many lengths: time and memory grow linearly with the length.",
+        paper="Al-Masud, Lopez Alcaraz and Strodthoff, 2026 (one of five objectives)",
+        url="https://arxiv.org/abs/2605.12241",
+    )
 
     num_samples: int = 600
     bidirectional: bool = True

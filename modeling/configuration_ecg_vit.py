@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from .calibration import check_calibration
 from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
+from .method import Method
 from .recording_input import MAX_SAMPLING_RATE
 from .remote_code import ShippedConfigMixin
 
@@ -123,6 +124,10 @@ class EcgViTConfig(ShippedConfigMixin, PreTrainedConfig):
     """
 
     model_type = "ecg_vit"
+    method = Method(
+        name="ECG vision transformer",
+        description="An encoder of electrocardiograms without a head.",
+    )
 
     leads: list[str] | tuple[str, ...] = INDEPENDENT_LEADS
     sampling_rate: int | float = 250

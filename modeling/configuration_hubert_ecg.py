@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import HubertConfig
 
 from .leads import STANDARD_LEADS
+from .method import Method
 from .published_encoder import PublishedEncoderConfigMixin
 
 
@@ -26,6 +27,15 @@ class HubertEcgConfig(PublishedEncoderConfigMixin, HubertConfig):
 
     # Not the authors' "hubert_ecg": their own folders, with `trust_remote_code`, have to stay theirs.
     model_type = "ecg_hubert"
+    method = Method(
+        name="HuBERT-ECG",
+        description="A HuBERT on all leads, joined to one sequence: it predicts the clusters of hidden moments.",
+        paper=(
+            "Edoardo Coppola et al.: HuBERT-ECG as a self-supervised foundation model for broad and scalable cardiac "
+            "applications, 2024"
+        ),
+        url="https://doi.org/10.1101/2024.11.14.24317328",
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 100

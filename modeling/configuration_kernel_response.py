@@ -3,6 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_conv import EcgConvConfig
+from .method import Method
 
 NOT_NEGATIVE = (
     "lead_gain_std",
@@ -59,6 +60,18 @@ class KernelResponseConfig(EcgConvConfig):
     """
 
     model_type = "kernel_response"
+    method = Method(
+        name="Prediction of random-kernel responses",
+        description=(
+            "Fixed random convolutions answer to a recording; the encoder sees altered windows of it, with noise, "
+            "hidden time and absent leads, and has to tell the pooled answers. Fixed targets cannot collapse. No "
+            "teacher and no labels."
+        ),
+        use_when=(
+            "Use it when there are few recordings and no GPU: fixed targets cannot collapse, and minutes on a CPU are "
+            "enough."
+        ),
+    )
 
     num_views: int = 2
     view_samples: int = 504

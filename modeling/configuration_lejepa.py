@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .leads import STANDARD_LEADS
+from .method import Method
 
 LEJEPA_CHOICES = {"augmentation": ("corrected", "published"), "sigreg_pooling": ("per_view", "pooled")}
 
@@ -55,6 +56,23 @@ class LeJepaConfig(EcgViTConfig):
     """
 
     model_type = "lejepa"
+    method = Method(
+        name="LeJEPA",
+        description=(
+            "Several altered views of a recording have to get the same embedding (invariance), and the embeddings of "
+            "all recordings have to look like a standard normal cloud (SIGReg), which keeps them from collapsing. No "
+            "teacher and no labels."
+        ),
+        use_when=(
+            "Use it when features should not depend on gain, noise, wander or a shift in time: the views vary in "
+            "these. It needs batches of many records."
+        ),
+        paper=(
+            "Randall Balestriero and Yann LeCun: LeJEPA: Provable and Scalable Self-Supervised Learning Without the "
+            "Heuristics, 2025"
+        ),
+        url="https://arxiv.org/abs/2511.08544",
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500

@@ -3,6 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_s4 import EcgS4Config
+from .method import Method
 
 
 @strict
@@ -25,6 +26,20 @@ class EcgLeNepaConfig(EcgS4Config):
     """
 
     model_type = "lenepa"
+    method = Method(
+        name="LeNEPA",
+        description=(
+            "A causal encoder predicts, from each 50 ms of a recording, the embedding of the next, and the moments of "
+            "every recording have to look like a standard normal cloud (SIGReg), which keeps them from collapsing. No "
+            "teacher, no masks and no labels."
+        ),
+        use_when=(
+            "Use it when neither masks nor views nor a teacher should have to be chosen, or a causal encoder is "
+            "wanted."
+        ),
+        paper="Chemeris, Jin and Balestriero, 2026",
+        url="https://arxiv.org/abs/2607.00958",
+    )
 
     sampling_rate: int | float = 500
     num_samples: int = 5000

@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_jepa import EcgJepaConfig
 from .leads import STANDARD_LEADS
+from .method import Method
 
 # What a model without a teacher has no use for: the fields of EcgJepaConfig and the only value that they may have.
 WITHOUT_TEACHER = {
@@ -42,6 +43,17 @@ class SigRegJepaConfig(EcgJepaConfig):
     """
 
     model_type = "sigreg_jepa"
+    method = Method(
+        name="Masked JEPA with SIGReg",
+        description=(
+            "One encoder sees part of a recording, and a predictor has to infer from it what the same encoder makes "
+            "of the hidden part; SIGReg keeps the features from collapsing. No teacher and no labels."
+        ),
+        use_when=(
+            "Use it when a masked JEPA is wanted without a teacher, hence without a momentum to choose; it needs "
+            "batches of many records."
+        ),
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500

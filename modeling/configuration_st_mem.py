@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .leads import STANDARD_LEADS
+from .method import Method
 
 
 @strict
@@ -97,6 +98,22 @@ class StMemConfig(MaskedAutoencoderConfig):
     """
 
     model_type = "st_mem"
+    method = Method(
+        name="ST-MEM",
+        description=(
+            "Three quarters of the patches of every lead are hidden; a decoder reconstructs them, lead by lead, from "
+            "what the encoder makes of the others."
+        ),
+        use_when=(
+            "Use it when what was learnt should be looked at as a signal, or when later recordings may have fewer "
+            "leads."
+        ),
+        paper=(
+            "Yeongyeon Na et al.: Guiding Masked Representation Learning to Capture Spatio-Temporal Relationship of "
+            "Electrocardiogram, 2024"
+        ),
+        url="https://arxiv.org/abs/2402.09450",
+    )
 
     lead_separators: bool = True
     pooling: str = "mean_then_norm"
@@ -112,6 +129,13 @@ class MtaeConfig(MaskedAutoencoderConfig):
     """
 
     model_type = "mtae"
+    method = Method(
+        name="MTAE, a masked time autoencoder",
+        description="Three quarters of the moments are hidden in all leads, and a decoder reconstructs them.",
+        use_when="Use it when a masked autoencoder with few tokens is wanted, or as the baseline of ST-MEM.",
+        paper="Yeongyeon Na et al., 2024 (a baseline of ST-MEM)",
+        url="https://arxiv.org/abs/2402.09450",
+    )
 
     patching: str = "all_leads"
     num_registers: int = 1
@@ -128,6 +152,13 @@ class MlaeConfig(MaskedAutoencoderConfig):
     """
 
     model_type = "mlae"
+    method = Method(
+        name="MLAE, a masked lead autoencoder",
+        description="Three quarters of the leads are hidden, and a decoder reconstructs them from the others.",
+        use_when="Use it when missing leads are to be told from the others, or as the baseline of ST-MEM.",
+        paper="Yeongyeon Na et al., 2024 (a baseline of ST-MEM)",
+        url="https://arxiv.org/abs/2402.09450",
+    )
 
     patch_size: int | None = None
     position_embedding: str = "sincos_leads"

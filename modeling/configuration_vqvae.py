@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .leads import STANDARD_LEADS
+from .method import Method
 
 VQVAE_CHOICES = {"codebook": ("ema", "published"), "features": ("hidden", "latents", "codes")}
 
@@ -46,6 +47,19 @@ class EcgVqVaeConfig(EcgViTConfig):
     """
 
     model_type = "vqvae"
+    method = Method(
+        name="VQ-VAE",
+        description=(
+            "An encoder turns every moment of a recording into one code of a learned codebook, and a decoder "
+            "reconstructs the signal from the codes."
+        ),
+        use_when=(
+            "Use it when a recording is to become a short row of codes, for search, clustering or as input of another "
+            "model."
+        ),
+        paper="Aaron van den Oord et al.: Neural Discrete Representation Learning, 2017",
+        url="https://arxiv.org/abs/1711.00937",
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     num_samples: int = 2250

@@ -232,9 +232,11 @@ class MaskedPrediction(PretrainingMixin):
 class EcgJepaForPreTraining(TeacherStudentMixin, MaskedPrediction, EcgJepaPreTrainedModel):
     """Student, teacher and predictor with the ECG-JEPA loss.
 
-    Kim's masks and positions: use it when later recordings may have fewer leads than those of the pretraining: every
-    token belongs to one lead. Weimann's segments: use it when all recordings have the same leads: one token holds them
-    all, and the student reads a fifth of the time.
+    Kim's masks: Use it when later recordings may have fewer leads than those of the pretraining: every token belongs
+    to one lead.
+
+    Weimann's segments: Use it when all recordings have the same leads: one token holds them all, and the student reads
+    a fifth of the time.
 
     After every optimiser step the teacher has to follow the student: [`EcgSslTrainer`] does it; any other loop calls
     [`~EcgJepaForPreTraining.update_teacher`], without which training raises in its third step. With

@@ -438,7 +438,7 @@ class MtaeModel(MtaePreTrainedModel, EcgViTModel):
 class MtaeForPreTraining(MtaePreTrainedModel, MaskedAutoencoderForPreTraining):
     """MTAE: moments hidden in all leads at once.
 
-    Use it when a masked autoencoder with few tokens is wanted, or as the baseline of [`StMemForPreTraining`].
+    Use it when a masked autoencoder with few tokens is wanted, or as the baseline of ST-MEM.
 
     ```python
     import torch
@@ -476,7 +476,7 @@ class MlaeModel(MlaePreTrainedModel, EcgViTModel):
 class MlaeForPreTraining(MlaePreTrainedModel, MaskedAutoencoderForPreTraining):
     """MLAE: whole leads hidden.
 
-    Use it when missing leads are to be told from the others, or as the baseline of [`StMemForPreTraining`].
+    Use it when missing leads are to be told from the others, or as the baseline of ST-MEM.
 
     ```python
     import torch

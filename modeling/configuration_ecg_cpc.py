@@ -37,6 +37,8 @@ class EcgCpcConfig(EcgS4Config):
         paper="Al-Masud, Lopez Alcaraz and Strodthoff, 2025 (in their benchmark of ECG foundation models)",
         url="https://arxiv.org/abs/2509.25095",
     )
+    choices = EcgS4Config.choices | {"time_reduction": ("sum", "mean")}
+    least = EcgS4Config.least | {"num_negatives": 1}
 
     horizon_ms: float | int = 14 / 120 * 1000
     num_negatives: int = 128
@@ -46,10 +48,6 @@ class EcgCpcConfig(EcgS4Config):
         super().__post_init__(**kwargs)
         if self.bidirectional:
             raise ValueError("bidirectional=True would show the encoder what it is to predict. Leave it at False.")
-        if self.time_reduction not in ("sum", "mean"):
-            raise ValueError(f"Expected time_reduction to be one of ['sum', 'mean'], got {self.time_reduction!r}.")
-        if self.num_negatives < 1:
-            raise ValueError(f"Expected num_negatives of at least 1, got {self.num_negatives}.")
 
     @property
     def horizon(self) -> int:

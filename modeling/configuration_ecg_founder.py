@@ -9,8 +9,6 @@ from .leads import STANDARD_LEADS
 from .method import Method
 from .published_encoder import PublishedEncoderConfigMixin
 
-POSITIVE = ("stem_channels", "kernel_size", "stride", "group_width")
-
 
 @strict
 class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
@@ -46,6 +44,7 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
         ),
         url="https://arxiv.org/abs/2410.04133",
     )
+    least = {"stem_channels": 1, "kernel_size": 1, "stride": 1, "group_width": 1}
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500
@@ -60,9 +59,7 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
     calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
-        for field in POSITIVE:
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
+        super().__post_init__(**kwargs)
         if not self.stage_channels or len(self.stage_channels) != len(self.stage_depths) or min(self.stage_depths) < 1:
             raise ValueError(
                 "Expected as many stage_depths of at least 1 as stage_channels, and a stage, got "
@@ -76,7 +73,6 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
         widths = [self.stem_channels, *self.stage_channels]
         if widths != sorted(widths):
             raise ValueError(f"Expected channels that never become fewer, from the stem on, got {widths}.")
-        super().__post_init__(**kwargs)
 
     @property
     def hidden_size(self) -> int:

@@ -40,14 +40,6 @@ WEIMANN = Method(
     ),
     url="https://arxiv.org/abs/2410.13867",
 )
-JEPA_CHOICES = {
-    "mask_type": ("random", "multi_block", "segments"),
-    "evaluated_encoder": ("student", "teacher"),
-    "initializer": ("kim", "weimann", "xavier_uniform"),
-    "target_normalization": ("layer_norm", "position", "none"),
-    "prediction_loss": ("smooth_l1", "l1", "mse"),
-    "teacher": TEACHERS,
-}
 
 
 @strict
@@ -108,6 +100,17 @@ class EcgJepaConfig(EcgViTConfig):
 
     model_type = "ecg_jepa"
 
+    choices = EcgViTConfig.choices | {
+        "mask_type": ("random", "multi_block", "segments"),
+        "evaluated_encoder": ("student", "teacher"),
+        "initializer": ("kim", "weimann", "xavier_uniform"),
+        "target_normalization": ("layer_norm", "position", "none"),
+        "prediction_loss": ("smooth_l1", "l1", "mse"),
+        "teacher": TEACHERS,
+    }
+    least = EcgViTConfig.least | {"num_mask_blocks": 1, "min_segment_patches": 1}
+    ranges = {"mask_ratio": (0, 1)}
+
     mask_type: str = "multi_block"
     mask_ratio: list[float] | tuple[float, ...] = (0.175, 0.225)
     num_mask_blocks: int = 4
@@ -128,17 +131,8 @@ class EcgJepaConfig(EcgViTConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self.mask_ratio = tuple(float(ratio) for ratio in self.mask_ratio)
-        for field, choices in JEPA_CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
         if self.teacher == "random" and self.evaluated_encoder == "teacher":
             raise ValueError("teacher='random' learns nothing to evaluate. Set evaluated_encoder='student' with it.")
-        for field in ("num_mask_blocks", "min_segment_patches"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
-        if len(self.mask_ratio) != 2 or not 0.0 < self.mask_ratio[0] <= self.mask_ratio[1] <= 1.0:
-            raise ValueError(f"Expected mask_ratio as two fractions, low <= high, got {self.mask_ratio}.")
         fewest, most = hidden_count_bounds(self.num_columns, self.mask_ratio)
         most *= self.num_mask_blocks if self.mask_type == "multi_block" else 1
         if fewest < 1 or most >= self.num_columns:
@@ -156,24 +150,9 @@ class EcgJepaConfig(EcgViTConfig):
     def predictor_config(self) -> EcgViTConfig:
         """The predictor's layers as an encoder of one row: dense attention, the same positions along time."""
         encodes_no_time = self.position_embedding in ("learned", "sincos_leads", "none")
-        return EcgViTConfig(
+        return self.part_config(
+            "predictor",
             leads=self.leads[:1],
-            sampling_rate=self.sampling_rate,
-            num_samples=self.num_samples,
-            patch_size=self.patch_size,
-            attention_pattern="full",
             position_embedding="sincos_2d" if encodes_no_time else self.position_embedding,
             position_every_layer=self.position_every_layer,
-            hidden_size=self.predictor_hidden_size,
-            num_hidden_layers=self.predictor_num_hidden_layers,
-            num_attention_heads=self.predictor_num_attention_heads,
-            intermediate_size=self.predictor_intermediate_size,
-            hidden_act=self.hidden_act,
-            use_bias=self.use_bias,
-            qkv_bias=self.qkv_bias,
-            layer_norm_bias=self.layer_norm_bias,
-            layer_norm_eps=self.layer_norm_eps,
-            drop_path_rate=self.drop_path_rate,
-            initializer_range=self.initializer_range,
-            attn_implementation=self._attn_implementation,
         )

@@ -35,6 +35,9 @@ class EcgS4JepaConfig(EcgS4Config):
         paper="Al-Masud, Lopez Alcaraz and Strodthoff, 2026 (one of five objectives)",
         url="https://arxiv.org/abs/2605.12241",
     )
+    choices = EcgS4Config.choices | {"teacher": TEACHERS}
+    least = EcgS4Config.least | {"num_mask_blocks": 1, "predictor_state_size": 1}
+    ranges = EcgS4Config.ranges | {"mask_ratio": (0, 1)}
 
     num_samples: int = 600
     bidirectional: bool = True
@@ -45,14 +48,6 @@ class EcgS4JepaConfig(EcgS4Config):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self.mask_ratio = tuple(float(ratio) for ratio in self.mask_ratio)
-        if self.teacher not in TEACHERS:
-            raise ValueError(f"Expected teacher to be one of {list(TEACHERS)}, got {self.teacher!r}.")
-        for field in ("num_mask_blocks", "predictor_state_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
-        if len(self.mask_ratio) != 2 or not 0.0 < self.mask_ratio[0] <= self.mask_ratio[1] <= 1.0:
-            raise ValueError(f"Expected mask_ratio as two fractions, low <= high, got {self.mask_ratio}.")
         fewest, most = hidden_count_bounds(self.num_columns, self.mask_ratio)
         if fewest < 1 or most * self.num_mask_blocks >= self.num_columns:
             raise ValueError(

@@ -7,44 +7,16 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .calibration import check_calibration
+from .checked_config import CheckedConfigMixin
 from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
 from .method import Method
-from .recording_input import MAX_SAMPLING_RATE
-from .remote_code import ShippedConfigMixin
 
-CHOICES = {
-    "patching": ("per_lead", "all_leads"),
-    "attention_pattern": ("cropa", "full"),
-    "position_embedding": ("sincos_2d", "sincos_interleaved", "sincos_halves", "sincos_leads", "learned", "none"),
-    "stem": ("linear", "conv"),
-    "pooling": ("mean", "mean_then_norm", "class_token", "statistics"),
-    "classifier_pooling": ("pooled", "register", "attentive"),
-    "triplet_mining": ("batch_hard", "semi_hard", "random"),
-}
 STATISTICS = ("mean", "std", "max", "min")
 """Features of one channel with `pooling="statistics"`, all unless some are chosen."""
-LEAST = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
-LEAST |= {"hidden_size": 1, "num_hidden_layers": 0, "intermediate_size": 1}
-MOST = {"num_hidden_layers": 1000, "num_attention_heads": 1000, "hidden_size": 2**16, "intermediate_size": 2**18}
-MOST |= {"num_registers": 10_000, "extra_channels": 10_000, "num_samples": 2**26, "patch_size": 2**26}
-"""Far beyond any model: a configuration must not decide alone how much memory is asked for."""
-
-
-def check_sizes(config: PreTrainedConfig) -> None:
-    """Raises `ValueError` for a size beyond `MOST`, also of a part (`predictor_num_hidden_layers`), or a rate that no
-    recorder has."""
-    if not 0 < config.sampling_rate <= MAX_SAMPLING_RATE:
-        raise ValueError(
-            f"Expected sampling_rate above 0 and at most {MAX_SAMPLING_RATE:g} Hz, got {config.sampling_rate}."
-        )
-    for field, value in vars(config).items():
-        for name, most in MOST.items():
-            if (field == name or field.endswith(f"_{name}")) and isinstance(value, int) and value > most:
-                raise ValueError(f"Expected {field} of at most {most}, got {value}.")
 
 
 @strict
-class EcgViTConfig(ShippedConfigMixin, PreTrainedConfig):
+class EcgViTConfig(CheckedConfigMixin, PreTrainedConfig):
     r"""
     Configuration of an [`EcgViTModel`]. The defaults are the encoder of ECG-JEPA with Cross-Pattern Attention (Kim,
     arXiv 2410.08559): ViT-B on 8 leads x 50 patches of 200 ms.
@@ -129,6 +101,19 @@ class EcgViTConfig(ShippedConfigMixin, PreTrainedConfig):
         description="An encoder of electrocardiograms without a head.",
     )
 
+    choices = {
+        "patching": ("per_lead", "all_leads"),
+        "attention_pattern": ("cropa", "full"),
+        "position_embedding": ("sincos_2d", "sincos_interleaved", "sincos_halves", "sincos_leads", "learned", "none"),
+        "stem": ("linear", "conv"),
+        "pooling": ("mean", "mean_then_norm", "class_token", "statistics"),
+        "classifier_pooling": ("pooled", "register", "attentive"),
+        "triplet_mining": ("batch_hard", "semi_hard", "random"),
+    }
+    least = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
+    least |= {"hidden_size": 1, "num_hidden_layers": 0, "intermediate_size": 1}
+    fractions = ("drop_path_rate",)
+
     leads: list[str] | tuple[str, ...] = INDEPENDENT_LEADS
     sampling_rate: int | float = 250
     num_samples: int = 2500
@@ -177,19 +162,11 @@ class EcgViTConfig(ShippedConfigMixin, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.leads = canonical_leads(self.leads)
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
-        for field, least in LEAST.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"Expected {field} of at least {least}, got {getattr(self, field)}.")
-        check_sizes(self)
+        self.check_fields()
         if not self.leads:
             raise ValueError("Expected at least one lead, got none.")
         self.position_leads = self.leads if self.position_leads is None else canonical_leads(self.position_leads)
         lead_indices(self.leads, self.position_leads)
-        if not 0.0 <= self.drop_path_rate < 1.0:
-            raise ValueError(f"Expected 0 <= drop_path_rate < 1, got {self.drop_path_rate}.")
         if self.num_samples < self.patch_size or self.num_samples % self.patch_size:
             raise ValueError(
                 f"num_samples ({self.num_samples}) must be a multiple of patch_size ({self.patch_size}). "
@@ -267,6 +244,16 @@ class EcgViTConfig(ShippedConfigMixin, PreTrainedConfig):
                 f"Expected pooled_stages among {list(stages)}, each once, with pooling='statistics', got "
                 f"{list(self.pooled_stages)} with {self.pooling!r}."
             )
+
+    def part_config(self, part: str, **fields) -> "EcgViTConfig":
+        """Configuration of the layers of a further transformer, as an encoder of one row: sizes from the fields that
+        begin with the name of the part (`"predictor"`, `"decoder"`), the others from `fields` or as of the encoder."""
+        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        same = ("sampling_rate", "num_samples", "patch_size", "hidden_act", "use_bias", "qkv_bias", "layer_norm_bias")
+        same += ("layer_norm_eps", "drop_path_rate", "initializer_range")
+        own = {name: getattr(self, f"{part}_{name}") for name in sizes} | {name: getattr(self, name) for name in same}
+        fields = {"attention_pattern": "full", "position_every_layer": False} | fields
+        return EcgViTConfig(**own | fields, attn_implementation=self._attn_implementation)
 
     @property
     def pooled_size(self) -> int:

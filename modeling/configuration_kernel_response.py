@@ -5,18 +5,6 @@ from huggingface_hub.dataclasses import strict
 from .configuration_ecg_conv import EcgConvConfig
 from .method import Method
 
-NOT_NEGATIVE = (
-    "lead_gain_std",
-    "wander_amplitude",
-    "noise_std",
-    "target_power",
-    "beat_target_size",
-    "invariance_weight",
-    "variance_weight",
-    "covariance_weight",
-)
-AT_LEAST_ONE = ("num_views", "num_time_masks", "target_size", "projector_hidden_size", "projection_size")
-
 
 @strict
 class KernelResponseConfig(EcgConvConfig):
@@ -72,6 +60,9 @@ class KernelResponseConfig(EcgConvConfig):
             "enough."
         ),
     )
+    least = EcgConvConfig.least | dict.fromkeys(("lead_gain_std", "wander_amplitude", "noise_std", "target_power"), 0)
+    least |= dict.fromkeys(("beat_target_size", "invariance_weight", "variance_weight", "covariance_weight"), 0)
+    least |= {"num_views": 1, "num_time_masks": 1, "target_size": 1, "projector_hidden_size": 1, "projection_size": 1}
 
     num_views: int = 2
     view_samples: int = 504
@@ -97,12 +88,6 @@ class KernelResponseConfig(EcgConvConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        for field in NOT_NEGATIVE:
-            if getattr(self, field) < 0:
-                raise ValueError(f"Expected {field} of at least 0, got {getattr(self, field)}.")
-        for field in AT_LEAST_ONE:
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
         for field, most in {
             "time_warp": 0.9,
             "time_mask_ratio": 0.5,

@@ -40,6 +40,8 @@ class EcgLeNepaConfig(EcgS4Config):
         paper="Chemeris, Jin and Balestriero, 2026",
         url="https://arxiv.org/abs/2607.00958",
     )
+    choices = EcgS4Config.choices | {"trunk": ("vit", "s4")}
+    least = EcgS4Config.least | {"projector_hidden_size": 1, "projection_size": 1, "num_slices": 1}
 
     sampling_rate: int | float = 500
     num_samples: int = 5000
@@ -60,8 +62,6 @@ class EcgLeNepaConfig(EcgS4Config):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if self.trunk not in ("vit", "s4"):
-            raise ValueError(f"Expected trunk to be one of ['vit', 's4'], got {self.trunk!r}.")
         if self.bidirectional:
             raise ValueError("bidirectional=True would show the encoder what it is to predict. Leave it at False.")
         if self.trunk == "vit" and self.dropout:
@@ -72,8 +72,5 @@ class EcgLeNepaConfig(EcgS4Config):
             raise ValueError(
                 f"Expected sigreg_weight above 0, got {self.sigreg_weight}: without SIGReg the features collapse."
             )
-        for field in ("projector_hidden_size", "projection_size", "num_slices"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
         if self.num_columns < 2:
             raise ValueError(f"Expected 2 tokens or more, of which one predicts the next, got {self.num_columns}.")

@@ -6,15 +6,6 @@ from .configuration_ecg_jepa import EcgJepaConfig
 from .leads import STANDARD_LEADS
 from .method import Method
 
-# What a model without a teacher has no use for: the fields of EcgJepaConfig and the only value that they may have.
-WITHOUT_TEACHER = {
-    "evaluated_encoder": "student",
-    "teacher": "ema",
-    "teacher_drop_path": False,
-    "variance_weight": 0.0,
-    "covariance_weight": 0.0,
-}
-
 
 @strict
 class SigRegJepaConfig(EcgJepaConfig):
@@ -55,6 +46,11 @@ class SigRegJepaConfig(EcgJepaConfig):
         ),
     )
 
+    least = EcgJepaConfig.least | {"projector_hidden_size": 1, "projection_size": 1, "num_slices": 1}
+    only = {"evaluated_encoder": "student", "teacher": "ema", "teacher_drop_path": False}
+    only |= {"variance_weight": 0.0, "covariance_weight": 0.0}
+    only_because = "there is no teacher here"
+
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500
     num_samples: int = 5000
@@ -85,11 +81,6 @@ class SigRegJepaConfig(EcgJepaConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        for field, only in WITHOUT_TEACHER.items():
-            if getattr(self, field) != only:
-                raise ValueError(
-                    f"Expected {field} to be left at {only!r}, got {getattr(self, field)!r}: there is no teacher here."
-                )
         if self.target_normalization == "position":
             raise ValueError(
                 "target_normalization='position' takes statistics without gradient, which these targets need. Choose "
@@ -100,6 +91,3 @@ class SigRegJepaConfig(EcgJepaConfig):
                 "Expected sigreg_weight above 0 and token_sigreg_weight of at least 0, got "
                 f"{self.sigreg_weight} and {self.token_sigreg_weight}: without SIGReg the features collapse."
             )
-        for field in ("projector_hidden_size", "projection_size", "num_slices"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")

@@ -54,39 +54,22 @@ class MaskedAutoencoderConfig(EcgViTConfig):
     decoder_layer_norm_eps: float = 1e-6
 
     # What makes the method what it is; another value would be another method.
-    fixed_fields = {"attention_pattern": "full", "position_every_layer": False, "extra_channels": 0}
+    only = {"attention_pattern": "full", "position_every_layer": False, "extra_channels": 0}
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        for field, value in self.fixed_fields.items():
-            if getattr(self, field) != value:
-                raise ValueError(f"{type(self).__name__} has {field}={value!r}, got {getattr(self, field)!r}.")
         if not 0.0 < self.mask_ratio < 1.0:
             raise ValueError(f"Expected 0 < mask_ratio < 1, a fraction of the patches, got {self.mask_ratio}.")
 
     def decoder_config(self) -> EcgViTConfig:
         """The decoder's layers as an encoder of its own, with the positions of the encoder's tokens."""
-        return EcgViTConfig(
+        return self.part_config(
+            "decoder",
             leads=self.position_leads,
-            sampling_rate=self.sampling_rate,
-            num_samples=self.num_samples,
-            patch_size=self.patch_size,
             patching=self.patching,
-            attention_pattern="full",
             position_embedding="sincos_2d" if self.position_embedding == "learned" else self.position_embedding,
-            position_every_layer=False,
-            hidden_size=self.decoder_hidden_size,
-            num_hidden_layers=self.decoder_num_hidden_layers,
-            num_attention_heads=self.decoder_num_attention_heads,
             head_dim=self.head_dim,
-            intermediate_size=self.decoder_intermediate_size,
-            hidden_act=self.hidden_act,
-            use_bias=self.use_bias,
-            qkv_bias=self.qkv_bias,
-            layer_norm_bias=self.layer_norm_bias,
-            layer_norm_eps=self.layer_norm_eps,
-            initializer_range=self.initializer_range,
-            attn_implementation=self._attn_implementation,
+            drop_path_rate=0.0,
         )
 
 
@@ -118,7 +101,7 @@ class StMemConfig(MaskedAutoencoderConfig):
     lead_separators: bool = True
     pooling: str = "mean_then_norm"
 
-    fixed_fields = MaskedAutoencoderConfig.fixed_fields | {"patching": "per_lead", "lead_separators": True}
+    only = MaskedAutoencoderConfig.only | {"patching": "per_lead", "lead_separators": True}
 
 
 @strict
@@ -141,7 +124,7 @@ class MtaeConfig(MaskedAutoencoderConfig):
     num_registers: int = 1
     pooling: str = "class_token"
 
-    fixed_fields = MaskedAutoencoderConfig.fixed_fields | {"patching": "all_leads", "num_registers": 1}
+    only = MaskedAutoencoderConfig.only | {"patching": "all_leads", "num_registers": 1}
 
 
 @strict
@@ -165,7 +148,7 @@ class MlaeConfig(MaskedAutoencoderConfig):
     num_registers: int = 1
     pooling: str = "class_token"
 
-    fixed_fields = MaskedAutoencoderConfig.fixed_fields | {"patching": "per_lead", "num_registers": 1}
+    only = MaskedAutoencoderConfig.only | {"patching": "per_lead", "num_registers": 1}
 
     def __post_init__(self, **kwargs):
         self.patch_size = self.num_samples if self.patch_size is None else self.patch_size

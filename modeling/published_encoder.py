@@ -14,18 +14,18 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 from transformers.utils.generic import can_return_tuple
 
 from .calibration import CalibratedModelMixin, check_calibration
-from .configuration_ecg_vit import check_sizes
+from .checked_config import CheckedConfigMixin
 from .leads import canonical_leads, lead_indices
-from .remote_code import ShippedConfigMixin, ShippedModelMixin
+from .remote_code import ShippedModelMixin
 
 
-class PublishedEncoderConfigMixin(ShippedConfigMixin):
+class PublishedEncoderConfigMixin(CheckedConfigMixin):
     """Of a configuration with `leads`, `sampling_rate` (Hz), `num_samples`, `hidden_size` and `calibration`."""
 
     def __post_init__(self, **kwargs):
         """Brings `leads` to their names and refuses an input or a calibration that cannot be."""
         self.leads = canonical_leads(self.leads)
-        check_sizes(self)
+        self.check_fields()
         if not self.leads or self.num_samples < 1 or self.num_hidden_layers < 0:
             raise ValueError(
                 "Expected a lead, num_samples of at least 1 and num_hidden_layers of 0 or more, got "

@@ -15,7 +15,7 @@ class EcgCpcConfig(EcgS4Config):
 
     Args:
         horizon_ms (`float`, *optional*, defaults to 116.67):
-            How far ahead a token is predicted, in ms; rounded to whole tokens (published: 14 of 8.33 ms).
+            Distance of the predicted token, in ms; rounded to whole tokens (published: 14 of 8.33 ms).
         num_negatives (`int`, *optional*, defaults to 128):
             Other tokens of the same crop among which the true one has to be found, drawn with replacement.
         time_reduction (`str`, *optional*, defaults to `"sum"`):

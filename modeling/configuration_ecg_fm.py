@@ -21,7 +21,7 @@ class EcgFmConfig(PublishedEncoderConfigMixin, Wav2Vec2Config):
             Names of the leads, the input channels of the first convolution.
         sampling_rate (`float`, *optional*, defaults to 500): Samples per second, in Hz.
         num_samples (`int`, *optional*, defaults to 2500): Length of the input, in samples (5 s).
-        calibration (`dict`, *optional*): As of [`EcgViTConfig`].
+        calibration (`dict`, *optional*): See [`EcgViTConfig`].
         kwargs: Every other field of [`~transformers.Wav2Vec2Config`]; `feat_extract_norm` is `"group"`,
             `do_stable_layer_norm` and `add_adapter` are `False`.
     """

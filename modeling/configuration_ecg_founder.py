@@ -25,10 +25,10 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
         stage_channels (`tuple[int, ...]`, *optional*): Channels of each stage; the last are those of the features.
         stage_depths (`tuple[int, ...]`, *optional*): Blocks of each stage.
         kernel_size (`int`, *optional*, defaults to 16): Width of the kernels, in samples.
-        stride (`int`, *optional*, defaults to 2): By how much the first block of a stage shortens the sequence.
+        stride (`int`, *optional*, defaults to 2): Factor by which the first block of a stage shortens the sequence.
         group_width (`int`, *optional*, defaults to 16): Channels of one group of the grouped convolutions.
         initializer_range (`float`, *optional*, defaults to 0.02): Deviation of the weights of new linear layers.
-        calibration (`dict`, *optional*): As of [`EcgViTConfig`].
+        calibration (`dict`, *optional*): See [`EcgViTConfig`].
     """
 
     model_type = "ecg_founder"

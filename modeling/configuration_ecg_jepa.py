@@ -51,7 +51,7 @@ class EcgJepaConfig(EcgViTConfig):
 
     Args:
         mask_type (`str`, *optional*, defaults to `"multi_block"`):
-            Which time patches are hidden, in all leads at once: for the whole batch the union of several blocks, or
+            Time patches that are hidden in all leads at once: for the whole batch the union of several blocks, or
             `"random"` patches (Kim); or other long `"segments"` in each record, one ratio a batch (Weimann).
         mask_ratio (`tuple[float, float]`, *optional*, defaults to `(0.175, 0.225)`):
             Range of the hidden fraction: of one block, or of all random patches (Kim: 0.6 to 0.7) or segments
@@ -63,7 +63,7 @@ class EcgJepaConfig(EcgViTConfig):
         spare_last_patch (`bool`, *optional*, defaults to `False`):
             Parity with the authors' code, whose blocks never hide the last patch (an off-by-one).
         evaluated_encoder (`str`, *optional*, defaults to `"student"`):
-            Which encoder the method is evaluated with, hence `ecg_vit` and what `AutoModel` loads: the trained
+            Encoder that the method is evaluated with, hence `ecg_vit` and what `AutoModel` loads: the trained
             `"student"` (Kim) or its moving average, the `"teacher"` (Weimann).
         teacher (`str`, *optional*, defaults to `"ema"`):
             `"ema"`: the moving average of the student. `"random"`: initial weights of its own, which it keeps; a
@@ -74,7 +74,7 @@ class EcgJepaConfig(EcgViTConfig):
             `"xavier_uniform"`: Weimann before October 2025, the paper included. With the last two, the mask token and
             the registers have no weight decay.
         target_normalization (`str`, *optional*, defaults to `"layer_norm"`):
-            What is predicted of the teacher's hidden states: their `"layer_norm"` over the channels, without
+            Part of the teacher's hidden states that is predicted: their `"layer_norm"` over the channels, without
             parameters (Kim); `"position"`, the same less its mean over the batch at each lead and moment, every
             channel at unit variance, so that predicting the position earns nothing; or the states themselves,
             `"none"` (Weimann).

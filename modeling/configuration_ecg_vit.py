@@ -59,19 +59,19 @@ class EcgViTConfig(CheckedConfigMixin, PreTrainedConfig):
             The layer that is pooled: `"last"`, the number of one (0: the stem; negative: from the end), or
             `"mean_last_half"`, the mean of the later half. The final norm is applied to every layer that is read.
         stem (`str`, *optional*, defaults to `"linear"`):
-            What makes tokens of the signal: one `"linear"` map of a patch, or strided convolutions with ConvNeXt
+            Maker of tokens from the signal: one `"linear"` map of a patch, or strided convolutions with ConvNeXt
             blocks, `"conv"` (see `conv_stem.py`): for each lead with the same weights, or over all leads.
         stem_widths, stem_depths, stem_strides (`tuple[int, ...]`, *optional*):
-            Of each stage of the convolutional stem the channels (the last: `hidden_size`), the number of blocks, and
-            by how much it shortens time (multiplied: `patch_size`).
+            Channels (the last: `hidden_size`), number of blocks and stride in time (multiplied: `patch_size`) of each
+            stage of the convolutional stem.
         stem_kernel, stem_block_kernel (`int`, *optional*, default to 9):
             Widths of the first convolution, in samples, and of those of the blocks, in their steps.
         stem_mlp_ratio (`int`, *optional*, defaults to 2): Width of a block's MLP, in widths of its stage.
         pooled_stages (`tuple[int, ...]`, *optional*, defaults to `()`):
             Stages of the stem, from 0, whose statistics stand in `pooler_output` before those of the tokens.
         statistics, stage_statistics (`tuple[str, ...]`, *optional*, default to all four):
-            Which of `"mean"`, `"std"`, `"max"` and `"min"` `pooling="statistics"` takes, of the tokens and of each
-            pooled stage.
+            Statistics, of `"mean"`, `"std"`, `"max"` and `"min"`, that `pooling="statistics"` takes of the tokens and
+            of each pooled stage.
         head_dim (`int`, *optional*): Width of one head; by default `hidden_size // num_attention_heads`.
         use_bias, qkv_bias, layer_norm_bias (`bool`, *optional*, default to `True`, `False`, `True`):
             Biases of patch embedding, attention output and MLP; of query, key and value; of the layer norms.
@@ -81,14 +81,14 @@ class EcgViTConfig(CheckedConfigMixin, PreTrainedConfig):
             Stochastic depth of the last layer; the rate rises linearly from 0 in the first. (Of the stem's blocks
             where there are no layers.)
         classifier_pooling (`str`, *optional*, defaults to `"pooled"`), classifier_bias (`bool`, defaults to `True`):
-            What a classification head reads: the `"pooled"` feature, the first `"register"`, or an `"attentive"` mean:
+            Input of a classification head: the `"pooled"` feature, the first `"register"`, or an `"attentive"` mean:
             a learned query that attends to registers and patches (Weimann).
         embedding_size (`int`, *optional*), embedding_hidden_size (`int`, *optional*, defaults to 64):
             Widths of the projection (linear, ReLU, linear) of [`EcgViTForEmbedding`]; by default there is none.
         triplet_mining (`str`, *optional*, defaults to `"batch_hard"`), triplet_margin (`float`, defaults to 1.0):
             Triplets of its loss, `"batch_hard"`, `"semi_hard"` or `"random"`, and by how much they are to differ.
         calibration (`dict`, *optional*):
-            What a validation split taught about the scores of a classifier, for `pipeline("ecg-classification")`:
+            Lessons of a validation split on the scores of a classifier, for `pipeline("ecg-classification")`:
             `labels`, the class names that it is for; `temperature`, by which logits are divided; and, of several
             labels a record, `thresholds`, label → least score after the temperature that counts as positive.
             `input`, what they were measured on (`leads`, `electrode_placement`, `long_records`), and `subsets`,

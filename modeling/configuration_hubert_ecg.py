@@ -21,7 +21,7 @@ class HubertEcgConfig(PublishedEncoderConfigMixin, HubertConfig):
             Names of the leads in the order in which they are joined to one sequence.
         sampling_rate (`float`, *optional*, defaults to 100): Samples per second, in Hz.
         num_samples (`int`, *optional*, defaults to 500): Length of the input of one lead, in samples (5 s).
-        calibration (`dict`, *optional*): As of [`EcgViTConfig`].
+        calibration (`dict`, *optional*): See [`EcgViTConfig`].
         kwargs: Every other field of [`~transformers.HubertConfig`].
     """
 

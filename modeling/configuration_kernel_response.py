@@ -18,7 +18,7 @@ class KernelResponseConfig(EcgConvConfig):
         num_views (`int`, *optional*, defaults to 2): Altered views of each record.
         view_samples (`int`, *optional*, defaults to 504):
             Length of a view, in samples; other than `num_samples` with `position_embedding="none"` only.
-        time_warp (`float`, *optional*, defaults to 0.0): By which part of itself a view is faster or slower at most.
+        time_warp (`float`, *optional*, defaults to 0.0): Largest part of itself by which a view is faster or slower.
         lead_gain_std (`float`, *optional*, defaults to 0.2):
             Standard deviation of the logarithm of the factor of each lead.
         wander_amplitude (`float`, *optional*, defaults to 0.0):
@@ -118,5 +118,5 @@ class KernelResponseConfig(EcgConvConfig):
 
     @property
     def uses_vicreg(self) -> bool:
-        """Whether views are compared, so that there is a projector."""
+        """True if views are compared, so that there is a projector."""
         return any((self.invariance_weight, self.variance_weight, self.covariance_weight))

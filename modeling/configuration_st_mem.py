@@ -14,7 +14,7 @@ from .method import Method
 @strict
 class MaskedAutoencoderConfig(EcgViTConfig):
     r"""
-    What [`StMemConfig`], [`MtaeConfig`] and [`MlaeConfig`] share; takes every field of [`EcgViTConfig`] too. The
+    Base of [`StMemConfig`], [`MtaeConfig`] and [`MlaeConfig`]; takes every field of [`EcgViTConfig`] too. The
     defaults are ViT-B of the paper: 12 leads, 9 s at 250 Hz, heads of 64 channels whatever the width.
 
     Args:

@@ -32,7 +32,7 @@ class EcgVqVaeConfig(EcgViTConfig):
             Deviation of the initial positions of encoder and decoder. (Published: 1.0, with which the small preset
             leaves 2.5 times the error after the same 1,000 steps.)
         features (`str`, *optional*, defaults to `"hidden"`):
-            What `pooler_output` is the mean of: the `"hidden"` states that the latents are made of, as in the other
+            Source of the mean in `pooler_output`: the `"hidden"` states that the latents are made of, as in the other
             methods; the continuous `"latents"`; or the `"codes"` that they chose.
         decoder_hidden_size (`int`, *optional*, defaults to 512):
             Width of the decoder.

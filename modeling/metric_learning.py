@@ -56,7 +56,7 @@ def triplet_loss(
 
 
 def matching_pairs(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pairs of a batch are of one class, and which of different classes.
+    """Finds the pairs of a batch that are of one class, and those of different classes.
 
     Classes (`(batch,)` integers): equal or not. Several labels (`(batch, num_labels)`, 0 or 1): pairs that share **at
     least one** label are positive and pairs that share **none** negative, so that a record with infarction and

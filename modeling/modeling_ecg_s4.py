@@ -44,7 +44,7 @@ class EcgS4ModelOutput(BaseModelOutputWithPooling):
     """
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): c, after the last layer.
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): By `config.pooling`.
+        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Pooled by `config.pooling`.
         token_embeddings (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): z, after the stem.
     """
 

@@ -500,7 +500,7 @@ class EcgViTEmbeddingOutput(ModelOutput):
     """
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*): Triplet loss of the batch, with `labels`.
-        embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size or hidden_size)`): Of unit length.
+        embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size or hidden_size)`): Unit vectors.
     """
 
     loss: torch.FloatTensor | None = None

@@ -66,7 +66,7 @@ class KernelResponseForPreTrainingOutput(PretrainingOutput):
 
 
 class RecordingTargets(nn.Module):
-    """What is to be told of a recording: principal components of the responses of random kernels and, if wanted, of
+    """Targets of a recording: principal components of the responses of random kernels and, if wanted, of
     its median beat. Both are taken once from some recordings and kept in buffers, so that a run that is resumed has
     the same targets.
     """
@@ -98,7 +98,7 @@ class RecordingTargets(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there are components; once there are, no step has to wait for the answer of a device."""
+        """True if there are components; once there are, no step has to wait for the answer of a device."""
         self._is_fitted = self._is_fitted or bool(self.num_records > 0)
         return self._is_fitted
 
@@ -291,7 +291,7 @@ class KernelResponseForPreTraining(PretrainingMixin, KernelResponsePreTrainedMod
 
     @property
     def needs_fitting(self) -> bool:
-        """Whether the targets have no components yet."""
+        """True if the targets have no components yet."""
         return not self.targets.is_fitted
 
     @torch.no_grad()
@@ -299,7 +299,7 @@ class KernelResponseForPreTraining(PretrainingMixin, KernelResponsePreTrainedMod
         """Takes the components of the targets from recordings, until `config.fitting_records` have come.
 
         Args:
-            batches (`Iterable[dict]`): of `input_values` and, where leads are absent, `lead_mask`.
+            batches (`Iterable[dict]`): Batches of `input_values` and, where leads are absent, `lead_mask`.
         """
         descriptions, keys, leads = [], [], self.config.leads
         for batch in batches:

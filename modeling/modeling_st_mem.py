@@ -50,7 +50,7 @@ class MaskedAutoencoderOutput(PretrainingOutput):
     """
     Args:
         reconstruction (`torch.FloatTensor` of shape `(batch_size, rows, columns, patch values)`):
-            What the decoder makes of every patch; with `norm_pix_loss` at zero mean and unit deviation each, so no
+            Decoder's version of every patch; with `norm_pix_loss` at zero mean and unit deviation each, so no
             signal yet: see [`~MaskedAutoencoderForPreTraining.reconstruct`]. Only hidden patches are trained.
         bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, rows, columns)`): `True` = hidden.
         others: See [`PretrainingOutput`], of the visible patches; `last_hidden_state` begins with the separators (left
@@ -221,7 +221,7 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
         return patches.flatten(2)
 
     def _presence(self, lead_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Which values of a patch belong to a recorded lead, `(batch, rows, 1, patch values)`."""
+        """Finds the values of a patch that belong to a recorded lead, `(batch, rows, 1, patch values)`."""
         if lead_mask is None:
             return None
         present = lead_mask[..., None].expand(-1, -1, self.config.patch_size)

@@ -49,9 +49,9 @@ class EcgVqVaeModelOutput(ModelOutput):
             Hidden states after the final norm, registers first.
         pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size or latent_size)`):
             Mean over the tokens of hidden states, latents or codes, by `config.features`.
-        latents (`torch.FloatTensor` of shape `(batch_size, tokens, latent_size)`): What is quantised.
+        latents (`torch.FloatTensor` of shape `(batch_size, tokens, latent_size)`): Vectors that are quantised.
         quantized (`torch.FloatTensor` of the same shape): The codes; their gradient is that of the latents.
-        code_indices (`torch.LongTensor` of shape `(batch_size, tokens)`): Which codes.
+        code_indices (`torch.LongTensor` of shape `(batch_size, tokens)`): Numbers of the codes.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -69,7 +69,7 @@ class EcgVqVaeForPreTrainingOutput(PretrainingOutput):
     Args:
         reconstruction_loss (`torch.FloatTensor` of shape `()`): Mean squared error of all samples of present leads.
         commitment_loss (`torch.FloatTensor` of shape `()`): Mean squared distance of latents from codes, unweighted.
-        perplexity (`torch.FloatTensor` of shape `()`): How many equally frequent codes the batch is as varied as.
+        perplexity (`torch.FloatTensor` of shape `()`): Number of equally frequent codes that would be as varied.
         codes_in_use (`torch.FloatTensor` of shape `()`): Share of the codes chosen, see [`QuantizerOutput`].
         reconstruction (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`): Signal of the decoder.
         code_indices, latents, pooler_output: See [`EcgVqVaeModelOutput`].
@@ -156,7 +156,7 @@ class EcgVqVaeModel(EcgVqVaePreTrainedModel, EcgViTModel):
 
 
 class EcgVqVaeHead(EcgVqVaePreTrainedModel):
-    """What the heads on a VQ-VAE share: where they read hidden states, the projection to latents has no part in their
+    """Base of the heads on a VQ-VAE: where they read hidden states, the projection to latents has no part in their
     loss and is frozen, since processes that train together would wait for its gradient."""
 
     def __init__(self, config: EcgVqVaeConfig):
@@ -172,7 +172,7 @@ class EcgVqVaeHead(EcgVqVaePreTrainedModel):
             self.ecg_vit.latent_projection.requires_grad_(False)
 
     def reads_pooled_features(self) -> bool:
-        """Whether the head reads `pooler_output`, not the hidden states themselves."""
+        """Says whether the head reads `pooler_output`, not the hidden states themselves."""
         return True
 
 

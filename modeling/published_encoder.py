@@ -1,4 +1,4 @@
-"""What the encoders of other authors have in common with ours: leads by name, a stated rate and length, and code that
+"""Base of the encoders of other authors. Common with ours are leads by name, a stated rate and length, and code that
 ships with the weights.
 
 Their structure is fixed: all leads go into one sequence or one convolution, each at its place. Nothing can be left
@@ -20,7 +20,7 @@ from .remote_code import ShippedModelMixin
 
 
 class PublishedEncoderConfigMixin(CheckedConfigMixin):
-    """Of a configuration with `leads`, `sampling_rate` (Hz), `num_samples`, `hidden_size` and `calibration`."""
+    """Base of a configuration with `leads`, `sampling_rate` (Hz), `num_samples`, `hidden_size` and `calibration`."""
 
     def __post_init__(self, **kwargs):
         """Brings `leads` to their names and refuses an input or a calibration that cannot be."""
@@ -41,7 +41,7 @@ class PublishedEncoderConfigMixin(CheckedConfigMixin):
 
 
 class PublishedEncoderMixin(ShippedModelMixin, CalibratedModelMixin):
-    """Of a [`PreTrainedModel`]: what it reads, and what it saves."""
+    """Base of their models, which arranges leads and forgets a calibration that no longer holds."""
 
     admits_missing_leads = False
     """Whether zeros stand for a missing lead, as in the authors' training."""

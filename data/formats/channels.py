@@ -1,4 +1,4 @@
-"""Which channels of a file are taken, and under which names: one rule for every format that names its channels.
+"""Choice of the channels of a file and of their names: one rule for every format that names its channels.
 
 A caller chooses by `leads`, renames by `rename_leads`, and means a channel by its name or by its position (from 0; in
 text `channel_0`). Without a choice the ECG channels are taken. What is left out, and every name that was made up, is
@@ -202,7 +202,7 @@ def _choose(
 
 
 def _position(name: str | int, *spellings: Sequence[str]) -> int | None:
-    """Where a channel is that is meant by a name or a position; several of one name are a `ValueError`."""
+    """Finds the channel that is meant by a name or a position; several of one name are a `ValueError`."""
     if isinstance(name, str):
         for names in spellings:
             for same in (str.__eq__, _are_one_lead):
@@ -233,7 +233,7 @@ def _is_voltage(channel: Channel, declared: str | None) -> bool:
 
 
 def _may_be(stated: str, declared: str | None) -> bool:
-    """Whether what the caller says of the unit, if anything, is no contradiction."""
+    """Tells whether what the caller says of the unit, if anything, is no contradiction."""
     if declared is None or declared == DIMENSIONLESS:
         return declared is None or not is_voltage(stated)
     return stored_unit(stated) == stored_unit(declared)

@@ -166,7 +166,7 @@ def _scale(channel) -> tuple[float, float]:
 def _find_padding(
     steps: np.ndarray, padding: Any, dtype: np.dtype, rate: float
 ) -> tuple[np.ndarray | None, list[str]]:
-    """Where the file says that nothing was recorded, as bool of the shape of `steps`, and a note on what was kept.
+    """Finds where nothing was recorded, as bool of the shape of `steps`, and a note on what was kept.
 
     A padding value beyond all samples, or the least of its type, marks nothing else. One among the samples, such as
     0, is also a voltage that a heart gives: it is padding where it fills the start or the end of a channel for

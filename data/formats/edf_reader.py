@@ -47,7 +47,7 @@ class _Header(NamedTuple):
 
 
 def is_edf(head: bytes) -> bool:
-    """Whether the first 256 bytes of a file are the header of an EDF or BDF."""
+    """Tells whether the first 256 bytes of a file are the header of an EDF or BDF."""
     if head.startswith(BIOSEMI):
         return True
     size, signals = (_text(field) for field in (head[184:192], head[252:256]))
@@ -211,7 +211,7 @@ def _lead_of_label(label: str) -> str | None:
 
 
 def _patient(head: bytes) -> dict[str, Any]:
-    """What the fields of patient and recording say, in the form of EDF+ (code, sex, birth date, name)."""
+    """Reads the fields of patient and recording, in the form of EDF+ (code, sex, birth date, name)."""
     code, sex, birth, *_ = [*_text(head[8:88]).split(), "", "", ""]
     if not (sex in ("M", "F", "X") and (birth == "X" or _date(birth))):
         return {}

@@ -94,7 +94,7 @@ def _cut_calibration_pulse(steps: np.ndarray, rate: float, resolution: float) ->
 
 
 def _statement(waveform: Element, signal: Element, path: str) -> dict[str, Any]:
-    """What attributes (1.04) or the signal characteristics (1.03) say of the samples."""
+    """Reads what attributes (1.04) or the signal characteristics (1.03) say of the samples."""
 
     def stated(attribute: str, *elements: str) -> str | None:
         found = waveform.get(attribute) or next(

@@ -62,7 +62,7 @@ def read_scp(path: str | os.PathLike, record_id: str, **choice: Unpack[ChannelCh
 
 
 def _sections(content: bytes) -> dict[int, bytes]:
-    """What stands in each section behind its head, by its number."""
+    """Content of each section behind its head, by its number."""
     (length,) = struct.unpack_from("<I", content, 6 + 4)
     sections = {}
     for place in range(6 + _HEAD, min(6 + length, len(content) - 9), 10):

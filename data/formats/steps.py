@@ -61,7 +61,7 @@ def record_of_channels(
     """A record of the channels that [`choose_channels`] takes of a file that holds all of them at one rate.
 
     Args:
-        steps (`np.ndarray` of shape `(num_channels, num_samples)`), gain, zero: As in [`record_of_steps`], of each
+        steps (`np.ndarray` of shape `(num_channels, num_samples)`), gain, zero: See [`record_of_steps`], of each
             channel in its own unit. The record has that unit, or mV where units differ.
         choice ([`ChannelChoice`]): Channels that the caller takes.
         notes (`Sequence[str]`): Sentences for the record, beside those on the choice.

@@ -68,12 +68,7 @@ class EcgFmModel(EcgFmPreTrainedModel):
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         r"""
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`):
-            What the feature extractor gives, leads in the order of `config.leads`.
-        leads (`Sequence[str]`, *optional*):
-            Names of the rows of this batch where they are fewer or in another order; the others are zeros.
-        lead_mask (`torch.BoolTensor` of shape `(batch_size, num_leads)`, *optional*):
-            `True` where a lead was recorded; the others are zeros, as masked leads were in the pretraining.
+        input_values, leads, lead_mask: see [`~PublishedEncoderMixin.arrange_leads`]. A missing lead is zeros, as masked leads were in the pretraining.
 
         Returns `last_hidden_state` `(batch_size, tokens, hidden_size)` and `pooler_output` `(batch_size,
         hidden_size)`.

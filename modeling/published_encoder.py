@@ -53,7 +53,14 @@ class PublishedEncoderMixin(ShippedModelMixin, CalibratedModelMixin):
     def arrange_leads(
         self, input_values: torch.Tensor | None, leads: Sequence[str] | None, lead_mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Every lead of `config.leads` at its place, `(batch, num_leads, num_samples)`; see `forward`.
+        """Puts every lead of `config.leads` at its place, `(batch, num_leads, num_samples)`.
+
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`):
+                Output of the feature extractor, leads in the order of `config.leads`.
+            leads (`Sequence[str]`, *optional*): Names of the rows of this batch where they are not `config.leads`.
+            lead_mask (`torch.BoolTensor` of shape `(batch_size, num_leads)`, *optional*):
+                `True` where a lead was recorded.
 
         Raises:
             ValueError: for another shape, an unknown lead, or a missing one that the model cannot do without.

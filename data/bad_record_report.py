@@ -35,7 +35,7 @@ class MissingFiles:
     """Counts the records of a stream whose files are not there any more.
 
     Args:
-        folder (`str`): Of the corpus.
+        folder (`str`): Folder of the corpus.
         num_records (`int`): Records of the stream, of all processes together.
     """
 

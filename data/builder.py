@@ -85,7 +85,7 @@ def folder_fingerprint(folder: str | os.PathLike) -> str:
 
 @dataclass
 class EcgBuilderConfig(datasets.BuilderConfig):
-    """What a dataset is made from: the corpus (its name is the configuration's), its folder and its options.
+    """Origin of a dataset: the corpus (its name is the configuration's), its folder and its options.
 
     `on_bad_record` and `report_path` do not change what is stored and are left out of the cache's name.
     """

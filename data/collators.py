@@ -132,7 +132,7 @@ class EcgDataCollator(_EcgCollator):
     def _extract_windows(
         self, rows: Sequence[Mapping[str, Any]]
     ) -> tuple[dict[str, torch.Tensor], list[Mapping[str, Any]]]:
-        """As `_extract`, one window of each row, in order."""
+        """Extracts one window of each row, in order."""
         layouts: dict[tuple, list[int]] = {}
         for number, row in enumerate(rows):
             layouts.setdefault(self._layout(row["ecg"]), []).append(number)

@@ -1,4 +1,4 @@
-"""What a corpus has to declare: one `Corpus` in one short file each (`corpora/ptb_xl.py` is the model)."""
+"""Declaration of a corpus: one `Corpus` in one short file each (`corpora/ptb_xl.py` is the model)."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +27,10 @@ class IndexEntry:
     """One record as the corpus lists it, before its signal is read.
 
     Args:
-        path (`str`): Where the reader finds the record.
+        path (`str`): Place at which the reader finds the record.
         record_id (`str`): Unique in the corpus.
         split (`str`): One of `SPLITS`.
-        columns (`dict`): What is known without the signal: patient_id, labels, fold, age, sex and further columns.
+        columns (`dict`): Facts known without the signal: patient_id, labels, fold, age, sex and further columns.
     """
 
     path: str
@@ -44,9 +44,9 @@ class Corpus:
     """A declared corpus.
 
     Args:
-        name (`str`): As in `load_ecg(name)`.
+        name (`str`): Name in `load_ecg(name)`.
         description, licence, citation (`str`): Shown by `dataset.info`.
-        homepage (`str`): Where to get it.
+        homepage (`str`): Address to get it from.
         options (`dict`): Name of each option of `load_ecg` that belongs to the corpus → its admitted values, the
             default first; an empty tuple admits any value and defaults to `None`.
         splits (`tuple`): The splits that the corpus defines.
@@ -123,12 +123,12 @@ class Corpus:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the recordings come from and on which terms.
+    """Origin of the recordings, and the terms of their use.
 
     Args:
-        name, citation (`str`): As the corpus states them.
-        licence (`str`, *optional*): As the corpus states it; `None` where it is unknown, which is then said.
-        url (`str`, *optional*): Where to find it.
+        name, citation (`str`): Statements of the corpus.
+        licence (`str`, *optional*): Licence as the corpus states it; `None` where it is unknown, which is then said.
+        url (`str`, *optional*): Address of the corpus.
         dataset_id (`str`, *optional*): Its id on the Hub, or the short name of [`load_ecg`], for metadata.
     """
 
@@ -140,7 +140,7 @@ class DataSource:
 
 
 def data_source(dataset, name: str, licence: str | None = None) -> DataSource:
-    """Where the recordings of a dataset of [`load_ecg`] come from, as its corpus declares it, or with this licence."""
+    """Origin of the recordings of a dataset of [`load_ecg`], as its corpus declares it, or with this licence."""
     info = dataset.info
     return DataSource(
         name=info.description or name,

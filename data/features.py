@@ -99,7 +99,7 @@ class Ecg:
         return array_cast(storage, self.pa_type)
 
     def flatten(self):
-        """What `Dataset.flatten` makes of the column: decoded recordings stay whole, stored ones become columns."""
+        """Answers to `Dataset.flatten`: decoded recordings stay whole, stored ones become columns."""
         return self if self.decode else dict(ECG_STORAGE)
 
 

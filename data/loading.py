@@ -66,7 +66,7 @@ def load_ecg(
             samples are marked as missing are reported too, but stay, with NaN there.
         report_path (`str`, *optional*): File to which bad records are written, one JSON line each.
         num_proc (`int`, *optional*): Processes that convert.
-        cache_dir (`str`, *optional*): Where the Arrow files go; defaults to the cache of `datasets`.
+        cache_dir (`str`, *optional*): Folder of the Arrow files; defaults to the cache of `datasets`.
         options: Those of the corpus, such as `task` (the set of labels), `sampling_rate=100 | 500` of PTB-XL, what
             files do not say of themselves for `"npy"` and `"ecgfolder"`, `verify=True` of `"prepared"`, which compares
             the checksums of its files first.

@@ -97,7 +97,7 @@ def prepare_corpus(
             the folder. It writes its shards and no manifest: a last call without both checks all and writes it.
         engine (`str`): `"processes"` of this machine, or `"dask"`, see [`run_jobs`].
         scheduler (`str`, *optional*): Address of a running Dask scheduler.
-        on_bad_record (`str`): As for [`load_ecg`]; `bad_records.jsonl` in `output_dir` names the reported ones.
+        on_bad_record (`str`): See [`load_ecg`]; `bad_records.jsonl` in `output_dir` names the reported ones.
 
     Returns:
         the manifest, or `None` for a task of several.
@@ -175,7 +175,7 @@ def _hash_entries(entries: Sequence[IndexEntry], folder: Path) -> str:
 
 
 def _plain(value):
-    """What JSON has no form for: tables may come with numbers of numpy, options with paths and tuples."""
+    """Converts what JSON has no form for: tables may come with numbers of numpy, options with paths and tuples."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, os.PathLike):
@@ -249,7 +249,7 @@ def write_shard(job: ShardJob) -> WrittenShard:
 
 
 def _is_mended(job: ShardJob, there: WrittenShard) -> bool:
-    """Whether a record that the shard lacks can be read by now, as after a damaged file was fetched again."""
+    """Tells whether a record that the shard lacks can be read by now, as after a damaged file was fetched again."""
     lacking = {record.record_id for record in there.bad_records if not record.kept}
     chosen = [entry for entry in job.entries if entry.record_id in lacking]
     return any(read_or_report(job.corpus, entry, job.options, "report", []) is not None for entry in chosen)
@@ -285,7 +285,7 @@ def _write_rows(job: ShardJob, file: io.BufferedWriter):
 
 
 def _read_shard(job: ShardJob) -> WrittenShard | None:
-    """What lies under the shard's name, if it is of this plan and every page of it is as it was written."""
+    """Reads what lies under the shard's name, if it is of this plan and every page of it is as it was written."""
     try:
         with open(job.path, "rb") as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)

@@ -60,16 +60,16 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared corpus says of itself.
+    """Statement of a prepared corpus on itself.
 
     Args:
-        corpus (`str`), options (`dict`): What was prepared, as for [`load_ecg`].
+        corpus (`str`), options (`dict`): Arguments of [`load_ecg`] by which it was prepared.
         description, homepage, licence, citation (`str`): Those of the corpus.
         label_names (`list[str]`, *optional*): Its classes in order, where it declares them.
         splits (`dict[str, list[Shard]]`): The shards of each split, in order.
         num_bad_records (`int`): Records that could not be read, or only in part; `bad_records.jsonl` names them.
         plan (`str`): Hash of corpus, options, storage version and list of records; every shard carries it too.
-        storage_version (`int`): Of readers and columns.
+        storage_version (`int`): Version of readers and columns.
         package_version (`str`): Version of this package that finished the folder.
     """
 
@@ -236,14 +236,14 @@ def verify_shards(location: str | os.PathLike, manifest: Manifest, splits: tuple
 
 
 def shard_url(location: str | os.PathLike, shard: Shard) -> str:
-    """Where a shard lies. A manifest comes with the data: a name that leads out of the folder is refused."""
+    """Address of a shard. A manifest comes with the data: a name that leads out of the folder is refused."""
     location = absolute_location(location).rstrip("/")
     return inside(location, shard.file) if "://" not in location else f"{location}/{inside('', shard.file)}"
 
 
 @dataclass
 class PreparedConfig(datasets.BuilderConfig):
-    """Where a prepared corpus lies, and its manifest, whose content names the cache."""
+    """Place of a prepared corpus, and its manifest, whose content names the cache."""
 
     location: str = ""
     manifest: Manifest | None = None
@@ -325,7 +325,7 @@ def load_prepared(
     cache_dir: str | os.PathLike | None,
     options: Mapping[str, Any],
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """What `load_ecg("prepared", ...)` does, see there. Rows stay as stored."""
+    """Does what `load_ecg("prepared", ...)` says. Rows stay as stored."""
     if unknown := sorted(set(options) - {"verify"}):
         raise ValueError(
             f"Unknown options {unknown} for corpus 'prepared': task, rate and the like were chosen when it was "

@@ -38,6 +38,7 @@ _READERS: Mapping[str, Callable[..., EcgRecord]] = {
     "ISHNE": read_ishne,
     "SCP": read_scp,
 }
+_READERS_OF_PARTS: Mapping[str, Callable[..., EcgRecord]] = {"CardioSoft": read_cardiosoft, "DICOM": read_dicom}
 _ARRAYS: Mapping[str, Callable[[str, str | None], Any]] = {
     "npz": open_npz,
     "HDF5": open_hdf5_array,
@@ -122,13 +123,12 @@ def read_recording(
         return read_lead_columns(path, table, new_id, renaming)
     if name == "npy" or name in _ARRAYS:
         return _read_array(path, name, declared, new_id, dataset)
-    if name == "DICOM":
-        record = read_dicom(path, new_id, renaming, dataset, leads, unit)
-    elif name == "CardioSoft":
-        record = read_cardiosoft(path, new_id, renaming, leads, unit, dataset)
+    choice = {"leads": leads, "rename_leads": renaming, "unit": unit}
+    if name in _READERS_OF_PARTS:
+        record = _READERS_OF_PARTS[name](path, new_id, dataset, **choice)
     else:
         _refuse_dataset(name, dataset, path)
-        record = _READERS[name](path, new_id, renaming, leads, unit)
+        record = _READERS[name](path, new_id, **choice)
     _check_statements(path, record, ArrayDeclaration(None, sampling_rate, None, axes, step), set())
     return record
 

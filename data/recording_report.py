@@ -1,4 +1,4 @@
-"""What one recording holds and what is odd about it, before anyone trains on it."""
+"""Report on what one recording holds and what is odd about it, before anyone trains on it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,20 +26,20 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class RecordingReport:
-    """What a recording holds.
+    """Content of a recording.
 
     Args:
         record_id (`str`): Its name.
         leads (`tuple[str, ...]`): Names of its rows, known leads in their standard spelling.
         unknown_leads (`tuple[str, ...]`): Those that are no known lead.
         sampling_rate (`float`): In Hz.
-        unit (`str`): As stored: a voltage, of which the measures are in mV, or `"dimensionless"`.
-        num_samples (`int`): Of each lead.
-        examined_seconds (`float`): How much of it was looked at.
+        unit (`str`): Unit as stored: a voltage, of which the measures are in mV, or `"dimensionless"`.
+        num_samples (`int`): Samples of each lead.
+        examined_seconds (`float`): Length of the part that was looked at.
         quality (`tuple[LeadQuality, ...]`): Measures of every lead.
         problems (`dict`): Name of a problem (a key of `MEANINGS`) → sentence with the evidence.
-        not_judged (`tuple[str, ...]`): What could not be looked at, with the reason.
-        notes (`tuple[str, ...]`): What its reader left out or decided.
+        not_judged (`tuple[str, ...]`): Measures that could not be taken, with the reason.
+        notes (`tuple[str, ...]`): Sentences on what its reader left out or decided.
     """
 
     record_id: str

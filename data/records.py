@@ -22,7 +22,7 @@ MILLIVOLTS_PER_UNIT = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3
 
 
 def millivolts_per(unit: str) -> float:
-    """How many millivolts one `unit` is (`"mV"`, `"uV"`, `"µV"`, `"V"`, `"nV"`, any case).
+    """Millivolts of one `unit` (`"mV"`, `"uV"`, `"µV"`, `"V"`, `"nV"`, any case).
 
     Raises:
         ValueError: if the unit is no voltage.
@@ -114,19 +114,19 @@ class EcgRecord:
         leads (`Sequence[str]`): Name of every row. Usual spellings become the standard ones (`"AVR"` → `"aVR"`).
         sampling_rate (`float`): In Hz.
         unit (`str`):
-            Of the float signal, or of `gain` per step: a voltage, or `"dimensionless"` for what is none any more.
+            Unit of the float signal, or of `gain` per step: a voltage, or `"dimensionless"` for what is none any more.
         gain (`np.ndarray` of shape `(num_leads,)`, *optional*): `unit` per step of an int16 signal.
         offset (`np.ndarray` of shape `(num_leads,)`, *optional*):
             Steps that stand for zero volts. Subtracted on construction: int16 stays int16 where the result fits, and
             becomes float32 where it does not. The attribute is `None` afterwards.
-        patient_id, labels, fold, age (years), sex (`"male"` or `"female"`), source (name of the corpus): as known.
+        patient_id, labels, fold, age (years), sex (`"male"` or `"female"`), source (name of the corpus): Known facts.
         extra (`dict`): Further columns of the stored row.
         electrode_placement (`str`, *optional*, defaults to what the names of the leads say):
             `"mason_likar"` if the limb leads were recorded from the torso (exercise, Holter): they are then named
             `"I-ML"` and so on, in the record and its row, and no model takes them for the standard ones unless told.
             Otherwise `"standard"`; `None` for a record without limb leads.
         notes (`Sequence[str]`):
-            What the reader left out or decided, for people; not part of the stored row.
+            Sentences on what the reader left out or decided; not part of the stored row.
 
     Raises:
         ValueError: says what was expected and what came, for wrong shapes, types, rates, gains, names or units.
@@ -203,7 +203,7 @@ class EcgRecord:
 
     @property
     def num_missing_samples(self) -> int:
-        """How many samples, over all leads, are marked as not recorded."""
+        """Number of samples, over all leads, that are marked as not recorded."""
         if self.gain is None:
             return int(np.isnan(self.signal).sum())
         return int((self.signal == INVALID_SAMPLE).sum()) if self.signal.min() == INVALID_SAMPLE else 0

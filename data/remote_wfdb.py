@@ -37,7 +37,7 @@ PAUSES_SECONDS = (1.0, 4.0, 16.0)
 def stream_wfdb(
     url: str, options: Mapping[str, Any], on_bad_record: str, report_path: str | os.PathLike | None
 ) -> datasets.IterableDataset:
-    """What `load_ecg("wfdb", url, streaming=True)` does, see there. Rows stay as stored.
+    """Does what `load_ecg("wfdb", url, streaming=True)` says. Rows stay as stored.
 
     Raises:
         ValueError: if there is no list of records, or it names what is not inside the folder.

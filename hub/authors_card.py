@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from ecg_transformers.train.methods import METHODS, Method
+from ecg_transformers.modeling import EcgFmConfig, EcgFounderConfig, HubertEcgConfig
+from ecg_transformers.modeling.method import Method
 from ecg_transformers.train.publishing.model_card import Authors
 
 
@@ -11,7 +12,7 @@ class PublishedModel:
     """A published encoder in words.
 
     Args:
-        method ([`~ecg_transformers.train.methods.Method`]): Its name, how it was trained, and its paper.
+        method ([`~ecg_transformers.modeling.method.Method`]): Its name, how it was trained, and its paper.
         weights (`str`): Where its weights lie and on which terms, as far as the authors state them.
         code (`str`): The licence of the authors' code, none of which is here.
         departures (`str`): Where the feature extractor does not do what the authors did, and what follows.
@@ -28,7 +29,7 @@ class PublishedModel:
 
 
 HUBERT_ECG = PublishedModel(
-    METHODS["ecg_hubert"],
+    HubertEcgConfig.method,
     weights="Hub: Edoardo-BS/hubert-ecg-small, -base and -large, CC BY-NC 4.0.",
     code="CC BY-NC 4.0 (github.com/Edoar-do/HuBERT-ECG)",
     departures=(
@@ -39,7 +40,7 @@ HUBERT_ECG = PublishedModel(
     ),
 )
 ECG_FM = PublishedModel(
-    METHODS["ecg_fm"],
+    EcgFmConfig.method,
     weights="Hub: wanglab/ecg-fm. Their licence is what its page says.",
     code="MIT (github.com/bowang-lab/ECG-FM, github.com/Jwoo5/fairseq-signals)",
     departures=(
@@ -48,7 +49,7 @@ ECG_FM = PublishedModel(
     ),
 )
 ECG_FOUNDER = PublishedModel(
-    METHODS["ecg_founder"],
+    EcgFounderConfig.method,
     weights=(
         "Hub: PKUDigitalHealth/ECGFounder. Their licence is what its page says. The labels of the head are the lines "
         "of `tasks.txt` in the authors' repository."

@@ -1,37 +1,37 @@
 """Models, configurations and the feature extractor. Importing this registers them with the Auto classes.
 
-A method is a line of `METHODS`: the name that its classes begin with, and the ending of the files that hold its
-configuration and its models.
+A method is a line of `FAMILIES`: the name that its classes begin with, and the ending of the two files that hold its
+configuration and its models. What the second file has of `ENDINGS` is public.
 """
 
 from importlib import import_module
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForPreTraining,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+import transformers
 from transformers.pipelines import PIPELINE_REGISTRY
 
-METHODS = {
+from .remote_code import AUTO_CLASSES
+
+FAMILIES = {
+    "EcgConv": "ecg_conv",
     "EcgCpc": "ecg_cpc",
+    "EcgFm": "ecg_fm",
+    "EcgFounder": "ecg_founder",
     "EcgJepa": "ecg_jepa",
     "EcgLeNepa": "lenepa",
+    "EcgS4": "ecg_s4",
     "EcgS4Jepa": "ecg_s4_jepa",
+    "EcgViT": "ecg_vit",
     "EcgVqVae": "vqvae",
+    "HubertEcg": "hubert_ecg",
     "KernelResponse": "kernel_response",
     "LeJepa": "lejepa",
+    "LeadStatistics": "untrained",
     "Mlae": "st_mem",
     "Mtae": "st_mem",
+    "RandomKernels": "untrained",
     "SigRegJepa": "sigreg_jepa",
     "StMem": "st_mem",
 }
-ENCODERS = {"EcgConv": "ecg_conv", "EcgS4": "ecg_s4", "EcgViT": "ecg_vit"}
-PUBLISHED_ENCODERS = {"EcgFm": "ecg_fm", "EcgFounder": "ecg_founder", "HubertEcg": "hubert_ecg"}
-UNTRAINED_ENCODERS = {"LeadStatistics": "untrained", "RandomKernels": "untrained"}
 OTHERS = {
     "EcgClassificationPipeline": "pipeline_ecg",
     "EcgFeatureExtractionPipeline": "pipeline_ecg",
@@ -39,22 +39,8 @@ OTHERS = {
     "EcgVqVaeTokenizer": "modeling_vqvae",
     "cross_pattern_attention": "cropa",
 }
-
-AUTO_CLASSES = {
-    "Model": AutoModel,
-    "ForPreTraining": AutoModelForPreTraining,
-    "ForSequenceClassification": AutoModelForSequenceClassification,
-    "ForTokenClassification": AutoModelForTokenClassification,
-    "ForEmbedding": None,
-}
-"""The Auto class of a model, by the end of its name."""
-HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForEmbedding")
-KINDS = (
-    (METHODS, ("Model", "ForPreTraining", *HEADS)),
-    (ENCODERS, ("Model", *HEADS)),
-    (PUBLISHED_ENCODERS, ("Model", "ForSequenceClassification")),
-    (UNTRAINED_ENCODERS, ("Model",)),
-)
+ENDINGS = {ending: auto_class for auto_class, ending in AUTO_CLASSES.items()} | {"ForEmbedding": None}
+"""Ending of the name of a model → the Auto class that loads it."""
 
 __all__ = []
 
@@ -68,23 +54,27 @@ def _take(name: str, module: str):
 
 for _name, _module in OTHERS.items():
     _take(_name, _module)
-for _families, _endings in KINDS:
-    for _family, _module in _families.items():
-        _config = _take(f"{_family}Config", f"configuration_{_module}")
-        AutoConfig.register(_config.model_type, _config)
-        AutoFeatureExtractor.register(_config, globals()["EcgFeatureExtractor"])
-        for _ending in _endings:
-            _model = _take(f"{_family}{_ending}", f"modeling_{_module}")
-            if AUTO_CLASSES[_ending] is not None:
-                AUTO_CLASSES[_ending].register(_config, _model)
+for _family, _file in FAMILIES.items():
+    _config = _take(f"{_family}Config", f"configuration_{_file}")
+    transformers.AutoConfig.register(_config.model_type, _config)
+    transformers.AutoFeatureExtractor.register(_config, globals()["EcgFeatureExtractor"])
+    for _ending, _auto_class in ENDINGS.items():
+        if f"{_family}{_ending}" in vars(import_module(f".modeling_{_file}", __name__)):
+            _model = _take(f"{_family}{_ending}", f"modeling_{_file}")
+            if _auto_class is not None:
+                getattr(transformers, _auto_class).register(_config, _model)
 __all__.sort()
+METHODS = tuple(family for family in FAMILIES if f"{family}ForPreTraining" in __all__)
 
 PIPELINE_REGISTRY.register_pipeline(
     "ecg-classification",
     globals()["EcgClassificationPipeline"],
-    pt_model=AutoModelForSequenceClassification,
+    pt_model=transformers.AutoModelForSequenceClassification,
     type="multimodal",
 )
 PIPELINE_REGISTRY.register_pipeline(
-    "ecg-feature-extraction", globals()["EcgFeatureExtractionPipeline"], pt_model=AutoModel, type="multimodal"
+    "ecg-feature-extraction",
+    globals()["EcgFeatureExtractionPipeline"],
+    pt_model=transformers.AutoModel,
+    type="multimodal",
 )

@@ -41,7 +41,7 @@ RECORDS_AT_A_TIME = 4
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What a configuration says of its views; the fields are those of [`LeJepaConfig`]."""
+    """Settings of the views of a configuration; the fields are those of [`LeJepaConfig`]."""
 
     num_views: int
     augmentation: str
@@ -56,11 +56,11 @@ class ViewSettings:
 
 @dataclass
 class ViewDraws:
-    """What chance decides of the views of a batch; tensors of shape `(batch, num_views)` unless said otherwise.
+    """Random part of the views of a batch; tensors of shape `(batch, num_views)` unless said otherwise.
 
     Args:
         crop_start, crop_length (`torch.LongTensor`): Window of the record that a view shows, in samples.
-        final_start (`torch.LongTensor`): Where the published law cuts its output out of a longer crop, in samples.
+        final_start (`torch.LongTensor`): Start of the published law's output in a longer crop, in samples.
         amplitude (`torch.FloatTensor`): Factor, 1 where there is none.
         noise (`torch.FloatTensor` of shape `(batch, num_views, num_leads, num_samples)`): Zeros where there is none;
             by the published law its first `crop_length` samples count.
@@ -175,7 +175,7 @@ def corrected_views(input_values: torch.Tensor, draws: ViewDraws, sampling_rate:
     """The default law; see the head of this file. Shapes as in [`make_views`].
 
     Args:
-        sampling_rate (`float`): of `input_values`, in Hz.
+        sampling_rate (`float`): Rate of `input_values`, in Hz.
     """
     num_samples = input_values.shape[-1]
     places = torch.arange(num_samples, device=input_values.device, dtype=torch.float32)
@@ -220,7 +220,7 @@ def published_views(input_values: torch.Tensor, draws: ViewDraws, num_output: in
 
 @dataclass(frozen=True)
 class WindowViewSettings:
-    """What a configuration says of windowed views; the fields are those of [`KernelResponseConfig`]."""
+    """Settings of the windowed views of a configuration; the fields are those of [`KernelResponseConfig`]."""
 
     num_views: int
     view_samples: int

@@ -71,7 +71,7 @@ def compute_beat_channels(
     Args:
         lead_ii_mv (`torch.FloatTensor` of shape `(batch, num_samples)`): lead II in mV; a flat one gives zeros.
         sampling_rate (`float`): in Hz.
-        names (`Sequence[str]`, *optional*, defaults to `BEAT_CHANNELS`): which channels, in which order.
+        names (`Sequence[str]`, *optional*, defaults to `BEAT_CHANNELS`): Channels, in this order.
         published (`bool`, *optional*, defaults to `False`):
             Parity mode, raw values: `r_peaks` 0 or 1, mV, per minute, ms. Otherwise scaled; a rate or variability that
             too few beats leave unknown is 0.
@@ -266,15 +266,3 @@ def _published_wavelets(signals: np.ndarray) -> list[np.ndarray]:
     _, details = stationary_wavelets(signals, num_levels)
     missing = [np.zeros_like(signals)] * (_WAVELET_LEVELS - num_levels)
     return [first, *details, *missing]
-
-
-__all__ = [
-    "BEAT_CHANNELS",
-    "check_channel_names",
-    "compute_beat_channels",
-    "daubechies_filters",
-    "find_peaks",
-    "find_published_r_peaks",
-    "find_r_peaks",
-    "stationary_wavelets",
-]

@@ -1,4 +1,4 @@
-"""What `config.calibration` of a classifier may hold, and when it no longer holds."""
+"""Checks of `config.calibration` of a classifier: its entries, and when they no longer hold."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -61,9 +61,9 @@ def calibration_for(
     """The temperature and the thresholds that were measured on input such as that of a recording.
 
     Args:
-        config ([`~transformers.PreTrainedConfig`]): Of the classifier.
-        feature_extractor ([`EcgFeatureExtractor`]): As it was saved with the classifier, whatever a call changed.
-        checks (`Mapping`): Of the recording, by [`EcgFeatureExtractor.check`].
+        config ([`~transformers.PreTrainedConfig`]): Configuration of the classifier.
+        feature_extractor ([`EcgFeatureExtractor`]): Extractor as saved with the classifier, without changes of a call.
+        checks (`Mapping`): Findings on the recording, by [`EcgFeatureExtractor.check`].
 
     Returns:
         `dict` of `temperature` and perhaps `thresholds`, or `None`; and, where the classifier has a calibration that
@@ -101,7 +101,7 @@ def _list(leads: Iterable[str]) -> str:
 
 
 class CalibratedModelMixin:
-    """Of a [`PreTrainedModel`]: lets go of a calibration that was measured on other weights or for other labels.
+    """Base of a [`PreTrainedModel`] that forgets a calibration that was measured on other weights or labels.
 
     That is, when weights begin anew in `from_pretrained` (the head of another task, or of an encoder), when the labels
     given there are others, and when a classifier is trained. `finetune` measures another afterwards.
@@ -109,7 +109,7 @@ class CalibratedModelMixin:
 
     @classmethod
     def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
-        """As of [`~transformers.PreTrainedModel`]."""
+        """Loads as [`~transformers.PreTrainedModel`] does."""
         model, loading = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         if kwargs.get("state_dict") is None:  # of weights in memory the caller knows what they lack
             check_encoder_is_whole(model, loading)
@@ -134,5 +134,5 @@ def forget_calibration(model: PreTrainedModel, reason: str) -> None:
 
 
 def names_classifier(class_name: str) -> bool:
-    """Whether a class of models, by its name in `config.architectures`, classifies whole recordings."""
+    """Tells by a name in `config.architectures` whether the class classifies whole recordings."""
     return "ForSequenceClassification" in class_name

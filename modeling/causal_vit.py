@@ -9,7 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_ecg_vit import EcgViTConfig
-from .modeling_ecg_vit import EcgViTBranchOutput, eager_attention_forward
+from .modeling_ecg_vit import EcgViTAttention, EcgViTBranchOutput, eager_attention_forward
 
 ROTARY_BASE = 1e4
 
@@ -29,23 +29,14 @@ def rotate(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> to
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
 
-class CausalAttention(nn.Module):
+class CausalAttention(EcgViTAttention):
     """Attention to the tokens up to one's own; what counts is the distance, by rotary positions."""
 
     def __init__(self, config: EcgViTConfig, layer_number: int):
-        super().__init__()
-        self.config = config
-        self.num_heads = config.num_attention_heads
-        self.head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
+        super().__init__(config, layer_number)
         self.is_causal = True
-        inner_width = self.num_heads * self.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, inner_width, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, inner_width, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.hidden_size, inner_width, bias=config.qkv_bias)
         self.q_norm = nn.LayerNorm(self.head_dim, eps=config.layer_norm_eps)
         self.k_norm = nn.LayerNorm(self.head_dim, eps=config.layer_norm_eps)
-        self.o_proj = EcgViTBranchOutput(inner_width, config.hidden_size, config.use_bias, layer_number)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, num_tokens, _ = hidden_states.shape

@@ -41,11 +41,15 @@ class _GatherRows(torch.autograd.Function):
         return grad[start : start + ctx.num_rows]
 
 
+def share_of_records(batch_size: int, device: torch.device | str) -> torch.Tensor | float:
+    """Weight of a mean over the records of this rank, so that the mean over the ranks, which DistributedDataParallel
+    takes, is that of all records: 1 where all ranks have equally many."""
+    if world_size() == 1:
+        return 1.0
+    records = torch.tensor(float(batch_size), device=device)
+    return records * world_size() / sum_over_ranks(records)
+
+
 def mean_over_records(losses: torch.Tensor) -> torch.Tensor:
-    """The mean of `(batch,)` losses, weighted where ranks have unequal batches so that the mean over the ranks, which
-    DistributedDataParallel takes, is that of all records."""
-    loss = losses.mean()
-    if world_size() > 1:
-        batch = torch.tensor(float(len(losses)), device=losses.device)
-        loss = loss * (batch * world_size() / sum_over_ranks(batch))
-    return loss
+    """Mean of `(batch,)` losses, weighted by [`share_of_records`]."""
+    return losses.mean() * share_of_records(len(losses), losses.device)

@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .leads import STANDARD_LEADS
+from .method import Method
 
 
 @strict
@@ -31,6 +32,10 @@ class EcgConvConfig(EcgViTConfig):
     """
 
     model_type = "ecg_conv"
+    method = Method(
+        name="Convolutional ECG encoder",
+        description="An encoder of electrocardiograms without a head.",
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 100
@@ -51,6 +56,3 @@ class EcgConvConfig(EcgViTConfig):
     num_attention_heads: int = 4
     intermediate_size: int = 512
     layer_scale_init_value: float | int | None = 1.0
-
-
-__all__ = ["EcgConvConfig"]

@@ -3,6 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_s4 import EcgS4Config
+from .method import Method
 
 
 @strict
@@ -14,7 +15,7 @@ class EcgCpcConfig(EcgS4Config):
 
     Args:
         horizon_ms (`float`, *optional*, defaults to 116.67):
-            How far ahead a token is predicted, in ms; rounded to whole tokens (published: 14 of 8.33 ms).
+            Distance of the predicted token, in ms; rounded to whole tokens (published: 14 of 8.33 ms).
         num_negatives (`int`, *optional*, defaults to 128):
             Other tokens of the same crop among which the true one has to be found, drawn with replacement.
         time_reduction (`str`, *optional*, defaults to `"sum"`):
@@ -23,6 +24,21 @@ class EcgCpcConfig(EcgS4Config):
     """
 
     model_type = "ecg_cpc"
+    method = Method(
+        name="ECG-CPC",
+        description=(
+            "A causal encoder of state spaces predicts, at every moment, what its first layers make of the signal 117 "
+            "ms later, and has to tell it from other moments of the same recording. No teacher and no labels."
+        ),
+        use_when=(
+            "Use it when the encoder will be fine-tuned on labels, or has to read a recording while it is being made: "
+            "it is causal, and frozen features are not its strength."
+        ),
+        paper="Al-Masud, Lopez Alcaraz and Strodthoff, 2025 (in their benchmark of ECG foundation models)",
+        url="https://arxiv.org/abs/2509.25095",
+    )
+    choices = EcgS4Config.choices | {"time_reduction": ("sum", "mean")}
+    least = EcgS4Config.least | {"num_negatives": 1}
 
     horizon_ms: float | int = 14 / 120 * 1000
     num_negatives: int = 128
@@ -32,15 +48,8 @@ class EcgCpcConfig(EcgS4Config):
         super().__post_init__(**kwargs)
         if self.bidirectional:
             raise ValueError("bidirectional=True would show the encoder what it is to predict. Leave it at False.")
-        if self.time_reduction not in ("sum", "mean"):
-            raise ValueError(f"Expected time_reduction to be one of ['sum', 'mean'], got {self.time_reduction!r}.")
-        if self.num_negatives < 1:
-            raise ValueError(f"Expected num_negatives of at least 1, got {self.num_negatives}.")
 
     @property
     def horizon(self) -> int:
         """Tokens between a context and what it predicts."""
         return round(self.horizon_ms / 1000 * self.token_rate)
-
-
-__all__ = ["EcgCpcConfig"]

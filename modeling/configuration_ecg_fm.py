@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import Wav2Vec2Config
 
 from .leads import STANDARD_LEADS
+from .method import Method
 from .published_encoder import PublishedEncoderConfigMixin
 
 
@@ -20,12 +21,21 @@ class EcgFmConfig(PublishedEncoderConfigMixin, Wav2Vec2Config):
             Names of the leads, the input channels of the first convolution.
         sampling_rate (`float`, *optional*, defaults to 500): Samples per second, in Hz.
         num_samples (`int`, *optional*, defaults to 2500): Length of the input, in samples (5 s).
-        calibration (`dict`, *optional*): As of [`EcgViTConfig`].
+        calibration (`dict`, *optional*): See [`EcgViTConfig`].
         kwargs: Every other field of [`~transformers.Wav2Vec2Config`]; `feat_extract_norm` is `"group"`,
             `do_stable_layer_norm` and `add_adapter` are `False`.
     """
 
     model_type = "ecg_fm"
+    method = Method(
+        name="ECG-FM",
+        description=(
+            "A wav2vec 2.0 that reads all leads at once, pretrained to tell hidden moments from others and one "
+            "patient's segments from another's, with random leads put to zero (W2V + CMSC + RLM)."
+        ),
+        paper="Kaden McKeen et al.: ECG-FM: An Open Electrocardiogram Foundation Model, 2024",
+        url="https://arxiv.org/abs/2408.05178",
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500
@@ -44,6 +54,3 @@ class EcgFmConfig(PublishedEncoderConfigMixin, Wav2Vec2Config):
                 f"{self.feat_extract_norm!r}, {self.do_stable_layer_norm} and {self.add_adapter}."
             )
         super().__post_init__(**kwargs)
-
-
-__all__ = ["EcgFmConfig"]

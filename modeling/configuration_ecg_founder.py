@@ -6,9 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .leads import STANDARD_LEADS
+from .method import Method
 from .published_encoder import PublishedEncoderConfigMixin
-
-POSITIVE = ("stem_channels", "kernel_size", "stride", "group_width")
 
 
 @strict
@@ -26,13 +25,26 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
         stage_channels (`tuple[int, ...]`, *optional*): Channels of each stage; the last are those of the features.
         stage_depths (`tuple[int, ...]`, *optional*): Blocks of each stage.
         kernel_size (`int`, *optional*, defaults to 16): Width of the kernels, in samples.
-        stride (`int`, *optional*, defaults to 2): By how much the first block of a stage shortens the sequence.
+        stride (`int`, *optional*, defaults to 2): Factor by which the first block of a stage shortens the sequence.
         group_width (`int`, *optional*, defaults to 16): Channels of one group of the grouped convolutions.
         initializer_range (`float`, *optional*, defaults to 0.02): Deviation of the weights of new linear layers.
-        calibration (`dict`, *optional*): As of [`EcgViTConfig`].
+        calibration (`dict`, *optional*): See [`EcgViTConfig`].
     """
 
     model_type = "ecg_founder"
+    method = Method(
+        name="ECGFounder",
+        description=(
+            "A convolutional network trained **with labels**, 150 of them. A probe of such features is no measure of "
+            "learning without labels."
+        ),
+        paper=(
+            "Jun Li et al.: An Electrocardiogram Foundation Model Built on over 10 Million Recordings with External "
+            "Evaluation across Multiple Domains, 2024"
+        ),
+        url="https://arxiv.org/abs/2410.04133",
+    )
+    least = {"stem_channels": 1, "kernel_size": 1, "stride": 1, "group_width": 1}
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500
@@ -47,9 +59,7 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
     calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
-        for field in POSITIVE:
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
+        super().__post_init__(**kwargs)
         if not self.stage_channels or len(self.stage_channels) != len(self.stage_depths) or min(self.stage_depths) < 1:
             raise ValueError(
                 "Expected as many stage_depths of at least 1 as stage_channels, and a stage, got "
@@ -63,7 +73,6 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
         widths = [self.stem_channels, *self.stage_channels]
         if widths != sorted(widths):
             raise ValueError(f"Expected channels that never become fewer, from the stem on, got {widths}.")
-        super().__post_init__(**kwargs)
 
     @property
     def hidden_size(self) -> int:
@@ -74,6 +83,3 @@ class EcgFounderConfig(PublishedEncoderConfigMixin, PreTrainedConfig):
     def num_hidden_layers(self) -> int:
         """Number of blocks."""
         return sum(self.stage_depths)
-
-
-__all__ = ["EcgFounderConfig"]

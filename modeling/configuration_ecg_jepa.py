@@ -4,16 +4,42 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .masking import hidden_count_bounds
+from .method import Method
 from .teacher import TEACHERS
 
-JEPA_CHOICES = {
-    "mask_type": ("random", "multi_block", "segments"),
-    "evaluated_encoder": ("student", "teacher"),
-    "initializer": ("kim", "weimann", "xavier_uniform"),
-    "target_normalization": ("layer_norm", "position", "none"),
-    "prediction_loss": ("smooth_l1", "l1", "mse"),
-    "teacher": TEACHERS,
-}
+KIM = Method(
+    name="ECG-JEPA",
+    description=(
+        "A student encoder sees part of a recording; a predictor has to infer, from it, what a slowly moving teacher "
+        "makes of the hidden part. No labels are used and no signal is reconstructed."
+    ),
+    use_when=(
+        "Use it when later recordings may have fewer leads than those of the pretraining: every token belongs to one "
+        "lead."
+    ),
+    paper=(
+        "Sehun Kim: Learning General Representation of 12-Lead Electrocardiogram with a Joint-Embedding Predictive "
+        "Architecture, 2024"
+    ),
+    url="https://arxiv.org/abs/2410.08559",
+)
+WEIMANN = Method(
+    name="ECG-JEPA (temporal segments)",
+    description=(
+        "A student encoder sees a few segments of a recording, all leads at once; a predictor has to infer, from "
+        "them, what a slowly moving teacher makes of the hidden time. No labels are used and no signal is "
+        "reconstructed."
+    ),
+    use_when=(
+        "Use it when all recordings have the same leads: one token holds them all, and the student reads a fifth of "
+        "the time."
+    ),
+    paper=(
+        "Kuba Weimann and Tim O. F. Conrad: Self-Supervised Pre-Training with Joint-Embedding Predictive Architecture "
+        "Boosts ECG Classification Performance, 2024"
+    ),
+    url="https://arxiv.org/abs/2410.13867",
+)
 
 
 @strict
@@ -25,7 +51,7 @@ class EcgJepaConfig(EcgViTConfig):
 
     Args:
         mask_type (`str`, *optional*, defaults to `"multi_block"`):
-            Which time patches are hidden, in all leads at once: for the whole batch the union of several blocks, or
+            Time patches that are hidden in all leads at once: for the whole batch the union of several blocks, or
             `"random"` patches (Kim); or other long `"segments"` in each record, one ratio a batch (Weimann).
         mask_ratio (`tuple[float, float]`, *optional*, defaults to `(0.175, 0.225)`):
             Range of the hidden fraction: of one block, or of all random patches (Kim: 0.6 to 0.7) or segments
@@ -37,7 +63,7 @@ class EcgJepaConfig(EcgViTConfig):
         spare_last_patch (`bool`, *optional*, defaults to `False`):
             Parity with the authors' code, whose blocks never hide the last patch (an off-by-one).
         evaluated_encoder (`str`, *optional*, defaults to `"student"`):
-            Which encoder the method is evaluated with, hence `ecg_vit` and what `AutoModel` loads: the trained
+            Encoder that the method is evaluated with, hence `ecg_vit` and what `AutoModel` loads: the trained
             `"student"` (Kim) or its moving average, the `"teacher"` (Weimann).
         teacher (`str`, *optional*, defaults to `"ema"`):
             `"ema"`: the moving average of the student. `"random"`: initial weights of its own, which it keeps; a
@@ -48,7 +74,7 @@ class EcgJepaConfig(EcgViTConfig):
             `"xavier_uniform"`: Weimann before October 2025, the paper included. With the last two, the mask token and
             the registers have no weight decay.
         target_normalization (`str`, *optional*, defaults to `"layer_norm"`):
-            What is predicted of the teacher's hidden states: their `"layer_norm"` over the channels, without
+            Part of the teacher's hidden states that is predicted: their `"layer_norm"` over the channels, without
             parameters (Kim); `"position"`, the same less its mean over the batch at each lead and moment, every
             channel at unit variance, so that predicting the position earns nothing; or the states themselves,
             `"none"` (Weimann).
@@ -74,6 +100,17 @@ class EcgJepaConfig(EcgViTConfig):
 
     model_type = "ecg_jepa"
 
+    choices = EcgViTConfig.choices | {
+        "mask_type": ("random", "multi_block", "segments"),
+        "evaluated_encoder": ("student", "teacher"),
+        "initializer": ("kim", "weimann", "xavier_uniform"),
+        "target_normalization": ("layer_norm", "position", "none"),
+        "prediction_loss": ("smooth_l1", "l1", "mse"),
+        "teacher": TEACHERS,
+    }
+    least = EcgViTConfig.least | {"num_mask_blocks": 1, "min_segment_patches": 1}
+    ranges = {"mask_ratio": (0, 1)}
+
     mask_type: str = "multi_block"
     mask_ratio: list[float] | tuple[float, ...] = (0.175, 0.225)
     num_mask_blocks: int = 4
@@ -94,17 +131,8 @@ class EcgJepaConfig(EcgViTConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self.mask_ratio = tuple(float(ratio) for ratio in self.mask_ratio)
-        for field, choices in JEPA_CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
         if self.teacher == "random" and self.evaluated_encoder == "teacher":
             raise ValueError("teacher='random' learns nothing to evaluate. Set evaluated_encoder='student' with it.")
-        for field in ("num_mask_blocks", "min_segment_patches"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
-        if len(self.mask_ratio) != 2 or not 0.0 < self.mask_ratio[0] <= self.mask_ratio[1] <= 1.0:
-            raise ValueError(f"Expected mask_ratio as two fractions, low <= high, got {self.mask_ratio}.")
         fewest, most = hidden_count_bounds(self.num_columns, self.mask_ratio)
         most *= self.num_mask_blocks if self.mask_type == "multi_block" else 1
         if fewest < 1 or most >= self.num_columns:
@@ -114,30 +142,17 @@ class EcgJepaConfig(EcgViTConfig):
                 "num_mask_blocks or patch_size."
             )
 
+    @property
+    def method(self) -> Method:
+        """Words for the one of the two papers whose masks these are."""
+        return WEIMANN if self.mask_type == "segments" else KIM
+
     def predictor_config(self) -> EcgViTConfig:
         """The predictor's layers as an encoder of one row: dense attention, the same positions along time."""
         encodes_no_time = self.position_embedding in ("learned", "sincos_leads", "none")
-        return EcgViTConfig(
+        return self.part_config(
+            "predictor",
             leads=self.leads[:1],
-            sampling_rate=self.sampling_rate,
-            num_samples=self.num_samples,
-            patch_size=self.patch_size,
-            attention_pattern="full",
             position_embedding="sincos_2d" if encodes_no_time else self.position_embedding,
             position_every_layer=self.position_every_layer,
-            hidden_size=self.predictor_hidden_size,
-            num_hidden_layers=self.predictor_num_hidden_layers,
-            num_attention_heads=self.predictor_num_attention_heads,
-            intermediate_size=self.predictor_intermediate_size,
-            hidden_act=self.hidden_act,
-            use_bias=self.use_bias,
-            qkv_bias=self.qkv_bias,
-            layer_norm_bias=self.layer_norm_bias,
-            layer_norm_eps=self.layer_norm_eps,
-            drop_path_rate=self.drop_path_rate,
-            initializer_range=self.initializer_range,
-            attn_implementation=self._attn_implementation,
         )
-
-
-__all__ = ["EcgJepaConfig"]

@@ -1,21 +1,12 @@
 """Configuration of the state-space encoder: a convolutional stem and S4 layers."""
 
+import math
+
 from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .leads import STANDARD_LEADS
-
-# What such an encoder cannot do otherwise: the fields of EcgViTConfig and the only value that they may have.
-WITHOUT_GRID = {
-    "patching": "all_leads",
-    "attention_pattern": "full",
-    "stem": "linear",
-    "num_registers": 0,
-    "extra_channels": 0,
-    "patch_norm": False,
-    "lead_separators": False,
-    "drop_path_rate": 0.0,
-}
+from .method import Method
 
 
 @strict
@@ -46,6 +37,16 @@ class EcgS4Config(EcgViTConfig):
     """
 
     model_type = "ecg_s4"
+    method = Method(
+        name="ECG state-space encoder",
+        description="An encoder of electrocardiograms without a head.",
+    )
+    least = EcgViTConfig.least | {"num_stem_layers": 1, "state_size": 1}
+    fractions = (*EcgViTConfig.fractions, "dropout")
+    ranges = {"memory_seconds": (0, math.inf)}
+    only = {"patching": "all_leads", "attention_pattern": "full", "stem": "linear", "num_registers": 0}
+    only |= {"extra_channels": 0, "patch_norm": False, "lead_separators": False, "drop_path_rate": 0.0}
+    only_because = "this encoder has one row of tokens, which hold all leads"
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 240
@@ -65,29 +66,10 @@ class EcgS4Config(EcgViTConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self.memory_seconds = tuple(float(seconds) for seconds in self.memory_seconds)
-        for field, only in WITHOUT_GRID.items():
-            if getattr(self, field) != only:
-                raise ValueError(
-                    f"Expected {field} to be left at {only!r}, got {getattr(self, field)!r}: this encoder has one row "
-                    "of tokens, which hold all leads."
-                )
         if self.pooling in ("class_token", "mean_then_norm"):
             raise ValueError(f"pooling={self.pooling!r} needs what this encoder does not have. Choose 'mean'.")
-        for field in ("num_stem_layers", "state_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"Expected 0 <= dropout < 1, got {self.dropout}.")
-        if len(self.memory_seconds) != 2 or not 0.0 < self.memory_seconds[0] <= self.memory_seconds[1]:
-            raise ValueError(
-                f"Expected memory_seconds as two times in seconds, low <= high, got {self.memory_seconds}."
-            )
 
     @property
     def token_rate(self) -> float:
         """Tokens a second, in Hz."""
         return self.sampling_rate / self.patch_size
-
-
-__all__ = ["EcgS4Config"]

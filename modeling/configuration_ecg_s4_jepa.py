@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_s4 import EcgS4Config
 from .masking import hidden_count_bounds
+from .method import Method
 from .teacher import TEACHERS
 
 
@@ -24,6 +25,19 @@ class EcgS4JepaConfig(EcgS4Config):
     """
 
     model_type = "ecg_s4_jepa"
+    method = Method(
+        name="JEPA on state spaces",
+        description=(
+            "An encoder of state spaces sees a recording with hidden blocks and predicts what a slowly moving teacher "
+            "makes of them. No labels are used and no signal is reconstructed."
+        ),
+        use_when="Use it when recordings are long or of many lengths: time and memory grow linearly with the length.",
+        paper="Al-Masud, Lopez Alcaraz and Strodthoff, 2026 (one of five objectives)",
+        url="https://arxiv.org/abs/2605.12241",
+    )
+    choices = EcgS4Config.choices | {"teacher": TEACHERS}
+    least = EcgS4Config.least | {"num_mask_blocks": 1, "predictor_state_size": 1}
+    ranges = EcgS4Config.ranges | {"mask_ratio": (0, 1)}
 
     num_samples: int = 600
     bidirectional: bool = True
@@ -34,14 +48,6 @@ class EcgS4JepaConfig(EcgS4Config):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self.mask_ratio = tuple(float(ratio) for ratio in self.mask_ratio)
-        if self.teacher not in TEACHERS:
-            raise ValueError(f"Expected teacher to be one of {list(TEACHERS)}, got {self.teacher!r}.")
-        for field in ("num_mask_blocks", "predictor_state_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
-        if len(self.mask_ratio) != 2 or not 0.0 < self.mask_ratio[0] <= self.mask_ratio[1] <= 1.0:
-            raise ValueError(f"Expected mask_ratio as two fractions, low <= high, got {self.mask_ratio}.")
         fewest, most = hidden_count_bounds(self.num_columns, self.mask_ratio)
         if fewest < 1 or most * self.num_mask_blocks >= self.num_columns:
             raise ValueError(
@@ -49,6 +55,3 @@ class EcgS4JepaConfig(EcgS4Config):
                 f"{most * self.num_mask_blocks} of {self.num_columns} tokens; at least 1 must be hidden and 1 "
                 "visible. Change mask_ratio, num_mask_blocks or num_samples."
             )
-
-
-__all__ = ["EcgS4JepaConfig"]

@@ -7,43 +7,16 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .calibration import check_calibration
+from .checked_config import CheckedConfigMixin
 from .leads import INDEPENDENT_LEADS, canonical_leads, lead_indices
-from .recording_input import MAX_SAMPLING_RATE
-from .remote_code import IS_REMOTE_CODE, custom_pipelines
+from .method import Method
 
-CHOICES = {
-    "patching": ("per_lead", "all_leads"),
-    "attention_pattern": ("cropa", "full"),
-    "position_embedding": ("sincos_2d", "sincos_interleaved", "sincos_halves", "sincos_leads", "learned", "none"),
-    "stem": ("linear", "conv"),
-    "pooling": ("mean", "mean_then_norm", "class_token", "statistics"),
-    "classifier_pooling": ("pooled", "register", "attentive"),
-    "triplet_mining": ("batch_hard", "semi_hard", "random"),
-}
 STATISTICS = ("mean", "std", "max", "min")
 """Features of one channel with `pooling="statistics"`, all unless some are chosen."""
-LEAST = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
-LEAST |= {"hidden_size": 1, "num_hidden_layers": 0, "intermediate_size": 1}
-MOST = {"num_hidden_layers": 1000, "num_attention_heads": 1000, "hidden_size": 2**16, "intermediate_size": 2**18}
-MOST |= {"num_registers": 10_000, "extra_channels": 10_000, "num_samples": 2**26, "patch_size": 2**26}
-"""Far beyond any model: a configuration must not decide alone how much memory is asked for."""
-
-
-def check_sizes(config: PreTrainedConfig) -> None:
-    """Raises `ValueError` for a size beyond `MOST`, also of a part (`predictor_num_hidden_layers`), or a rate that no
-    recorder has."""
-    if not 0 < config.sampling_rate <= MAX_SAMPLING_RATE:
-        raise ValueError(
-            f"Expected sampling_rate above 0 and at most {MAX_SAMPLING_RATE:g} Hz, got {config.sampling_rate}."
-        )
-    for field, value in vars(config).items():
-        for name, most in MOST.items():
-            if (field == name or field.endswith(f"_{name}")) and isinstance(value, int) and value > most:
-                raise ValueError(f"Expected {field} of at most {most}, got {value}.")
 
 
 @strict
-class EcgViTConfig(PreTrainedConfig):
+class EcgViTConfig(CheckedConfigMixin, PreTrainedConfig):
     r"""
     Configuration of an [`EcgViTModel`]. The defaults are the encoder of ECG-JEPA with Cross-Pattern Attention (Kim,
     arXiv 2410.08559): ViT-B on 8 leads x 50 patches of 200 ms.
@@ -86,19 +59,19 @@ class EcgViTConfig(PreTrainedConfig):
             The layer that is pooled: `"last"`, the number of one (0: the stem; negative: from the end), or
             `"mean_last_half"`, the mean of the later half. The final norm is applied to every layer that is read.
         stem (`str`, *optional*, defaults to `"linear"`):
-            What makes tokens of the signal: one `"linear"` map of a patch, or strided convolutions with ConvNeXt
+            Maker of tokens from the signal: one `"linear"` map of a patch, or strided convolutions with ConvNeXt
             blocks, `"conv"` (see `conv_stem.py`): for each lead with the same weights, or over all leads.
         stem_widths, stem_depths, stem_strides (`tuple[int, ...]`, *optional*):
-            Of each stage of the convolutional stem the channels (the last: `hidden_size`), the number of blocks, and
-            by how much it shortens time (multiplied: `patch_size`).
+            Channels (the last: `hidden_size`), number of blocks and stride in time (multiplied: `patch_size`) of each
+            stage of the convolutional stem.
         stem_kernel, stem_block_kernel (`int`, *optional*, default to 9):
             Widths of the first convolution, in samples, and of those of the blocks, in their steps.
         stem_mlp_ratio (`int`, *optional*, defaults to 2): Width of a block's MLP, in widths of its stage.
         pooled_stages (`tuple[int, ...]`, *optional*, defaults to `()`):
             Stages of the stem, from 0, whose statistics stand in `pooler_output` before those of the tokens.
         statistics, stage_statistics (`tuple[str, ...]`, *optional*, default to all four):
-            Which of `"mean"`, `"std"`, `"max"` and `"min"` `pooling="statistics"` takes, of the tokens and of each
-            pooled stage.
+            Statistics, of `"mean"`, `"std"`, `"max"` and `"min"`, that `pooling="statistics"` takes of the tokens and
+            of each pooled stage.
         head_dim (`int`, *optional*): Width of one head; by default `hidden_size // num_attention_heads`.
         use_bias, qkv_bias, layer_norm_bias (`bool`, *optional*, default to `True`, `False`, `True`):
             Biases of patch embedding, attention output and MLP; of query, key and value; of the layer norms.
@@ -108,14 +81,14 @@ class EcgViTConfig(PreTrainedConfig):
             Stochastic depth of the last layer; the rate rises linearly from 0 in the first. (Of the stem's blocks
             where there are no layers.)
         classifier_pooling (`str`, *optional*, defaults to `"pooled"`), classifier_bias (`bool`, defaults to `True`):
-            What a classification head reads: the `"pooled"` feature, the first `"register"`, or an `"attentive"` mean:
+            Input of a classification head: the `"pooled"` feature, the first `"register"`, or an `"attentive"` mean:
             a learned query that attends to registers and patches (Weimann).
         embedding_size (`int`, *optional*), embedding_hidden_size (`int`, *optional*, defaults to 64):
             Widths of the projection (linear, ReLU, linear) of [`EcgViTForEmbedding`]; by default there is none.
         triplet_mining (`str`, *optional*, defaults to `"batch_hard"`), triplet_margin (`float`, defaults to 1.0):
             Triplets of its loss, `"batch_hard"`, `"semi_hard"` or `"random"`, and by how much they are to differ.
         calibration (`dict`, *optional*):
-            What a validation split taught about the scores of a classifier, for `pipeline("ecg-classification")`:
+            Lessons of a validation split on the scores of a classifier, for `pipeline("ecg-classification")`:
             `labels`, the class names that it is for; `temperature`, by which logits are divided; and, of several
             labels a record, `thresholds`, label → least score after the temperature that counts as positive.
             `input`, what they were measured on (`leads`, `electrode_placement`, `long_records`), and `subsets`,
@@ -123,6 +96,23 @@ class EcgViTConfig(PreTrainedConfig):
     """
 
     model_type = "ecg_vit"
+    method = Method(
+        name="ECG vision transformer",
+        description="An encoder of electrocardiograms without a head.",
+    )
+
+    choices = {
+        "patching": ("per_lead", "all_leads"),
+        "attention_pattern": ("cropa", "full"),
+        "position_embedding": ("sincos_2d", "sincos_interleaved", "sincos_halves", "sincos_leads", "learned", "none"),
+        "stem": ("linear", "conv"),
+        "pooling": ("mean", "mean_then_norm", "class_token", "statistics"),
+        "classifier_pooling": ("pooled", "register", "attentive"),
+        "triplet_mining": ("batch_hard", "semi_hard", "random"),
+    }
+    least = {"patch_size": 1, "num_attention_heads": 1, "num_registers": 0, "extra_channels": 0}
+    least |= {"hidden_size": 1, "num_hidden_layers": 0, "intermediate_size": 1}
+    fractions = ("drop_path_rate",)
 
     leads: list[str] | tuple[str, ...] = INDEPENDENT_LEADS
     sampling_rate: int | float = 250
@@ -172,19 +162,11 @@ class EcgViTConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.leads = canonical_leads(self.leads)
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
-        for field, least in LEAST.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"Expected {field} of at least {least}, got {getattr(self, field)}.")
-        check_sizes(self)
+        self.check_fields()
         if not self.leads:
             raise ValueError("Expected at least one lead, got none.")
         self.position_leads = self.leads if self.position_leads is None else canonical_leads(self.position_leads)
         lead_indices(self.leads, self.position_leads)
-        if not 0.0 <= self.drop_path_rate < 1.0:
-            raise ValueError(f"Expected 0 <= drop_path_rate < 1, got {self.drop_path_rate}.")
         if self.num_samples < self.patch_size or self.num_samples % self.patch_size:
             raise ValueError(
                 f"num_samples ({self.num_samples}) must be a multiple of patch_size ({self.patch_size}). "
@@ -210,8 +192,6 @@ class EcgViTConfig(PreTrainedConfig):
             raise ValueError("position_embedding='none' needs stem='conv'. Choose another position_embedding.")
         self._check_pooling()
         check_calibration(self.calibration)
-        if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust
-            kwargs.pop("custom_pipelines", None)
         if self.lead_separators and (self.num_registers or self.extra_channels or self.attention_pattern != "full"):
             raise ValueError("lead_separators need attention_pattern='full', no registers and no extra_channels.")
         super().__post_init__(**kwargs)
@@ -265,12 +245,15 @@ class EcgViTConfig(PreTrainedConfig):
                 f"{list(self.pooled_stages)} with {self.pooling!r}."
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Adds to a configuration whose code is saved beside it where the pipelines are."""
-        output = super().to_dict()
-        if "auto_map" in output:
-            output["custom_pipelines"] = custom_pipelines()
-        return output
+    def part_config(self, part: str, **fields) -> "EcgViTConfig":
+        """Configuration of the layers of a further transformer, as an encoder of one row: sizes from the fields that
+        begin with the name of the part (`"predictor"`, `"decoder"`), the others from `fields` or as of the encoder."""
+        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        same = ("sampling_rate", "num_samples", "patch_size", "hidden_act", "use_bias", "qkv_bias", "layer_norm_bias")
+        same += ("layer_norm_eps", "drop_path_rate", "initializer_range")
+        own = {name: getattr(self, f"{part}_{name}") for name in sizes} | {name: getattr(self, name) for name in same}
+        fields = {"attention_pattern": "full", "position_every_layer": False} | fields
+        return EcgViTConfig(**own | fields, attn_implementation=self._attn_implementation)
 
     @property
     def pooled_size(self) -> int:
@@ -289,6 +272,3 @@ class EcgViTConfig(PreTrainedConfig):
     def num_position_rows(self) -> int:
         """Rows of the position table: the leads it knows and the extra channels, or one with `"all_leads"`."""
         return len(self.position_leads) + self.extra_channels if self.patching == "per_lead" else 1
-
-
-__all__ = ["EcgViTConfig"]

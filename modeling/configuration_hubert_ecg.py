@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import HubertConfig
 
 from .leads import STANDARD_LEADS
+from .method import Method
 from .published_encoder import PublishedEncoderConfigMixin
 
 
@@ -20,12 +21,21 @@ class HubertEcgConfig(PublishedEncoderConfigMixin, HubertConfig):
             Names of the leads in the order in which they are joined to one sequence.
         sampling_rate (`float`, *optional*, defaults to 100): Samples per second, in Hz.
         num_samples (`int`, *optional*, defaults to 500): Length of the input of one lead, in samples (5 s).
-        calibration (`dict`, *optional*): As of [`EcgViTConfig`].
+        calibration (`dict`, *optional*): See [`EcgViTConfig`].
         kwargs: Every other field of [`~transformers.HubertConfig`].
     """
 
     # Not the authors' "hubert_ecg": their own folders, with `trust_remote_code`, have to stay theirs.
     model_type = "ecg_hubert"
+    method = Method(
+        name="HuBERT-ECG",
+        description="A HuBERT on all leads, joined to one sequence: it predicts the clusters of hidden moments.",
+        paper=(
+            "Edoardo Coppola et al.: HuBERT-ECG as a self-supervised foundation model for broad and scalable cardiac "
+            "applications, 2024"
+        ),
+        url="https://doi.org/10.1101/2024.11.14.24317328",
+    )
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 100
@@ -36,6 +46,3 @@ class HubertEcgConfig(PublishedEncoderConfigMixin, HubertConfig):
     layerdrop: float | int = 0.0
     mask_time_prob: float | int = 0.0
     calibration: dict[str, Any] | None = None
-
-
-__all__ = ["HubertEcgConfig"]

@@ -3,18 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_conv import EcgConvConfig
-
-NOT_NEGATIVE = (
-    "lead_gain_std",
-    "wander_amplitude",
-    "noise_std",
-    "target_power",
-    "beat_target_size",
-    "invariance_weight",
-    "variance_weight",
-    "covariance_weight",
-)
-AT_LEAST_ONE = ("num_views", "num_time_masks", "target_size", "projector_hidden_size", "projection_size")
+from .method import Method
 
 
 @strict
@@ -29,7 +18,7 @@ class KernelResponseConfig(EcgConvConfig):
         num_views (`int`, *optional*, defaults to 2): Altered views of each record.
         view_samples (`int`, *optional*, defaults to 504):
             Length of a view, in samples; other than `num_samples` with `position_embedding="none"` only.
-        time_warp (`float`, *optional*, defaults to 0.0): By which part of itself a view is faster or slower at most.
+        time_warp (`float`, *optional*, defaults to 0.0): Largest part of itself by which a view is faster or slower.
         lead_gain_std (`float`, *optional*, defaults to 0.2):
             Standard deviation of the logarithm of the factor of each lead.
         wander_amplitude (`float`, *optional*, defaults to 0.0):
@@ -59,6 +48,21 @@ class KernelResponseConfig(EcgConvConfig):
     """
 
     model_type = "kernel_response"
+    method = Method(
+        name="Prediction of random-kernel responses",
+        description=(
+            "Fixed random convolutions answer to a recording; the encoder sees altered windows of it, with noise, "
+            "hidden time and absent leads, and has to tell the pooled answers. Fixed targets cannot collapse. No "
+            "teacher and no labels."
+        ),
+        use_when=(
+            "Use it when there are few recordings and no GPU: fixed targets cannot collapse, and minutes on a CPU are "
+            "enough."
+        ),
+    )
+    least = EcgConvConfig.least | dict.fromkeys(("lead_gain_std", "wander_amplitude", "noise_std", "target_power"), 0)
+    least |= dict.fromkeys(("beat_target_size", "invariance_weight", "variance_weight", "covariance_weight"), 0)
+    least |= {"num_views": 1, "num_time_masks": 1, "target_size": 1, "projector_hidden_size": 1, "projection_size": 1}
 
     num_views: int = 2
     view_samples: int = 504
@@ -84,12 +88,6 @@ class KernelResponseConfig(EcgConvConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        for field in NOT_NEGATIVE:
-            if getattr(self, field) < 0:
-                raise ValueError(f"Expected {field} of at least 0, got {getattr(self, field)}.")
-        for field in AT_LEAST_ONE:
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
         for field, most in {
             "time_warp": 0.9,
             "time_mask_ratio": 0.5,
@@ -120,8 +118,5 @@ class KernelResponseConfig(EcgConvConfig):
 
     @property
     def uses_vicreg(self) -> bool:
-        """Whether views are compared, so that there is a projector."""
+        """True if views are compared, so that there is a projector."""
         return any((self.invariance_weight, self.variance_weight, self.covariance_weight))
-
-
-__all__ = ["KernelResponseConfig"]

@@ -4,8 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .leads import STANDARD_LEADS
-
-LEJEPA_CHOICES = {"augmentation": ("corrected", "published"), "sigreg_pooling": ("per_view", "pooled")}
+from .method import Method
 
 
 @strict
@@ -55,6 +54,31 @@ class LeJepaConfig(EcgViTConfig):
     """
 
     model_type = "lejepa"
+    method = Method(
+        name="LeJEPA",
+        description=(
+            "Several altered views of a recording have to get the same embedding (invariance), and the embeddings of "
+            "all recordings have to look like a standard normal cloud (SIGReg), which keeps them from collapsing. No "
+            "teacher and no labels."
+        ),
+        use_when=(
+            "Use it when features should not depend on gain, noise, wander or a shift in time: the views vary in "
+            "these. It needs batches of many records."
+        ),
+        paper=(
+            "Randall Balestriero and Yann LeCun: LeJEPA: Provable and Scalable Self-Supervised Learning Without the "
+            "Heuristics, 2025"
+        ),
+        url="https://arxiv.org/abs/2511.08544",
+    )
+    choices = EcgViTConfig.choices | {
+        "augmentation": ("corrected", "published"),
+        "sigreg_pooling": ("per_view", "pooled"),
+    }
+    least = EcgViTConfig.least | {"num_views": 2, "projector_hidden_size": 1, "projection_size": 1, "num_slices": 1}
+    least |= {"noise_std": 0, "wander_amplitude": 0}
+    fractions = (*EcgViTConfig.fractions, "max_shift", "lead_dropout")
+    ranges = {"crop_scale": (0, 1)}
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500
@@ -88,28 +112,8 @@ class LeJepaConfig(EcgViTConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self.crop_scale = tuple(float(scale) for scale in self.crop_scale)
         self.amplitude_scale = tuple(float(scale) for scale in self.amplitude_scale)
-        for field, choices in LEJEPA_CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
-        if self.num_views < 2:
-            raise ValueError(f"Expected num_views of at least 2, got {self.num_views}: views are compared.")
-        if not 0.0 < self.sigreg_weight < 1.0:
-            raise ValueError(f"Expected 0 < sigreg_weight < 1, got {self.sigreg_weight}.")
-        for field in ("projector_hidden_size", "projection_size", "num_slices"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
-        if len(self.crop_scale) != 2 or not 0.0 < self.crop_scale[0] <= self.crop_scale[1] <= 1.0:
-            raise ValueError(f"Expected crop_scale as two fractions, low <= high, got {self.crop_scale}.")
         if len(self.amplitude_scale) != 2 or not 0.0 <= self.amplitude_scale[0] <= self.amplitude_scale[1]:
             raise ValueError(f"Expected amplitude_scale as two factors, low <= high, got {self.amplitude_scale}.")
-        for field in ("noise_std", "wander_amplitude"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"Expected {field} of at least 0, got {getattr(self, field)}.")
-        for field in ("max_shift", "lead_dropout"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"Expected 0 <= {field} < 1, got {getattr(self, field)}.")
-
-
-__all__ = ["LeJepaConfig"]
+        if not 0.0 < self.sigreg_weight < 1.0:
+            raise ValueError(f"Expected 0 < sigreg_weight < 1, got {self.sigreg_weight}.")

@@ -3,6 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_s4 import EcgS4Config
+from .method import Method
 
 
 @strict
@@ -25,6 +26,22 @@ class EcgLeNepaConfig(EcgS4Config):
     """
 
     model_type = "lenepa"
+    method = Method(
+        name="LeNEPA",
+        description=(
+            "A causal encoder predicts, from each 50 ms of a recording, the embedding of the next, and the moments of "
+            "every recording have to look like a standard normal cloud (SIGReg), which keeps them from collapsing. No "
+            "teacher, no masks and no labels."
+        ),
+        use_when=(
+            "Use it when neither masks nor views nor a teacher should have to be chosen, or a causal encoder is "
+            "wanted."
+        ),
+        paper="Chemeris, Jin and Balestriero, 2026",
+        url="https://arxiv.org/abs/2607.00958",
+    )
+    choices = EcgS4Config.choices | {"trunk": ("vit", "s4")}
+    least = EcgS4Config.least | {"projector_hidden_size": 1, "projection_size": 1, "num_slices": 1}
 
     sampling_rate: int | float = 500
     num_samples: int = 5000
@@ -45,8 +62,6 @@ class EcgLeNepaConfig(EcgS4Config):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if self.trunk not in ("vit", "s4"):
-            raise ValueError(f"Expected trunk to be one of ['vit', 's4'], got {self.trunk!r}.")
         if self.bidirectional:
             raise ValueError("bidirectional=True would show the encoder what it is to predict. Leave it at False.")
         if self.trunk == "vit" and self.dropout:
@@ -57,11 +72,5 @@ class EcgLeNepaConfig(EcgS4Config):
             raise ValueError(
                 f"Expected sigreg_weight above 0, got {self.sigreg_weight}: without SIGReg the features collapse."
             )
-        for field in ("projector_hidden_size", "projection_size", "num_slices"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
         if self.num_columns < 2:
             raise ValueError(f"Expected 2 tokens or more, of which one predicts the next, got {self.num_columns}.")
-
-
-__all__ = ["EcgLeNepaConfig"]

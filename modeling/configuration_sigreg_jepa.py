@@ -4,15 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_jepa import EcgJepaConfig
 from .leads import STANDARD_LEADS
-
-# What a model without a teacher has no use for: the fields of EcgJepaConfig and the only value that they may have.
-WITHOUT_TEACHER = {
-    "evaluated_encoder": "student",
-    "teacher": "ema",
-    "teacher_drop_path": False,
-    "variance_weight": 0.0,
-    "covariance_weight": 0.0,
-}
+from .method import Method
 
 
 @strict
@@ -42,6 +34,22 @@ class SigRegJepaConfig(EcgJepaConfig):
     """
 
     model_type = "sigreg_jepa"
+    method = Method(
+        name="Masked JEPA with SIGReg",
+        description=(
+            "One encoder sees part of a recording, and a predictor has to infer from it what the same encoder makes "
+            "of the hidden part; SIGReg keeps the features from collapsing. No teacher and no labels."
+        ),
+        use_when=(
+            "Use it when a masked JEPA is wanted without a teacher, hence without a momentum to choose; it needs "
+            "batches of many records."
+        ),
+    )
+
+    least = EcgJepaConfig.least | {"projector_hidden_size": 1, "projection_size": 1, "num_slices": 1}
+    only = {"evaluated_encoder": "student", "teacher": "ema", "teacher_drop_path": False}
+    only |= {"variance_weight": 0.0, "covariance_weight": 0.0}
+    only_because = "there is no teacher here"
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     sampling_rate: int | float = 500
@@ -73,11 +81,6 @@ class SigRegJepaConfig(EcgJepaConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        for field, only in WITHOUT_TEACHER.items():
-            if getattr(self, field) != only:
-                raise ValueError(
-                    f"Expected {field} to be left at {only!r}, got {getattr(self, field)!r}: there is no teacher here."
-                )
         if self.target_normalization == "position":
             raise ValueError(
                 "target_normalization='position' takes statistics without gradient, which these targets need. Choose "
@@ -88,9 +91,3 @@ class SigRegJepaConfig(EcgJepaConfig):
                 "Expected sigreg_weight above 0 and token_sigreg_weight of at least 0, got "
                 f"{self.sigreg_weight} and {self.token_sigreg_weight}: without SIGReg the features collapse."
             )
-        for field in ("projector_hidden_size", "projection_size", "num_slices"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Expected {field} of at least 1, got {getattr(self, field)}.")
-
-
-__all__ = ["SigRegJepaConfig"]

@@ -8,12 +8,13 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .leads import STANDARD_LEADS
+from .method import Method
 
 
 @strict
 class MaskedAutoencoderConfig(EcgViTConfig):
     r"""
-    What [`StMemConfig`], [`MtaeConfig`] and [`MlaeConfig`] share; takes every field of [`EcgViTConfig`] too. The
+    Base of [`StMemConfig`], [`MtaeConfig`] and [`MlaeConfig`]; takes every field of [`EcgViTConfig`] too. The
     defaults are ViT-B of the paper: 12 leads, 9 s at 250 Hz, heads of 64 channels whatever the width.
 
     Args:
@@ -53,39 +54,22 @@ class MaskedAutoencoderConfig(EcgViTConfig):
     decoder_layer_norm_eps: float = 1e-6
 
     # What makes the method what it is; another value would be another method.
-    fixed_fields = {"attention_pattern": "full", "position_every_layer": False, "extra_channels": 0}
+    only = {"attention_pattern": "full", "position_every_layer": False, "extra_channels": 0}
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        for field, value in self.fixed_fields.items():
-            if getattr(self, field) != value:
-                raise ValueError(f"{type(self).__name__} has {field}={value!r}, got {getattr(self, field)!r}.")
         if not 0.0 < self.mask_ratio < 1.0:
             raise ValueError(f"Expected 0 < mask_ratio < 1, a fraction of the patches, got {self.mask_ratio}.")
 
     def decoder_config(self) -> EcgViTConfig:
         """The decoder's layers as an encoder of its own, with the positions of the encoder's tokens."""
-        return EcgViTConfig(
+        return self.part_config(
+            "decoder",
             leads=self.position_leads,
-            sampling_rate=self.sampling_rate,
-            num_samples=self.num_samples,
-            patch_size=self.patch_size,
             patching=self.patching,
-            attention_pattern="full",
             position_embedding="sincos_2d" if self.position_embedding == "learned" else self.position_embedding,
-            position_every_layer=False,
-            hidden_size=self.decoder_hidden_size,
-            num_hidden_layers=self.decoder_num_hidden_layers,
-            num_attention_heads=self.decoder_num_attention_heads,
             head_dim=self.head_dim,
-            intermediate_size=self.decoder_intermediate_size,
-            hidden_act=self.hidden_act,
-            use_bias=self.use_bias,
-            qkv_bias=self.qkv_bias,
-            layer_norm_bias=self.layer_norm_bias,
-            layer_norm_eps=self.layer_norm_eps,
-            initializer_range=self.initializer_range,
-            attn_implementation=self._attn_implementation,
+            drop_path_rate=0.0,
         )
 
 
@@ -97,11 +81,27 @@ class StMemConfig(MaskedAutoencoderConfig):
     """
 
     model_type = "st_mem"
+    method = Method(
+        name="ST-MEM",
+        description=(
+            "Three quarters of the patches of every lead are hidden; a decoder reconstructs them, lead by lead, from "
+            "what the encoder makes of the others."
+        ),
+        use_when=(
+            "Use it when what was learnt should be looked at as a signal, or when later recordings may have fewer "
+            "leads."
+        ),
+        paper=(
+            "Yeongyeon Na et al.: Guiding Masked Representation Learning to Capture Spatio-Temporal Relationship of "
+            "Electrocardiogram, 2024"
+        ),
+        url="https://arxiv.org/abs/2402.09450",
+    )
 
     lead_separators: bool = True
     pooling: str = "mean_then_norm"
 
-    fixed_fields = MaskedAutoencoderConfig.fixed_fields | {"patching": "per_lead", "lead_separators": True}
+    only = MaskedAutoencoderConfig.only | {"patching": "per_lead", "lead_separators": True}
 
 
 @strict
@@ -112,12 +112,19 @@ class MtaeConfig(MaskedAutoencoderConfig):
     """
 
     model_type = "mtae"
+    method = Method(
+        name="MTAE, a masked time autoencoder",
+        description="Three quarters of the moments are hidden in all leads, and a decoder reconstructs them.",
+        use_when="Use it when a masked autoencoder with few tokens is wanted, or as the baseline of ST-MEM.",
+        paper="Yeongyeon Na et al., 2024 (a baseline of ST-MEM)",
+        url="https://arxiv.org/abs/2402.09450",
+    )
 
     patching: str = "all_leads"
     num_registers: int = 1
     pooling: str = "class_token"
 
-    fixed_fields = MaskedAutoencoderConfig.fixed_fields | {"patching": "all_leads", "num_registers": 1}
+    only = MaskedAutoencoderConfig.only | {"patching": "all_leads", "num_registers": 1}
 
 
 @strict
@@ -128,13 +135,20 @@ class MlaeConfig(MaskedAutoencoderConfig):
     """
 
     model_type = "mlae"
+    method = Method(
+        name="MLAE, a masked lead autoencoder",
+        description="Three quarters of the leads are hidden, and a decoder reconstructs them from the others.",
+        use_when="Use it when missing leads are to be told from the others, or as the baseline of ST-MEM.",
+        paper="Yeongyeon Na et al., 2024 (a baseline of ST-MEM)",
+        url="https://arxiv.org/abs/2402.09450",
+    )
 
     patch_size: int | None = None
     position_embedding: str = "sincos_leads"
     num_registers: int = 1
     pooling: str = "class_token"
 
-    fixed_fields = MaskedAutoencoderConfig.fixed_fields | {"patching": "per_lead", "num_registers": 1}
+    only = MaskedAutoencoderConfig.only | {"patching": "per_lead", "num_registers": 1}
 
     def __post_init__(self, **kwargs):
         self.patch_size = self.num_samples if self.patch_size is None else self.patch_size
@@ -144,6 +158,3 @@ class MlaeConfig(MaskedAutoencoderConfig):
                 f"A token of MLAE is a whole lead: expected patch_size {self.num_samples}, as num_samples, got "
                 f"{self.patch_size}. Leave patch_size out; a checkpoint reads the length that it was trained with."
             )
-
-
-__all__ = ["MaskedAutoencoderConfig", "MlaeConfig", "MtaeConfig", "StMemConfig"]

@@ -11,7 +11,7 @@ FEATURES_PER_LEAD = 9
 
 
 class UntrainedConfigMixin(PublishedEncoderConfigMixin):
-    """Of a configuration of features that nothing was learnt for."""
+    """Base of the configuration of features that nothing was learnt for."""
 
     @property
     def num_hidden_layers(self) -> int:
@@ -76,6 +76,3 @@ class LeadStatisticsConfig(UntrainedConfigMixin, PreTrainedConfig):
     def hidden_size(self) -> int:
         """Number of features."""
         return FEATURES_PER_LEAD * len(self.leads)
-
-
-__all__ = ["LeadStatisticsConfig", "RandomKernelsConfig"]

@@ -4,8 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_ecg_vit import EcgViTConfig
 from .leads import STANDARD_LEADS
-
-VQVAE_CHOICES = {"codebook": ("ema", "published"), "features": ("hidden", "latents", "codes")}
+from .method import Method
 
 
 @strict
@@ -33,7 +32,7 @@ class EcgVqVaeConfig(EcgViTConfig):
             Deviation of the initial positions of encoder and decoder. (Published: 1.0, with which the small preset
             leaves 2.5 times the error after the same 1,000 steps.)
         features (`str`, *optional*, defaults to `"hidden"`):
-            What `pooler_output` is the mean of: the `"hidden"` states that the latents are made of, as in the other
+            Source of the mean in `pooler_output`: the `"hidden"` states that the latents are made of, as in the other
             methods; the continuous `"latents"`; or the `"codes"` that they chose.
         decoder_hidden_size (`int`, *optional*, defaults to 512):
             Width of the decoder.
@@ -46,6 +45,24 @@ class EcgVqVaeConfig(EcgViTConfig):
     """
 
     model_type = "vqvae"
+    method = Method(
+        name="VQ-VAE",
+        description=(
+            "An encoder turns every moment of a recording into one code of a learned codebook, and a decoder "
+            "reconstructs the signal from the codes."
+        ),
+        use_when=(
+            "Use it when a recording is to become a short row of codes, for search, clustering or as input of another "
+            "model."
+        ),
+        paper="Aaron van den Oord et al.: Neural Discrete Representation Learning, 2017",
+        url="https://arxiv.org/abs/1711.00937",
+    )
+    choices = EcgViTConfig.choices | {"codebook": ("ema", "published"), "features": ("hidden", "latents", "codes")}
+    least = EcgViTConfig.least | {"latent_size": 1, "num_codes": 2, "dead_code_steps": 1}
+    fractions = (*EcgViTConfig.fractions, "codebook_decay")
+    only = {"patching": "all_leads"}
+    only_because = "a code stands for a moment of all leads"
 
     leads: list[str] | tuple[str, ...] = STANDARD_LEADS
     num_samples: int = 2250
@@ -70,21 +87,6 @@ class EcgVqVaeConfig(EcgViTConfig):
     decoder_num_attention_heads: int = 6
     decoder_intermediate_size: int = 2048
 
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
-        for field, choices in VQVAE_CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(f"Expected {field} to be one of {list(choices)}, got {getattr(self, field)!r}.")
-        if self.patching != "all_leads":
-            raise ValueError(
-                f"Expected patching='all_leads', got {self.patching!r}: a code stands for a moment of all leads."
-            )
-        for field, least in (("latent_size", 1), ("num_codes", 2), ("dead_code_steps", 1)):
-            if getattr(self, field) < least:
-                raise ValueError(f"Expected {field} of at least {least}, got {getattr(self, field)}.")
-        if not 0.0 <= self.codebook_decay < 1.0:
-            raise ValueError(f"Expected 0 <= codebook_decay < 1, got {self.codebook_decay}.")
-
     @property
     def pooled_size(self) -> int:
         """Width of `pooler_output`, by `features`."""
@@ -92,29 +94,10 @@ class EcgVqVaeConfig(EcgViTConfig):
 
     def decoder_config(self) -> EcgViTConfig:
         """The decoder's layers as an encoder of one row."""
-        return EcgViTConfig(
+        return self.part_config(
+            "decoder",
             leads=self.position_leads,
-            sampling_rate=self.sampling_rate,
-            num_samples=self.num_samples,
-            patch_size=self.patch_size,
             patching="all_leads",
-            attention_pattern="full",
             position_embedding="learned",
-            position_every_layer=False,
-            hidden_size=self.decoder_hidden_size,
-            num_hidden_layers=self.decoder_num_hidden_layers,
-            num_attention_heads=self.decoder_num_attention_heads,
             head_dim=self.head_dim or self.hidden_size // self.num_attention_heads,
-            intermediate_size=self.decoder_intermediate_size,
-            hidden_act=self.hidden_act,
-            use_bias=self.use_bias,
-            qkv_bias=self.qkv_bias,
-            layer_norm_bias=self.layer_norm_bias,
-            layer_norm_eps=self.layer_norm_eps,
-            drop_path_rate=self.drop_path_rate,
-            initializer_range=self.initializer_range,
-            attn_implementation=self._attn_implementation,
         )
-
-
-__all__ = ["EcgVqVaeConfig"]

@@ -120,7 +120,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         clip (`float`, *optional*):
             Largest absolute value after normalisation (Weimann: 5).
         long_records (`str`, *optional*, defaults to `"first"`):
-            What is taken of a recording longer than `num_samples`: its `"first"` or `"center"` window, or `"all"`
+            Part of a recording longer than `num_samples` that is taken: its `"first"` or `"center"` window, or `"all"`
             windows; the last of them ends with the recording, so that nothing is lost.
         window_stride_samples (`int`, *optional*, defaults to `num_samples`):
             Distance between the starts of the windows of `"all"`, in samples.
@@ -131,7 +131,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             `"raise"`: refuse NaN and infinite samples in a lead that is used. `"interpolate"`: straight lines between
             the neighbours, the nearest sample at the edges; a lead without any finite sample counts as missing.
         electrode_placement (`str`, *optional*, defaults to `"standard"`):
-            Which limb leads the model reads: `"standard"` or, from electrodes on the torso, `"mason_likar"`; the other
+            Limb leads that the model reads: `"standard"` or, from electrodes on the torso, `"mason_likar"`; the other
             kind is refused, as their waves differ. `"any"` takes both for the same and says so in the report.
         beat_channels (`bool` or `Sequence[str]`, *optional*, defaults to `False`):
             Rows after the leads for hybrid input (`True`: all of [`BEAT_CHANNELS`]): beats, rates, intervals and
@@ -306,13 +306,13 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 num_samples)`, or a list of arrays of any lengths. Or recordings that declare themselves: rows of
                 [`load_ecg`] (decoded or stored), their `ecg` column, or `EcgRecord`s.
             sampling_rate (`float`), leads (`Sequence[str]`), unit (`str`):
-                What the arrays are: rate in Hz, name of each row, and `"mV"`, `"uV"`, `"V"` or `"adc"`. Needed for
+                Statement on the arrays: rate in Hz, name of each row, and `"mV"`, `"uV"`, `"V"` or `"adc"`. Needed for
                 arrays, for which they have no default; not accepted for recordings that declare them.
             gain (`float` or array of shape `(num_leads,)` or `(batch, num_leads)`, *optional*):
                 `unit` per step of integer arrays (millivolts per step for `unit="adc"`).
             offset (as `gain`, *optional*): steps that stand for zero volts, of integer arrays.
             electrode_placement (`str`, *optional*, defaults to `"standard"`):
-                Of arrays: `"mason_likar"` if the limb leads were recorded from the torso (exercise, Holter).
+                Placement in arrays: `"mason_likar"` if the limb leads were recorded from the torso (exercise, Holter).
             return_report (`bool`, *optional*, defaults to `False`):
                 Whether to add `report`: for each recording a list of sentences, what was done to it and what is odd.
             return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"` or `"np"`.
@@ -374,14 +374,14 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(features, tensor_type=return_tensors, skip_tensor_conversion=["report"])
 
     def check(self, signals: Any, **declared) -> list[dict[str, Any]]:
-        """What is odd about recordings, by [`check_input`] for each; arguments are those of the call."""
+        """Checks recordings by [`check_input`]; arguments are those of the call."""
         return [check_input(self, recording) for recording in read_recordings(signals, **declared)]
 
     def changed(self, **settings) -> "EcgFeatureExtractor":
         """A copy with other settings, of those that a call may change.
 
         Args:
-            settings: Of [`CALL_SETTINGS`], by their names and values in the constructor.
+            settings: Settings in [`CALL_SETTINGS`], by their names and values in the constructor.
 
         Raises:
             ValueError: for another name or a wrong value.
@@ -421,10 +421,10 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 Millivolts as floats, or integers with `gain`. In int16, -32768 means "not recorded".
             gain (`torch.Tensor` of shape `(batch, num_source_leads)`, *optional*): mV per step of `signal`.
             leads (`Sequence[str]`, *optional*): names of the rows; `None` only for rows that already are `self.leads`.
-            sampling_rate (`float`): of `signal`, in Hz. No default.
+            sampling_rate (`float`): Rate of `signal`, in Hz. No default.
             lead_mask (bool `torch.Tensor` of shape `(batch, num_source_leads)`, *optional*): `True` = recorded.
             window_starts (integer `torch.Tensor` of shape `(batch,)`, *optional*):
-                Where to cut one window of each record instead of `long_records`, in samples at the model's rate.
+                Start of one window of each record instead of `long_records`, in samples at the model's rate.
 
         Returns:
             `input_values`, float32 `(batch * num_windows, num_leads + num_beat_channels, num_samples)`, windows of a
@@ -638,7 +638,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         return self.num_samples
 
     def window_starts(self, length: int) -> list[int]:
-        """Where `long_records` cuts the windows of a record of `length` samples at the model's rate."""
+        """Starts of the windows that `long_records` cuts of a record of `length` samples at the model's rate."""
         last = max(0, length - self.num_samples)
         if self.long_records == "all":
             starts = list(range(0, last + 1, self.window_stride_samples or self.num_samples))

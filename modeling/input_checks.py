@@ -35,8 +35,8 @@ def check_input(extractor: Any, recording: Recording) -> dict[str, Any]:
     """Checks the part of a recording that a model reads.
 
     Args:
-        extractor ([`EcgFeatureExtractor`]): Of the model.
-        recording (`Recording`): As declared.
+        extractor ([`EcgFeatureExtractor`]): Extractor of the model.
+        recording (`Recording`): Recording as declared.
 
     Returns:
         `dict` of plain values: `findings`, for each a `dict` of `name`, `leads` and `sentence`; `is_meaningless`,
@@ -108,7 +108,7 @@ def _stretch_in_millivolts(extractor: Any, recording: Recording) -> np.ndarray:
 
 
 def describe_input(extractor: Any, recording: Recording) -> list[str]:
-    """What happens to a recording, and what is odd about it, in sentences."""
+    """Says in sentences what happens to a recording, and what is odd about it."""
     plan, leads = extractor.lead_plan(recording.leads), recording.leads
     values = to_millivolts(
         torch.from_numpy(recording.signal)[None],

@@ -1,4 +1,4 @@
-"""Which rows of a recording make the leads of a model, and which of them have to be computed or are missing."""
+"""Plan of the leads of a model: the rows of a recording that make them, computed where they have to be, or missing."""
 
 from functools import lru_cache
 from typing import NamedTuple

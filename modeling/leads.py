@@ -89,7 +89,7 @@ def placed_leads(leads: Sequence[str], electrode_placement: str) -> tuple[str, .
 
 
 def electrode_placement_of(leads: Sequence[str]) -> str | None:
-    """Where the limb electrodes of a recording lay, by the names of its leads; `None` if it has no limb lead.
+    """Placement of the limb electrodes of a recording, by the names of its leads; `None` if it has no limb lead.
 
     Raises:
         ValueError: if limb leads of both placements are among them.
@@ -141,7 +141,7 @@ def limb_lead_matrix(leads: Sequence[str] = STANDARD_LEADS) -> np.ndarray:
 
 
 def derivation_weights(lead: str) -> dict[str, float]:
-    """How a limb lead follows from I and II, as `{"I": weight, "II": weight}`.
+    """Weights by which a limb lead follows from I and II, as `{"I": weight, "II": weight}`.
 
     Raises:
         ValueError: for a lead that does not follow from I and II.

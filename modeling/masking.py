@@ -25,7 +25,7 @@ def keyed_generator(*key: int | str) -> torch.Generator:
 
 @dataclass(frozen=True)
 class DrawKeys:
-    """What the random draws of one batch depend on, and nothing else: neither rank, worker nor what was drawn before.
+    """Keys of the random draws of one batch, which depend on nothing else: neither rank, worker nor earlier draws.
 
     Args:
         seed (`int`): Seed of the run.
@@ -213,7 +213,7 @@ def mask_from_noise(noise: torch.Tensor, mask_ratio: float) -> torch.BoolTensor:
 
 
 def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
-    """How many of a sequence's patches stay visible; both sides need one, else there is no context or no loss."""
+    """Number of a sequence's patches that stay visible; both sides need one, else there is no context or no loss."""
     num_visible = int(num_patches * (1 - mask_ratio))
     if not 0 < num_visible < num_patches:
         raise ValueError(

@@ -56,7 +56,7 @@ def triplet_loss(
 
 
 def matching_pairs(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pairs of a batch are of one class, and which of different classes.
+    """Finds the pairs of a batch that are of one class, and those of different classes.
 
     Classes (`(batch,)` integers): equal or not. Several labels (`(batch, num_labels)`, 0 or 1): pairs that share **at
     least one** label are positive and pairs that share **none** negative, so that a record with infarction and
@@ -195,14 +195,3 @@ def _choose(pairs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     counts = pairs.sum(dim=1)
     rank = (uniforms * counts).long().clamp(max=counts.clamp(min=1) - 1)
     return (pairs.cumsum(dim=1) > rank[:, None]).to(torch.uint8).argmax(dim=1)
-
-
-__all__ = [
-    "EmbeddingProjection",
-    "batch_hard_triplets",
-    "matching_pairs",
-    "mined_triplet_loss",
-    "random_triplets",
-    "semi_hard_triplets",
-    "triplet_loss",
-]

@@ -18,12 +18,6 @@ from .modeling_ecg_vit import (
 
 class EcgConvPreTrainedModel(EcgViTPreTrainedModel):
     config_class = EcgConvConfig
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_conv.EcgConvConfig",
-        "AutoModel": "modeling_ecg_conv.EcgConvModel",
-        "AutoModelForSequenceClassification": "modeling_ecg_conv.EcgConvForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_ecg_conv.EcgConvForTokenClassification",
-    }
     _can_record_outputs = {"hidden_states": ConvStemBlock}
 
 
@@ -32,27 +26,12 @@ class EcgConvModel(EcgConvPreTrainedModel, EcgViTModel):
 
 
 class EcgConvForSequenceClassification(EcgConvPreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] on convolutions."""
-
     encoder_class = EcgConvModel
 
 
 class EcgConvForTokenClassification(EcgConvPreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] on convolutions."""
-
     encoder_class = EcgConvModel
 
 
 class EcgConvForEmbedding(EcgConvPreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] on convolutions."""
-
     encoder_class = EcgConvModel
-
-
-__all__ = [
-    "EcgConvForEmbedding",
-    "EcgConvForSequenceClassification",
-    "EcgConvForTokenClassification",
-    "EcgConvModel",
-    "EcgConvPreTrainedModel",
-]

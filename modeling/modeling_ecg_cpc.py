@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Unpack
 
 import torch
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .collectives import mean_over_records
@@ -28,39 +28,26 @@ from .configuration_ecg_cpc import EcgCpcConfig
 from .masking import DrawKeys
 from .modeling_ecg_s4 import EcgS4Linear, EcgS4Model, EcgS4PreTrainedModel
 from .modeling_ecg_vit import EcgViTForEmbedding, EcgViTForSequenceClassification, EcgViTForTokenClassification
+from .pretraining import PretrainingMixin, PretrainingOutput
 
 
 @dataclass
-class EcgCpcForPreTrainingOutput(ModelOutput):
+class EcgCpcForPreTrainingOutput(PretrainingOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`): The contrast, by `config.time_reduction` over time, then a mean.
         accuracy (`torch.FloatTensor` of shape `()`): Share of predictions that score the true token highest.
         predictions (`torch.FloatTensor` of shape `(batch_size, tokens - horizon, hidden_size)`): W c.
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): The pooled feature of the record.
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): c.
         token_embeddings (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): z.
+        others: See [`PretrainingOutput`]; `last_hidden_state` is c.
     """
 
-    loss: torch.FloatTensor | None = None
     accuracy: torch.FloatTensor | None = None
     predictions: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
     token_embeddings: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
 
 class EcgCpcPreTrainedModel(EcgS4PreTrainedModel):
     config_class = EcgCpcConfig
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_cpc.EcgCpcConfig",
-        "AutoModel": "modeling_ecg_cpc.EcgCpcModel",
-        "AutoModelForPreTraining": "modeling_ecg_cpc.EcgCpcForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_ecg_cpc.EcgCpcForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_ecg_cpc.EcgCpcForTokenClassification",
-    }
-    # What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
     _keys_to_ignore_on_load_unexpected = [r"^prediction\."]
 
 
@@ -69,25 +56,22 @@ class EcgCpcModel(EcgCpcPreTrainedModel, EcgS4Model):
 
 
 class EcgCpcForSequenceClassification(EcgCpcPreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] for ECG-CPC checkpoints."""
-
     encoder_class = EcgCpcModel
 
 
 class EcgCpcForTokenClassification(EcgCpcPreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] for ECG-CPC checkpoints."""
-
     encoder_class = EcgCpcModel
 
 
 class EcgCpcForEmbedding(EcgCpcPreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] for ECG-CPC checkpoints."""
-
     encoder_class = EcgCpcModel
 
 
-class EcgCpcForPreTraining(EcgCpcPreTrainedModel):
+class EcgCpcForPreTraining(PretrainingMixin, EcgCpcPreTrainedModel):
     """The encoder and the map that predicts, with the contrastive loss.
+
+    Use it when the encoder will be fine-tuned on labels, or has to read a recording while it is being made: it is
+    causal, and frozen features are not its strength.
 
     ```python
     import torch
@@ -98,8 +82,6 @@ class EcgCpcForPreTraining(EcgCpcPreTrainedModel):
     model(torch.randn(2, 12, 600)).loss.backward()
     ```
     """
-
-    _keys_to_ignore_on_load_unexpected = None
 
     def __init__(self, config: EcgCpcConfig):
         super().__init__(config)
@@ -114,15 +96,10 @@ class EcgCpcForPreTraining(EcgCpcPreTrainedModel):
 
     def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
         """The negatives of each record, its own; see `forward`."""
-        if len(keys.sample_ids) != len(input_values):
-            raise ValueError(
-                f"Expected a sample id for each of {len(input_values)} records, got {len(keys.sample_ids)}: every "
-                "record has negatives of its own. Use EcgPretrainingCollator, which gives them."
-            )
         num_tokens = -(-input_values.shape[-1] // self.config.patch_size)
         negatives = [
             sample_negatives(num_tokens, self.config.horizon, self.config.num_negatives, generator)
-            for generator in keys.per_record("negatives")
+            for generator in self.generators_of_records(keys, "negatives", len(input_values))
         ]
         return {"negatives": torch.stack(negatives).to(input_values.device)}
 
@@ -142,11 +119,8 @@ class EcgCpcForPreTraining(EcgCpcPreTrainedModel):
             [`~EcgCpcForPreTraining.draw_inputs`]; without them the model draws its own: always the same in evaluation,
             others each time in training.
         """
-        if input_values is None:
-            raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
+        negatives = self.draw_missing(input_values, negatives=negatives)["negatives"]
         horizon = self.config.horizon
-        if negatives is None:
-            negatives = self.draw_inputs(input_values, self.own_keys(len(input_values)))["negatives"]
         outputs = self.ecg_vit(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
         tokens = outputs.token_embeddings
         predictions = self.prediction(outputs.last_hidden_state[:, :-horizon])
@@ -192,6 +166,8 @@ def sample_negatives(num_tokens: int, horizon: int, num_negatives: int, generato
 def contrast(scores: torch.Tensor, negatives: torch.Tensor, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of the true token against its negatives, and whether it scores highest.
 
+    Use it when each record has many moments to choose from: negatives come from the same record.
+
     Args:
         scores (`torch.FloatTensor` of shape `(batch, predictions, tokens)`): Prediction i with every token.
         negatives (`torch.IntTensor` of shape `(batch, predictions, num_negatives)`): Tokens, with repetitions.
@@ -199,6 +175,16 @@ def contrast(scores: torch.Tensor, negatives: torch.Tensor, horizon: int) -> tup
 
     Returns:
         `torch.FloatTensor` and `torch.BoolTensor`, both of shape `(batch, predictions)`.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling.modeling_ecg_cpc import contrast, sample_negatives
+
+    scores = torch.randn(2, 86, 100, requires_grad=True)  # of 100 tokens, 14 ahead
+    negatives = sample_negatives(100, 14, 32, torch.Generator().manual_seed(0))
+    losses, is_found = contrast(scores, negatives.expand(2, -1, -1), horizon=14)
+    losses.mean().backward()
+    ```
     """
     ones = scores.new_ones(()).expand(negatives.shape)
     counts = torch.zeros_like(scores).scatter_add_(2, negatives.long(), ones)
@@ -207,13 +193,3 @@ def contrast(scores: torch.Tensor, negatives: torch.Tensor, horizon: int) -> tup
     counts.diagonal(horizon, dim1=1, dim2=2).add_(1)
     losses = torch.logsumexp(scores + counts.log(), dim=2) - true_scores
     return losses, true_scores.detach() > highest
-
-
-__all__ = [
-    "EcgCpcForEmbedding",
-    "EcgCpcForPreTraining",
-    "EcgCpcForSequenceClassification",
-    "EcgCpcForTokenClassification",
-    "EcgCpcModel",
-    "EcgCpcPreTrainedModel",
-]

@@ -28,11 +28,6 @@ class EcgFmPreTrainedModel(PublishedEncoderMixin, Wav2Vec2PreTrainedModel):
     base_model_prefix = "ecg_fm"
     input_modalities = ("time",)
     admits_missing_leads = True  # random leads were zeros in the pretraining
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_fm.EcgFmConfig",
-        "AutoModel": "modeling_ecg_fm.EcgFmModel",
-        "AutoModelForSequenceClassification": "modeling_ecg_fm.EcgFmForSequenceClassification",
-    }
 
 
 class EcgFmFeatureEncoder(Wav2Vec2FeatureEncoder):
@@ -73,12 +68,7 @@ class EcgFmModel(EcgFmPreTrainedModel):
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         r"""
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`):
-            What the feature extractor gives, leads in the order of `config.leads`.
-        leads (`Sequence[str]`, *optional*):
-            Names of the rows of this batch where they are fewer or in another order; the others are zeros.
-        lead_mask (`torch.BoolTensor` of shape `(batch_size, num_leads)`, *optional*):
-            `True` where a lead was recorded; the others are zeros, as masked leads were in the pretraining.
+        input_values, leads, lead_mask: see [`~PublishedEncoderMixin.arrange_leads`]. A missing lead is zeros, as masked leads were in the pretraining.
 
         Returns `last_hidden_state` `(batch_size, tokens, hidden_size)` and `pooler_output` `(batch_size,
         hidden_size)`.
@@ -95,6 +85,3 @@ class EcgFmForSequenceClassification(PublishedSequenceClassifier, EcgFmPreTraine
     """[`EcgFmModel`] with a linear head on the mean over its tokens."""
 
     encoder_class = EcgFmModel
-
-
-__all__ = ["EcgFmForSequenceClassification", "EcgFmModel", "EcgFmPreTrainedModel"]

@@ -82,11 +82,6 @@ class EcgFounderPreTrainedModel(PublishedEncoderMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["EcgFounderBlock"]
     _can_record_outputs = {"hidden_states": EcgFounderBlock}
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_founder.EcgFounderConfig",
-        "AutoModel": "modeling_ecg_founder.EcgFounderModel",
-        "AutoModelForSequenceClassification": "modeling_ecg_founder.EcgFounderForSequenceClassification",
-    }
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -132,11 +127,7 @@ class EcgFounderModel(EcgFounderPreTrainedModel):
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         r"""
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`):
-            What the feature extractor gives, leads in the order of `config.leads`.
-        leads (`Sequence[str]`, *optional*): Names of the rows of this batch where their order is another.
-        lead_mask (`torch.BoolTensor` of shape `(batch_size, num_leads)`, *optional*):
-            `True` where a lead was recorded. A missing lead is refused.
+        input_values, leads, lead_mask: see [`~PublishedEncoderMixin.arrange_leads`]. A missing lead is refused.
 
         Returns `last_hidden_state` `(batch_size, tokens, hidden_size)` and `pooler_output` `(batch_size,
         hidden_size)`.
@@ -154,6 +145,3 @@ class EcgFounderForSequenceClassification(PublishedSequenceClassifier, EcgFounde
     """[`EcgFounderModel`] with a linear head on the mean over time."""
 
     encoder_class = EcgFounderModel
-
-
-__all__ = ["EcgFounderForSequenceClassification", "EcgFounderModel", "EcgFounderPreTrainedModel"]

@@ -25,10 +25,10 @@ from typing import Unpack
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .collectives import gather_rows, sum_over_ranks, world_size
+from .collectives import gather_rows, share_of_records, sum_over_ranks, world_size
 from .configuration_ecg_jepa import EcgJepaConfig
 from .masking import DrawKeys, sample_multi_block_mask, sample_random_mask, sample_segment_masks
 from .modeling_ecg_vit import (
@@ -43,8 +43,9 @@ from .modeling_ecg_vit import (
     EcgViTPreTrainedModel,
 )
 from .patch_embedding import EcgViTEmbeddings, TokenGrid, position_table, split_masked
+from .pretraining import PretrainingMixin, PretrainingOutput
 from .teacher import TeacherStudentMixin
-from .vicreg import variance_and_covariance
+from .vicreg import standardize_by_position, variance_and_covariance
 
 PREDICTION_LOSSES = {
     "smooth_l1": nn.functional.smooth_l1_loss,
@@ -57,39 +58,24 @@ POOLED_STD = 0.5
 
 
 @dataclass
-class EcgJepaForPreTrainingOutput(ModelOutput):
+class EcgJepaForPreTrainingOutput(PretrainingOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`): Distance of predictions and targets, a mean over all elements.
         predictions (`torch.FloatTensor` of shape `(batch_size, rows, hidden columns, hidden_size)`):
-            What the predictor makes of the hidden patches.
+            Predictor's estimate of the hidden patches.
         targets (`torch.FloatTensor` of the same shape):
             Hidden states of the teacher, normalised by `config.target_normalization`, without gradient.
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
-            For monitoring collapse, the teacher's pooled feature of the whole record; with `teacher="random"`, which
-            cannot collapse, the student's of the visible patches.
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_registers + visible, hidden_size)`):
-            The student's hidden states of the visible patches.
+        others: See [`PretrainingOutput`]. `last_hidden_state` is the student's, of the visible patches;
+            `pooler_output` the teacher's, of the whole record, or, with a `"random"` teacher, the student's.
     """
 
-    loss: torch.FloatTensor | None = None
     predictions: torch.FloatTensor | None = None
     targets: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class EcgJepaPreTrainedModel(EcgViTPreTrainedModel):
     config_class = EcgJepaConfig
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_jepa.EcgJepaConfig",
-        "AutoModel": "modeling_ecg_jepa.EcgJepaModel",
-        "AutoModelForPreTraining": "modeling_ecg_jepa.EcgJepaForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_ecg_jepa.EcgJepaForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_ecg_jepa.EcgJepaForTokenClassification",
-    }
+    _keys_to_ignore_on_load_unexpected = [r"^teacher\.", r"^student\.", r"^predictor\."]
 
     def has_weight_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Kim's code decays its mask token; Weimann's decays the matrices of linear maps alone."""
@@ -99,82 +85,30 @@ class EcgJepaPreTrainedModel(EcgViTPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, EcgJepaPredictor):
-            init.normal_(module.mask_token, mean=0.0, std=self.config.initializer_range)
-            init.copy_(module.position_embeddings, position_table(module.config, module.config.hidden_size)[0])
-        if self.config.initializer != "kim":
-            self._init_tokens(module)
-        if self.config.initializer == "weimann" and isinstance(module, nn.Linear):
-            # The depth is that of the encoder, in the predictor too.
-            depth = 2 * self.config.num_hidden_layers if isinstance(module, EcgViTBranchOutput) else 1
-            init.trunc_normal_(module.weight, std=self.config.initializer_range / depth**0.5)
-        elif self.config.initializer == "xavier_uniform" and isinstance(module, nn.Linear):
-            xavier_uniform_of_fused_(module.weight, 1)
+        init_jepa_weights(module, self.config)
 
     @torch.no_grad()
     def initialize_weights(self):
         super().initialize_weights()
         if self.config.initializer == "xavier_uniform":
             for module in self.modules():
-                self._init_fused(module)
-
-    def _init_tokens(self, module):
-        std = self.config.initializer_range
-        if isinstance(module, EcgJepaPredictor):
-            init.trunc_normal_(module.mask_token, std=std)
-        elif isinstance(module, EcgViTEmbeddings) and module.config.num_registers:
-            init.trunc_normal_(module.register_tokens, std=std)
-        elif isinstance(module, EcgViTAttentivePooler):
-            init.trunc_normal_(module.query_token, std=std)
-
-    def _init_fused(self, module):
-        """Xavier's bound counts the rows of a weight as the authors store it: q, k and v in one matrix, patches as a
-        convolution. What a checkpoint has given stays."""
-        if isinstance(module, EcgViTAttention):
-            for projection in (module.q_proj, module.k_proj, module.v_proj):
-                xavier_uniform_of_fused_(projection.weight, 3)
-        elif isinstance(module, EcgViTAttentivePooler):
-            for projection in (module.k_proj, module.v_proj):
-                xavier_uniform_of_fused_(projection.weight, 2)
-        elif isinstance(module, EcgViTEmbeddings) and module.config.stem == "linear":
-            xavier_uniform_of_fused_(module.projection.weight, module.config.patch_size)
-
-
-def xavier_uniform_of_fused_(weight: torch.Tensor, parts: int):
-    """Xavier's uniform for a `(rows, columns)` weight that is one of `parts` equal parts of a taller one."""
-    num_rows, num_columns = weight.shape
-    init.xavier_uniform_(weight, gain=((num_rows + num_columns) / (parts * num_rows + num_columns)) ** 0.5)
-
-
-# What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
-PRETRAINING_ONLY = [r"^teacher\.", r"^student\.", r"^predictor\."]
+                init_fused_weights(module)
 
 
 class EcgJepaModel(EcgJepaPreTrainedModel, EcgViTModel):
     """The encoder that an ECG-JEPA checkpoint is evaluated with (Kim: the student, Weimann: the teacher)."""
 
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
-
 
 class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] for ECG-JEPA checkpoints."""
-
     encoder_class = EcgJepaModel
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class EcgJepaForTokenClassification(EcgJepaPreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] for ECG-JEPA checkpoints."""
-
     encoder_class = EcgJepaModel
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class EcgJepaForEmbedding(EcgJepaPreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] for ECG-JEPA checkpoints."""
-
     encoder_class = EcgJepaModel
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class EcgJepaPredictor(nn.Module):
@@ -219,61 +153,24 @@ class EcgJepaPredictor(nn.Module):
         return predictions.unflatten(0, (batch, num_rows))
 
 
-class EcgJepaForPreTraining(TeacherStudentMixin, EcgJepaPreTrainedModel):
-    """Student, teacher and predictor with the ECG-JEPA loss.
-
-    After every optimiser step the teacher has to follow the student: [`EcgSslTrainer`] does it; any other loop calls
-    [`~EcgJepaForPreTraining.update_teacher`], without which training raises in its third step. With
-    `teacher="random"` it stays as it began.
-    """
-
-    def __init__(self, config: EcgJepaConfig):
-        super().__init__(config)
-        self.ecg_vit = EcgJepaModel(config)
-        if config.evaluated_encoder == "student":
-            self.teacher = EcgJepaModel(config)
-        else:
-            self.student = EcgJepaModel(config)
-        self.predictor = EcgJepaPredictor(config)
-        self.init_teacher()
-        self.post_init()
-
-    @property
-    def trained_encoder(self) -> EcgJepaModel:
-        """The student."""
-        return self.ecg_vit if self.config.evaluated_encoder == "student" else self.student
-
-    @property
-    def target_encoder(self) -> EcgJepaModel:
-        """The teacher."""
-        return self.teacher if self.config.evaluated_encoder == "student" else self.ecg_vit
-
-    def train(self, mode: bool = True):
-        super().train(mode)
-        self.target_encoder.train(mode and self.config.teacher_drop_path)
-        return self
+class MaskedPrediction(PretrainingMixin):
+    """Masks, and the distance of predictions from targets, for a model with an [`EcgJepaPredictor`] and the fields of
+    an [`EcgJepaConfig`]."""
 
     def set_attn_implementation(self, *args, **kwargs):
         super().set_attn_implementation(*args, **kwargs)
         self.predictor.config._attn_implementation = self.config._attn_implementation
 
-    # --- masks --------------------------------------------------------------------------------------------------
-
-    def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
-        """What `forward` takes of this batch's random part: `bool_masked_pos` of shape `(1, columns)` where all
-        records share a mask, else `(batch_size, columns)` with equally many hidden in each."""
+    def draw_masks(self, batch_size: int, keys: DrawKeys) -> torch.BoolTensor:
+        """Draws `(1, columns)` where all records share a mask, else `(batch_size, columns)` with equally many hidden
+        in each."""
         if self.config.mask_type != "segments":
-            return {"bool_masked_pos": self.draw_mask(keys.shared("mask"))}
-        if len(keys.sample_ids) != len(input_values):
-            raise ValueError(
-                f"Expected a sample id for each of {len(input_values)} records, got {len(keys.sample_ids)}: every "
-                "record has a mask of its own. Use EcgPretrainingCollator, which gives them."
-            )
-        return {"bool_masked_pos": self._draw_segments(keys.shared("mask"), keys.per_record("mask"))}
+            return self.draw_mask(keys.shared("mask"))
+        return self._draw_segments(keys.shared("mask"), self.generators_of_records(keys, "mask", batch_size))
 
     def draw_mask(self, generator: torch.Generator) -> torch.BoolTensor:
-        """One mask of hidden time patches, `(1, columns)`, by the law of the configuration: for a whole batch, or for
-        one record with `"segments"`."""
+        """Draws a mask of hidden time patches, `(1, columns)`, by the law of the configuration: for a whole batch, or
+        for one record with `"segments"`."""
         config = self.config
         if config.mask_type == "segments":
             return self._draw_segments(generator, [generator])
@@ -291,7 +188,100 @@ class EcgJepaForPreTraining(TeacherStudentMixin, EcgJepaPreTrainedModel):
             config.num_columns, config.mask_ratio, config.min_segment_patches, shared, per_record
         )
 
-    # --- loss ---------------------------------------------------------------------------------------------------
+    def visible_and_hidden(self, bool_masked_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Numbers of the visible and of the hidden columns, each `(batch or 1, columns)`."""
+        if bool_masked_pos.dim() != 2 or bool_masked_pos.shape[1] != self.config.num_columns:
+            raise ValueError(
+                f"Expected bool_masked_pos of shape (batch or 1, {self.config.num_columns}), got "
+                f"{tuple(bool_masked_pos.shape)}: a time patch is hidden in all leads at once."
+            )
+        visible, hidden = split_masked(bool_masked_pos)
+        if hidden.shape[1] == 0:
+            raise ValueError("bool_masked_pos hides nothing, so that nothing can be predicted. Hide a patch or more.")
+        return visible, hidden
+
+    def on_grid(self, hidden_states: torch.Tensor, num_columns: int) -> torch.Tensor:
+        """`(batch, registers + rows * columns, hidden)` as `(batch, rows, columns, hidden)`, without registers."""
+        return hidden_states[:, self.config.num_registers :].unflatten(1, (-1, num_columns))
+
+    def take_columns(self, grid: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Some columns of a grid, `(batch, rows, columns, hidden)`."""
+        index = columns[:, None, :, None].expand(grid.shape[0], grid.shape[1], -1, grid.shape[3])
+        return grid.gather(2, index)
+
+    def prediction_loss(
+        self, predictions: torch.Tensor, targets: torch.Tensor, lead_mask: torch.Tensor | None
+    ) -> torch.FloatTensor:
+        """Mean distance over what is present on all ranks, so that two processes equal one with the whole batch."""
+        loss_function = PREDICTION_LOSSES[self.config.prediction_loss]
+        predictions, targets = predictions.float(), targets.float()
+        present = self.present_rows(lead_mask)
+        if present is None:
+            return loss_function(predictions, targets) * share_of_records(len(targets), targets.device)
+        per_row = loss_function(predictions, targets, reduction="none").mean(dim=(2, 3))
+        num_present = sum_over_ranks(present.sum().float()) / world_size()
+        return torch.where(present, per_row, 0.0).sum() / num_present.clamp(min=1.0)
+
+    def present_rows(self, lead_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Bool `(batch, rows)`; `None` where there is nothing to leave out. Extra channels are always there."""
+        if lead_mask is None or self.config.patching == "all_leads":
+            return None
+        return nn.functional.pad(lead_mask, (0, self.config.extra_channels), value=True)
+
+
+class EcgJepaForPreTraining(TeacherStudentMixin, MaskedPrediction, EcgJepaPreTrainedModel):
+    """Student, teacher and predictor with the ECG-JEPA loss.
+
+    Kim's masks: Use it when later recordings may have fewer leads than those of the pretraining: every token belongs
+    to one lead.
+
+    Weimann's segments: Use it when all recordings have the same leads: one token holds them all, and the student reads
+    a fifth of the time.
+
+    After every optimiser step the teacher has to follow the student: [`EcgSslTrainer`] does it; any other loop calls
+    [`~EcgJepaForPreTraining.update_teacher`], without which training raises in its third step. With
+    `teacher="random"` it stays as it began.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining
+
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    model = EcgJepaForPreTraining(EcgJepaConfig(**size, predictor_hidden_size=48, predictor_num_hidden_layers=1))
+    model(torch.randn(2, 8, 2500)).loss.backward()  # 10 s at 250 Hz
+    model.update_teacher(momentum=0.996)  # after the step of the optimiser
+    ```
+    """
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__(config)
+        self.ecg_vit = EcgJepaModel(config)
+        if config.evaluated_encoder == "student":
+            self.teacher = EcgJepaModel(config)
+        else:
+            self.student = EcgJepaModel(config)
+        self.predictor = EcgJepaPredictor(config)
+        self.init_teacher()
+        self.post_init()
+
+    @property
+    def trained_encoder(self) -> EcgJepaModel:
+        """Student f_theta."""
+        return self.ecg_vit if self.config.evaluated_encoder == "student" else self.student
+
+    @property
+    def target_encoder(self) -> EcgJepaModel:
+        """Teacher f_theta-bar."""
+        return self.teacher if self.config.evaluated_encoder == "student" else self.ecg_vit
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.target_encoder.train(mode and self.config.teacher_drop_path)
+        return self
+
+    def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
+        """Draws `bool_masked_pos`: `(1, columns)` where all records share a mask, else `(batch_size, columns)`."""
+        return {"bool_masked_pos": self.draw_masks(len(input_values), keys)}
 
     @can_return_tuple
     def forward(
@@ -308,38 +298,24 @@ class EcgJepaForPreTraining(TeacherStudentMixin, EcgJepaPreTrainedModel):
             `True` = hidden from the student, in all leads at once. [`EcgSslTrainer`] draws it with `draw_inputs`;
             without it the model draws one itself, from a stream of its own.
         """
-        if input_values is None:
-            raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
+        drawn = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)
         self._check_teacher_follows()
-        if bool_masked_pos is None:
-            bool_masked_pos = self.draw_inputs(input_values, self.own_keys(len(input_values)))["bool_masked_pos"]
-        bool_masked_pos = bool_masked_pos.to(input_values.device)
-        if bool_masked_pos.dim() != 2 or bool_masked_pos.shape[1] != self.config.num_columns:
-            raise ValueError(
-                f"Expected bool_masked_pos of shape (batch or 1, {self.config.num_columns}), got "
-                f"{tuple(bool_masked_pos.shape)}: ECG-JEPA hides a time patch in all leads at once."
-            )
-        visible, hidden = split_masked(bool_masked_pos)
-        if hidden.shape[1] == 0:
-            raise ValueError("bool_masked_pos hides nothing, so that nothing can be predicted. Hide a patch or more.")
+        bool_masked_pos = drawn["bool_masked_pos"].to(input_values.device)
+        visible, hidden = self.visible_and_hidden(bool_masked_pos)
         with torch.no_grad():
             teacher_output = self.target_encoder(input_values, leads=leads, lead_mask=lead_mask)
-            targets = self._on_grid(teacher_output.last_hidden_state, visible, hidden)
-            targets = self._take_columns(self._normalize_targets(targets, lead_mask), hidden)
+            states = self.on_grid(teacher_output.last_hidden_state, self.config.num_columns)
+            targets = self.take_columns(self._normalize_targets(states, lead_mask), hidden)
 
         student_output = self.trained_encoder(
             input_values, leads=leads, lead_mask=lead_mask, bool_masked_pos=bool_masked_pos, **kwargs
         )
-        student_tokens = self._on_grid(student_output.last_hidden_state, visible)
+        student_tokens = self.on_grid(student_output.last_hidden_state, visible.shape[1])
         predictions = self.predictor(student_tokens, visible, hidden)
-        loss = self._prediction_loss(predictions, targets, lead_mask)
+        loss = self.prediction_loss(predictions, targets, lead_mask)
         if self.config.variance_weight or self.config.covariance_weight:
             features = gather_rows(student_output.pooler_output)
-            if self.training and len(features) < 2:
-                raise ValueError(
-                    "A batch of one record has no spread between records, which this objective needs. Set "
-                    "dataloader_drop_last=True, or a larger batch."
-                )
+            self.check_several_records(len(features))
             variance, covariance = variance_and_covariance(features, POOLED_STD)
             loss = loss + self.config.variance_weight * variance + self.config.covariance_weight * covariance
         return EcgJepaForPreTrainingOutput(
@@ -352,62 +328,53 @@ class EcgJepaForPreTraining(TeacherStudentMixin, EcgJepaPreTrainedModel):
             attentions=student_output.attentions,
         )
 
-    def _on_grid(self, hidden_states: torch.Tensor, *columns: torch.Tensor) -> torch.Tensor:
-        """`(batch, registers + rows * columns, hidden)` as `(batch, rows, columns, hidden)`, without registers."""
-        num_columns = sum(part.shape[1] for part in columns)
-        return hidden_states[:, self.config.num_registers :].unflatten(1, (-1, num_columns))
-
-    def _take_columns(self, grid: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        index = columns[:, None, :, None].expand(grid.shape[0], grid.shape[1], -1, grid.shape[3])
-        return grid.gather(2, index)
-
     def _normalize_targets(self, targets: torch.Tensor, lead_mask: torch.Tensor | None) -> torch.Tensor:
         if self.config.target_normalization == "none":
             return targets
         targets = nn.functional.layer_norm(targets.float(), targets.shape[-1:], eps=1e-5)
         if self.config.target_normalization == "position":
-            targets = standardize_by_position(targets, self._present_rows(lead_mask))
+            targets = standardize_by_position(targets, self.present_rows(lead_mask))
         return targets
 
-    def _prediction_loss(self, predictions, targets, lead_mask) -> torch.Tensor:
-        loss_function = PREDICTION_LOSSES[self.config.prediction_loss]
-        predictions, targets = predictions.float(), targets.float()
-        present = self._present_rows(lead_mask)
-        if present is None:
-            return loss_function(predictions, targets)
-        per_row = loss_function(predictions, targets, reduction="none").mean(dim=(2, 3))
-        # The mean over what is present on all ranks, so that two processes equal one with the whole batch.
-        num_present = sum_over_ranks(present.sum().float()) / world_size()
-        return torch.where(present, per_row, 0.0).sum() / num_present.clamp(min=1.0)
 
-    def _present_rows(self, lead_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Bool `(batch, rows)`; `None` where there is nothing to leave out. Extra channels are always there."""
-        if lead_mask is None or self.config.patching == "all_leads":
-            return None
-        return nn.functional.pad(lead_mask, (0, self.config.extra_channels), value=True)
+# --- initial weights ------------------------------------------------------------------------------------------------
 
 
-def standardize_by_position(states: torch.Tensor, lead_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Takes away what the position alone explains: the mean over the batch at each lead and moment; then brings every
-    channel to unit variance. Statistics are those of the batch over all ranks, absent leads left out.
+def init_jepa_weights(module: nn.Module, config: EcgJepaConfig):
+    """Draws the weights of the predictor and, by `config.initializer`, those in which the two papers differ."""
+    std = config.initializer_range
+    if isinstance(module, EcgJepaPredictor):
+        init.normal_(module.mask_token, mean=0.0, std=std)
+        init.copy_(module.position_embeddings, position_table(module.config, module.config.hidden_size)[0])
+    if config.initializer != "kim":
+        if isinstance(module, EcgJepaPredictor):
+            init.trunc_normal_(module.mask_token, std=std)
+        elif isinstance(module, EcgViTEmbeddings) and module.config.num_registers:
+            init.trunc_normal_(module.register_tokens, std=std)
+        elif isinstance(module, EcgViTAttentivePooler):
+            init.trunc_normal_(module.query_token, std=std)
+    if config.initializer == "weimann" and isinstance(module, nn.Linear):
+        # The depth is that of the encoder, in the predictor too.
+        depth = 2 * config.num_hidden_layers if isinstance(module, EcgViTBranchOutput) else 1
+        init.trunc_normal_(module.weight, std=std / depth**0.5)
+    elif config.initializer == "xavier_uniform" and isinstance(module, nn.Linear):
+        xavier_uniform_of_fused_(module.weight, 1)
 
-    Args:
-        states (`torch.FloatTensor` of shape `(batch, rows, columns, hidden_size)`): without gradient.
-        lead_mask (`torch.BoolTensor` of shape `(batch, rows)`, *optional*): `True` = present.
-    """
-    weights = states.new_ones(states.shape[:2]) if lead_mask is None else lead_mask.to(states.dtype)
-    weights = weights[..., None, None]
-    count = sum_over_ranks(weights.sum(dim=0)).clamp(min=1.0)  # (rows, 1, 1)
-    centred = states - sum_over_ranks((states * weights).sum(dim=0)) / count
-    variance = sum_over_ranks((centred.square() * weights).sum(dim=(0, 1, 2))) / (count.sum() * states.shape[2])
-    return centred * (variance + 1e-4).rsqrt()
+
+def init_fused_weights(module: nn.Module):
+    """Draws with Xavier's bound for the rows of a weight as the authors store it: q, k and v in one matrix, patches as
+    a convolution. What a checkpoint has given stays."""
+    if isinstance(module, EcgViTAttention):
+        for projection in (module.q_proj, module.k_proj, module.v_proj):
+            xavier_uniform_of_fused_(projection.weight, 3)
+    elif isinstance(module, EcgViTAttentivePooler):
+        for projection in (module.k_proj, module.v_proj):
+            xavier_uniform_of_fused_(projection.weight, 2)
+    elif isinstance(module, EcgViTEmbeddings) and module.config.stem == "linear":
+        xavier_uniform_of_fused_(module.projection.weight, module.config.patch_size)
 
 
-__all__ = [
-    "EcgJepaForEmbedding",
-    "EcgJepaForPreTraining",
-    "EcgJepaModel",
-    "EcgJepaForSequenceClassification",
-    "EcgJepaForTokenClassification",
-    "EcgJepaPreTrainedModel",
-]
+def xavier_uniform_of_fused_(weight: torch.Tensor, parts: int):
+    """Draws a `(rows, columns)` weight by Xavier's uniform as one of `parts` equal parts of a taller one."""
+    num_rows, num_columns = weight.shape
+    init.xavier_uniform_(weight, gain=((num_rows + num_columns) / (parts * num_rows + num_columns)) ** 0.5)

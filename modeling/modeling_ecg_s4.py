@@ -44,7 +44,7 @@ class EcgS4ModelOutput(BaseModelOutputWithPooling):
     """
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): c, after the last layer.
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): By `config.pooling`.
+        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Pooled by `config.pooling`.
         token_embeddings (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): z, after the stem.
     """
 
@@ -123,12 +123,6 @@ class EcgS4Layer(GradientCheckpointingLayer):
 
 class EcgS4PreTrainedModel(EcgViTPreTrainedModel):
     config_class = EcgS4Config
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_s4.EcgS4Config",
-        "AutoModel": "modeling_ecg_s4.EcgS4Model",
-        "AutoModelForSequenceClassification": "modeling_ecg_s4.EcgS4ForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_ecg_s4.EcgS4ForTokenClassification",
-    }
     _no_split_modules = ["EcgS4Stem", "EcgS4Layer"]
     _can_record_outputs = {"hidden_states": EcgS4Layer}
     # A step of ten bits would be another step.
@@ -232,27 +226,12 @@ class EcgS4Model(EcgS4PreTrainedModel, EcgViTModel):
 
 
 class EcgS4ForSequenceClassification(EcgS4PreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] on the state-space encoder."""
-
     encoder_class = EcgS4Model
 
 
 class EcgS4ForTokenClassification(EcgS4PreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] on the state-space encoder."""
-
     encoder_class = EcgS4Model
 
 
 class EcgS4ForEmbedding(EcgS4PreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] on the state-space encoder."""
-
     encoder_class = EcgS4Model
-
-
-__all__ = [
-    "EcgS4ForEmbedding",
-    "EcgS4ForSequenceClassification",
-    "EcgS4ForTokenClassification",
-    "EcgS4Model",
-    "EcgS4PreTrainedModel",
-]

@@ -21,7 +21,7 @@ from typing import Unpack
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .collectives import mean_over_records
@@ -29,40 +29,26 @@ from .configuration_ecg_s4_jepa import EcgS4JepaConfig
 from .masking import DrawKeys, sample_multi_block_mask
 from .modeling_ecg_s4 import EcgS4Layer, EcgS4Linear, EcgS4Model, EcgS4PreTrainedModel
 from .modeling_ecg_vit import EcgViTForEmbedding, EcgViTForSequenceClassification, EcgViTForTokenClassification
+from .pretraining import PretrainingMixin, PretrainingOutput
 from .teacher import TeacherStudentMixin
 
 
 @dataclass
-class EcgS4JepaForPreTrainingOutput(ModelOutput):
+class EcgS4JepaForPreTrainingOutput(PretrainingOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`): SmoothL1 of predictions and targets at the hidden tokens.
         predictions (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): At all tokens.
         targets (`torch.FloatTensor` of the same shape): The teacher's hidden states, layer-normed, without gradient.
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
-            For monitoring collapse, the teacher's pooled feature; with `teacher="random"`, which cannot collapse, the
-            student's of the record with hidden blocks.
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): The student's.
+        others: See [`PretrainingOutput`]. `last_hidden_state` is the student's; `pooler_output` the teacher's or, with
+            a `"random"` teacher, the student's of the record with hidden blocks.
     """
 
-    loss: torch.FloatTensor | None = None
     predictions: torch.FloatTensor | None = None
     targets: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
 
 class EcgS4JepaPreTrainedModel(EcgS4PreTrainedModel):
     config_class = EcgS4JepaConfig
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_s4_jepa.EcgS4JepaConfig",
-        "AutoModel": "modeling_ecg_s4_jepa.EcgS4JepaModel",
-        "AutoModelForPreTraining": "modeling_ecg_s4_jepa.EcgS4JepaForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_ecg_s4_jepa.EcgS4JepaForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_ecg_s4_jepa.EcgS4JepaForTokenClassification",
-    }
-    # What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
     _keys_to_ignore_on_load_unexpected = [r"^(teacher|predictor)\."]
 
     @torch.no_grad()
@@ -77,20 +63,14 @@ class EcgS4JepaModel(EcgS4JepaPreTrainedModel, EcgS4Model):
 
 
 class EcgS4JepaForSequenceClassification(EcgS4JepaPreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] for checkpoints of JEPA on state spaces."""
-
     encoder_class = EcgS4JepaModel
 
 
 class EcgS4JepaForTokenClassification(EcgS4JepaPreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] for checkpoints of JEPA on state spaces."""
-
     encoder_class = EcgS4JepaModel
 
 
 class EcgS4JepaForEmbedding(EcgS4JepaPreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] for checkpoints of JEPA on state spaces."""
-
     encoder_class = EcgS4JepaModel
 
 
@@ -107,9 +87,11 @@ class EcgS4JepaPredictor(nn.Module):
         return self.projection(self.layer(hidden_states))
 
 
-class EcgS4JepaForPreTraining(TeacherStudentMixin, EcgS4JepaPreTrainedModel):
+class EcgS4JepaForPreTraining(TeacherStudentMixin, PretrainingMixin, EcgS4JepaPreTrainedModel):
     """Student, teacher and predictor; the student is evaluated. [`EcgSslTrainer`] moves the teacher after each step,
     any other loop calls [`~EcgS4JepaForPreTraining.update_teacher`].
+
+    Use it when recordings are long or of many lengths: time and memory grow linearly with the length.
 
     ```python
     import torch
@@ -121,8 +103,6 @@ class EcgS4JepaForPreTraining(TeacherStudentMixin, EcgS4JepaPreTrainedModel):
     model.update_teacher(0.9996)
     ```
     """
-
-    _keys_to_ignore_on_load_unexpected = None
 
     def __init__(self, config: EcgS4JepaConfig):
         super().__init__(config)
@@ -151,15 +131,10 @@ class EcgS4JepaForPreTraining(TeacherStudentMixin, EcgS4JepaPreTrainedModel):
     def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
         """The hidden blocks of each record, its own: `bool_masked_pos` of shape `(batch_size, tokens)`."""
         config = self.config
-        if len(keys.sample_ids) != len(input_values):
-            raise ValueError(
-                f"Expected a sample id for each of {len(input_values)} records, got {len(keys.sample_ids)}: every "
-                "record has a mask of its own. Use EcgPretrainingCollator, which gives them."
-            )
         num_tokens = -(-input_values.shape[-1] // config.patch_size)
         masks = [
             sample_multi_block_mask(num_tokens, config.mask_ratio, config.num_mask_blocks, generator)
-            for generator in keys.per_record("mask")
+            for generator in self.generators_of_records(keys, "mask", len(input_values))
         ]
         return {"bool_masked_pos": torch.stack(masks).to(input_values.device)}
 
@@ -178,11 +153,8 @@ class EcgS4JepaForPreTraining(TeacherStudentMixin, EcgS4JepaPreTrainedModel):
             `True` = hidden from the student. [`EcgSslTrainer`] draws it with `draw_inputs`; without it the model draws
             one itself: always the same in evaluation, others each time in training.
         """
-        if input_values is None:
-            raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
+        bool_masked_pos = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)["bool_masked_pos"]
         self._check_teacher_follows()
-        if bool_masked_pos is None:
-            bool_masked_pos = self.draw_inputs(input_values, self.own_keys(len(input_values)))["bool_masked_pos"]
         hidden = bool_masked_pos.to(input_values.device).expand(len(input_values), -1)
         num_hidden = hidden.sum(dim=1)
         if not num_hidden.all():
@@ -210,13 +182,3 @@ class EcgS4JepaForPreTraining(TeacherStudentMixin, EcgS4JepaPreTrainedModel):
             last_hidden_state=student_output.last_hidden_state,
             hidden_states=student_output.hidden_states,
         )
-
-
-__all__ = [
-    "EcgS4JepaForEmbedding",
-    "EcgS4JepaForPreTraining",
-    "EcgS4JepaForSequenceClassification",
-    "EcgS4JepaForTokenClassification",
-    "EcgS4JepaModel",
-    "EcgS4JepaPreTrainedModel",
-]

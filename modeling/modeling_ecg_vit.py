@@ -35,7 +35,7 @@ from .leads import lead_indices
 from .masking import DrawKeys
 from .metric_learning import EmbeddingProjection, mined_triplet_loss
 from .patch_embedding import EcgViTEmbeddings, TokenGrid, mean_of_patches, position_table, statistics_of_patches
-from .remote_code import ship_source_files
+from .remote_code import ShippedModelMixin
 
 # `axial` only means something on the cross; where the attention is full it is plain SDPA.
 AttentionInterface.register("axial", sdpa_attention_forward)
@@ -151,39 +151,19 @@ class EcgViTLayer(GradientCheckpointingLayer):
         return self.mlp_residual(hidden_states, self.mlp(self.layernorm_after(hidden_states)))
 
 
-class EcgViTPreTrainedModel(CalibratedModelMixin, PreTrainedModel):
+class EcgViTPreTrainedModel(ShippedModelMixin, CalibratedModelMixin, PreTrainedModel):
     config_class = EcgViTConfig
     base_model_prefix = "ecg_vit"
     main_input_name = "input_values"
     input_modalities = ("time",)
     supports_gradient_checkpointing = True
-    # The losses are means over a batch, not sums over tokens: the Trainer must not rescale them by an item count.
-    accepts_loss_kwargs = False
     _num_own_draws = 0
-    # Whether a `teacher` has to follow after every optimiser step (`update_teacher`).
-    has_teacher = False
-    # Whether something has to be taken from recordings before the first step (`fit_targets`).
-    needs_fitting = False
-    # What each Auto class loads from a folder that any class of this family saved.
-    auto_classes = {
-        "AutoConfig": "configuration_ecg_vit.EcgViTConfig",
-        "AutoModel": "modeling_ecg_vit.EcgViTModel",
-        "AutoModelForSequenceClassification": "modeling_ecg_vit.EcgViTForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_ecg_vit.EcgViTForTokenClassification",
-    }
     _no_split_modules = ["EcgViTEmbeddings", "EcgViTLayer"]
     _supports_sdpa = True
     _supports_flash_attn = False
     _supports_flex_attn = False
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": EcgViTLayer, "attentions": EcgViTAttention}
-
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
-        """Saves weights and configuration and, for `trust_remote_code`, the source files they need."""
-        self.config.auto_map = dict(self.auto_classes)
-        if is_main_process:
-            ship_source_files(self.auto_classes, save_directory)
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     def own_keys(self, batch_size: int) -> DrawKeys:
         """Keys of the draws of a pretraining batch that came without them: always the same in evaluation, so that
@@ -520,7 +500,7 @@ class EcgViTEmbeddingOutput(ModelOutput):
     """
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*): Triplet loss of the batch, with `labels`.
-        embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size or hidden_size)`): Of unit length.
+        embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size or hidden_size)`): Unit vectors.
     """
 
     loss: torch.FloatTensor | None = None
@@ -571,12 +551,3 @@ class EcgViTForEmbedding(EcgViTPreTrainedModel):
             generator = self.own_keys(len(labels)).shared("triplets")
             loss = mined_triplet_loss(*batch, self.config.triplet_mining, self.config.triplet_margin, generator)
         return EcgViTEmbeddingOutput(loss, embeddings, outputs.hidden_states, outputs.attentions)
-
-
-__all__ = [
-    "EcgViTForEmbedding",
-    "EcgViTForSequenceClassification",
-    "EcgViTForTokenClassification",
-    "EcgViTModel",
-    "EcgViTPreTrainedModel",
-]

@@ -17,11 +17,6 @@ class HubertEcgPreTrainedModel(PublishedEncoderMixin, HubertPreTrainedModel):
     config_class = HubertEcgConfig
     base_model_prefix = "hubert_ecg"
     input_modalities = ("time",)
-    auto_classes = {
-        "AutoConfig": "configuration_hubert_ecg.HubertEcgConfig",
-        "AutoModel": "modeling_hubert_ecg.HubertEcgModel",
-        "AutoModelForSequenceClassification": "modeling_hubert_ecg.HubertEcgForSequenceClassification",
-    }
 
 
 class HubertEcgModel(HubertEcgPreTrainedModel, HubertModel):
@@ -42,11 +37,7 @@ class HubertEcgModel(HubertEcgPreTrainedModel, HubertModel):
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         r"""
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`):
-            What the feature extractor gives, leads in the order of `config.leads`.
-        leads (`Sequence[str]`, *optional*): Names of the rows of this batch where their order is another.
-        lead_mask (`torch.BoolTensor` of shape `(batch_size, num_leads)`, *optional*):
-            `True` where a lead was recorded. A missing lead is refused.
+        input_values, leads, lead_mask: see [`~PublishedEncoderMixin.arrange_leads`]. A missing lead is refused.
 
         Returns `last_hidden_state` `(batch_size, tokens, hidden_size)` and `pooler_output` `(batch_size,
         hidden_size)`.
@@ -65,6 +56,3 @@ class HubertEcgForSequenceClassification(PublishedSequenceClassifier, HubertEcgP
     """[`HubertEcgModel`] with a linear head on the mean over its tokens."""
 
     encoder_class = HubertEcgModel
-
-
-__all__ = ["HubertEcgForSequenceClassification", "HubertEcgModel", "HubertEcgPreTrainedModel"]

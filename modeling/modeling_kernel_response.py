@@ -20,11 +20,11 @@ from typing import Unpack
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .augmentation import WindowViewSettings, make_window_views
-from .collectives import gather_rows
+from .collectives import gather_rows, share_of_records
 from .configuration_kernel_response import KernelResponseConfig
 from .configuration_untrained import RandomKernelsConfig
 from .masking import DrawKeys
@@ -37,42 +37,36 @@ from .modeling_ecg_vit import (
     EcgViTModel,
 )
 from .modeling_untrained import RandomKernelsModel
+from .pretraining import PretrainingMixin, PretrainingOutput
 from .projector import Projector, ProjectorLinear, SyncedBatchNorm1d, init_projector_weights
-from .vicreg import invariance, share_of_records, variance_and_covariance
+from .vicreg import invariance, variance_and_covariance
 
 REMEMBERED_RECORDINGS = 2**17
 """On a CPU: targets of so many recordings are kept, some 40 MB, for they cost as much as a training step."""
 
 
 @dataclass
-class KernelResponseForPreTrainingOutput(ModelOutput):
+class KernelResponseForPreTrainingOutput(PretrainingOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`): Mean squared error and the weighted terms of VICReg.
         response_loss (`torch.FloatTensor` of shape `()`): The mean squared error; 1 for a constant prediction.
         invariance_loss, variance_loss, covariance_loss (`torch.FloatTensor` of shape `()`, *optional*):
             Terms of VICReg, where one of them has a weight.
         predictions (`torch.FloatTensor` of shape `(batch_size, num_views, target_size + beat_target_size)`).
         targets (`torch.FloatTensor` of shape `(batch_size, target_size + beat_target_size)`): Without gradient.
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, pooled_size)`): Mean over the views.
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size * num_views, tokens, hidden_size)`).
+        others: See [`PretrainingOutput`]. `pooler_output` is the mean over the views of a record.
     """
 
-    loss: torch.FloatTensor | None = None
     response_loss: torch.FloatTensor | None = None
     invariance_loss: torch.FloatTensor | None = None
     variance_loss: torch.FloatTensor | None = None
     covariance_loss: torch.FloatTensor | None = None
     predictions: torch.FloatTensor | None = None
     targets: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class RecordingTargets(nn.Module):
-    """What is to be told of a recording: principal components of the responses of random kernels and, if wanted, of
+    """Targets of a recording: principal components of the responses of random kernels and, if wanted, of
     its median beat. Both are taken once from some recordings and kept in buffers, so that a run that is resumed has
     the same targets.
     """
@@ -104,7 +98,7 @@ class RecordingTargets(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there are components; once there are, no step has to wait for the answer of a device."""
+        """True if there are components; once there are, no step has to wait for the answer of a device."""
         self._is_fitted = self._is_fitted or bool(self.num_records > 0)
         return self._is_fitted
 
@@ -231,13 +225,7 @@ def principal_components(
 
 class KernelResponsePreTrainedModel(EcgConvPreTrainedModel):
     config_class = KernelResponseConfig
-    auto_classes = {
-        "AutoConfig": "configuration_kernel_response.KernelResponseConfig",
-        "AutoModel": "modeling_kernel_response.KernelResponseModel",
-        "AutoModelForPreTraining": "modeling_kernel_response.KernelResponseForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_kernel_response.KernelResponseForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_kernel_response.KernelResponseForTokenClassification",
-    }
+    _keys_to_ignore_on_load_unexpected = [r"^targets\.", r"^response_norm\.", r"^response_head\.", r"^projector\."]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -249,43 +237,40 @@ class KernelResponsePreTrainedModel(EcgConvPreTrainedModel):
             super()._init_weights(module)
 
 
-# What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
-PRETRAINING_ONLY = [r"^targets\.", r"^response_norm\.", r"^response_head\.", r"^projector\."]
-
-
 class KernelResponseModel(KernelResponsePreTrainedModel, EcgViTModel):
     """The encoder of a checkpoint that was trained to predict random-kernel responses."""
 
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
-
 
 class KernelResponseForSequenceClassification(KernelResponsePreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] for checkpoints of [`KernelResponseForPreTraining`]."""
-
     encoder_class = KernelResponseModel
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class KernelResponseForTokenClassification(KernelResponsePreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] for checkpoints of [`KernelResponseForPreTraining`]."""
-
     encoder_class = KernelResponseModel
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class KernelResponseForEmbedding(KernelResponsePreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] for checkpoints of [`KernelResponseForPreTraining`]."""
-
     encoder_class = KernelResponseModel
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
-class KernelResponseForPreTraining(KernelResponsePreTrainedModel):
+class KernelResponseForPreTraining(PretrainingMixin, KernelResponsePreTrainedModel):
     """Encoder, fixed random kernels and a linear head that predicts their responses.
+
+    Use it when there are few recordings and no GPU: fixed targets cannot collapse, and minutes on a CPU are enough.
 
     Before the first step the components of the targets are taken from `config.fitting_records` recordings:
     [`EcgSslTrainer`] does it; before any other loop call [`~KernelResponseForPreTraining.fit_targets`], without which
     they come from the first batch.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling import KernelResponseConfig, KernelResponseForPreTraining
+
+    model = KernelResponseForPreTraining(KernelResponseConfig(num_kernels=60, target_size=8))
+    recordings = torch.randn(16, 12, 1000)  # 10 s at 100 Hz
+    model.fit_targets([{"input_values": recordings}])
+    model(recordings[:4]).loss.backward()
+    ```
     """
 
     def __init__(self, config: KernelResponseConfig):
@@ -306,7 +291,7 @@ class KernelResponseForPreTraining(KernelResponsePreTrainedModel):
 
     @property
     def needs_fitting(self) -> bool:
-        """Whether the targets have no components yet."""
+        """True if the targets have no components yet."""
         return not self.targets.is_fitted
 
     @torch.no_grad()
@@ -314,7 +299,7 @@ class KernelResponseForPreTraining(KernelResponsePreTrainedModel):
         """Takes the components of the targets from recordings, until `config.fitting_records` have come.
 
         Args:
-            batches (`Iterable[dict]`): of `input_values` and, where leads are absent, `lead_mask`.
+            batches (`Iterable[dict]`): Batches of `input_values` and, where leads are absent, `lead_mask`.
         """
         descriptions, keys, leads = [], [], self.config.leads
         for batch in batches:
@@ -358,13 +343,9 @@ class KernelResponseForPreTraining(KernelResponsePreTrainedModel):
         if input_values is None or input_values.dim() != 3:
             shape = None if input_values is None else tuple(input_values.shape)
             raise ValueError(f"Expected input_values of shape (batch, num_leads, num_samples), got {shape}.")
-        if self.training and len(input_values) < 2:
-            raise ValueError(
-                "A batch of one record has no spread between records, which the norm of the head needs. Set "
-                "dataloader_drop_last=True, or a larger batch."
-            )
+        self.check_several_records(len(input_values))
         if views is None:
-            drawn = self.draw_inputs(input_values, self.own_keys(len(input_values)))
+            drawn = self.draw_missing(input_values, views=views, view_leads=view_leads)
             views, view_leads = drawn["views"], drawn["view_leads"]
         batch, num_views = views.shape[:2]
         if view_leads is None:
@@ -411,13 +392,3 @@ class KernelResponseForPreTraining(KernelResponsePreTrainedModel):
             "variance_loss": variance,
             "covariance_loss": covariance,
         }
-
-
-__all__ = [
-    "KernelResponseForEmbedding",
-    "KernelResponseForPreTraining",
-    "KernelResponseForSequenceClassification",
-    "KernelResponseForTokenClassification",
-    "KernelResponseModel",
-    "KernelResponsePreTrainedModel",
-]

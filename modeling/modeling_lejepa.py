@@ -22,7 +22,7 @@ from typing import Unpack
 
 import torch
 from torch import nn
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .augmentation import ViewSettings, make_views
@@ -35,47 +35,34 @@ from .modeling_ecg_vit import (
     EcgViTModel,
     EcgViTPreTrainedModel,
 )
+from .pretraining import PretrainingMixin, PretrainingOutput
 from .projector import Projector, init_projector_weights, projection_spread
 from .sigreg import draw_directions, sigreg
 from .vicreg import invariance
 
 
 @dataclass
-class LeJepaForPreTrainingOutput(ModelOutput):
+class LeJepaForPreTrainingOutput(PretrainingOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`): `lambda * sigreg_loss + (1 - lambda) * invariance_loss`.
         invariance_loss (`torch.FloatTensor` of shape `()`): Distance of the views of a record from their mean.
         sigreg_loss (`torch.FloatTensor` of shape `()`): About 1.05 for normal projections (about 1.05 times the number
             of views where they are pooled and agree), 0.402 a record for collapsed ones.
         projection_std (`torch.FloatTensor` of shape `()`): Spread of the projections between records, a mean over
             the channels; SIGReg wants 1, and at 0 (exact collapse) nothing can part the records any more.
         projections (`torch.FloatTensor` of shape `(num_views, batch_size, projection_size)`).
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): The encoder's pooled feature, a mean
-            over the views, for monitoring collapse.
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size * num_views, num_registers + tokens, hidden)`).
+        others: See [`PretrainingOutput`]. `pooler_output` is the mean over the views of a record.
     """
 
-    loss: torch.FloatTensor | None = None
     invariance_loss: torch.FloatTensor | None = None
     sigreg_loss: torch.FloatTensor | None = None
     projection_std: torch.FloatTensor | None = None
     projections: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class LeJepaPreTrainedModel(EcgViTPreTrainedModel):
     config_class = LeJepaConfig
-    auto_classes = {
-        "AutoConfig": "configuration_lejepa.LeJepaConfig",
-        "AutoModel": "modeling_lejepa.LeJepaModel",
-        "AutoModelForPreTraining": "modeling_lejepa.LeJepaForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_lejepa.LeJepaForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_lejepa.LeJepaForTokenClassification",
-    }
+    _keys_to_ignore_on_load_unexpected = [r"^projector\."]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -83,36 +70,37 @@ class LeJepaPreTrainedModel(EcgViTPreTrainedModel):
             super()._init_weights(module)
 
 
-# What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
-PRETRAINING_ONLY = [r"^projector\."]
-
-
 class LeJepaModel(LeJepaPreTrainedModel, EcgViTModel):
     """The encoder of a LeJEPA checkpoint."""
 
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
-
 
 class LeJepaForSequenceClassification(LeJepaPreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] for LeJEPA checkpoints."""
-
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    encoder_class = LeJepaModel
 
 
 class LeJepaForTokenClassification(LeJepaPreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] for LeJEPA checkpoints."""
-
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    encoder_class = LeJepaModel
 
 
 class LeJepaForEmbedding(LeJepaPreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] for LeJEPA checkpoints."""
-
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    encoder_class = LeJepaModel
 
 
-class LeJepaForPreTraining(LeJepaPreTrainedModel):
-    """Encoder and projector with the LeJEPA loss. The projector is thrown away after pretraining."""
+class LeJepaForPreTraining(PretrainingMixin, LeJepaPreTrainedModel):
+    """Encoder and projector with the LeJEPA loss. The projector is thrown away after pretraining.
+
+    Use it when features should not depend on gain, noise, wander or a shift in time: the views vary in these. It needs
+    batches of many records.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling import LeJepaConfig, LeJepaForPreTraining
+
+    size = {"sampling_rate": 100, "num_samples": 1000, "hidden_size": 32, "num_hidden_layers": 2}
+    model = LeJepaForPreTraining(LeJepaConfig(**size, num_attention_heads=4, projector_hidden_size=64))
+    model(torch.randn(4, 12, 1000)).loss.backward()
+    ```
+    """
 
     def __init__(self, config: LeJepaConfig):
         super().__init__(config)
@@ -165,23 +153,18 @@ class LeJepaForPreTraining(LeJepaPreTrainedModel):
         directions (`torch.FloatTensor` of shape `(projection_size, num_slices)`, *optional*):
             Unit columns along which SIGReg looks, keyed by seed and step.
         """
+        if input_values is None and (views is None or directions is None):
+            raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), or views, got None.")
         if views is None or directions is None:
-            if input_values is None:
-                raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), or views, got None.")
-            drawn = self.draw_inputs(input_values, self.own_keys(len(input_values)))
-            views = drawn["views"] if views is None else views
-            directions = drawn["directions"] if directions is None else directions
+            drawn = self.draw_missing(input_values, views=views, directions=directions)
+            views, directions = drawn["views"], drawn["directions"]
         if views.dim() != 4 or views.shape[1] < 2:
             raise ValueError(
                 "Expected views of shape (batch, num_views of at least 2, num_leads, num_samples), got "
                 f"{tuple(views.shape)}."
             )
         batch, num_views = views.shape[:2]
-        if self.training and batch < 2:
-            raise ValueError(
-                "A batch of one record has no spread between records, which SIGReg needs. Set "
-                "dataloader_drop_last=True, or a larger batch."
-            )
+        self.check_several_records(batch)
         lead_mask = None if lead_mask is None else lead_mask.repeat_interleave(num_views, dim=0)
         outputs = self.ecg_vit(views.flatten(0, 1), leads=leads, lead_mask=lead_mask, **kwargs)
         projections = self.projector(outputs.pooler_output).float().unflatten(0, (batch, num_views)).transpose(0, 1)
@@ -200,13 +183,3 @@ class LeJepaForPreTraining(LeJepaPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-__all__ = [
-    "LeJepaForEmbedding",
-    "LeJepaForPreTraining",
-    "LeJepaForSequenceClassification",
-    "LeJepaForTokenClassification",
-    "LeJepaModel",
-    "LeJepaPreTrainedModel",
-]

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .causal_vit import CausalAttention, CausalViTLayer
@@ -38,32 +38,26 @@ from .modeling_ecg_vit import (
     EcgViTModel,
 )
 from .patch_embedding import EcgViTEmbeddings
+from .pretraining import PretrainingMixin, PretrainingOutput
 from .projector import ProjectorLinear, SyncedBatchNorm1d
 from .sigreg import draw_directions, sigreg
 
 
 @dataclass
-class EcgLeNepaForPreTrainingOutput(ModelOutput):
+class EcgLeNepaForPreTrainingOutput(PretrainingOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`): Prediction loss and weighted SIGReg.
         prediction_loss (`torch.FloatTensor` of shape `()`): Mean squared distance of each next token.
         sigreg_loss (`torch.FloatTensor` of shape `()`): Over the tokens of each record; 1.05 where they are normal.
         predictions (`torch.FloatTensor` of shape `(batch_size, tokens - 1, projection_size)`): P(h), all but the last.
         targets (`torch.FloatTensor` of the same shape): P(z), all but the first, with gradient.
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): The pooled feature of the record.
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): h.
+        others: See [`PretrainingOutput`]; `last_hidden_state` is h.
     """
 
-    loss: torch.FloatTensor | None = None
     prediction_loss: torch.FloatTensor | None = None
     sigreg_loss: torch.FloatTensor | None = None
     predictions: torch.FloatTensor | None = None
     targets: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class EcgLeNepaPatches(EcgViTEmbeddings):
@@ -93,17 +87,9 @@ class EcgLeNepaProjector(nn.Module):
 
 class EcgLeNepaPreTrainedModel(EcgS4PreTrainedModel):
     config_class = EcgLeNepaConfig
-    auto_classes = {
-        "AutoConfig": "configuration_lenepa.EcgLeNepaConfig",
-        "AutoModel": "modeling_lenepa.EcgLeNepaModel",
-        "AutoModelForPreTraining": "modeling_lenepa.EcgLeNepaForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_lenepa.EcgLeNepaForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_lenepa.EcgLeNepaForTokenClassification",
-    }
     _no_split_modules = ["EcgLeNepaPatches", "CausalViTLayer", "EcgS4Stem", "EcgS4Layer"]
     _can_record_outputs = {"hidden_states": GradientCheckpointingLayer, "attentions": CausalAttention}
     _keep_in_fp32_modules_strict = None  # of a trunk of attention
-    # What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
     _keys_to_ignore_on_load_unexpected = [r"^projector\."]
 
     @torch.no_grad()
@@ -134,25 +120,21 @@ class EcgLeNepaModel(EcgLeNepaPreTrainedModel, EcgS4Model):
 
 
 class EcgLeNepaForSequenceClassification(EcgLeNepaPreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] for LeNEPA checkpoints."""
-
     encoder_class = EcgLeNepaModel
 
 
 class EcgLeNepaForTokenClassification(EcgLeNepaPreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] for LeNEPA checkpoints."""
-
     encoder_class = EcgLeNepaModel
 
 
 class EcgLeNepaForEmbedding(EcgLeNepaPreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] for LeNEPA checkpoints."""
-
     encoder_class = EcgLeNepaModel
 
 
-class EcgLeNepaForPreTraining(EcgLeNepaPreTrainedModel):
+class EcgLeNepaForPreTraining(PretrainingMixin, EcgLeNepaPreTrainedModel):
     """The encoder and the projector, with the loss of LeNEPA.
+
+    Use it when neither masks nor views nor a teacher should have to be chosen, or a causal encoder is wanted.
 
     ```python
     import torch
@@ -163,8 +145,6 @@ class EcgLeNepaForPreTraining(EcgLeNepaPreTrainedModel):
     model(torch.randn(2, 12, 500)).loss.backward()
     ```
     """
-
-    _keys_to_ignore_on_load_unexpected = None
 
     def __init__(self, config: EcgLeNepaConfig):
         super().__init__(config)
@@ -193,10 +173,7 @@ class EcgLeNepaForPreTraining(EcgLeNepaPreTrainedModel):
             Unit columns along which SIGReg looks. [`EcgSslTrainer`] draws them, keyed by seed and step; without them
             the model draws its own: always the same in evaluation, others each time in training.
         """
-        if input_values is None:
-            raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
-        if directions is None:
-            directions = self.draw_inputs(input_values, self.own_keys(len(input_values)))["directions"]
+        directions = self.draw_missing(input_values, directions=directions)["directions"]
         outputs = self.ecg_vit(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
         stacked = torch.cat((outputs.token_embeddings, outputs.last_hidden_state))
         projections = self.projector(stacked).float()
@@ -217,13 +194,3 @@ class EcgLeNepaForPreTraining(EcgLeNepaPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-__all__ = [
-    "EcgLeNepaForEmbedding",
-    "EcgLeNepaForPreTraining",
-    "EcgLeNepaForSequenceClassification",
-    "EcgLeNepaForTokenClassification",
-    "EcgLeNepaModel",
-    "EcgLeNepaPreTrainedModel",
-]

@@ -24,7 +24,7 @@ from typing import Unpack
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -42,35 +42,28 @@ from .modeling_ecg_vit import (
     EcgViTPreTrainedModel,
 )
 from .patch_embedding import TokenGrid, position_table, split_masked
+from .pretraining import PretrainingMixin, PretrainingOutput
 
 
 @dataclass
-class MaskedAutoencoderOutput(ModelOutput):
+class MaskedAutoencoderOutput(PretrainingOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`):
-            Squared error of the hidden patches: a mean over the values of a patch, then over the hidden patches of
-            all leads and records.
         reconstruction (`torch.FloatTensor` of shape `(batch_size, rows, columns, patch values)`):
-            What the decoder makes of every patch; with `norm_pix_loss` at zero mean and unit deviation each, so no
+            Decoder's version of every patch; with `norm_pix_loss` at zero mean and unit deviation each, so no
             signal yet: see [`~MaskedAutoencoderForPreTraining.reconstruct`]. Only hidden patches are trained.
         bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, rows, columns)`): `True` = hidden.
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
-            The encoder's pooled feature of the visible patches, for monitoring collapse.
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, prefix + visible, hidden_size)`):
-            The encoder's tokens after the final norm: separators (left ones, then right ones) or class token first.
+        others: See [`PretrainingOutput`], of the visible patches; `last_hidden_state` begins with the separators (left
+            ones, then right ones) or the class token.
     """
 
-    loss: torch.FloatTensor | None = None
     reconstruction: torch.FloatTensor | None = None
     bool_masked_pos: torch.BoolTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class MaskedAutoencoderPreTrainedModel(EcgViTPreTrainedModel):
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
+
     @torch.no_grad()
     def _init_weights(self, module):
         """Xavier-uniform weights, zero biases, learned tokens from N(0, 0.02)."""
@@ -153,7 +146,7 @@ class MaskedAutoencoderDecoder(nn.Module):
         return patches.gather(1, order.argsort(dim=1)[..., None].expand(-1, -1, patches.shape[-1]))
 
 
-class MaskedAutoencoderForPreTraining(MaskedAutoencoderPreTrainedModel):
+class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrainedModel):
     """The encoder, the decoder and the loss that ST-MEM, MTAE and MLAE share."""
 
     encoder_class = EcgViTModel
@@ -228,7 +221,7 @@ class MaskedAutoencoderForPreTraining(MaskedAutoencoderPreTrainedModel):
         return patches.flatten(2)
 
     def _presence(self, lead_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Which values of a patch belong to a recorded lead, `(batch, rows, 1, patch values)`."""
+        """Finds the values of a patch that belong to a recorded lead, `(batch, rows, 1, patch values)`."""
         if lead_mask is None:
             return None
         present = lead_mask[..., None].expand(-1, -1, self.config.patch_size)
@@ -255,10 +248,7 @@ class MaskedAutoencoderForPreTraining(MaskedAutoencoderPreTrainedModel):
             [`EcgSslTrainer`] draws it with [`~MaskedAutoencoderForPreTraining.draw_inputs`]; without it the model
             draws one itself, in evaluation always the same.
         """
-        if input_values is None:
-            raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
-        if bool_masked_pos is None:
-            bool_masked_pos = self.draw_inputs(input_values, self.own_keys(len(input_values)))["bool_masked_pos"]
+        bool_masked_pos = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)["bool_masked_pos"]
         if not bool_masked_pos.any():
             raise ValueError(
                 "bool_masked_pos hides nothing, so that there is nothing to reconstruct and no loss. Hide a patch or "
@@ -288,8 +278,7 @@ class MaskedAutoencoderForPreTraining(MaskedAutoencoderPreTrainedModel):
             The signal, `(batch, num_leads, num_samples)`, visible patches reconstructed as well (nothing trains
             these), and bool `(batch, num_leads, columns)`, `True` = hidden.
         """
-        if bool_masked_pos is None:
-            bool_masked_pos = self.draw_inputs(input_values, self.own_keys(len(input_values)))["bool_masked_pos"]
+        bool_masked_pos = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)["bool_masked_pos"]
         output = self._reconstruct_patches(input_values, leads, lead_mask, bool_masked_pos)
         patches = output.reconstruction.float()
         if self.config.norm_pix_loss:
@@ -371,12 +360,23 @@ def masked_patch_loss(
 ) -> torch.Tensor:
     """Mean over the hidden patches of the mean squared error of a patch, in float32.
 
+    Use it when hidden patches are reconstructed as values: visible ones do not count.
+
     Args:
         reconstruction, targets (`torch.FloatTensor` of shape `(batch, rows, columns, patch values)`): any unit.
         bool_masked_pos (`torch.BoolTensor` of shape `(batch, rows, columns)`): `True` = hidden.
         present (`torch.BoolTensor` of shape `(batch, rows, 1, patch values)`, *optional*):
             Values of recorded leads; others are left out of the mean of a patch, patches without any out of the sum.
             The mean is then over what is present on all ranks, so that two processes equal one with the whole batch.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling.modeling_st_mem import masked_patch_loss
+
+    reconstruction = torch.randn(2, 12, 40, 25, requires_grad=True)
+    hidden = torch.rand(2, 12, 40) < 0.75
+    masked_patch_loss(reconstruction, torch.randn(2, 12, 40, 25), hidden).backward()
+    ```
     """
     squares = (reconstruction.float() - targets.float()).square()
     if present is None:
@@ -389,24 +389,8 @@ def masked_patch_loss(
     return (errors * weight).sum() / total.clamp(min=1e-6)
 
 
-# What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
-PRETRAINING_ONLY = [r"^decoder\."]
-
-
-def _auto_classes(method: str) -> dict[str, str]:
-    return {
-        "AutoConfig": f"configuration_st_mem.{method}Config",
-        "AutoModel": f"modeling_st_mem.{method}Model",
-        "AutoModelForPreTraining": f"modeling_st_mem.{method}ForPreTraining",
-        "AutoModelForSequenceClassification": f"modeling_st_mem.{method}ForSequenceClassification",
-        "AutoModelForTokenClassification": f"modeling_st_mem.{method}ForTokenClassification",
-    }
-
-
 class StMemPreTrainedModel(MaskedAutoencoderPreTrainedModel):
     config_class = StMemConfig
-    auto_classes = _auto_classes("StMem")
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class StMemModel(StMemPreTrainedModel, EcgViTModel):
@@ -414,34 +398,37 @@ class StMemModel(StMemPreTrainedModel, EcgViTModel):
 
 
 class StMemForPreTraining(StMemPreTrainedModel, MaskedAutoencoderForPreTraining):
-    """ST-MEM: patches hidden in every lead, each lead decoded on its own from its tokens and separators."""
+    """ST-MEM: patches hidden in every lead, each lead decoded on its own from its tokens and separators.
+
+    Use it when what was learnt should be looked at as a signal, or when later recordings may have fewer leads.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling import StMemConfig, StMemForPreTraining
+
+    size = {"sampling_rate": 100, "num_samples": 1000, "patch_size": 25, "hidden_size": 32, "num_hidden_layers": 2}
+    model = StMemForPreTraining(StMemConfig(**size, num_attention_heads=4, decoder_hidden_size=32))
+    model(torch.randn(2, 12, 1000)).loss.backward()
+    ```
+    """
 
     encoder_class = StMemModel
-    _keys_to_ignore_on_load_unexpected = None
 
 
 class StMemForSequenceClassification(StMemPreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] for ST-MEM checkpoints."""
-
     encoder_class = StMemModel
 
 
 class StMemForTokenClassification(StMemPreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] for ST-MEM checkpoints."""
-
     encoder_class = StMemModel
 
 
 class StMemForEmbedding(StMemPreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] for ST-MEM checkpoints."""
-
     encoder_class = StMemModel
 
 
 class MtaePreTrainedModel(MaskedAutoencoderPreTrainedModel):
     config_class = MtaeConfig
-    auto_classes = _auto_classes("Mtae")
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class MtaeModel(MtaePreTrainedModel, EcgViTModel):
@@ -449,34 +436,37 @@ class MtaeModel(MtaePreTrainedModel, EcgViTModel):
 
 
 class MtaeForPreTraining(MtaePreTrainedModel, MaskedAutoencoderForPreTraining):
-    """MTAE: moments hidden in all leads at once."""
+    """MTAE: moments hidden in all leads at once.
+
+    Use it when a masked autoencoder with few tokens is wanted, or as the baseline of ST-MEM.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling import MtaeConfig, MtaeForPreTraining
+
+    size = {"sampling_rate": 100, "num_samples": 1000, "patch_size": 25, "hidden_size": 32, "num_hidden_layers": 2}
+    model = MtaeForPreTraining(MtaeConfig(**size, num_attention_heads=4, decoder_hidden_size=32))
+    model(torch.randn(2, 12, 1000)).loss.backward()
+    ```
+    """
 
     encoder_class = MtaeModel
-    _keys_to_ignore_on_load_unexpected = None
 
 
 class MtaeForSequenceClassification(MtaePreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] for MTAE checkpoints."""
-
     encoder_class = MtaeModel
 
 
 class MtaeForTokenClassification(MtaePreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] for MTAE checkpoints."""
-
     encoder_class = MtaeModel
 
 
 class MtaeForEmbedding(MtaePreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] for MTAE checkpoints."""
-
     encoder_class = MtaeModel
 
 
 class MlaePreTrainedModel(MaskedAutoencoderPreTrainedModel):
     config_class = MlaeConfig
-    auto_classes = _auto_classes("Mlae")
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
 
 class MlaeModel(MlaePreTrainedModel, EcgViTModel):
@@ -484,49 +474,31 @@ class MlaeModel(MlaePreTrainedModel, EcgViTModel):
 
 
 class MlaeForPreTraining(MlaePreTrainedModel, MaskedAutoencoderForPreTraining):
-    """MLAE: whole leads hidden."""
+    """MLAE: whole leads hidden.
+
+    Use it when missing leads are to be told from the others, or as the baseline of ST-MEM.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling import MlaeConfig, MlaeForPreTraining
+
+    size = {"sampling_rate": 100, "num_samples": 1000, "hidden_size": 32, "num_hidden_layers": 2}
+    model = MlaeForPreTraining(MlaeConfig(**size, num_attention_heads=4, decoder_hidden_size=32))
+    model(torch.randn(2, 12, 1000)).loss.backward()
+    ```
+    """
 
     encoder_class = MlaeModel
     sequence_of_leads = True
-    _keys_to_ignore_on_load_unexpected = None
 
 
 class MlaeForSequenceClassification(MlaePreTrainedModel, EcgViTForSequenceClassification):
-    """[`EcgViTForSequenceClassification`] for MLAE checkpoints."""
-
     encoder_class = MlaeModel
 
 
 class MlaeForTokenClassification(MlaePreTrainedModel, EcgViTForTokenClassification):
-    """[`EcgViTForTokenClassification`] for MLAE checkpoints."""
-
     encoder_class = MlaeModel
 
 
 class MlaeForEmbedding(MlaePreTrainedModel, EcgViTForEmbedding):
-    """[`EcgViTForEmbedding`] for MLAE checkpoints."""
-
     encoder_class = MlaeModel
-
-
-__all__ = [
-    "MaskedAutoencoderForPreTraining",
-    "MlaeForEmbedding",
-    "MlaeForPreTraining",
-    "MlaeForSequenceClassification",
-    "MlaeForTokenClassification",
-    "MlaeModel",
-    "MlaePreTrainedModel",
-    "MtaeForEmbedding",
-    "MtaeForPreTraining",
-    "MtaeForSequenceClassification",
-    "MtaeForTokenClassification",
-    "MtaeModel",
-    "MtaePreTrainedModel",
-    "StMemForEmbedding",
-    "StMemForPreTraining",
-    "StMemForSequenceClassification",
-    "StMemForTokenClassification",
-    "StMemModel",
-    "StMemPreTrainedModel",
-]

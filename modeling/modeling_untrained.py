@@ -72,10 +72,6 @@ class RandomKernelsModel(UntrainedPreTrainedModel):
     config: RandomKernelsConfig
     config_class = RandomKernelsConfig
     base_model_prefix = "random_kernels"
-    auto_classes = {
-        "AutoConfig": "configuration_untrained.RandomKernelsConfig",
-        "AutoModel": "modeling_untrained.RandomKernelsModel",
-    }
 
     def __init__(self, config: RandomKernelsConfig):
         super().__init__(config)
@@ -168,10 +164,6 @@ class LeadStatisticsModel(UntrainedPreTrainedModel):
     config: LeadStatisticsConfig
     config_class = LeadStatisticsConfig
     base_model_prefix = "lead_statistics"
-    auto_classes = {
-        "AutoConfig": "configuration_untrained.LeadStatisticsConfig",
-        "AutoModel": "modeling_untrained.LeadStatisticsModel",
-    }
 
     def __init__(self, config: LeadStatisticsConfig):
         super().__init__(config)
@@ -204,6 +196,3 @@ class LeadStatisticsModel(UntrainedPreTrainedModel):
 def seen_leads(num_leads: int) -> int:
     """Number of leads that one kernel sees."""
     return max(1, round(num_leads / LEADS_SHARE))
-
-
-__all__ = ["LeadStatisticsModel", "RandomKernelsModel", "UntrainedPreTrainedModel"]

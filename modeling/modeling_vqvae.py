@@ -37,6 +37,7 @@ from .modeling_ecg_vit import (
     EcgViTPreTrainedModel,
 )
 from .patch_embedding import EcgViTEmbeddings, TokenGrid
+from .pretraining import PretrainingMixin, PretrainingOutput
 from .vector_quantizer import QuantizerOutput, VectorQuantizer
 
 
@@ -48,9 +49,9 @@ class EcgVqVaeModelOutput(ModelOutput):
             Hidden states after the final norm, registers first.
         pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size or latent_size)`):
             Mean over the tokens of hidden states, latents or codes, by `config.features`.
-        latents (`torch.FloatTensor` of shape `(batch_size, tokens, latent_size)`): What is quantised.
+        latents (`torch.FloatTensor` of shape `(batch_size, tokens, latent_size)`): Vectors that are quantised.
         quantized (`torch.FloatTensor` of the same shape): The codes; their gradient is that of the latents.
-        code_indices (`torch.LongTensor` of shape `(batch_size, tokens)`): Which codes.
+        code_indices (`torch.LongTensor` of shape `(batch_size, tokens)`): Numbers of the codes.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -63,19 +64,18 @@ class EcgVqVaeModelOutput(ModelOutput):
 
 
 @dataclass
-class EcgVqVaeForPreTrainingOutput(ModelOutput):
+class EcgVqVaeForPreTrainingOutput(PretrainingOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`): Reconstruction loss plus what the quantiser adds.
         reconstruction_loss (`torch.FloatTensor` of shape `()`): Mean squared error of all samples of present leads.
         commitment_loss (`torch.FloatTensor` of shape `()`): Mean squared distance of latents from codes, unweighted.
-        perplexity (`torch.FloatTensor` of shape `()`): How many equally frequent codes the batch is as varied as.
+        perplexity (`torch.FloatTensor` of shape `()`): Number of equally frequent codes that would be as varied.
         codes_in_use (`torch.FloatTensor` of shape `()`): Share of the codes chosen, see [`QuantizerOutput`].
         reconstruction (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`): Signal of the decoder.
         code_indices, latents, pooler_output: See [`EcgVqVaeModelOutput`].
+        others: See [`PretrainingOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
     reconstruction_loss: torch.FloatTensor | None = None
     commitment_loss: torch.FloatTensor | None = None
     perplexity: torch.FloatTensor | None = None
@@ -83,24 +83,11 @@ class EcgVqVaeForPreTrainingOutput(ModelOutput):
     reconstruction: torch.FloatTensor | None = None
     code_indices: torch.LongTensor | None = None
     latents: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-# What a pretraining checkpoint holds beside the encoder; not worth a warning when only the encoder is wanted.
-PRETRAINING_ONLY = [r"^decoder\."]
 
 
 class EcgVqVaePreTrainedModel(EcgViTPreTrainedModel):
     config_class = EcgVqVaeConfig
-    auto_classes = {
-        "AutoConfig": "configuration_vqvae.EcgVqVaeConfig",
-        "AutoModel": "modeling_vqvae.EcgVqVaeModel",
-        "AutoModelForPreTraining": "modeling_vqvae.EcgVqVaeForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_vqvae.EcgVqVaeForSequenceClassification",
-        "AutoModelForTokenClassification": "modeling_vqvae.EcgVqVaeForTokenClassification",
-    }
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -118,8 +105,6 @@ class EcgVqVaeModel(EcgVqVaePreTrainedModel, EcgViTModel):
 
     The codebook never learns here, not even while the encoder is fine-tuned: only [`EcgVqVaeForPreTraining`] moves it.
     """
-
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
     def __init__(self, config: EcgVqVaeConfig):
         super().__init__(config)
@@ -171,10 +156,8 @@ class EcgVqVaeModel(EcgVqVaePreTrainedModel, EcgViTModel):
 
 
 class EcgVqVaeHead(EcgVqVaePreTrainedModel):
-    """What the heads on a VQ-VAE share: where they read hidden states, the projection to latents has no part in their
+    """Base of the heads on a VQ-VAE: where they read hidden states, the projection to latents has no part in their
     loss and is frozen, since processes that train together would wait for its gradient."""
-
-    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
     def __init__(self, config: EcgVqVaeConfig):
         super().__init__(config)
@@ -189,7 +172,7 @@ class EcgVqVaeHead(EcgVqVaePreTrainedModel):
             self.ecg_vit.latent_projection.requires_grad_(False)
 
     def reads_pooled_features(self) -> bool:
-        """Whether the head reads `pooler_output`, not the hidden states themselves."""
+        """Says whether the head reads `pooler_output`, not the hidden states themselves."""
         return True
 
 
@@ -248,9 +231,21 @@ class EcgVqVaeDecoder(nn.Module):
         return patches.transpose(1, 2).flatten(2)
 
 
-class EcgVqVaeForPreTraining(EcgVqVaePreTrainedModel):
+class EcgVqVaeForPreTraining(PretrainingMixin, EcgVqVaePreTrainedModel):
     """Encoder, codebook and decoder with the loss of the VQ-VAE. Nothing is drawn at random in a forward pass but the
-    codes that are restarted, keyed by how often the codebook has learnt."""
+    codes that are restarted, keyed by how often the codebook has learnt.
+
+    Use it when a recording is to become a short row of codes, for search, clustering or as input of another model.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling import EcgVqVaeConfig, EcgVqVaeForPreTraining
+
+    size = {"sampling_rate": 100, "num_samples": 900, "patch_size": 30, "hidden_size": 32, "num_hidden_layers": 2}
+    model = EcgVqVaeForPreTraining(EcgVqVaeConfig(**size, num_attention_heads=4, latent_size=16, num_codes=64))
+    model(torch.randn(2, 12, 900)).loss.backward()
+    ```
+    """
 
     # Of the encoder, and not of the decoder.
     _can_record_outputs = {
@@ -307,7 +302,18 @@ class EcgVqVaeForPreTraining(EcgVqVaePreTrainedModel):
 
 
 def squared_error(prediction: torch.Tensor, signal: torch.Tensor, lead_mask: torch.Tensor | None) -> torch.Tensor:
-    """Mean over all samples of present leads, of all ranks, in float32."""
+    """Mean squared error over all samples of present leads, of all ranks, in float32.
+
+    Use it when a whole signal is reconstructed.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling.modeling_vqvae import squared_error
+
+    lead_mask = torch.tensor([[True, True, False]])
+    squared_error(torch.randn(1, 3, 900, requires_grad=True), torch.randn(1, 3, 900), lead_mask).backward()
+    ```
+    """
     error = (prediction.float() - signal.float()).square()
     if lead_mask is None:
         return error.mean()
@@ -332,9 +338,16 @@ class EcgVqVaeTokenizer(nn.Module):
     Example:
 
     ```python
-    >>> tokenizer = EcgVqVaeTokenizer(EcgVqVaeModel.from_pretrained("runs/vqvae"))
-    >>> model = EcgJepaForPreTraining(EcgJepaConfig(**tokenizer.input_fields()))
-    >>> loss = model(tokenizer(input_values)).loss
+    >>> import torch
+    >>> from ecg_transformers.modeling import EcgVqVaeConfig, EcgVqVaeModel, EcgVqVaeTokenizer
+    >>> from ecg_transformers.modeling import StMemConfig, StMemForPreTraining
+
+    >>> encoder = EcgVqVaeModel(EcgVqVaeConfig(hidden_size=36, num_hidden_layers=1, latent_size=16))
+    >>> tokenizer = EcgVqVaeTokenizer(encoder)  # in real life a trained one, by `from_pretrained`
+    >>> model = StMemForPreTraining(StMemConfig(**tokenizer.input_fields(), hidden_size=32, num_hidden_layers=1))
+    >>> model(tokenizer(torch.randn(2, 12, 2250))).reconstruction.shape  # 30 codes of 16 numbers
+    torch.Size([2, 1, 30, 16])
+
     ```
     """
 
@@ -375,14 +388,3 @@ class EcgVqVaeTokenizer(nn.Module):
         outputs = self.encoder(input_values, leads=leads, lead_mask=lead_mask)
         tokens = outputs.quantized if self.tokens == "codes" else outputs.latents
         return tokens.flatten(1)[:, None]
-
-
-__all__ = [
-    "EcgVqVaeForEmbedding",
-    "EcgVqVaeForPreTraining",
-    "EcgVqVaeForSequenceClassification",
-    "EcgVqVaeForTokenClassification",
-    "EcgVqVaeModel",
-    "EcgVqVaePreTrainedModel",
-    "EcgVqVaeTokenizer",
-]

@@ -17,7 +17,7 @@ from .leads import lead_indices
 
 @dataclass
 class TokenGrid:
-    """Where the patch tokens of a batch lie.
+    """Places of the patch tokens of a batch.
 
     Args:
         num_rows, num_columns (`int`): Extent of the grid that the tokens fill; of the full grid where `ragged`.
@@ -30,7 +30,7 @@ class TokenGrid:
             For layers that do not attend on the grid; N counts the prefix too.
         num_prefix (`int`): Tokens before those of the grid: registers, or the separators of the leads.
         stage_tokens (`tuple[tuple[torch.Tensor, torch.Tensor | None], ...]`):
-            Of each of `config.pooled_stages` the tokens, `(batch, rows * columns, width)`, and which of them are
+            Tokens of each of `config.pooled_stages`, `(batch, rows * columns, width)`, and which of them are
             neither hidden nor of an absent lead, bool `(batch, rows * columns)`; `None` = all.
         pooled_states (`list[torch.FloatTensor]`): Hidden states of the layers that are pooled, unless it is the last.
     """

@@ -32,7 +32,7 @@ Windows = dict[str, Any]  # what the model reads of some recordings, and `num_wi
 
 
 class EcgPipeline(Pipeline):
-    """What both pipelines share: reading, windows, batches. A subclass says what the model gives for a window."""
+    """Base of both pipelines: reading, windows, batches. A subclass says what the model gives for a window."""
 
     _load_feature_extractor = True
     _load_tokenizer = False
@@ -63,7 +63,7 @@ class EcgPipeline(Pipeline):
                 and which windows of a longer one (`long_records="center"`). By default those by which the model was
                 judged and calibrated.
             sampling_rate, leads, unit, gain, offset, electrode_placement (*optional*):
-                What bare arrays are, as beside an array; and `sampling_rate`, `leads`, `unit`, `axes`, `step`,
+                Statement on bare arrays, as beside an array; and `sampling_rate`, `leads`, `unit`, `axes`, `step`,
                 `rename_leads`, `dataset`: what a file does not say, as in `read_recording`.
 
         Returns:
@@ -113,7 +113,7 @@ class EcgPipeline(Pipeline):
         return windows | {"num_windows": [len(features["input_values"])], "checks": checks}
 
     def _forward(self, input_tensors: Windows, **forward_params) -> list[dict[str, Any]]:
-        """Of each recording, what the model gives for its windows, `(num_windows, ...)`, and its checks."""
+        """Output of the model for the windows of each recording, `(num_windows, ...)`, and its checks."""
         counts = input_tensors["num_windows"]
         windows = {key: value for key, value in input_tensors.items() if key not in ("num_windows", "checks")}
         outputs = []
@@ -342,7 +342,7 @@ def _is_recording(inputs: Any) -> bool:
 
 
 def _read(item: Any, declared: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """What the feature extractor takes, and what has to be declared with it."""
+    """Reads what the feature extractor takes, and what has to be declared with it."""
     if isinstance(item, str | os.PathLike):
         return _read_file(os.fspath(item), declared), {}
     if isinstance(item, DeclaredRecording) or (isinstance(item, Mapping) and {"ecg", "signal"} & set(item)):
@@ -377,6 +377,3 @@ def _read_file(path: str, declared: Mapping[str, Any]) -> Any:
     if only_of_arrays:
         raise ValueError(f"{only_of_arrays} are for arrays, this is a file. Leave them out of the call.")
     return read_recording(path, **declared)
-
-
-__all__ = ["EcgClassificationPipeline", "EcgFeatureExtractionPipeline", "EcgPipeline"]

@@ -1,4 +1,4 @@
-"""What the encoders of other authors have in common with ours: leads by name, a stated rate and length, and code that
+"""Base of the encoders of other authors. Common with ours are leads by name, a stated rate and length, and code that
 ships with the weights.
 
 Their structure is fixed: all leads go into one sequence or one convolution, each at its place. Nothing can be left
@@ -6,7 +6,6 @@ out of attention here, so a missing lead is zeros where the authors trained with
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,34 +14,25 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 from transformers.utils.generic import can_return_tuple
 
 from .calibration import CalibratedModelMixin, check_calibration
-from .configuration_ecg_vit import check_sizes
+from .checked_config import CheckedConfigMixin
 from .leads import canonical_leads, lead_indices
-from .remote_code import IS_REMOTE_CODE, custom_pipelines, ship_source_files
+from .remote_code import ShippedModelMixin
 
 
-class PublishedEncoderConfigMixin:
-    """Of a configuration with `leads`, `sampling_rate` (Hz), `num_samples`, `hidden_size` and `calibration`."""
+class PublishedEncoderConfigMixin(CheckedConfigMixin):
+    """Base of a configuration with `leads`, `sampling_rate` (Hz), `num_samples`, `hidden_size` and `calibration`."""
 
     def __post_init__(self, **kwargs):
         """Brings `leads` to their names and refuses an input or a calibration that cannot be."""
         self.leads = canonical_leads(self.leads)
-        check_sizes(self)
+        self.check_fields()
         if not self.leads or self.num_samples < 1 or self.num_hidden_layers < 0:
             raise ValueError(
                 "Expected a lead, num_samples of at least 1 and num_hidden_layers of 0 or more, got "
                 f"{list(self.leads)}, {self.num_samples} and {self.num_hidden_layers}."
             )
         check_calibration(self.calibration)
-        if not IS_REMOTE_CODE:  # an installed package has the pipelines registered and asks for no trust
-            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Adds to a configuration whose code is saved beside it where the pipelines are."""
-        output = super().to_dict()
-        if "auto_map" in output:
-            output["custom_pipelines"] = custom_pipelines()
-        return output
 
     @property
     def pooled_size(self) -> int:
@@ -50,20 +40,11 @@ class PublishedEncoderConfigMixin:
         return self.hidden_size
 
 
-class PublishedEncoderMixin(CalibratedModelMixin):
-    """Of a [`PreTrainedModel`]: what it reads, and what it saves."""
+class PublishedEncoderMixin(ShippedModelMixin, CalibratedModelMixin):
+    """Base of their models, which arranges leads and forgets a calibration that no longer holds."""
 
-    accepts_loss_kwargs = False
-    has_teacher = False
     admits_missing_leads = False
     """Whether zeros stand for a missing lead, as in the authors' training."""
-
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
-        """Saves weights and configuration and, for `trust_remote_code`, the source files they need."""
-        self.config.auto_map = dict(self.auto_classes)
-        if is_main_process:
-            ship_source_files(self.auto_classes, save_directory)
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     def has_weight_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Matrices and kernels decay; biases and norms do not."""
@@ -72,7 +53,14 @@ class PublishedEncoderMixin(CalibratedModelMixin):
     def arrange_leads(
         self, input_values: torch.Tensor | None, leads: Sequence[str] | None, lead_mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Every lead of `config.leads` at its place, `(batch, num_leads, num_samples)`; see `forward`.
+        """Puts every lead of `config.leads` at its place, `(batch, num_leads, num_samples)`.
+
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch_size, num_leads, num_samples)`):
+                Output of the feature extractor, leads in the order of `config.leads`.
+            leads (`Sequence[str]`, *optional*): Names of the rows of this batch where they are not `config.leads`.
+            lead_mask (`torch.BoolTensor` of shape `(batch_size, num_leads)`, *optional*):
+                `True` where a lead was recorded.
 
         Raises:
             ValueError: for another shape, an unknown lead, or a missing one that the model cannot do without.

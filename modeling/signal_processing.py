@@ -245,7 +245,7 @@ def _pair_into_sections(zeros: np.ndarray, poles: np.ndarray) -> np.ndarray:
 
 
 class _Direction(NamedTuple):
-    """What a block of inputs and the state before it contribute to the block of outputs, in one direction of time."""
+    """Contributions of a block of inputs and the state before it to the block of outputs, in one direction of time."""
 
     from_inputs: torch.Tensor  # (block, block + states): to the outputs, and to the state after the block
     from_state: torch.Tensor  # (states, block)

@@ -1,4 +1,4 @@
-"""How good a recording is, by numbers alone: each lead by itself, the leads against each other, the unit.
+"""Quality of a recording, by numbers alone: each lead by itself, the leads against each other, the unit.
 
 Of each lead: gaps, flat stretches, clipping, noise, wander, mains hum, amplitude. Of the leads together: limb leads
 against Einthoven's law and against the chest leads, copies, equal ranges. Measures come with thresholds (`LIMITS`)
@@ -45,7 +45,7 @@ class Limit:
     Args:
         unit (`str`): `"mV"`, `"s"` or `"samples"`.
         name (`str`): Name of the finding.
-        meaning (`str`): What is wrong with the lead then.
+        meaning (`str`): Fault of the lead then.
         most, least (`float`, *optional*): In the unit of the measure; exactly on the limit is still good.
     """
 
@@ -121,7 +121,7 @@ class LeadQuality:
 
 @dataclass(frozen=True)
 class SignalReport:
-    """What [`examine_signal`] found.
+    """Findings of [`examine_signal`].
 
     Args:
         quality (`tuple[LeadQuality, ...]`): Measures of every lead.
@@ -138,7 +138,7 @@ class SignalReport:
 
 @dataclass(frozen=True)
 class LimbSwapCheck:
-    """Whether the limb electrodes look interchanged.
+    """Verdict on whether the limb electrodes look interchanged.
 
     Args:
         suspected (`str`, *optional*): `"LA/RA"` (the arms) or `"RA/LL"` (right arm and left leg); `None`: neither.
@@ -362,7 +362,7 @@ def check_einthoven(signal_mv: np.ndarray, leads: Sequence[str]) -> dict[str, Li
 
 
 def leads_of_equal_range(signal: np.ndarray) -> bool:
-    """Whether all of at least three leads span the same range within 1 %, as they do when each was scaled by itself.
+    """Finds whether at least three leads span the same range within 1 %, as they do when each was scaled by itself.
 
     Amplitudes then cannot be compared between leads. (The limb leads of such recordings break Einthoven's law too.)
 
@@ -420,7 +420,7 @@ def line_amplitude(signal: np.ndarray, sampling_rate: float, frequency_hz: float
     Args:
         signal (`np.ndarray` of shape `(..., num_samples)`): Finite, in any unit.
         sampling_rate (`float`): In Hz.
-        frequency_hz (`float`): Of the tone; it may be off by 0.5 Hz.
+        frequency_hz (`float`): Frequency of the tone; it may be off by 0.5 Hz.
 
     Returns:
         of shape `(...)`, in the unit of the signal; `None` where it cannot be told: less than 4 s, or a tone within
@@ -440,7 +440,7 @@ def line_amplitude(signal: np.ndarray, sampling_rate: float, frequency_hz: float
 
 
 def _measure_values(row: np.ndarray, lead: str, sampling_rate: float, is_voltage: bool) -> dict[str, float | str]:
-    """What can be told from the values of one lead, sample by sample; the rest is NaN."""
+    """Measures what can be told from the values of one lead, sample by sample; the rest is NaN."""
     finite = np.isfinite(row)
     kept = row[finite]
     lowest, highest = (float(kept.min()), float(kept.max())) if kept.size else (np.nan, np.nan)
@@ -458,7 +458,7 @@ def _measure_values(row: np.ndarray, lead: str, sampling_rate: float, is_voltage
 
 
 def _measure_bands(signal: np.ndarray, sampling_rate: float) -> dict[str, np.ndarray]:
-    """What can be told from the frequencies of finite leads `(num_leads, num_samples)`, each `(num_leads,)`."""
+    """Measures the frequencies of finite leads `(num_leads, num_samples)`, each `(num_leads,)`."""
     low, high = np.percentile(band_pass(signal, sampling_rate, (0.0, _WANDER_HIGHEST_HZ)), (2, 98), axis=1)
     measures = {"wander_mv": high - low}
     for frequency in MAINS_HZ:
@@ -485,7 +485,7 @@ def _with_third(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Of signals without mean; over all rows at once, so that a small lead counts as little as it shows."""
+    """Correlates signals without mean over all rows at once, so that a small lead counts as little as it shows."""
     scale = np.sqrt((first**2).sum() * (second**2).sum())
     return float((first * second).sum() / scale) if scale > 0 else 0.0
 

@@ -92,7 +92,7 @@ class StateSpaceConvolution(nn.Module):
 
     @torch.no_grad()
     def prepared(self, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the step alone decides, for so many tokens: A to the powers 1, 2, 4, ..., and the basis of a block."""
+        """Computes what the step alone decides: A to the powers 1, 2, 4, ... for so many tokens, and a basis."""
         step = self.log_step.detach().cpu().double().exp()
         powers = [discretize(step, self.state_size)[0]]
         while len(powers) < _num_powers(num_tokens):

@@ -11,7 +11,7 @@ TEACHERS = ("ema", "random")
 
 
 class TeacherStudentMixin:
-    """Of a [`PreTrainedModel`] with two encoders, named by its properties `trained_encoder` and `target_encoder`.
+    """Base of a [`PreTrainedModel`] with two encoders, named by its properties `trained_encoder` and `target_encoder`.
 
     `ecg_vit` is the one that is evaluated. The class calls `init_teacher()` when both are there, before `post_init`.
     """
@@ -89,6 +89,6 @@ class TeacherStudentMixin:
 
 
 def _copy_buffers(source: nn.Module, target: nn.Module):
-    """What is no parameter but belongs to the function: steps of state spaces, statistics of batch norms."""
+    """Copies what is no parameter but belongs to the function: steps of state spaces, statistics of batch norms."""
     for name, buffer in source.named_buffers():
         target.get_buffer(name).copy_(buffer)

@@ -33,11 +33,11 @@ class QuantizerOutput:
     """
     Args:
         quantized (`torch.FloatTensor` of the shape of the latents): The chosen codes; their gradient is the latents'.
-        code_indices (`torch.LongTensor` of the same shape without the last axis): Which codes were chosen.
-        loss (`torch.FloatTensor` of shape `()`): What the quantiser adds to the loss.
+        code_indices (`torch.LongTensor` of the same shape without the last axis): Numbers of the chosen codes.
+        loss (`torch.FloatTensor` of shape `()`): Part of the loss that the quantiser adds.
         commitment_loss (`torch.FloatTensor` of shape `()`): Mean squared distance of latents from their codes.
         perplexity (`torch.FloatTensor` of shape `()`):
-            How many equally frequent codes would be as varied as those of this batch, from 1 to `num_codes`.
+            Number of equally frequent codes as varied as those of this batch, from 1 to `num_codes`.
         codes_in_use (`torch.FloatTensor` of shape `()`):
             Share of the codes that were chosen: in training within the last `dead_code_steps` steps, otherwise by this
             batch.
@@ -179,6 +179,3 @@ class VectorQuantizer(nn.Module):
         order = torch.randperm(len(latents), generator=generator)
         chosen = order.repeat(-(-number // len(latents)))[:number]
         return latents[chosen.to(latents.device)]
-
-
-__all__ = ["QuantizerOutput", "VectorQuantizer"]

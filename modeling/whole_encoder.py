@@ -13,7 +13,7 @@ def check_encoder_is_whole(model: PreTrainedModel, loading: dict[str, Any]) -> N
 
     Args:
         model ([`PreTrainedModel`]): Loaded.
-        loading (`dict`): As `from_pretrained` returns it with `output_loading_info=True`.
+        loading (`dict`): Report that `from_pretrained` returns with `output_loading_info=True`.
 
     Raises:
         ValueError: where weights of the encoder are missing, of another shape, or left over.

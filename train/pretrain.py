@@ -23,11 +23,11 @@ from transformers.utils import logging
 from ecg_transformers.data import EcgPretrainingCollator, load_ecg, mix_ecg
 from ecg_transformers.data.corpus import DataSource, data_source, mixed_source
 from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.method import method_of
 from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTraining
 
 from .explain.preview import complete_push
 from .explain.reconstructions import reconstruction_figures
-from .methods import method_of
 from .online_probe import PROBE_PREFIX, follow_with_probe
 from .publishing.model_card import write_card
 from .publishing.run_costs import run_costs

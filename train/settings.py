@@ -17,25 +17,14 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from ecg_transformers import modeling
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig
 from ecg_transformers.modeling.feature_extraction_ecg import CALL_SETTINGS
 
 from .arguments import SslTrainingArguments
 
 PRESETS = "ecg_transformers.train.configs"
-MODEL_TYPES = (
-    "ecg_cpc",
-    "ecg_jepa",
-    "ecg_s4_jepa",
-    "kernel_response",
-    "lejepa",
-    "lenepa",
-    "mlae",
-    "mtae",
-    "sigreg_jepa",
-    "st_mem",
-    "vqvae",
-)
+MODEL_TYPES = tuple(sorted(getattr(modeling, f"{method}Config").model_type for method in modeling.METHODS))
 
 
 def parse_options(words: list[str]) -> dict:
@@ -116,7 +105,7 @@ def split_settings(settings: dict) -> tuple[str, dict, dict, dict]:
     """Settings by whom they are for: model type, model configuration, feature extractor, training arguments."""
     settings = dict(settings)
     model_type = settings.pop("model_type", None)
-    if model_type not in MODEL_TYPES and not _is_registered(model_type):
+    if not _is_registered(model_type):
         raise ValueError(
             f"Expected the configuration to name a model_type of {list(MODEL_TYPES)}, or one that was registered with "
             f"AutoConfig and AutoModelForPreTraining, got {model_type!r}."

@@ -24,7 +24,7 @@ def chagas_labels(chagas: bool | None) -> list[str]:
 
 
 def chagas_of_comments(comments: Sequence[str]) -> bool | None:
-    """What `# Chagas label: True` says; `None` where there is no such line, or nothing known."""
+    """Reads what `# Chagas label: True` says; `None` where there is no such line, or nothing known."""
     return {"true": True, "false": False}.get(_comment(comments, "chagas label").lower())
 
 

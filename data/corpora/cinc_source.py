@@ -1,4 +1,4 @@
-"""What the corpora of the PhysioNet/CinC challenges 2020 and 2021 have in common.
+"""Base of the corpora of the PhysioNet/CinC challenges 2020 and 2021.
 
 Every source is a folder of WFDB records (`.hea` and MATLAB-4 `.mat`, 12 leads) whose headers state age, sex and SNOMED
 CT codes (`#Dx: 164889003,59118001`). The sources differ in the names of their records, which are unique over all of
@@ -35,12 +35,12 @@ class CincSource:
     """One source of the challenges.
 
     Args:
-        name (`str`): Of the corpus, and in the column `source`.
+        name (`str`): Name of the corpus, and in the column `source`.
         title (`str`): For people.
         prefix (`str`): The records are named by it and a number of ...
         digits (`int`): ... so many digits ...
         numbers (`range`): ... out of these.
-        count (`int`): How many records the source has.
+        count (`int`): Number of records of the source.
         renamed (`dict`):
             Record under another name → its name elsewhere, by which it is split.
         patients (`dict`): Record id → patient, where known; a patient's recordings share a split.
@@ -65,7 +65,7 @@ class CincSource:
         return f"{self.prefix}{self.numbers.start:0{self.digits}d}"
 
     def holds(self, record_id: str) -> bool:
-        """Whether a record of this name belongs to the source."""
+        """Tells whether a record of this name belongs to the source."""
         number = record_id.removeprefix(self.prefix)
         is_number = len(number) == self.digits and number.isascii() and number.isdigit()
         regular = record_id.startswith(self.prefix) and is_number and int(number) in self.numbers
@@ -116,7 +116,7 @@ def find_records(data_dir: Path, belongs: Callable[[str], bool], ending: str = "
 
 
 def one_form(data_dir: Path, original: Mapping[str, str], of_challenge: Mapping[str, str]) -> bool:
-    """Whether a folder holds a corpus in its original form, rather than in that of the challenges.
+    """Finds whether a folder holds a corpus in its original form, rather than in that of the challenges.
 
     Raises:
         ValueError: if it holds both, which are the same recordings.

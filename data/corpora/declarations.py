@@ -1,4 +1,4 @@
-"""What a folder of one's own declares of itself, by a JSON file in it or by options: read, and checked by kind."""
+"""Reads and checks what a folder of one's own declares of itself, by a JSON file in it or by options."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -139,7 +139,7 @@ def _read_table(folder: Path, options: Mapping[str, Any]) -> tuple[str, list[str
 
 
 class _Layout:
-    """Which columns of a table are read as what."""
+    """Meaning of the columns of a table."""
 
     def __init__(self, table: str, columns: Sequence[str], options: Mapping[str, Any]):
         self.table, self.options = table, options
@@ -192,7 +192,7 @@ class _Layout:
         return list(dict.fromkeys(label.strip() for label in text.split(separator) if not is_missing(label)))
 
     def read_facts(self, line: Mapping[str, str]) -> dict[str, Any]:
-        """What is declared of the file of a line, as `read_recording` takes it."""
+        """Reads what is declared of the file of a line, as `read_recording` takes it."""
         facts = {name: self.options[name] for name in (*FILE_FACTS, *READER_OPTIONS)}
         for name, column in self.facts.items():
             text = line[column].strip() if column else ""
@@ -222,7 +222,7 @@ class FileNames:
     """Finds files of a folder, and of those below it, by what a table calls them.
 
     Args:
-        folder (`Path`): Where the files lie. It is listed when a name is first asked for that is no path.
+        folder (`Path`): Folder of the files. It is listed when a name is first asked for that is no path.
     """
 
     def __init__(self, folder: Path):

@@ -30,7 +30,7 @@ def _tracings(path: str):
 
 
 def count_exams(path: str) -> int:
-    """How many tracings the file holds.
+    """Counts the tracings of the file.
 
     Raises:
         ValueError: if it cannot be read as what this module describes.

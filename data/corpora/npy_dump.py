@@ -28,10 +28,10 @@ AXES = ("record,lead,sample", "record,sample,lead")
 
 @dataclass(frozen=True)
 class NpyDump:
-    """What is declared of an array of recordings. Every field but `folder` is a key of `dump.json`.
+    """Declaration of an array of recordings. Every field but `folder` is a key of `dump.json`.
 
     Args:
-        folder (`Path`): Where array and table lie.
+        folder (`Path`): Folder of array and table.
         array (`str`): Name of the `.npy` file of `N` recordings: int16 steps or floats.
         table (`str`): Name of the CSV file with one line a recording.
         leads (`tuple[str, ...]`): Names of the leads, in the order of their axis.
@@ -66,7 +66,7 @@ class NpyDump:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `load_ecg` hands on to `index` and `read`."""
+        """Options that `load_ecg` hands on to `index` and `read`."""
         return {name: vars(self)[name] for name in OPTIONS}
 
 

@@ -1,4 +1,4 @@
-"""What the files of corpora share: reading an index table, saying that a copy is partial, and filling in a record."""
+"""Parts that the files of corpora share: reads an index table, says that a copy is partial, fills in a record."""
 
 import csv
 import logging
@@ -18,7 +18,7 @@ _MISSING = ("", "nan", "na", "<na>", "null", "none")
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell of a table holds nothing, as programs write it: empty, `nan`, `NA`, `<NA>`, `null` or `None`."""
+    """Tells whether a cell holds nothing, as programs write it: empty, `nan`, `NA`, `<NA>`, `null` or `None`."""
     return text.strip().lower() in _MISSING
 
 

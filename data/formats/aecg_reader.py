@@ -8,14 +8,13 @@ Format: HL7 aECG Implementation Guide, Final, 21 March 2005 (Brown, Badilini).
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ..records import EcgRecord, millivolts_per
-from .channels import Channel
+from .channels import Channel, ChannelChoice
 from .limits import check_num_values
 from .patient import age_between, sex_of
 from .safe_xml import number_of, read_xml
@@ -25,18 +24,11 @@ LEAD_CODE = "MDC_ECG_LEAD_"
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
-def read_aecg(
-    path: str | os.PathLike,
-    record_id: str,
-    rename_leads: Mapping[str | int, str] | str | None = None,
-    leads: Sequence[str | int] | None = None,
-    unit: str | None = None,
-) -> EcgRecord:
+def read_aecg(path: str | os.PathLike, record_id: str, **choice: Unpack[ChannelChoice]) -> EcgRecord:
     """Reads the rhythm series of an aECG file.
 
     Args:
-        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
-            Leads are named by their codes without `MDC_ECG_LEAD_`.
+        choice ([`ChannelChoice`]): Channels to take; leads are named by their codes without `MDC_ECG_LEAD_`.
 
     Returns:
         the record in the unit of the file, int16 where origin and scale allow it; patient, sex and age as stated.
@@ -79,8 +71,7 @@ def read_aecg(
         raise ValueError(f"{path}: expected leads of equal length, got {lengths}.")
     check_num_values(path, (len(steps), len(steps[0])))
     channels = [Channel(lead, "mV", rate, True) for lead in values]
-    choice = {"leads": leads, "rename_leads": rename_leads, "unit": unit}
-    return record_of_channels(path, record_id, channels, np.stack(steps), gain, zero, **choice, **_patient(root))
+    return record_of_channels(path, record_id, channels, np.stack(steps), gain, zero, choice, **_patient(root))
 
 
 def _sequences(root: Element, path: str) -> list[Element]:

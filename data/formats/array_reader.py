@@ -31,7 +31,7 @@ class MissingDeclaration(ValueError):
 
 @dataclass(frozen=True)
 class ArrayDeclaration:
-    """What has to be said of an array of numbers.
+    """Statements that an array of numbers needs.
 
     Args:
         leads (`Sequence[str]`): Names of the leads, in the order of their axis.

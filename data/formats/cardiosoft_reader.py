@@ -5,14 +5,13 @@ which are never mixed.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ..records import EcgRecord
-from .channels import Channel
+from .channels import Channel, ChannelChoice
 from .limits import check_num_values
 from .patient import age_between, sex_of
 from .safe_xml import number_of, read_xml, text_of
@@ -25,15 +24,13 @@ _UNITS = {"UVPERLSB": "uV", "MVPERLSB": "mV", "NVPERLSB": "nV"}
 def read_cardiosoft(
     path: str | os.PathLike,
     record_id: str,
-    rename_leads: Mapping[str | int, str] | str | None = None,
-    leads: Sequence[str | int] | None = None,
-    unit: str | None = None,
     part: str | None = None,
+    **choice: Unpack[ChannelChoice],
 ) -> EcgRecord:
     """Reads the rhythm strip of a CardioSoft file, or its median beats.
 
     Args:
-        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
+        choice ([`ChannelChoice`]): Channels to take.
         part (`str`, *optional*): `"StripData"` (the default) or `"MedianSamples"`.
 
     Returns:
@@ -69,9 +66,8 @@ def read_cardiosoft(
         raise ValueError(f"{path}: expected leads of {count or 'one'} samples, got {lengths}.")
     check_num_values(path, (len(rows), len(rows[0])))
     channels = [Channel(name, _UNITS[stated], rate, True) for name in names]
-    choice = {"leads": leads, "rename_leads": rename_leads, "unit": unit}
     gain, zero = [resolution] * len(names), [0.0] * len(names)
-    return record_of_channels(path, record_id, channels, np.stack(rows), gain, zero, **choice, **_patient(root))
+    return record_of_channels(path, record_id, channels, np.stack(rows), gain, zero, choice, **_patient(root))
 
 
 def _samples(lead: Element, name: str, path: str) -> np.ndarray:

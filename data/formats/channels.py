@@ -1,4 +1,4 @@
-"""Which channels of a file are taken, and under which names: one rule for every format that names its channels.
+"""Choice of the channels of a file and of their names: one rule for every format that names its channels.
 
 A caller chooses by `leads`, renames by `rename_leads`, and means a channel by its name or by its position (from 0; in
 text `channel_0`). Without a choice the ECG channels are taken. What is left out, and every name that was made up, is
@@ -7,7 +7,7 @@ said in a note.
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from ...modeling.leads import canonical_lead
 from ...modeling.recording_input import DIMENSIONLESS
@@ -38,6 +38,24 @@ class ChosenChannels(NamedTuple):
     positions: tuple[int, ...]
     leads: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+class ChannelChoice(TypedDict, total=False):
+    """Arguments by which a caller chooses channels, of every reader of a format that names its channels.
+
+    Args:
+        leads (`Sequence[str]`, *optional*):
+            Channels to take, in this order: names as stored, lead names, or positions. By default all ECG channels:
+            those in volts whose name is not that of another signal, at the rate that most of them have.
+        rename_leads: See [`parse_renaming`]. A channel that is renamed is an ECG channel.
+        unit (`str`, *optional*):
+            Unit that the caller declared. It counts for channels that state none; `"dimensionless"` takes channels in
+            any unit, if `leads` names them.
+    """
+
+    leads: Sequence[str | int] | None
+    rename_leads: Mapping[str | int, str] | str | None
+    unit: str | None
 
 
 def parse_renaming(rename_leads: Mapping[str | int, str] | str | None) -> dict[str | int, str]:
@@ -97,13 +115,7 @@ def choose_channels(
 
     Args:
         channels: All of the file, in its order.
-        leads (`Sequence[str]`, *optional*):
-            What to take, in this order: names as stored, lead names, or positions. By default all ECG channels: those
-            in volts whose name is not that of another signal, at the rate that most of them have.
-        rename_leads: As in [`parse_renaming`]. A channel that is renamed is an ECG channel.
-        unit (`str`, *optional*):
-            What the caller declared. It counts for channels that state no unit; `"dimensionless"` takes channels in
-            any unit, if `leads` names them.
+        leads, rename_leads, unit: See [`ChannelChoice`].
 
     Raises:
         ValueError: if no channel is an ECG, a wanted one is not there or no voltage, rates differ, or a lead comes
@@ -190,7 +202,7 @@ def _choose(
 
 
 def _position(name: str | int, *spellings: Sequence[str]) -> int | None:
-    """Where a channel is that is meant by a name or a position; several of one name are a `ValueError`."""
+    """Finds the channel that is meant by a name or a position; several of one name are a `ValueError`."""
     if isinstance(name, str):
         for names in spellings:
             for same in (str.__eq__, _are_one_lead):
@@ -221,7 +233,7 @@ def _is_voltage(channel: Channel, declared: str | None) -> bool:
 
 
 def _may_be(stated: str, declared: str | None) -> bool:
-    """Whether what the caller says of the unit, if anything, is no contradiction."""
+    """Tells whether what the caller says of the unit, if anything, is no contradiction."""
     if declared is None or declared == DIMENSIONLESS:
         return declared is None or not is_voltage(stated)
     return stored_unit(stated) == stored_unit(declared)

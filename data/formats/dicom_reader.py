@@ -5,14 +5,14 @@ Format: DICOM PS3.3, C.10.9 (Waveform Module); lead codes: PS3.16, CID 3001 "ECG
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from ..records import EcgRecord
-from .channels import Channel, choose_channels, is_voltage
+from .channels import Channel, ChannelChoice, choose_channels, is_voltage
 from .limits import LIBRARY_ERRORS, check_num_values, missing_library, read_bytes
 from .patient import age_between, sex_of
 from .steps import record_of_channels
@@ -37,20 +37,17 @@ _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 def read_dicom(
     path: str | os.PathLike,
     record_id: str,
-    rename_leads: Mapping[str | int, str] | str | None = None,
     group: str | None = None,
-    leads: Sequence[str | int] | None = None,
-    unit: str | None = None,
+    **choice: Unpack[ChannelChoice],
 ) -> EcgRecord:
     """Reads one waveform group of a DICOM waveform object: the original rhythm, not the median beats.
 
     Of objects that are no ECG (hemodynamic, electrophysiology) those channels whose codes are of ECG leads.
 
     Args:
-        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
-            A channel is named by the lead of its code, or else by the code's meaning.
         group (`str`, *optional*):
             Label of the multiplex group, or its position from 0; needed where several groups hold original rhythm.
+        choice ([`ChannelChoice`]): Channels to take; one is named by the lead of its code, or else by its meaning.
 
     Returns:
         the record in the unit of its channels (in mV if they differ), int16 where baselines are whole steps; padding
@@ -74,7 +71,6 @@ def read_dicom(
         kind, groups = str(data.get("SOPClassUID") or ""), list(data.get("WaveformSequence") or [])
         if not kind.startswith(WAVEFORM_CLASSES) or not groups:
             raise ValueError(f"its class {kind} is no waveform, such as {ECG_CLASSES}")
-        choice = {"leads": leads, "rename_leads": rename_leads, "unit": unit}
         chosen = groups[_choose(groups, group)]
         record = _read_group(chosen, path, record_id, choice, syntax, kind in ECG_CLASSES, _patient(data))
     except LIBRARY_ERRORS + (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
@@ -137,7 +133,7 @@ def _read_group(
             raise ValueError(f"channel {channels[position].name} has the sensitivity {gain[position]}")
     gain = [value if np.isfinite(value) and value else 1.0 for value in gain]  # of channels that are not taken
     missing, notes = _find_padding(steps, group.get("WaveformPaddingValue"), dtype, rate)
-    record = record_of_channels(path, record_id, channels, steps, gain, zero, **choice, **patient, notes=notes)
+    record = record_of_channels(path, record_id, channels, steps, gain, zero, choice, **patient, notes=notes)
     if missing is not None and missing[list(taken)].any():
         scale = 1.0 if record.gain is None else record.gain[:, None]
         record.signal, record.gain = (record.signal * scale).astype(np.float32), None
@@ -170,7 +166,7 @@ def _scale(channel) -> tuple[float, float]:
 def _find_padding(
     steps: np.ndarray, padding: Any, dtype: np.dtype, rate: float
 ) -> tuple[np.ndarray | None, list[str]]:
-    """Where the file says that nothing was recorded, as bool of the shape of `steps`, and a note on what was kept.
+    """Finds where nothing was recorded, as bool of the shape of `steps`, and a note on what was kept.
 
     A padding value beyond all samples, or the least of its type, marks nothing else. One among the samples, such as
     0, is also a voltage that a heart gives: it is padding where it fills the start or the end of a channel for

@@ -8,14 +8,14 @@ Format: https://www.edfplus.info/specs (EDF: Kemp 1992, EDF+: Kemp 2003); BDF is
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from ...modeling.leads import FRANK_LEADS, STANDARD_LEADS, canonical_lead
 from ..records import EcgRecord, millivolts_per
-from .channels import Channel, choose_channels, is_voltage
+from .channels import Channel, ChannelChoice, choose_channels, is_voltage
 from .limits import check_num_values
 from .patient import age_between, sex_of
 from .steps import record_of_steps
@@ -47,7 +47,7 @@ class _Header(NamedTuple):
 
 
 def is_edf(head: bytes) -> bool:
-    """Whether the first 256 bytes of a file are the header of an EDF or BDF."""
+    """Tells whether the first 256 bytes of a file are the header of an EDF or BDF."""
     if head.startswith(BIOSEMI):
         return True
     size, signals = (_text(field) for field in (head[184:192], head[252:256]))
@@ -55,21 +55,13 @@ def is_edf(head: bytes) -> bool:
     return _text(head[:8]) == "0" and is_sized
 
 
-def read_edf(
-    path: str | os.PathLike,
-    record_id: str,
-    rename_leads: Mapping[str | int, str] | str | None = None,
-    leads: Sequence[str | int] | None = None,
-    unit: str | None = None,
-) -> EcgRecord:
+def read_edf(path: str | os.PathLike, record_id: str, **choice: Unpack[ChannelChoice]) -> EcgRecord:
     """Reads the ECG channels of an EDF or BDF file.
 
     ECG channels are those whose label starts with `ECG` or `EKG`, is the standard name of a lead, or is renamed.
 
     Args:
-        rename_leads, leads, unit:
-            Renaming and choice of channels by the caller, as in [`choose_channels`]; the unit of channels that state
-            no physical dimension.
+        choice ([`ChannelChoice`]): Channels to take, and the unit of those that state no physical dimension.
 
     Returns:
         the record in mV (or in the one unit that all its channels have), int16 where 0 volts is a whole step of the
@@ -91,7 +83,8 @@ def read_edf(
         if is_ecg and stated and not is_voltage(stated):
             is_ecg = None if lead.upper() in _BARE_LABELS else False
         channels.append(Channel(label, stated, header.samples[index] / header.record_seconds, is_ecg, lead or ""))
-    chosen = choose_channels(path, channels, leads, rename_leads, unit)
+    unit = choice.get("unit")
+    chosen = choose_channels(path, channels, **choice)
     scales = {position: _scale(header, position) for position in chosen.positions}
     shape = (len(scales), header.num_records * header.samples[chosen.positions[0]])
     check_num_values(path, shape)
@@ -218,7 +211,7 @@ def _lead_of_label(label: str) -> str | None:
 
 
 def _patient(head: bytes) -> dict[str, Any]:
-    """What the fields of patient and recording say, in the form of EDF+ (code, sex, birth date, name)."""
+    """Reads the fields of patient and recording, in the form of EDF+ (code, sex, birth date, name)."""
     code, sex, birth, *_ = [*_text(head[8:88]).split(), "", "", ""]
     if not (sex in ("M", "F", "X") and (birth == "X" or _date(birth))):
         return {}

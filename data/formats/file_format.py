@@ -1,4 +1,4 @@
-"""Which format a file has: by its content, and by its ending where content says nothing."""
+"""Format of a file: by its content, and by its ending where content says nothing."""
 
 import os
 from pathlib import Path

@@ -5,13 +5,12 @@ Format: Badilini F. The ISHNE Holter Standard Output File Format. Ann Noninvasiv
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from ..records import EcgRecord
-from .channels import Channel, choose_channels
+from .channels import Channel, ChannelChoice, choose_channels
 from .limits import check_num_values
 from .patient import age_between
 
@@ -23,17 +22,11 @@ _LEADS += ("V1", "V2", "V3", "V4", "V5", "V6", "ES", "AS", "AI")
 _SEXES = {1: "male", 2: "female"}
 
 
-def read_ishne(
-    path: str | os.PathLike,
-    record_id: str,
-    rename_leads: Mapping[str | int, str] | str | None = None,
-    leads: Sequence[str | int] | None = None,
-    unit: str | None = None,
-) -> EcgRecord:
+def read_ishne(path: str | os.PathLike, record_id: str, **choice: Unpack[ChannelChoice]) -> EcgRecord:
     """Reads an ISHNE Holter file.
 
     Args:
-        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
+        choice ([`ChannelChoice`]): Channels to take.
 
     Returns:
         the record in µV, int16; samples that the recorder marked as faults are missing; patient, sex and age as
@@ -66,7 +59,7 @@ def read_ishne(
     names = [_LEADS[kind] if 0 < kind < len(_LEADS) else "" for kind in kinds]
     units = ["uV" if step > 0 else "no resolution" for step in resolution]
     channels = [Channel(name, each, float(rate), each == "uV") for name, each in zip(names, units, strict=True)]
-    chosen = choose_channels(path, channels, leads, rename_leads, unit)
+    chosen = choose_channels(path, channels, **choice)
     samples = np.memmap(path, "<i2", "r", start, (num_samples, num_leads))
     steps = np.ascontiguousarray(samples[:, list(chosen.positions)].T).astype(np.int16, copy=False)
     gain = [resolution[position] / 1000 for position in chosen.positions]

@@ -1,4 +1,4 @@
-"""What a file may ask of the machine, whatever its size fields say, and the errors that format libraries raise."""
+"""Limits on what a file may ask of the machine, whatever its size fields say, and the errors of format libraries."""
 
 import os
 import stat
@@ -67,7 +67,7 @@ def check_num_values(path: str, shape: tuple[int, ...]):
 
 
 def check_file(path: str | os.PathLike, most_bytes: int = MAX_FILE_BYTES) -> None:
-    """What is opened is a regular file of a size that can be: no pipe, which waits for ever, and no device.
+    """Accepts a regular file of a size that can be: no pipe, which waits for ever, and no device.
 
     Raises:
         ValueError: for anything else, a link to itself among it, and for a file larger than `most_bytes`.

@@ -65,7 +65,7 @@ def read_array(content: bytes, choose_name: Callable[[list[str]], str], max_byte
     """The array of numbers of a MATLAB 5 file that `choose_name` picks from the names of all that it holds.
 
     Args:
-        content (`bytes`): Of the file.
+        content (`bytes`): Bytes of the file.
         choose_name: Gets the names of variables, and of fields of structs as `"ECG.data"`.
         max_bytes (`int`): Largest unpacked size of an array.
 

@@ -8,14 +8,13 @@ import binascii
 import os
 import re
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ..records import EcgRecord
-from .channels import Channel
+from .channels import Channel, ChannelChoice
 from .limits import check_num_values
 from .patient import age_between, sex_of
 from .safe_xml import number_of, read_xml, text_of
@@ -25,17 +24,11 @@ _UNITS = {"MICROVOLTS": "uV", "MILLIVOLTS": "mV"}
 _YEARS = {"YEARS": 1.0, "MONTHS": 1 / 12, "WEEKS": 7 / 365.25, "DAYS": 1 / 365.25, "HOURS": 1 / 8766}
 
 
-def read_muse(
-    path: str | os.PathLike,
-    record_id: str,
-    rename_leads: Mapping[str | int, str] | str | None = None,
-    leads: Sequence[str | int] | None = None,
-    unit: str | None = None,
-) -> EcgRecord:
+def read_muse(path: str | os.PathLike, record_id: str, **choice: Unpack[ChannelChoice]) -> EcgRecord:
     """Reads the rhythm waveform of a MUSE XML file (the median beats are left out).
 
     Args:
-        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
+        choice ([`ChannelChoice`]): Channels to take.
 
     Returns:
         the record in the unit of the file, int16, with the leads that are stored; patient, sex and age as stated.
@@ -73,9 +66,8 @@ def read_muse(
         )
     check_num_values(path, (len(steps), lengths[0]))
     channels = [Channel(name, _UNITS[units[0]], rate * 10.0**exponent, True) for name in names]
-    choice = {"leads": leads, "rename_leads": rename_leads, "unit": unit}
     zero = [0.0] * len(gain)
-    return record_of_channels(path, record_id, channels, np.stack(steps), gain, zero, **choice, **_patient(root))
+    return record_of_channels(path, record_id, channels, np.stack(steps), gain, zero, choice, **_patient(root))
 
 
 def _upper(element: Element, name: str) -> str:

@@ -6,15 +6,14 @@ Format: the published schemas SierraECGSchema_1_03.xsd and SierraECGSchema_1_04_
 import binascii
 import os
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ...modeling.leads import STANDARD_LEADS
 from ..records import EcgRecord
-from .channels import Channel
+from .channels import Channel, ChannelChoice
 from .limits import check_num_values
 from .patient import age_between, sex_of
 from .safe_xml import number_of, read_xml, text_of
@@ -31,17 +30,11 @@ MAX_PULSE_SPREAD_STEPS, MIN_PULSE_UV = 2, 500
 _LIMB_LEADS = STANDARD_LEADS[:6]
 
 
-def read_philips(
-    path: str | os.PathLike,
-    record_id: str,
-    rename_leads: Mapping[str | int, str] | str | None = None,
-    leads: Sequence[str | int] | None = None,
-    unit: str | None = None,
-) -> EcgRecord:
+def read_philips(path: str | os.PathLike, record_id: str, **choice: Unpack[ChannelChoice]) -> EcgRecord:
     """Reads the `parsedwaveforms` of a Philips XML file (not its averaged beats).
 
     Args:
-        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
+        choice ([`ChannelChoice`]): Channels to take.
 
     Returns:
         the record in µV, int16; patient, sex, age and electrode placement as stated. A calibration pulse, the same in
@@ -81,8 +74,7 @@ def read_philips(
     gain, zero = [statement["resolution"]] * len(labels), [statement["offset"]] * len(labels)
     channels = [Channel(label, "uV", statement["rate"], True) for label in labels]
     columns = _patient(root) | {"electrode_placement": statement["placement"], "notes": notes}
-    choice = {"leads": leads, "rename_leads": rename_leads, "unit": unit}
-    return record_of_channels(path, record_id, channels, steps, gain, zero, **choice, **columns)
+    return record_of_channels(path, record_id, channels, steps, gain, zero, choice, **columns)
 
 
 def _cut_calibration_pulse(steps: np.ndarray, rate: float, resolution: float) -> tuple[np.ndarray, list[str]]:
@@ -102,7 +94,7 @@ def _cut_calibration_pulse(steps: np.ndarray, rate: float, resolution: float) ->
 
 
 def _statement(waveform: Element, signal: Element, path: str) -> dict[str, Any]:
-    """What attributes (1.04) or the signal characteristics (1.03) say of the samples."""
+    """Reads what attributes (1.04) or the signal characteristics (1.03) say of the samples."""
 
     def stated(attribute: str, *elements: str) -> str | None:
         found = waveform.get(attribute) or next(

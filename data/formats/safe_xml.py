@@ -31,7 +31,7 @@ def read_xml(path: str | os.PathLike, expected_root: str) -> Element:
 
 
 def parse_xml(content: bytes, path: str = "the XML") -> Element:
-    """As [`read_xml`], from memory and with any root."""
+    """Reads as [`read_xml`], from memory and with any root."""
     builder, depth, count = TreeBuilder(), 0, 0
 
     def start(tag, attributes):

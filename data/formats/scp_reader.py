@@ -9,13 +9,13 @@ Format: EN 1064 / ISO 11073-91064, Standard communications protocol for computer
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 import numpy as np
 
 from ..records import EcgRecord
-from .channels import Channel
+from .channels import Channel, ChannelChoice
 from .dicom_reader import LEAD_NUMBERS
 from .limits import MAX_TEXT_BYTES, check_num_values, read_bytes
 from .patient import age_between
@@ -28,17 +28,11 @@ _SEXES = {1: "male", 2: "female"}
 _YEARS = {1: 1.0, 2: 1 / 12, 3: 7 / 365.25, 4: 1 / 365.25, 5: 1 / 8766}
 
 
-def read_scp(
-    path: str | os.PathLike,
-    record_id: str,
-    rename_leads: Mapping[str | int, str] | str | None = None,
-    leads: Sequence[str | int] | None = None,
-    unit: str | None = None,
-) -> EcgRecord:
+def read_scp(path: str | os.PathLike, record_id: str, **choice: Unpack[ChannelChoice]) -> EcgRecord:
     """Reads the rhythm of an SCP-ECG file.
 
     Args:
-        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
+        choice ([`ChannelChoice`]): Channels to take.
 
     Returns:
         the record in µV; patient, sex and age as stated.
@@ -63,13 +57,12 @@ def read_scp(
         raise ValueError(f"{path}: expected leads of one length, got {lengths} samples.")
     check_num_values(path, (len(rows), lengths[0]))
     channels = [Channel(name, "uV", 1e6 / interval, True) for name in names]
-    choice = {"leads": leads, "rename_leads": rename_leads, "unit": unit}
     gain, zero = [step / 1000] * len(rows), [0.0] * len(rows)
-    return record_of_channels(path, record_id, channels, np.stack(rows), gain, zero, **choice, **patient, notes=notes)
+    return record_of_channels(path, record_id, channels, np.stack(rows), gain, zero, choice, **patient, notes=notes)
 
 
 def _sections(content: bytes) -> dict[int, bytes]:
-    """What stands in each section behind its head, by its number."""
+    """Content of each section behind its head, by its number."""
     (length,) = struct.unpack_from("<I", content, 6 + 4)
     sections = {}
     for place in range(6 + _HEAD, min(6 + length, len(content) - 9), 10):

@@ -1,12 +1,12 @@
 """From the whole numbers that a file stores, with a scale and an offset for each lead, to an `EcgRecord`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..records import MAX_STEP, EcgRecord, millivolts_per
-from .channels import Channel, choose_channels
+from .channels import Channel, ChannelChoice, choose_channels
 
 
 def record_of_steps(
@@ -54,21 +54,19 @@ def record_of_channels(
     steps: np.ndarray,
     gain: Sequence[float],
     zero: Sequence[float],
-    leads: Sequence[str | int] | None = None,
-    rename_leads: Mapping[str | int, str] | str | None = None,
-    unit: str | None = None,
+    choice: ChannelChoice,
     notes: Sequence[str] = (),
     **columns: Any,
 ) -> EcgRecord:
     """A record of the channels that [`choose_channels`] takes of a file that holds all of them at one rate.
 
     Args:
-        steps (`np.ndarray` of shape `(num_channels, num_samples)`), gain, zero: As in [`record_of_steps`], of each
+        steps (`np.ndarray` of shape `(num_channels, num_samples)`), gain, zero: See [`record_of_steps`], of each
             channel in its own unit. The record has that unit, or mV where units differ.
-        leads, rename_leads, unit: What the caller chose, renamed and said.
-        notes (`Sequence[str]`): What else has to be said of the record.
+        choice ([`ChannelChoice`]): Channels that the caller takes.
+        notes (`Sequence[str]`): Sentences for the record, beside those on the choice.
     """
-    chosen = choose_channels(path, channels, leads, rename_leads, unit)
+    chosen, unit = choose_channels(path, channels, **choice), choice.get("unit")
     taken = list(chosen.positions)
     units = {channels[position].unit or unit for position in taken}
     if len(units) > 1:

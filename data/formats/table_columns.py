@@ -38,7 +38,7 @@ class Columns(NamedTuple):
 
 
 class Times(NamedTuple):
-    """What a column of times says: the rate in Hz, what is odd about it (`""` if nothing), and how uneven it is."""
+    """Statement of a column of times: the rate in Hz, what is odd about it (`""` if nothing), and how uneven it is."""
 
     sampling_rate: float
     fault: str
@@ -55,7 +55,7 @@ def choose_columns(
     """The columns that are leads: those wanted, or all but times if all of these are known leads.
 
     Args:
-        names: Of the columns; a unit may stand behind a name in brackets, as in `ecg [uV]`.
+        names: Names of the columns; a unit may stand behind a name in brackets, as in `ecg [uV]`.
         all_named (`bool`): Whether the caller named all columns, so that none is unknown.
 
     Raises:

@@ -35,7 +35,7 @@ _OF_RECORDINGS = re.compile(
 
 
 class _Head(NamedTuple):
-    """What stands before a table, and what it states: names of the columns, or of the one lead."""
+    """Lines before a table, and what they state: names of the columns, or of the one lead."""
 
     num_lines: int = 0
     names: tuple[str, ...] | None = None
@@ -108,7 +108,7 @@ def read_csv(
 
 
 def holds_samples(path: str) -> bool:
-    """Whether a text file may be a table of samples, by its first lines: no licence, note or table of labels."""
+    """Tells by its first lines whether a text file may be a table of samples: no licence, note or table of labels."""
     with open(path, "rb") as file:
         lines = [line for line in decode_text(file.read(_LOOKED_AT_BYTES)).splitlines() if line.strip()]
     last = lines[-_LOOKED_AT_LINES - 1 : -1] if len(lines) > 2 else lines[1:] or lines
@@ -166,7 +166,7 @@ def _read_head(lines: Sequence[str]) -> _Head:
 
 
 def _read_marked_lines(lines: Sequence[str], num_lines: int) -> _Head:
-    """What lines with `#` state: JSON of OpenSignals, or `Sampling Rate (Hz):= 1000` and `Labels:= ECG` of BioSPPy."""
+    """Reads lines with `#`: JSON of OpenSignals, or `Sampling Rate (Hz):= 1000` and `Labels:= ECG` of BioSPPy."""
     for line in lines:
         if line.startswith("{"):
             try:
@@ -216,7 +216,7 @@ def _trimmed(cells: list[str]) -> list[str]:
 
 
 def _is_value(cell: str, delimiter: str) -> bool:
-    """Whether a cell is no name: a number, nothing, or a date and time."""
+    """Tells whether a cell is no name: a number, nothing, or a date and time."""
     text = cell.strip()
     try:
         float(text.replace(",", ".") if delimiter != "," else text)

@@ -25,7 +25,7 @@ _SYMBOLS |= {34: "e", 35: "n", 36: "@", 37: "x", 38: "f", 39: "(", 40: ")", 41: 
 
 
 class WfdbAnnotations(NamedTuple):
-    """What is marked in a record, in the order of time.
+    """Marks in a record, in the order of time.
 
     Args:
         samples (`np.ndarray` of shape `(num_annotations,)`): int64 positions, from 0, at the record's sampling rate.

@@ -1,4 +1,4 @@
-"""What the comment lines of WFDB headers say of the patient, in the forms that PhysioNet's databases use."""
+"""Reads what the comment lines of WFDB headers say of the patient, in the forms of PhysioNet's databases."""
 
 import re
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ _GAP = "~"
 
 
 class _Declared(NamedTuple):
-    """What the caller says of channels that state no gain: `unit` a step."""
+    """Statement of the caller on channels that state no gain: `unit` a step."""
 
     step: float | None
     unit: str | None
@@ -57,7 +57,7 @@ def read_record(
             (CinC2017) or absent count as not stated.
         leads (`Sequence[str]`, *optional*): Channels to take, by name or position; by default those that are ECG.
         step (`float`, *optional*): `unit` per step of channels without a gain. Those that state one keep it.
-        unit (`str`, *optional*): Of `step`. A unit that contradicts the header is refused.
+        unit (`str`, *optional*): Unit of `step`. A unit that contradicts the header is refused.
 
     Returns:
         the record in mV (or dimensionless, if that was declared), signal int16 where the stored samples fit after the
@@ -184,7 +184,7 @@ def _read_rows(
 
 
 def signal_path(folder: str, header: WfdbHeader, name: str) -> str:
-    """Where a signal file lies: in the folder of the header, below it, or beside the header if the header's own name
+    """Path of a signal file: in the folder of the header, below it, or beside the header if the header's own name
     has the folder that stands before the file's."""
     path = inside(folder, name)
     if header.folder and not os.path.isfile(path):

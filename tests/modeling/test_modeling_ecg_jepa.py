@@ -4,8 +4,8 @@ from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenc
 
 from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
-from ecg_transformers.modeling.modeling_ecg_jepa import POOLED_STD, standardize_by_position
-from ecg_transformers.modeling.vicreg import variance_and_covariance
+from ecg_transformers.modeling.modeling_ecg_jepa import POOLED_STD
+from ecg_transformers.modeling.vicreg import standardize_by_position, variance_and_covariance
 
 TINY = {
     "leads": ("I", "II", "V1"),
@@ -320,7 +320,7 @@ def test_a_mask_that_hides_nothing_is_refused():
     [
         ({"mask_ratio": (0.01, 0.05)}, "can hide between 0 and"),
         ({"mask_type": "multi_block", "mask_ratio": (0.3, 0.3)}, "of 10 patches; at least 1 must be hidden"),
-        ({"mask_ratio": (0.7, 0.3)}, "two fractions, low <= high"),
+        ({"mask_ratio": (0.7, 0.3)}, "two numbers, 0 < low <= high"),
         ({"num_mask_blocks": 0}, "num_mask_blocks of at least 1"),
         ({"prediction_loss": "l2"}, "Expected prediction_loss to be one of"),
     ],

@@ -271,7 +271,7 @@ def test_input_that_is_no_views_is_refused():
         ({"augmentation": "strong"}, "Expected augmentation to be one of"),
         ({"num_views": 1}, "num_views of at least 2"),
         ({"sigreg_weight": 1.0}, "0 < sigreg_weight < 1"),
-        ({"crop_scale": (0.9, 0.5)}, "crop_scale as two fractions"),
+        ({"crop_scale": (0.9, 0.5)}, "crop_scale as two numbers, 0 < low <= high <= 1"),
         ({"amplitude_scale": (1.2, 0.8)}, "amplitude_scale as two factors"),
         ({"noise_std": -1.0}, "noise_std of at least 0"),
         ({"max_shift": 1.0}, "0 <= max_shift < 1"),

@@ -233,8 +233,8 @@ def test_unequal_masks_are_refused():
         ("st_mem", {"mask_ratio": 0.95}, "leaves 0 of 8 patches visible"),
         ("mlae", {"leads": ("II",)}, "leaves 0 of 1 patches visible"),
         ("mlae", {"patch_size": 10}, "token of MLAE is a whole lead"),
-        ("mtae", {"patching": "per_lead"}, "MtaeConfig has patching='all_leads', got 'per_lead'"),
-        ("st_mem", {"lead_separators": False}, "StMemConfig has lead_separators=True"),
+        ("mtae", {"patching": "per_lead"}, "patching to be left at 'all_leads', got 'per_lead'"),
+        ("st_mem", {"lead_separators": False}, "lead_separators to be left at True"),
     ],
 )
 def test_impossible_settings_are_refused(method, fields, message):

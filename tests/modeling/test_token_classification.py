@@ -14,6 +14,7 @@ from ecg_transformers.modeling import (
     KernelResponseConfig,
 )
 from ecg_transformers.modeling.configuration_st_mem import MlaeConfig
+from ecg_transformers.modeling.remote_code import auto_map_of
 
 TINY = {
     "leads": ("I", "II", "V1"),
@@ -155,4 +156,4 @@ def test_every_method_has_the_head(method):
     model = AutoModelForTokenClassification.from_config(config_class(**fields))
     outputs = model(signals(), labels=random_labels())
     assert outputs.logits.shape == (2, 3, 40, 4) and outputs.loss > 0
-    assert type(model).auto_classes["AutoModelForTokenClassification"].endswith(f".{type(model).__name__}")
+    assert auto_map_of(config_class)["AutoModelForTokenClassification"].endswith(f".{type(model).__name__}")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,100 @@ def test_every_file_that_the_page_names_exists():
     assert len(named) >= 6
     for path in named:
         assert (root / path).exists() or path in ("modeling/configuration", "modeling/modeling"), path
+
+
+CONFIGURATION = """
+from huggingface_hub.dataclasses import strict
+
+from .configuration_ecg_vit import EcgViTConfig
+from .method import Method
+
+
+@strict
+class ToyConfig(EcgViTConfig):
+    model_type = "toy"
+    method = Method("Toy method", "It tells the mean of a recording.", use_when="Use it when trying this out.")
+"""
+MODELS = """
+import torch
+from torch import nn
+
+from .configuration_toy import ToyConfig
+from .modeling_ecg_vit import EcgViTForSequenceClassification, EcgViTModel, EcgViTPreTrainedModel
+from .pretraining import PretrainingMixin, PretrainingOutput
+
+
+class ToyPreTrainedModel(EcgViTPreTrainedModel):
+    config_class = ToyConfig
+    _keys_to_ignore_on_load_unexpected = ["^head."]
+
+
+class ToyModel(ToyPreTrainedModel, EcgViTModel):
+    pass
+
+
+class ToyForSequenceClassification(ToyPreTrainedModel, EcgViTForSequenceClassification):
+    encoder_class = ToyModel
+
+
+class ToyForPreTraining(PretrainingMixin, ToyPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.ecg_vit, self.head = ToyModel(config), nn.Linear(config.hidden_size, 1)
+        self.post_init()
+
+    def draw_inputs(self, input_values, keys):
+        return {}
+
+    def forward(self, input_values=None, lead_mask=None, **kwargs):
+        pooled = self.ecg_vit(input_values, lead_mask=lead_mask).pooler_output
+        loss = (self.head(pooled)[:, 0] - input_values.mean(dim=(1, 2))).square().mean()
+        return PretrainingOutput(loss=loss, pooler_output=pooled)
+"""
+PRESET = """
+model_type: toy
+leads: [I, II]
+sampling_rate: 100
+num_samples: 500
+hidden_size: 16
+num_hidden_layers: 1
+num_attention_heads: 2
+intermediate_size: 32
+max_steps: 1
+per_device_train_batch_size: 8
+use_cpu: true
+"""
+PRETRAIN = (
+    "from ecg_transformers.train.cli import main; main(['pretrain', '--config', 'toy', '--output_dir', 'runs/toy'])"
+)
+LOAD = """
+import sys
+sys.modules["ecg_transformers"] = None
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+for auto_class in (AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification):
+    print(type(auto_class.from_pretrained("runs/toy", trust_remote_code=True)).__name__)
+"""
+
+
+@pytest.mark.slow
+def test_in_the_package_a_method_is_two_files_a_preset_and_a_line(tmp_path, monkeypatch):
+    repository, package = Path(__file__).parents[2], tmp_path / "site" / "ecg_transformers"
+    for folder in (package, package / "train"):
+        folder.mkdir(parents=True)
+        for path in (repository / folder.relative_to(package)).iterdir():
+            if path.name not in ("modeling", "train", "configs", "__pycache__") and not path.name.startswith("."):
+                (folder / path.name).symlink_to(path)
+    for name in ("modeling", "train/configs"):
+        shutil.copytree(repository / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "modeling" / "configuration_toy.py").write_text(CONFIGURATION, encoding="utf-8")
+    (package / "modeling" / "modeling_toy.py").write_text(MODELS, encoding="utf-8")
+    (package / "train" / "configs" / "toy.yaml").write_text(PRESET, encoding="utf-8")
+    table = package / "modeling" / "__init__.py"
+    lines = table.read_text(encoding="utf-8").replace("FAMILIES = {\n", 'FAMILIES = {\n    "Toy": "toy",\n')
+    table.write_text(lines, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+    run(tmp_path, "-c", PRETRAIN)
+    assert "It tells the mean" in (tmp_path / "runs" / "toy" / "README.md").read_text(encoding="utf-8")
+    loaded = run(tmp_path, "-c", LOAD).split()
+    assert loaded == ["ToyModel", "ToyForPreTraining", "ToyForSequenceClassification"]

@@ -1,6 +1,7 @@
 """What imports what: `modeling` ships as remote code, and help has to be quick."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -158,3 +159,23 @@ def test_no_file_is_longer_than_one_can_read():
         for path in sources(package)
     }
     assert not {name: length for name, length in lengths.items() if length > 700}
+
+
+def docstrings():
+    """Every docstring of the packages with its place."""
+    for path in (path for package in PACKAGES for path in sources(package)):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+                yield path.relative_to(REPOSITORY), text
+
+
+def test_docstrings_and_arguments_begin_with_a_noun_or_a_verb():
+    first_word = re.compile(r"(What|How|Where|Whose|Of|By|Whether|That|As)\b")
+    of_argument = re.compile(r"^    \w[^\n:]*:\s+(Of|By|As|Whose|Which|What)\b", flags=re.MULTILINE | re.IGNORECASE)
+    openings, arguments = {package: 0 for package in PACKAGES}, {package: 0 for package in PACKAGES}
+    for path, text in docstrings():
+        openings[path.parts[0]] += bool(first_word.match(text))
+        arguments[path.parts[0]] += len(of_argument.findall(text.partition("Args:\n")[2].partition("\n\n")[0]))
+    assert openings["modeling"] == openings["data"] == arguments["modeling"] == arguments["data"] == 0
+    # 15 and 25 are the aim; lower these with every file that is mended.
+    assert sum(openings.values()) <= 115 and sum(arguments.values()) <= 169, (openings, arguments)

@@ -22,8 +22,8 @@ from transformers import FeatureExtractionMixin, PreTrainedConfig
 
 from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling.calibration import names_classifier
+from ecg_transformers.modeling.method import Method, method_of
 
-from ..methods import Method, method_of
 from ..results import REGRESSION, SINGLE_LABEL, Result, format_fact, has_headline, installed_versions
 from .licences import CODE_LICENCE, OTHER, hub_licence, is_settled
 from .run_costs import RunCosts

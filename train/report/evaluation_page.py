@@ -8,9 +8,9 @@ from datasets import Dataset
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ecg_transformers.data.corpus import DataSource
+from ecg_transformers.modeling.method import method_of
 
 from ..features import EmbeddingTable
-from ..methods import method_of
 from ..predictions import ProtocolResult
 from ..results import REGRESSION, Result
 from .caveats import caveats_of

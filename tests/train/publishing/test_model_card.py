@@ -14,7 +14,7 @@ from ecg_transformers.modeling import (
     EcgJepaForSequenceClassification,
     EcgJepaModel,
 )
-from ecg_transformers.train.methods import Method
+from ecg_transformers.modeling.method import Method
 from ecg_transformers.train.publishing.model_card import (
     Authors,
     CardFacts,

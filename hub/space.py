@@ -18,9 +18,8 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError
 from packaging.requirements import Requirement
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ecg_transformers.train.publishing.folder_files import own_file, refuse_places
 from ecg_transformers.train.publishing.licences import CODE_LICENCE
-from ecg_transformers.train.publishing.shared_folder import weight_names
+from ecg_transformers.train.publishing.shared_folder import own_file, read_weights, refuse_places
 from ecg_transformers.train.publishing.templates import template_environment
 
 from .space_html import LONGEST_NAME, markdown_text
@@ -200,7 +199,7 @@ def _read_card(checkpoint: str, local: Path | None, revision: str | None) -> Mod
 
 def _model_files(source: Path) -> list[Path]:
     """The files that are needed, each in the folder itself."""
-    weights = weight_names(source)
+    weights = read_weights(source)
     index = [] if SAFE_WEIGHTS_NAME in weights else [SAFE_WEIGHTS_INDEX_NAME]
     names = [
         CONFIG_NAME,

@@ -60,9 +60,8 @@ from .predictions import (
     stored_calibration,
     write_predictions,
 )
-from .publishing.model_card import CardFacts, ShownResult, write_card
+from .publishing.model_card import CardFacts, ShownResult, run_costs, write_card
 from .publishing.pushing_trainer import PushingTrainer
-from .publishing.run_costs import run_costs
 from .report.card_section import results_markdown
 from .report.finetune_page import finetune_page
 from .report.page import write_page

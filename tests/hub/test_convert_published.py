@@ -73,7 +73,9 @@ def test_the_snippet_of_a_card_runs(tmp_path, monkeypatch):
     names = {}
     snippet = card.split("```python\n")[1].split("```")[0].replace(", trust_remote_code=True", "")
     exec(compile(snippet, "README.md", "exec"), names)
-    assert len(names["scores"]) == names["model"].num_labels and all(0 < score < 1 for score in names["scores"].values())
+    assert len(names["scores"]) == names["model"].num_labels and all(
+        0 < score < 1 for score in names["scores"].values()
+    )
 
 
 def test_the_command_line_knows_every_source():

@@ -20,7 +20,7 @@ from ecg_transformers.hub.space_model import SpaceModel, neighbour_table
 from ecg_transformers.modeling import EcgViTModel
 from ecg_transformers.train.cli import build_parser, main
 from ecg_transformers.train.features import EmbeddingTable, embed
-from ecg_transformers.train.publishing.folder_files import own_file
+from ecg_transformers.train.publishing.shared_folder import own_file
 
 from .space_inputs import CLASSES, save_model
 

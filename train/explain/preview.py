@@ -31,9 +31,8 @@ from ecg_transformers.modeling.modeling_sigreg_jepa import SigRegJepaForPreTrain
 from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTraining
 from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassificationPipeline
 
-from ..publishing.folder_files import read_json
 from ..publishing.model_card import Picture, ShownResult
-from ..publishing.shared_folder import PREVIEW_NAME, RUN_PICTURE_NAME, SharedFolder
+from ..publishing.shared_folder import PREVIEW_NAME, RUN_PICTURE_NAME, SharedFolder, read_json
 from ..report.card_section import results_markdown
 from ..report.ecg_paper import CLINICAL_COLUMNS, EcgPaper, draw_paper, plot_ecg_paper
 from ..report.figures import plot_label_bars

@@ -63,7 +63,7 @@ class Source:
 
     @property
     def has_constants(self) -> bool:
-        """Whether the input depends on the corpus."""
+        """`True` where the input depends on the corpus."""
         return "constants" in self.flags.split()
 
 

@@ -37,7 +37,7 @@ DERIVED = ("omega", "z")  # nodes at which their code evaluates the kernel
 TAPS = 3  # of the first convolution, whose stride is 2
 WINDOW_SECONDS = 2.5  # on which the authors evaluate
 LARGEST_RESIDUAL = 1e-5
-"""Of a kernel in our basis, relative to its norm; float32 tensors leave about 1e-6."""
+"""Largest residual of a kernel in our basis, relative to its norm; float32 tensors leave about 1e-6."""
 
 
 def convert_ecg_cpc_checkpoint(

@@ -91,13 +91,13 @@ def push_model(
             Folder that `pretrain`, `finetune`, `quickstart`, `convert` or `Trainer.save_model` wrote, with its card.
             Nothing in it is changed.
         repo_id (`str`): `"OWNER/NAME"`. Created if it does not exist.
-        private (`bool`, *optional*): Whether a new repository is private; by default what the owner has set.
+        private (`bool`, *optional*): `True` makes a new repository private; by default what the owner has set.
         revision (`str`, *optional*): Branch, created if it does not exist; by default the main one.
         licence (`str`, *optional*):
             Licence of the training data, such as `"CC BY 4.0"`, or `"other: NAME"`; needed where the card does not
             state it. Written into the card that goes out.
         token (`str`, *optional*): Token of the Hub; by default `HF_TOKEN`, or the one that `hf auth login` stored.
-        commit_message (`str`, *optional*): By default a sentence with the class of the model.
+        commit_message (`str`, *optional*): Message of the commit; by default a sentence with the class of the model.
         weights_licence (`str`, *optional*):
             Licence of the weights, such as `"cc-by-4.0"`; by default what the card states, which may be "unknown".
         results (`str` or `Mapping`, *optional*):
@@ -149,7 +149,7 @@ def push_prepared(
         licence (`str`, *optional*):
             Licence of the recordings, such as `"CC BY 4.0"` or `"cc-by-4.0"`. Needed where the corpus states none that
             holds for every copy; otherwise the stated one. With it, the card is written anew.
-        repo_id, private, revision, token, endpoint: As in [`push_model`].
+        repo_id, private, revision, token, endpoint: Arguments of [`push_model`].
 
     Returns:
         the URL by which `load_ecg("prepared", ...)` finds it: `"hf://datasets/OWNER/NAME"`, with `@REVISION` if given.

@@ -118,7 +118,7 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
 
 
 def requirements() -> list[str]:
-    """What the page needs, pinned to what is installed here; libraries of file formats that are not stay open."""
+    """Requirements of the page, pinned to the installed versions; libraries of file formats that are not stay open."""
     lines = [f"gradio=={GRADIO_VERSION}"]
     for text in [*(importlib.metadata.requires(DISTRIBUTION) or ()), *ALSO_IMPORTED]:
         requirement = Requirement(text)

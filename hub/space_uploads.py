@@ -230,7 +230,7 @@ class UploadReader:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _send(self, job: dict) -> bool:
-        """Whether there was an answer."""
+        """Sends a job; returns `False` where no answer comes."""
         try:
             self.server.stdin.write(json.dumps(job).encode() + b"\n")
             self.server.stdin.flush()

@@ -349,7 +349,7 @@ def header(fields):
         (change_config(auto_map={"AutoModel": 1}), "names no code: auto_map is {'AutoModel': 1}"),
         (change_config(model_type=None), "config.json names no model"),
         (write("metrics.json", [1]), "metrics.json is no JSON mapping"),
-        (write("metrics.json", comparison(pretrained={})), "no protocol was judged"),
+        (write("metrics.json", comparison(pretrained={})), "no protocol was evaluated"),
         (write("metrics.json", comparison(splits=1)), "The scores are not as `evaluate` writes them"),
         (write("metrics.json", comparison(command="evaluate 'a")), "No closing quotation"),
         (note_a_path, "has notes that would be published: 'from'"),

@@ -50,10 +50,10 @@ class Repository:
         repo_id (`str`): `"OWNER/NAME"`.
         repo_type (`str`): `"model"` or `"dataset"`.
         revision (`str`, *optional*): Branch to write to.
-        is_new_branch (`bool`): Whether it is still to be made.
+        is_new_branch (`bool`): `True` for a branch that is still to be made.
         commit (`str`): Its last commit, or that of the main branch where it is new.
         files (`set[str]`): Paths of its files.
-        is_new (`bool`): Whether this push has created it.
+        is_new (`bool`): `True` where this push has created it.
     """
 
     repo_id: str

@@ -38,7 +38,7 @@ def hub_identifier(licence: str | None) -> str | None:
 
 
 def is_settled(licence: str | None) -> bool:
-    """Whether a licence is a known one, or `"other: NAME"`."""
+    """Returns `True` for a known licence, and for `"other: NAME"`."""
     return hub_identifier(licence) is not None
 
 

@@ -150,12 +150,12 @@ class CardFacts:
         training (`Mapping`, *optional*): Facts and arguments of the training by name.
         weights_licence (`str`, *optional*): Licence of the weights; `None` says "unknown".
         start (`str`, *optional*): Name of the checkpoint that a fine-tuning began with.
-        method ([`Method`], *optional*): By default [`method_of`] the configuration.
+        method ([`Method`], *optional*): Method of the weights; by default [`method_of`] the configuration.
         authors ([`Authors`], *optional*): Authors of converted weights.
         costs ([`RunCosts`], *optional*): Time, hardware and carbon of the training; `None` says "not recorded".
         versions (`Mapping[str, str]`, *optional*): Package versions; by default those that are installed.
         header (`Mapping`, *optional*): Further fields of the card's header; `tags` are added to ours.
-        ongoing (`bool`, *optional*, defaults to `False`): Whether the training goes on.
+        ongoing (`bool`, *optional*, defaults to `False`): `True` while the training goes on.
 
     Example:
 
@@ -298,7 +298,7 @@ def index_of(result: Result) -> Iterable[EvalResult]:
     name = result.task if "test" in result.task else f"{result.task}, {'test split' if has_test else 'all records'}"
     for outcome in result.outcomes:
         kind, protocol = outcome.kind, outcome.protocol
-        if kind.score is not None and has_headline(outcome.judged):
+        if kind.score is not None and has_headline(outcome.scores):
             yield EvalResult(
                 task_type=kind.task_type,
                 task_name=result.task,
@@ -308,7 +308,7 @@ def index_of(result: Result) -> Iterable[EvalResult]:
                 dataset_split="test",
                 metric_type=kind.metric_type,
                 metric_name=f"{kind.title} ({protocol if ' ' in protocol else f'{protocol} protocol'})",
-                metric_value=round(outcome.judged[kind.score], 4),
+                metric_value=round(outcome.scores[kind.score], 4),
                 metric_args=outcome.hub_details(),
             )
 

@@ -41,7 +41,7 @@ class PushingTrainer(Trainer):
     Args:
         data ([`~ecg_transformers.data.corpus.DataSource`], *optional*):
             The recordings; by default what `train_dataset` declares.
-        args, kwargs: As in [`~transformers.Trainer`]; `args` is an [`EcgTrainingArguments`].
+        args, kwargs: Arguments of [`~transformers.Trainer`]; `args` is an [`EcgTrainingArguments`].
     """
 
     def __init__(self, *args, data: DataSource | None = None, **kwargs):
@@ -52,7 +52,7 @@ class PushingTrainer(Trainer):
         """Adds pictures and scores to a push (its files, whether to run the model). The commands set it to
         [`~ecg_transformers.train.explain.preview.complete_push`]; without it a push has none."""
         self.leaves_pushes = False
-        """Whether `train()` ends without waiting for them, because whoever called it saves the model first."""
+        """`True` where `train()` ends without waiting for them, because whoever called it saves the model first."""
         self._pushes: list[tuple[str, Future]] = []
         atexit.register(_wait_at_exit, weakref.ref(self))
         super().__init__(*args, **kwargs)

@@ -94,7 +94,7 @@ class SharedFolder:
 
 
 def is_model_folder(folder: str | os.PathLike) -> bool:
-    """Whether a folder holds a configuration and weights, in whatever form."""
+    """Returns `True` for a folder with a configuration and weights, in whatever form."""
     names = set(os.listdir(folder))
     return CONFIG_NAME in names and bool(names & {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "pytorch_model.bin"})
 

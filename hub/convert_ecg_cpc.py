@@ -20,17 +20,24 @@ from ecg_transformers.modeling import EcgCpcConfig, EcgCpcForPreTraining, EcgCpc
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 from ecg_transformers.modeling.state_space import state_space_basis
 
-from .checkpoint_keys import check_fits, count_blocks
+from .checkpoint_keys import check_fits, count_blocks, extractor_for, renamed
 
 FIRST_KEY = "encoder.layers.0.0.weight"
 HEAD_KEY = "head_ssl.proj.0.weight"
 S4_LAYERS, S4_NORMS = "predictor.predictor.s4_layers.", "predictor.predictor.norms."
+RENAMES = [
+    (r"^prediction\.weight$", HEAD_KEY),
+    (r"^embeddings\.projection\.", "encoder.layers.0.0."),
+    (r"^embeddings\.norms\.(\d+)\.", r"encoder.layers.\1.1."),
+    (r"^layers\.(\d+)\.output\.", rf"{S4_LAYERS}\1.output_linear.0."),
+    (r"^layers\.(\d+)\.layernorm\.", rf"{S4_NORMS}\1."),
+]
 KERNEL_TENSORS = ("C", "log_dt", "B", "P", "w")
 DERIVED = ("omega", "z")  # nodes at which their code evaluates the kernel
 TAPS = 3  # of the first convolution, whose stride is 2
 WINDOW_SECONDS = 2.5  # on which the authors evaluate
 LARGEST_RESIDUAL = 1e-5
-"""Of a kernel in our basis, relative to its norm; float32 tensors leave about 1e-6."""
+"""Largest residual of a kernel in our basis, relative to its norm; float32 tensors leave about 1e-6."""
 
 
 def convert_ecg_cpc_checkpoint(
@@ -111,16 +118,8 @@ def _take_kernel(inner: dict[str, torch.Tensor], number: int) -> dict[str, torch
 
 def _their_key(key: str) -> str:
     """Our name of a tensor outside of convolutions -> theirs, without the prefix of the encoder."""
-    if key == "prediction.weight":
-        return HEAD_KEY
-    for pattern, replacement in (
-        (r"^embeddings\.projection\.", "encoder.layers.0.0."),
-        (r"^layers\.(\d+)\.output\.", rf"{S4_LAYERS}\1.output_linear.0."),
-        (r"^layers\.(\d+)\.layernorm\.", rf"{S4_NORMS}\1."),
-    ):
-        key = re.sub(pattern, replacement, key)
     key = re.sub(r"^embeddings\.pointwise\.(\d+)\.", lambda match: f"encoder.layers.{int(match[1]) + 1}.0.", key)
-    return re.sub(r"^embeddings\.norms\.(\d+)\.", r"encoder.layers.\1.1.", key)
+    return renamed(key, RENAMES)
 
 
 def _their_shape(their: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -187,10 +186,4 @@ def solve_coefficients(kernel: dict[str, torch.Tensor], number: int) -> torch.Te
 def ecg_cpc_feature_extractor(config: EcgCpcConfig) -> EcgFeatureExtractor:
     """The input of the authors' evaluation: windows of 2.5 s in mV, neither filtered nor normalised, of longer records
     all; gaps interpolated."""
-    return EcgFeatureExtractor(
-        leads=config.leads,
-        sampling_rate=config.sampling_rate,
-        num_samples=config.num_samples,
-        nan_policy="interpolate",
-        long_records="all",
-    )
+    return extractor_for(config, nan_policy="interpolate", long_records="all")

@@ -10,20 +10,20 @@ the 90.9 million parameters that the authors state. The code of both repositorie
 """
 
 import re
-from collections.abc import Sequence
-
-import torch
+from collections.abc import Mapping, Sequence
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgFmConfig, EcgFmForSequenceClassification, EcgFmModel
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
 from .checkpoint_keys import (
+    State,
     check_stated,
     check_tensors,
     count_blocks,
+    extractor_for,
+    layer_fields,
     load_renamed_state_dict,
-    num_heads,
-    num_layers,
+    renamed,
     shape_of,
     state_of,
     with_current_weight_norm,
@@ -33,7 +33,7 @@ from .stand_ins import plain_settings
 PUBLISHED_SIZES = {(768, 12): 12}  # width and depth -> attention heads
 STRIDE = 2  # of every convolution
 NUM_CONVOLUTIONS = 4
-# What the file may say of itself and what we build; everything else is in the shapes.
+# Settings that a file may state, and what we build; everything else is in the shapes.
 SETTINGS = {"extractor_mode": "default", "layer_norm_first": False}
 PRETRAINING_ONLY = (r"mask_emb$", r"quantizer\.(vars$|weight_proj\.)", r"project_q\.", r"final_proj\.")
 CLASSIFIER_PREFIX = "encoder."
@@ -53,25 +53,21 @@ RENAMES = [
 
 
 def convert_ecg_fm_checkpoint(
-    checkpoint: dict,
-    leads: Sequence[str] = STANDARD_LEADS,
-    num_attention_heads: int | None = None,
-    num_hidden_layers: int | None = None,
+    checkpoint: dict, leads: Sequence[str] = STANDARD_LEADS, **sizes: int
 ) -> EcgFmModel | EcgFmForSequenceClassification:
     """Builds our model from a loaded checkpoint.
 
     Args:
         checkpoint (`dict`): `{"model": state_dict, "cfg": ..., ...}` or the state dict itself.
         leads (`Sequence[str]`): Input channels in order; the file does not name them.
-        num_attention_heads (`int`, *optional*): By default what the file says, else the published number.
-        num_hidden_layers (`int`, *optional*): That of the file, where it says none and has another than the published.
+        sizes (`int`): Numbers of layers and heads of a model of no published size, see [`layer_fields`].
 
     Returns:
         [`EcgFmModel`], or [`EcgFmForSequenceClassification`] of a file with `proj.weight`.
 
     Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, the file says that it is built
-            differently, or a size is neither stated, published nor given.
+        ValueError: for a tensor that does not fit, a file that says that it is built differently, and a size that is
+            neither stated, published nor given.
     """
     state = state_of(checkpoint, "model")
     is_classifier = "proj.weight" in state
@@ -80,7 +76,7 @@ def convert_ecg_fm_checkpoint(
     check_tensors(state, [prefix + key for key in required], "ECG-FM")
     settings = {} if checkpoint is state else _stated_settings(checkpoint)
     state = with_current_weight_norm(state)
-    fields = {"leads": leads, **_fields(state, prefix, settings, num_attention_heads, num_hidden_layers)}
+    fields = {"leads": leads, **_fields(state, prefix, settings, sizes)}
     if is_classifier:
         head = {"num_labels": len(state["proj.weight"]), "problem_type": "multi_label_classification"}
         model = EcgFmForSequenceClassification(EcgFmConfig(**fields, **head))
@@ -91,15 +87,13 @@ def convert_ecg_fm_checkpoint(
 
 
 def _stated_settings(checkpoint: dict) -> dict:
-    """What the file says of the model: `cfg["model"]`, or in files of old the flat `args`."""
+    """Settings of the model: `cfg["model"]`, or in files of old the flat `args`."""
     cfg, args = (plain_settings(checkpoint.get(key)) for key in ("cfg", "args"))
     found = cfg.get("model") if isinstance(cfg, dict) else args
     return found if isinstance(found, dict) else {}
 
 
-def _fields(
-    state: dict[str, torch.Tensor], prefix: str, settings: dict, given_heads: int | None, given_layers: int | None
-) -> dict:
+def _fields(state: State, prefix: str, settings: dict, sizes: Mapping[str, int]) -> dict:
     for name, built in SETTINGS.items():
         if settings.get(name, built) != built:
             raise ValueError(f"The file says {name}={settings[name]!r}; ECG-FM has {built!r}.")
@@ -126,16 +120,20 @@ def _fields(
             "convert the whole file, whose `cfg` says how many there are."
         )
     hidden_size = shape_of(state, prefix + "post_extract_proj.weight", "width, channels")[0]
-    published = () if "encoder_layers" in settings else PUBLISHED_SIZES
-    depth = num_layers(state, prefix + "encoder.layers.", hidden_size, published, given_layers)
-    heads = num_heads(hidden_size, depth, PUBLISHED_SIZES, settings.get("encoder_attention_heads"), given_heads)
+    known = state, prefix + "encoder.layers.", hidden_size, PUBLISHED_SIZES, sizes, ""
+    layers = layer_fields(*known, settings.get("encoder_layers"), settings.get("encoder_attention_heads"))
     hidden = shape_of(state, prefix + "encoder.layers.0.fc1.weight", "hidden, width")[0]
     position_weight = prefix + "conv_pos.pos_conv.0.parametrizations.weight.original1"
     _, group_width, taps = shape_of(state, position_weight, "width, width of a group, taps")
-    shown = {"encoder_layers": depth, "encoder_embed_dim": hidden_size, "encoder_ffn_embed_dim": hidden}
-    shown |= {"conv_pos": taps, "conv_pos_groups": hidden_size // group_width, "in_d": convolutions[0][1]}
+    shown = {"encoder_layers": layers["num_hidden_layers"], "encoder_embed_dim": hidden_size}
+    shown |= {
+        "encoder_ffn_embed_dim": hidden,
+        "conv_pos": taps,
+        "conv_pos_groups": hidden_size // group_width,
+        "in_d": convolutions[0][1],
+    }
     check_stated(settings, shown)
-    return {
+    return layers | {
         "conv_dim": tuple(shape[0] for shape in convolutions),
         "conv_kernel": tuple(shape[2] for shape in convolutions),
         "conv_stride": (STRIDE,) * count,
@@ -143,8 +141,6 @@ def _fields(
         "num_conv_pos_embeddings": taps,
         "num_conv_pos_embedding_groups": hidden_size // group_width,
         "hidden_size": hidden_size,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
         "intermediate_size": hidden,
     }
 
@@ -152,25 +148,12 @@ def _fields(
 def _their_key(key: str) -> str:
     if key.startswith("classifier."):
         return "proj." + key.removeprefix("classifier.")
-    inner = key.removeprefix("ecg_fm.")
-    for pattern, replacement in RENAMES:
-        inner = re.sub(pattern, replacement, inner)
+    inner = renamed(key.removeprefix("ecg_fm."), RENAMES)
     return CLASSIFIER_PREFIX + inner if key.startswith("ecg_fm.") else inner
 
 
 def ecg_fm_feature_extractor(config: EcgFmConfig) -> EcgFeatureExtractor:
     """The input of the authors (`scripts/preprocess/ecg/preprocess.py`, `infer_quickstart.ipynb`): no filter, z-scores
-    of every lead over the whole recording, then segments of 5 s; constant leads are zeros.
-
-    They resample linearly, we by Fourier; at 500 Hz nothing is resampled. (On the authors' own ten recordings of
-    CODE-15, at 400 Hz, the two correlate by 0.998 and more.) Of a recording that is no multiple of 5 s they leave the
-    rest out, we let the last segment end with it.
-    """
-    return EcgFeatureExtractor(
-        leads=config.leads,
-        sampling_rate=config.sampling_rate,
-        num_samples=config.num_samples,
-        normalization="lead",
-        normalize_recordings=True,
-        long_records="all",
-    )
+    of every lead over the whole recording, then segments of 5 s; constant leads are zeros. The authors' own ten
+    recordings of CODE-15, resampled from 400 Hz, correlate by 0.998 and more with theirs."""
+    return extractor_for(config, normalization="lead", normalize_recordings=True, long_records="all")

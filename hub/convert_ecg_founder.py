@@ -9,13 +9,23 @@ tensors are in the file, untrained, and take no part. The code is MIT.
 import logging
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgFounderConfig, EcgFounderForSequenceClassification
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
-from .checkpoint_keys import check_tensors, count_blocks, load_renamed_state_dict, shape_of, state_of
+from .checkpoint_keys import (
+    State,
+    check_tensors,
+    count_blocks,
+    extractor_for,
+    load_renamed_state_dict,
+    renamed,
+    shape_of,
+    state_of,
+)
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -54,8 +64,7 @@ def convert_ecg_founder_checkpoint(
             Number of blocks of the file, where its stages are as wide as the published ones and not as deep.
 
     Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, or the number of leads or blocks is
-            another.
+        ValueError: for a tensor that does not fit, and another number of leads or blocks.
     """
     state = state_of(checkpoint, "state_dict")
     required = ("first_conv.conv.weight", "stage_list.0.block_list.0.conv2.conv.weight", "dense.weight")
@@ -67,11 +76,11 @@ def convert_ecg_founder_checkpoint(
             f"The batch norms of the file were trained ({trained[0]} and {len(trained) - 1} more). They are left out, "
             "as by the authors' scripts; a model that was trained with them gives other features."
         )
-    load_renamed_state_dict(model, state, _their_key, [BATCH_NORM])
+    load_renamed_state_dict(model, state, partial(renamed, renames=RENAMES), [BATCH_NORM])
     return model
 
 
-def _fields(state: dict[str, torch.Tensor], leads: Sequence[str] | None, given_blocks: int | None) -> dict:
+def _fields(state: State, leads: Sequence[str] | None, given_blocks: int | None) -> dict:
     stem_channels, num_leads, kernel_size = shape_of(state, "first_conv.conv.weight", "channels, leads, taps")
     leads = PUBLISHED_LEADS.get(num_leads, ()) if leads is None else leads
     if len(leads) != num_leads:
@@ -111,25 +120,7 @@ def _is_untrained(key: str, tensor: torch.Tensor) -> bool:
     return bool((tensor.double() - UNTRAINED[key.rsplit(".", 1)[1]]).abs().max() < 1e-6)
 
 
-def _their_key(key: str) -> str:
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
 def ecg_founder_feature_extractor(config: EcgFounderConfig) -> EcgFeatureExtractor:
     """The input of the authors (`dataset.py`, `util.py`): a notch at 50 Hz, 0.67 to 40 Hz, the running median of 0.4 s
-    subtracted, then one mean and one deviation over all leads and the whole 10 s.
-
-    They design the band-pass as one filter, we as a high-pass and a low-pass. On 20 recordings of PTB-XL the inputs
-    differ by 0.002 deviations on average in the median recording, by 0.03 in the worst. Gaps are interpolated;
-    theirs are zeros.
-    """
-    return EcgFeatureExtractor(
-        leads=config.leads,
-        sampling_rate=config.sampling_rate,
-        num_samples=config.num_samples,
-        normalization="record",
-        nan_policy="interpolate",
-        **FILTERS,
-    )
+    subtracted, then one mean and one deviation over all leads and the whole 10 s."""
+    return extractor_for(config, normalization="record", nan_policy="interpolate", **FILTERS)

@@ -11,8 +11,6 @@ and weights are CC BY-NC 4.0.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from ecg_transformers.modeling import (
     EcgFeatureExtractor,
     HubertEcgConfig,
@@ -22,12 +20,13 @@ from ecg_transformers.modeling import (
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
 from .checkpoint_keys import (
+    State,
     check_stated,
     check_tensors,
     count_blocks,
+    extractor_for,
+    layer_fields,
     load_renamed_state_dict,
-    num_heads,
-    num_layers,
     shape_of,
     state_of,
     with_current_weight_norm,
@@ -44,7 +43,7 @@ PUBLISHED_CONVOLUTIONS = {
 PUBLISHED_SAMPLING_RATE = 100
 CONFIGURATIONS = ("hubert_ecg.HuBERTECGConfig", "transformers.models.hubert.configuration_hubert.HubertConfig")
 PUBLISHED_SIZES = {(512, 8): 8, (768, 12): 12, (960, 16): 12}  # width and depth -> attention heads
-# What shapes the forward pass and is in no tensor, as the published models have it and ours is built.
+# Settings that shape the forward pass and are in no tensor, as the published models have them and ours is built.
 SETTINGS = {
     "do_stable_layer_norm": False,
     "feat_extract_norm": "group",
@@ -61,23 +60,17 @@ LOWPASS_HZ = 40.0  # of scipy.signal.decimate by 5, the last filter before the m
 
 
 def convert_hubert_ecg_checkpoint(
-    checkpoint: dict,
-    leads: Sequence[str] = STANDARD_LEADS,
-    num_attention_heads: int | None = None,
-    num_hidden_layers: int | None = None,
-    sampling_rate: float | None = None,
+    checkpoint: dict, leads: Sequence[str] = STANDARD_LEADS, sampling_rate: float | None = None, **sizes: int
 ) -> HubertEcgModel | HubertEcgForSequenceClassification:
     """Builds our model from a loaded checkpoint.
 
     Args:
         checkpoint (`dict`): The state dict, or `{"model_state_dict": state_dict, "model_config": ..., ...}`.
-        leads (`Sequence[str]`): In the order in which they were joined; the file does not say.
-        num_attention_heads (`int`, *optional*):
-            By default what the file says, else those of the published model of this width and depth.
-        num_hidden_layers (`int`, *optional*): That of the file, where it says none and has another than the published.
+        leads (`Sequence[str]`): Leads in the order in which they were joined; the file does not name them.
         sampling_rate (`float`, *optional*):
-            Rate that the convolutions were made for, 50, 100 or 500 Hz; 100 as of the published files, unless
+            Rate that the convolutions were made for, 50, 100 or 500 Hz; 100 as in the published files, unless
             `model_config` of the file has the kernels of another.
+        sizes (`int`): Numbers of layers and heads of a model of no published size, see [`layer_fields`].
 
     Returns:
         [`HubertEcgModel`], or [`HubertEcgForSequenceClassification`] of a file with `classifier.weight`: for several
@@ -85,8 +78,8 @@ def convert_hubert_ecg_checkpoint(
         otherwise, set `config.problem_type`.
 
     Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, the convolutions are of no published
-            model, the file's settings contradict its tensors, or a size is neither stated, published nor given.
+        ValueError: for a tensor that does not fit, convolutions of no published model, settings that contradict the
+            tensors, and a size that is neither stated, published nor given.
     """
     state = state_of(checkpoint, "model_state_dict")
     stated = {} if state is checkpoint else plain_settings(checkpoint.get("model_config")) or {}
@@ -106,7 +99,7 @@ def convert_hubert_ecg_checkpoint(
             f"{known if sampling_rate is None else sampling_rate} Hz. If none is missing of yours, say so with "
             f"sampling_rate={rate} (--sampling_rate {rate})."
         )
-    fields = {"leads": leads, **_fields(state, prefix, stated, num_attention_heads, num_hidden_layers)}
+    fields = {"leads": leads, **_fields(state, prefix, stated, sizes)}
     if is_classifier:
         head = {"num_labels": len(state["classifier.weight"]), "problem_type": "multi_label_classification"}
         model = HubertEcgForSequenceClassification(HubertEcgConfig(**fields, **head))
@@ -117,7 +110,7 @@ def convert_hubert_ecg_checkpoint(
     return model
 
 
-def _kernels(state: dict[str, torch.Tensor], prefix: str) -> tuple[int, ...]:
+def _kernels(state: State, prefix: str) -> tuple[int, ...]:
     stem = prefix + "feature_extractor.conv_layers."
     layers = range(count_blocks(state, stem))
     kernels = tuple(shape_of(state, f"{stem}{layer}.conv.weight", "out, in, taps")[2] for layer in layers)
@@ -128,13 +121,7 @@ def _kernels(state: dict[str, torch.Tensor], prefix: str) -> tuple[int, ...]:
     return kernels
 
 
-def _fields(
-    state: dict[str, torch.Tensor],
-    prefix: str,
-    stated: Mapping[str, Any],
-    given_heads: int | None,
-    given_layers: int | None,
-) -> dict:
+def _fields(state: State, prefix: str, stated: Mapping[str, Any], sizes: Mapping[str, int]) -> dict:
     kernels = _kernels(state, prefix)
     strides, sampling_rate = PUBLISHED_CONVOLUTIONS[kernels]
     for name, built in (SETTINGS | {"conv_stride": list(strides), "conv_kernel": list(kernels)}).items():
@@ -142,12 +129,12 @@ def _fields(
         if (list(said) if isinstance(said, tuple) else said) != built:
             raise ValueError(f"The file says {name}={said!r}; HuBERT-ECG has {built!r}.")
     hidden_size = shape_of(state, prefix + "feature_projection.projection.weight", "width, channels")[0]
-    published = () if "num_hidden_layers" in stated else PUBLISHED_SIZES
-    depth = num_layers(state, prefix + "encoder.layers.", hidden_size, published, given_layers)
-    heads = num_heads(hidden_size, depth, PUBLISHED_SIZES, stated.get("num_attention_heads"), given_heads)
+    known = state, prefix + "encoder.layers.", hidden_size, PUBLISHED_SIZES, sizes, ""
+    layers = layer_fields(*known, stated.get("num_hidden_layers"), stated.get("num_attention_heads"))
     hidden = shape_of(state, prefix + "encoder.layers.0.feed_forward.intermediate_dense.weight", "hidden, width")[0]
-    check_stated(stated, {"hidden_size": hidden_size, "num_hidden_layers": depth, "intermediate_size": hidden})
-    return {
+    shown = {"hidden_size": hidden_size, "intermediate_size": hidden}
+    check_stated(stated, shown | {"num_hidden_layers": layers["num_hidden_layers"]})
+    return layers | {
         "sampling_rate": sampling_rate,
         "num_samples": SECONDS * sampling_rate,
         "conv_dim": tuple(
@@ -156,29 +143,13 @@ def _fields(
         "conv_kernel": kernels,
         "conv_stride": strides,
         "hidden_size": hidden_size,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
         "intermediate_size": hidden,
     }
 
 
 def hubert_ecg_feature_extractor(config: HubertEcgConfig) -> EcgFeatureExtractor:
-    """The input of the authors, as near as our steps come to it: every lead from -1 to 1 over the whole recording,
-    then its first 5 s.
-
-    Theirs (`utils.py`, `dataset.py`) filters with a FIR of 0.05 to 47 Hz, whose order of 0.3 s leaves 96 % of the
-    slowest waves, resamples to 500 Hz, scales, joins the leads, and decimates the sequence behind a low-pass of 40 Hz.
-    Ours resamples once, has that low-pass alone (Butterworth, zero phase), and no filter runs across the seams of two
-    leads. On 20 recordings of PTB-XL the inputs differ by 0.02 on average and correlate by 0.996 and more. Gaps are
-    interpolated; theirs become the mean of the recording.
-    """
+    """The input of the authors (`utils.py`, `dataset.py`), as near as our steps come to it: every lead from -1 to 1
+    over the whole recording, then its first 5 s. Gaps are interpolated; theirs become the mean of the recording."""
     lowpass_hz = LOWPASS_HZ if LOWPASS_HZ < config.sampling_rate / 2 else None
-    return EcgFeatureExtractor(
-        leads=config.leads,
-        sampling_rate=config.sampling_rate,
-        num_samples=config.num_samples,
-        lowpass_hz=lowpass_hz,
-        normalization="lead_range",
-        normalize_recordings=True,
-        nan_policy="interpolate",
-    )
+    values = {"normalization": "lead_range", "normalize_recordings": True, "nan_policy": "interpolate"}
+    return extractor_for(config, lowpass_hz=lowpass_hz, **values)

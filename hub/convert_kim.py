@@ -9,62 +9,67 @@ from collections.abc import Sequence
 
 import torch
 
-from ecg_transformers.modeling import (
-    EcgFeatureExtractor,
-    EcgJepaConfig,
-    EcgJepaForPreTraining,
-    EcgViTConfig,
-    EcgViTModel,
-)
+from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS
 
-from .checkpoint_keys import check_fits, check_tensors, num_heads, num_layers, shape_of, state_of
+from .checkpoint_keys import (
+    check_fits,
+    check_tensors,
+    layer_fields,
+    load_their_state_dict,
+    renamed,
+    shape_of,
+    state_of,
+    their_state_dict,
+)
 
 # Width and depth of the published encoder and predictor -> attention heads.
 PUBLISHED_SIZES = {(768, 12): 16}
 PUBLISHED_PREDICTOR_SIZES = {(384, 6): 12}
 PUBLISHED_SAMPLING_RATE = 250
-
 POSITION_TOLERANCE = 1e-6
 
-# Ours -> theirs, inside an encoder; blocks first.
-LAYER_KEYS = {
-    "layernorm_before": "norm1",
-    "layernorm_after": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-    "attention.o_proj": "attn.proj",
-}
-ENCODER_KEYS = {"embeddings.projection": "W_P", "layernorm": "norm"}
-PREDICTOR_KEYS = {"embedding": "predictor_embed", "layernorm": "predictor_norm", "projection": "predictor_proj"}
-QKV = ("q_proj", "k_proj", "v_proj")
+# Ours -> theirs.
+LAYERS = [
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.[qkv]_proj\.", ".attn.qkv."),
+    (r"\.attention\.o_proj\.", ".attn.proj."),
+]
+PREDICTOR = [
+    (r"\.layers\.", ".predictor_blocks.blocks."),
+    (r"\.embedding\.", ".predictor_embed."),
+    (r"\.layernorm\.", ".predictor_norm."),
+    (r"\.projection\.", ".predictor_proj."),
+]
+ENCODER = [
+    (r"^ecg_vit\.", "encoder."),
+    (r"^teacher\.", "target_encoder."),
+    (r"\blayers\.", "encoder_blocks.blocks."),
+    (r"\bembeddings\.projection\.", "W_P."),
+    (r"\blayernorm\.", "norm."),
+]
 
 
 def convert_kim_checkpoint(
     checkpoint: dict,
     leads: Sequence[str] = INDEPENDENT_LEADS,
     sampling_rate: float = PUBLISHED_SAMPLING_RATE,
-    num_attention_heads: int | None = None,
-    predictor_num_attention_heads: int | None = None,
-    num_hidden_layers: int | None = None,
-    predictor_num_hidden_layers: int | None = None,
+    **sizes: int,
 ) -> EcgViTModel | EcgJepaForPreTraining:
     """Builds our model from a loaded checkpoint of Kim.
 
     Args:
         checkpoint (`dict`): `{"encoder": state_dict, ...}`, an encoder's state dict, or that of the whole model.
-        leads, sampling_rate: What the file does not hold; the defaults are those of the published model.
-        num_attention_heads, predictor_num_attention_heads (`int`, *optional*):
-            What the file does not hold either; known of the published size, needed for every other.
-        num_hidden_layers, predictor_num_hidden_layers (`int`, *optional*):
-            Number of layers of the file, where it has the published width and another depth.
+        leads, sampling_rate: Facts that the file does not hold; the defaults are those of the published model.
+        sizes (`int`): Numbers of layers and heads of a model of no published size, see [`layer_fields`].
 
     Returns:
         [`EcgViTModel`] for an encoder, [`EcgJepaForPreTraining`] for a whole model.
 
     Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, a stored position table is not ours, or a
-            size is neither published nor given.
+        ValueError: for a tensor that does not fit, a stored position table that is not ours, and a size that is
+            neither published nor given.
     """
     state = state_of(checkpoint, "encoder")
     whole = any(str(key).startswith(("target_encoder.", "predictor.")) for key in state)
@@ -80,68 +85,37 @@ def convert_kim_checkpoint(
             "checkpoint: leads (--leads)."
         )
     blocks = prefix + "encoder_blocks.blocks."
-    depth = num_layers(state, blocks, hidden_size, PUBLISHED_SIZES, num_hidden_layers)
     fields = {
         "leads": leads,
         "sampling_rate": sampling_rate,
         "num_samples": num_columns * patch_size,
         "patch_size": patch_size,
         "hidden_size": hidden_size,
-        "num_hidden_layers": depth,
-        "num_attention_heads": num_heads(hidden_size, depth, PUBLISHED_SIZES, None, num_attention_heads),
         "intermediate_size": shape_of(state, blocks + "0.mlp.fc1.weight", "hidden, width")[0],
+        **layer_fields(state, blocks, hidden_size, PUBLISHED_SIZES, sizes),
     }
     if whole:
-        predictor = _predictor_fields(state, predictor_num_hidden_layers, predictor_num_attention_heads)
-        model = EcgJepaForPreTraining(EcgJepaConfig(**fields, **predictor))
+        width, _ = shape_of(state, "predictor.predictor_embed.weight", "predictor width, width")
+        blocks = "predictor.predictor_blocks.blocks."
+        fields |= layer_fields(state, blocks, width, PUBLISHED_PREDICTOR_SIZES, sizes, "predictor_")
+        hidden = shape_of(state, blocks + "0.mlp.fc1.weight", "hidden, width")[0]
+        fields |= {"predictor_hidden_size": width, "predictor_intermediate_size": hidden}
+        model = EcgJepaForPreTraining(EcgJepaConfig(**fields))
     else:
         model = EcgViTModel(EcgViTConfig(**fields))
     load_kim_state_dict(model, state)
     return model
 
 
-def _predictor_fields(state: dict, given_layers: int | None, given_heads: int | None) -> dict:
-    flags, blocks = (
-        ("predictor_num_hidden_layers", "predictor_num_attention_heads"),
-        "predictor.predictor_blocks.blocks.",
-    )
-    width, _ = shape_of(state, "predictor.predictor_embed.weight", "predictor width, width")
-    depth = num_layers(state, blocks, width, PUBLISHED_PREDICTOR_SIZES, given_layers, flags[0])
-    return {
-        "predictor_hidden_size": width,
-        "predictor_num_hidden_layers": depth,
-        "predictor_num_attention_heads": num_heads(
-            width, depth, PUBLISHED_PREDICTOR_SIZES, None, given_heads, flags[1]
-        ),
-        "predictor_intermediate_size": shape_of(state, blocks + "0.mlp.fc1.weight", "hidden, width")[0],
-    }
-
-
 def load_kim_state_dict(model: EcgViTModel | EcgJepaForPreTraining, state: dict[str, torch.Tensor]) -> None:
     """Copies Kim's tensors into `model`; every key of the file and of the model has to be accounted for."""
-    expected = kim_state_dict(model)
-    check_fits(expected, state)
-    for key in (key for key in expected if key.endswith("pos_embed")):
-        difference = (expected[key] - state[key]).abs().max().item()
-        if not difference <= POSITION_TOLERANCE:
-            raise ValueError(
-                f"The stored position table {key!r} differs from ours by {difference:.2g}. It belongs to another "
-                "model, to another order of leads or to `pos_type='learnable'`, which was never published."
-            )
-    ours = {}
-    for our_key, kim_key, part in _key_map(model):
-        tensor = state[kim_key]
-        ours[our_key] = tensor if part is None else tensor.chunk(3, dim=0)[part]
-    model.load_state_dict(ours, strict=True)
+    check_fits(kim_state_dict(model), state, POSITION_TOLERANCE)
+    load_their_state_dict(model, state, _their_key)
 
 
 def kim_state_dict(model: EcgViTModel | EcgJepaForPreTraining) -> dict[str, torch.Tensor]:
-    """The way back: our weights under Kim's names, q, k and v fused, position tables included."""
-    ours, parts = model.state_dict(), {}
-    for our_key, kim_key, part in _key_map(model):
-        parts.setdefault(kim_key, {})[part or 0] = ours[our_key]
-    state = {key: torch.cat([tensors[part] for part in sorted(tensors)]) for key, tensors in parts.items()}
-    encoders = {"": model}
+    """Our weights under Kim's names, q, k and v fused, position tables included."""
+    state, encoders = their_state_dict(model, _their_key), {"": model}
     if isinstance(model, EcgJepaForPreTraining):
         encoders = {"encoder.": model.ecg_vit, "target_encoder.": model.teacher}
         state["predictor.pos_embed"] = model.predictor.position_embeddings.clone()
@@ -150,33 +124,5 @@ def kim_state_dict(model: EcgViTModel | EcgJepaForPreTraining) -> dict[str, torc
     return state
 
 
-def _key_map(model) -> list[tuple[str, str, int | None]]:
-    """`(our key, Kim's key, part of the fused qkv or None)` for every tensor of the model."""
-    if isinstance(model, EcgJepaForPreTraining):
-        keys = _stack_keys(model.config.num_hidden_layers, "ecg_vit.", "encoder.", "encoder_blocks", ENCODER_KEYS)
-        keys += _stack_keys(
-            model.config.num_hidden_layers, "teacher.", "target_encoder.", "encoder_blocks", ENCODER_KEYS
-        )
-        layers = model.config.predictor_num_hidden_layers
-        keys += _stack_keys(layers, "predictor.", "predictor.", "predictor_blocks", PREDICTOR_KEYS)
-        return keys + [("predictor.mask_token", "predictor.mask_token", None)]
-    return _stack_keys(model.config.num_hidden_layers, "", "", "encoder_blocks", ENCODER_KEYS)
-
-
-def _stack_keys(num_layers, our_prefix, kim_prefix, kim_blocks, outer) -> list[tuple[str, str, int | None]]:
-    modules = [(ours, theirs) for ours, theirs in outer.items()]
-    keys = []
-    for layer in range(num_layers):
-        ours, theirs = f"layers.{layer}.", f"{kim_blocks}.blocks.{layer}."
-        modules += [(ours + our_name, theirs + kim_name) for our_name, kim_name in LAYER_KEYS.items()]
-        for part, name in enumerate(QKV):
-            keys.append((f"{our_prefix}{ours}attention.{name}.weight", f"{kim_prefix}{theirs}attn.qkv.weight", part))
-    for ours, theirs in modules:
-        for tensor in ("weight", "bias"):
-            keys.append((f"{our_prefix}{ours}.{tensor}", f"{kim_prefix}{theirs}.{tensor}", None))
-    return keys
-
-
-def kim_feature_extractor(config: EcgViTConfig) -> EcgFeatureExtractor:
-    """The input of the published pretraining: raw millivolts, no filter."""
-    return EcgFeatureExtractor(leads=config.leads, sampling_rate=config.sampling_rate, num_samples=config.num_samples)
+def _their_key(key: str) -> str:
+    return renamed(key, LAYERS + (PREDICTOR if key.startswith("predictor.") else ENCODER))

@@ -1,6 +1,7 @@
 """Checkpoints of ECG-JEPA (Weimann & Conrad, repository kweimann/ECG-JEPA) to ours and back, tensor by tensor.
 
-Three kinds of file, told apart by what they hold:
+The code of LeJEPA-ECG descends from theirs, so that `convert_lejepa` uses [`Published`] too. Three kinds of file
+differ by what they hold:
 
 * pretraining, `{"model", "optimizer", "config", "step"}` with the prefixes `encoder.` (student), `predictor.` and
   `target_encoder.` (teacher), becomes [`EcgJepaForPreTraining`];
@@ -12,13 +13,15 @@ Commits before d7b787b (October 2025) gave layer norms a bias although `bias: Fa
 without `strict`, such files lose it without a word. Here the tensors decide. Position tables are in no file.
 """
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy._core import multiarray
+from transformers import PreTrainedModel
 
 from ecg_transformers.modeling import (
     EcgFeatureExtractor,
@@ -29,19 +32,22 @@ from ecg_transformers.modeling import (
     EcgViTModel,
 )
 from ecg_transformers.modeling.leads import STANDARD_LEADS, canonical_leads
+from ecg_transformers.modeling.modeling_lejepa import LeJepaForPreTraining
 
 from .checkpoint_keys import (
+    State,
+    check_fits,
     check_stated,
     check_tensors,
-    fixed_statistics_extractor,
-    fused_state_dict,
-    load_fused_state_dict,
-    num_heads,
-    num_layers,
+    extractor_for,
+    layer_fields,
+    load_their_state_dict,
+    renamed,
     settings_of,
     settled,
     shape_of,
     state_of,
+    their_state_dict,
     with_given,
 )
 
@@ -55,32 +61,14 @@ NUMPY_GLOBALS = [
     (multiarray.scalar, "numpy.core.multiarray.scalar"),
     (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
 ]
-"""What a classifier file holds beside tensors (the mean and standard deviation of its records), for
+"""Objects of a classifier file beside tensors (mean and standard deviation of its records), for
 `torch.serialization.safe_globals`."""
 
-# What the published presets say where a file without `config` does not.
-PUBLISHED = {
-    "channels": STANDARD_LEADS,
-    "sampling_frequency": 500,
-    "channel_size": 5000,
-    "min_block_size": 10,
-    "min_keep_ratio": 0.15,
-    "max_keep_ratio": 0.25,
-    "norm_eps": 1e-6,
-    "num_registers": 1,
-}
-# Fields of ours that no tensor shows -> their setting.
-SETTINGS = {
-    "leads": "channels",
-    "sampling_rate": "sampling_frequency",
-    "num_samples": "channel_size",
-    "layer_norm_eps": "norm_eps",
-    "min_segment_patches": "min_block_size",
-}
-# Width and depth of the published encoders and predictors -> attention heads.
-PUBLISHED_SIZES = {(192, 8): 4, (384, 8): 6, (768, 12): 12}
+# Width and depth of the published predictors -> attention heads.
 PUBLISHED_PREDICTOR_SIZES = {(96, 8): 4, (192, 8): 6, (384, 12): 12}
 PUBLISHED_EVALUATION = {"crop_duration": 2.5, "crop_stride": 1.25, "use_register": True}
+SIZES = ("num_attention_heads", "num_hidden_layers", "num_registers")
+SIZES += ("predictor_num_attention_heads", "predictor_num_hidden_layers")
 
 SUPERCLASSES = ("CD", "HYP", "MI", "NORM", "STTC")
 SINGLE_LABEL_TASK = "ST-MEM"
@@ -131,87 +119,225 @@ RENAMES = [
     (r"layers\.", "blocks."),
     (r"^predictor\.embedding\.", "predictor.embed."),
     (r"^predictor\.projection\.", "predictor.proj."),
+    (r"^projector\.fc1\.", "projector.net.0."),
+    (r"^projector\.norm1\.", "projector.net.1."),
+    (r"^projector\.fc2\.", "projector.net.3."),
+    (r"^projector\.norm2\.", "projector.net.4."),
+    (r"^projector\.fc3\.", "projector.net.6."),
     (r"^attentive_pooler\.query_token$", "attn_pool.query_token"),
     (r"^attentive_pooler\.q_proj\.", "attn_pool.cross_attention_block.q."),
     (r"^attentive_pooler\.[kv]_proj\.", "attn_pool.cross_attention_block.kv."),
 ]
 
-Model = EcgViTModel | EcgJepaForPreTraining | EcgViTForSequenceClassification
+Model = EcgViTModel | EcgJepaForPreTraining | LeJepaForPreTraining | EcgViTForSequenceClassification
 
 
-def convert_weimann_checkpoint(
-    checkpoint: dict,
-    num_attention_heads: int | None = None,
-    predictor_num_attention_heads: int | None = None,
-    num_hidden_layers: int | None = None,
-    predictor_num_hidden_layers: int | None = None,
-    num_registers: int | None = None,
-    **given,
-) -> Model:
+@dataclass(frozen=True)
+class Published:
+    """A published recipe of this family.
+
+    Args:
+        name (`str`): Name for errors.
+        encoder (`str`): Prefix of the encoder that is evaluated.
+        rest (`str`): Prefix of the part that only a pretraining file has.
+        settings (`Mapping`): Settings of the published presets, for a file that does not state them.
+        fields (`Mapping[str, str]`): Fields of ours that no tensor shows -> their setting.
+        sizes (`Mapping`): Width and depth of the published encoders -> attention heads.
+        statistics (`Mapping`): Mean and standard deviation (mV) of each lead, by corpus.
+        corpus (`str`): Corpus of the statistics where a file names none.
+    """
+
+    name: str
+    encoder: str
+    rest: str
+    settings: Mapping[str, Any]
+    fields: Mapping[str, str]
+    sizes: Mapping[tuple[int, int], int]
+    statistics: Mapping[str, tuple]
+    corpus: str
+
+    def build(self, checkpoint: dict, given: Mapping[str, Any], build_pretraining: Any) -> Model:
+        """Builds our model from a loaded checkpoint: for pretraining, an encoder or a classifier.
+
+        Args:
+            checkpoint (`dict`): One of the three kinds of file, or a state dict of theirs.
+            given (`Mapping`): Fields of our configuration that the file lacks.
+            build_pretraining (`Callable`): Builds the model of a pretraining file from `(state, settings of the file
+                and published ones, stated settings, fields of the encoder, complete)`, where `complete` adds the
+                fields that the caller gives.
+        """
+        state, stated = state_of(checkpoint, "model"), settings_of(checkpoint, "config", "encoder_config")
+        prefix = self.encoder if any(str(key).startswith(self.encoder) for key in state) else "encoder."
+        required = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight", "norm.weight")
+        check_tensors(state, [prefix + key for key in required], self.name)
+        settings = settled(self.settings, stated)
+        if "leads" in given and "channels" not in stated:
+            settings["channels"] = given["leads"]
+        others = {name: value for name, value in given.items() if name not in SIZES}
+        assumed = {ours for ours, theirs in self.fields.items() if theirs not in stated}
+        complete = partial(with_given, given=others, assumed=assumed)
+        fields = encoder_fields(state, prefix, settings, stated, self.sizes, given)
+        if any(key.startswith(self.rest) for key in state):
+            model = build_pretraining(state, settings, stated, fields, complete)
+        elif prefix == self.encoder and all(key.startswith(prefix) for key in state):
+            model = EcgViTModel(EcgViTConfig(**complete(fields)))
+        else:
+            fields |= classifier_fields(state, given.get("sampling_rate", fields["sampling_rate"]), checkpoint)
+            model = EcgViTForSequenceClassification(EcgViTConfig(**complete(fields)))
+        self.load(model, state)
+        return model
+
+    def load(self, model: Model, state: State) -> None:
+        """Copies the authors' tensors into a model; every key of the file and of the model has to be accounted for."""
+        check_fits(self.state_dict(model), state)
+        load_their_state_dict(model, state, partial(self._their_key, model))
+
+    def state_dict(self, model: Model) -> dict[str, torch.Tensor]:
+        """Our weights under the authors' names, q, k and v fused, patch weights as those of a Conv1d."""
+        state = their_state_dict(model, partial(self._their_key, model))
+        for key in (key for key in state if key.endswith("patch_embed.proj.weight")):
+            state[key] = state[key].unflatten(1, (len(model.config.position_leads), -1))
+        return state
+
+    def _their_key(self, model: PreTrainedModel, key: str) -> str:
+        prefixes = {"": self.encoder}
+        if isinstance(model, EcgJepaForPreTraining):
+            by_teacher = model.config.evaluated_encoder == "teacher"
+            prefixes = {"ecg_vit.": "target_encoder." if by_teacher else "encoder.", "student.": "encoder."}
+            prefixes["teacher."] = "target_encoder."
+        elif isinstance(model, LeJepaForPreTraining):
+            prefixes = {"ecg_vit.": "encoder."}
+        elif isinstance(model, EcgViTForSequenceClassification):
+            is_attentive = model.config.classifier_pooling == "attentive"
+            head = "attn_pool.cross_attention_block.proj." if is_attentive else "fc."
+            prefixes = {"ecg_vit.": "encoder.", "classifier.": head}
+        ours = next((ours for ours in prefixes if key.startswith(ours)), None)
+        return renamed(key if ours is None else prefixes[ours] + key.removeprefix(ours), RENAMES)
+
+    def feature_extractor(self, model: Model, checkpoint: dict, dataset: str | None = None) -> EcgFeatureExtractor:
+        """The input of the authors' models: fixed mean and standard deviation of each lead, clipped at 5; gaps
+        interpolated. Records of a classifier are cut into their overlapping crops, whose **logits** are averaged.
+
+        The authors normalise every corpus by its own statistics, so that your recordings may need yours: give them as
+        `lead_means` and `lead_stds` of the result's class. They compute in half precision, we in single.
+
+        Args:
+            model: Model that was built of `checkpoint`.
+            checkpoint (`dict`): The file. A classifier's `preprocess` has the statistics of its training records.
+            dataset (`str`, *optional*):
+                Corpus whose statistics to use: `"ptb-xl"`, `"mimic-iv-ecg"`, ... By default the one that the file was
+                pretrained on (`datasets` of its settings).
+
+        Raises:
+            ValueError: for a file of several corpora, or of one without known statistics, unless `dataset` is given.
+        """
+        config, preprocess = model.config, settings_of(checkpoint, "preprocess")
+        if preprocess and dataset is None:
+            means, stds = (lead_constants(preprocess, name, len(config.leads)) for name in ("mean", "std"))
+        else:
+            settings = settings_of(checkpoint, "config", "encoder_config")
+            corpora = [dataset] if dataset else list(settings.get("datasets") or [self.corpus])
+            known = sorted(self.statistics)
+            cure = f"Give the one whose constants are to be used: dataset (--constants), one of {known}."
+            if len(corpora) > 1:
+                raise ValueError(f"The file was trained on {corpora}, each normalised by its own constants. {cure}")
+            corpus = "cpsc" if corpora[0] == "cpsc-extra" else corpora[0]
+            if corpus not in self.statistics:
+                raise ValueError(f"No constants are known of {corpora[0]!r}. {cure}")
+            columns = [STANDARD_LEADS.index(lead) for lead in config.leads]
+            means, stds = ([values[column] for column in columns] for values in self.statistics[corpus])
+        windows = {}
+        if isinstance(model, EcgViTForSequenceClassification):
+            stride = (PUBLISHED_EVALUATION | dict(settings_of(checkpoint, "eval_config")))["crop_stride"]
+            windows = {"long_records": "all", "window_stride_samples": round(stride * config.sampling_rate)}
+        values = {"normalization": "fixed", "lead_means": means, "lead_stds": stds, "clip": CLIP}
+        return extractor_for(config, **values, nan_policy="interpolate", **windows)
+
+
+WEIMANN = Published(
+    "ECG-JEPA (Weimann)",
+    encoder="target_encoder.",
+    rest="predictor.",
+    settings={
+        "channels": STANDARD_LEADS,
+        "sampling_frequency": 500,
+        "channel_size": 5000,
+        "min_block_size": 10,
+        "min_keep_ratio": 0.15,
+        "max_keep_ratio": 0.25,
+        "norm_eps": 1e-6,
+        "num_registers": 1,
+    },
+    fields={
+        "leads": "channels",
+        "sampling_rate": "sampling_frequency",
+        "num_samples": "channel_size",
+        "layer_norm_eps": "norm_eps",
+        "min_segment_patches": "min_block_size",
+    },
+    sizes={(192, 8): 4, (384, 8): 6, (768, 12): 12},
+    statistics=STATISTICS_MV,
+    corpus="ptb-xl",
+)
+load_weimann_state_dict, weimann_state_dict = WEIMANN.load, WEIMANN.state_dict
+weimann_feature_extractor = WEIMANN.feature_extractor
+
+
+def convert_weimann_checkpoint(checkpoint: dict, **given: Any) -> Model:
     """Builds our model from a loaded checkpoint of Weimann & Conrad.
 
     Args:
         checkpoint (`dict`): One of the three kinds of file, or a state dict of theirs.
-        num_attention_heads, predictor_num_attention_heads (`int`, *optional*):
-            By default those of the file's `config`, else those of the published model of this width and depth.
-        num_hidden_layers, predictor_num_hidden_layers, num_registers (`int`, *optional*):
-            Sizes of a file without `config`, where they are not the published ones.
-        given: Fields of our configuration that the file's `config` lacks, such as `leads` or `sampling_rate`.
+        given: Fields of our configuration that the file's `config` lacks, such as `leads` or `sampling_rate`, and
+            sizes of a file without `config`, where they are not the published ones.
 
     Returns:
-        [`EcgJepaForPreTraining`], [`EcgViTModel`] or [`EcgViTForSequenceClassification`], by what the file holds.
+        [`EcgJepaForPreTraining`], [`EcgViTModel`] or [`EcgViTForSequenceClassification`], by the content of the file.
 
     Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, the file's `config` contradicts its
-            tensors, a given value contradicts either, or a size is neither stated, published nor given.
+        ValueError: for a tensor that does not fit, a setting or a given value that contradicts the tensors, and a
+            size that is neither stated, published nor given.
     """
-    state, stated = state_of(checkpoint, "model"), settings_of(checkpoint, "config")
-    whole = any(str(key).startswith("predictor.") for key in state)
-    prefix = "target_encoder." if any(str(key).startswith("target_encoder.") for key in state) else "encoder."
-    required = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight", "norm.weight")
-    check_tensors(state, [prefix + key for key in required], "ECG-JEPA (Weimann)")
-    settings = settled(PUBLISHED, stated)
-    if "leads" in given and "channels" not in stated:
-        settings["channels"] = given["leads"]
-    fields = encoder_fields(
-        state, prefix, settings, stated, PUBLISHED_SIZES, num_attention_heads, num_hidden_layers, num_registers
-    )
-    assumed = {ours for ours, theirs in SETTINGS.items() if theirs not in stated}
-    if whole:
-        sizes = (predictor_num_attention_heads, predictor_num_hidden_layers)
-        fields |= _pretraining_fields(state, settings, stated, *sizes)
-        model = EcgJepaForPreTraining(EcgJepaConfig(**with_given(fields, given, assumed)))
-    elif prefix == "target_encoder.":
-        model = EcgViTModel(EcgViTConfig(**with_given(fields, given, assumed)))
-    else:
-        fields |= classifier_fields(state, given.get("sampling_rate", fields["sampling_rate"]), checkpoint)
-        model = EcgViTForSequenceClassification(EcgViTConfig(**with_given(fields, given, assumed)))
-    load_weimann_state_dict(model, state)
-    return model
+
+    def build(state, settings, stated, fields, complete) -> EcgJepaForPreTraining:
+        width, _ = shape_of(state, "predictor.embed.weight", "predictor width, width")
+        sizes = state, "predictor.blocks.", width, PUBLISHED_PREDICTOR_SIZES, given, "predictor_"
+        fields |= layer_fields(*sizes, stated.get("pred_depth"), stated.get("pred_num_heads"))
+        check_stated(stated, {"pred_dim": width, "pred_depth": fields["predictor_num_hidden_layers"]})
+        hidden, _ = shape_of(state, "predictor.blocks.0.mlp.fc1.weight", "hidden, width")
+        fields |= {
+            "mask_type": "segments",
+            "mask_ratio": (round(1 - settings["max_keep_ratio"], 12), round(1 - settings["min_keep_ratio"], 12)),
+            "min_segment_patches": settings["min_block_size"],
+            "evaluated_encoder": "teacher",
+            "initializer": "weimann",
+            "target_normalization": "none",
+            "prediction_loss": "l1",
+            "predictor_hidden_size": width,
+            "predictor_intermediate_size": hidden,
+        }
+        return EcgJepaForPreTraining(EcgJepaConfig(**complete(fields)))
+
+    return WEIMANN.build(checkpoint, given, build)
 
 
 def encoder_fields(
-    state: dict,
+    state: State,
     prefix: str,
-    settings: dict,
-    stated: Mapping,
+    settings: Mapping[str, Any],
+    stated: Mapping[str, Any],
     published: Mapping[tuple[int, int], int],
-    given_heads: int | None,
-    given_layers: int | None,
-    given_registers: int | None,
-) -> dict:
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
     """Fields of the encoder, as Weimann and LeJEPA-ECG lay it out.
 
     Args:
-        state (`dict`): Theirs.
-        prefix (`str`): Of the encoder's keys.
-        settings (`dict`): The file's settings, with the published ones in their gaps.
-        stated (`dict`): The file's settings alone.
+        state (`dict`): Tensors of the authors.
+        prefix (`str`): Prefix of the encoder's keys.
+        settings (`dict`): Settings of the file, with the published ones in their gaps.
+        stated (`dict`): Settings of the file alone.
         published (`dict`): Width and depth of the published encoders -> heads.
-        given_heads, given_layers, given_registers (`int`, *optional*): What the caller gives.
-
-    Raises:
-        ValueError: where the settings contradict the tensors or the caller.
+        given (`dict`): Fields that the caller gives.
     """
     width, num_leads, patch_size = shape_of(state, prefix + "patch_embed.proj.weight", "width, leads, samples")
     leads = canonical_leads(settings["channels"])
@@ -220,32 +346,30 @@ def encoder_fields(
             f"The patches have {num_leads} leads, the configuration names {len(leads)}: {list(leads)}. Give the leads "
             "of the checkpoint: leads (--leads)."
         )
-    depth = num_layers(state, prefix + "blocks.", width, () if "depth" in stated else published, given_layers)
+    sizes = state, prefix + "blocks.", width, published, given, ""
+    layers = layer_fields(*sizes, stated.get("depth"), stated.get("num_heads"))
     registers = shape_of(state, prefix + "registers", "1, registers, width")[1] if prefix + "registers" in state else 0
     # Without LayerScale the file says 0; with it, the initial value is of no interest any more.
     has_layer_scale = prefix + "blocks.0.attn_ls.weight" in state
     hidden = shape_of(state, prefix + "blocks.0.mlp.fc1.weight", "hidden, width")[0]
     use_bias, qkv_bias = (prefix + key in state for key in ("patch_embed.proj.bias", "blocks.0.attn.qkv.bias"))
-    shown = {"dim": width, "depth": depth, "patch_size": patch_size, "num_channels": num_leads, "bias": use_bias}
-    shown |= {"qkv_bias": qkv_bias, "num_registers": registers, "mlp_ratio": hidden / width}
+    shown = {"dim": width, "depth": layers["num_hidden_layers"], "patch_size": patch_size, "num_channels": num_leads}
+    shown |= {"bias": use_bias, "qkv_bias": qkv_bias, "num_registers": registers, "mlp_ratio": hidden / width}
+    if bool(stated.get("layer_scale_eps")) != has_layer_scale:
+        shown["layer_scale_eps"] = "not zero" if has_layer_scale else 0.0
     check_stated(stated, shown)
-    if "layer_scale_eps" in stated and bool(stated["layer_scale_eps"]) != has_layer_scale:
-        raise ValueError(
-            f"The file contradicts itself: layer_scale_eps is {stated['layer_scale_eps']!r} in its settings, and it "
-            f"has {'a' if has_layer_scale else 'no'} LayerScale."
-        )
     if use_bias and prefix + "norm.bias" not in state:
         raise ValueError(
             f"The file has biases and lacks {prefix + 'norm.bias'!r}: the authors' code gives layer norms a bias "
             "where it gives one to anything."
         )
-    expected_registers = settings["num_registers"] if given_registers is None else given_registers
+    expected_registers = given.get("num_registers", settings["num_registers"])
     if registers != expected_registers:
         raise ValueError(
             f"The file has {registers} register tokens ({prefix + 'registers'!r}), expected {expected_registers}. If "
             f"none is missing of yours, say so with num_registers={registers} (--num_registers {registers})."
         )
-    return {
+    return layers | {
         "leads": leads,
         "sampling_rate": settings["sampling_frequency"],
         "num_samples": settings["channel_size"],
@@ -256,40 +380,12 @@ def encoder_fields(
         "position_every_layer": False,
         "num_registers": registers,
         "hidden_size": width,
-        "num_hidden_layers": depth,
-        "num_attention_heads": num_heads(width, depth, published, stated.get("num_heads"), given_heads),
         "intermediate_size": hidden,
         "use_bias": use_bias,
         "qkv_bias": qkv_bias,
         "layer_norm_bias": prefix + "norm.bias" in state,
         "layer_norm_eps": settings["norm_eps"],
         "layer_scale_init_value": (settings.get("layer_scale_eps") or 1.0) if has_layer_scale else None,
-    }
-
-
-def _pretraining_fields(
-    state: dict, settings: dict, stated: Mapping, given_heads: int | None, given_layers: int | None
-) -> dict:
-    width, _ = shape_of(state, "predictor.embed.weight", "predictor width, width")
-    published = () if "pred_depth" in stated else PUBLISHED_PREDICTOR_SIZES
-    depth = num_layers(state, "predictor.blocks.", width, published, given_layers, "predictor_num_hidden_layers")
-    heads = num_heads(
-        *(width, depth, PUBLISHED_PREDICTOR_SIZES, stated.get("pred_num_heads"), given_heads),
-        "predictor_num_attention_heads",
-    )
-    check_stated(stated, {"pred_dim": width, "pred_depth": depth})
-    return {
-        "mask_type": "segments",
-        "mask_ratio": (round(1 - settings["max_keep_ratio"], 12), round(1 - settings["min_keep_ratio"], 12)),
-        "min_segment_patches": settings["min_block_size"],
-        "evaluated_encoder": "teacher",
-        "initializer": "weimann",
-        "target_normalization": "none",
-        "prediction_loss": "l1",
-        "predictor_hidden_size": width,
-        "predictor_num_hidden_layers": depth,
-        "predictor_num_attention_heads": heads,
-        "predictor_intermediate_size": shape_of(state, "predictor.blocks.0.mlp.fc1.weight", "hidden, width")[0],
     }
 
 
@@ -321,85 +417,6 @@ def classifier_fields(state: dict, sampling_rate: float, checkpoint: dict) -> di
         "id2label": dict(enumerate(names)),
         "label2id": {name: number for number, name in enumerate(names)},
     }
-
-
-def stated_corpus(checkpoint: dict, known: Collection[str], default: str) -> str:
-    """Corpus whose constants a file needs: the one of its `datasets`, or `default` where it names none.
-
-    Raises:
-        ValueError: for several, and for one without known constants.
-    """
-    corpora = list(settings_of(checkpoint, "config", "encoder_config").get("datasets") or [default])
-    cure = f"Give the one whose constants are to be used: dataset (--constants), one of {sorted(known)}."
-    if len(corpora) > 1:
-        raise ValueError(f"The file was trained on {corpora}, each normalised by its own constants. {cure}")
-    corpus = "cpsc" if corpora[0] == "cpsc-extra" else corpora[0]
-    if corpus not in known:
-        raise ValueError(f"No constants are known of {corpora[0]!r}, which the file was trained on. {cure}")
-    return corpus
-
-
-def load_weimann_state_dict(model: Model, state: dict[str, torch.Tensor]) -> None:
-    """Copies Weimann's tensors into `model`; every key of the file and of the model has to be accounted for."""
-    load_fused_state_dict(model, state, partial(_their_key, model))
-
-
-def weimann_state_dict(model: Model) -> dict[str, torch.Tensor]:
-    """The way back: our weights under Weimann's names, q, k and v fused, patch weights as those of a Conv1d."""
-    return fused_state_dict(model, partial(_their_key, model))
-
-
-def _their_key(model: Model, key: str) -> str:
-    if isinstance(model, EcgJepaForPreTraining):
-        by_teacher = model.config.evaluated_encoder == "teacher"
-        prefixes = {"ecg_vit.": "target_encoder." if by_teacher else "encoder.", "student.": "encoder."}
-        prefixes["teacher."] = "target_encoder."
-    elif isinstance(model, EcgViTForSequenceClassification):
-        is_attentive = model.config.classifier_pooling == "attentive"
-        head = "attn_pool.cross_attention_block.proj." if is_attentive else "fc."
-        prefixes = {"ecg_vit.": "encoder.", "classifier.": head}
-    else:
-        prefixes = {"": "target_encoder."}
-    for ours, theirs in prefixes.items():
-        if key.startswith(ours):
-            key = theirs + key.removeprefix(ours)
-            break
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def weimann_feature_extractor(model: Model, checkpoint: dict, dataset: str | None = None) -> EcgFeatureExtractor:
-    """The input of the authors' models: fixed mean and standard deviation of each lead, clipped at 5; gaps
-    interpolated. Records of a classifier are cut into their overlapping crops, whose **logits** are averaged.
-
-    The authors normalise every corpus by its own statistics, so what is right depends on the recordings to come: give
-    your own as `lead_means` and `lead_stds` of the result's class where they differ. They compute in half precision,
-    we in single.
-
-    Args:
-        model: What [`convert_weimann_checkpoint`] made of `checkpoint`.
-        checkpoint (`dict`): The file. A classifier's `preprocess` has the statistics of its training records.
-        dataset (`str`, *optional*):
-            Corpus whose statistics to use: `"ptb-xl"`, `"mimic-iv-ecg"`, ... By default the one that the file was
-            pretrained on (`datasets` of its `config`), PTB-XL if it names none.
-
-    Raises:
-        ValueError: for a file of several corpora, unless `dataset` says whose statistics to use.
-    """
-    config = model.config
-    preprocess = settings_of(checkpoint, "preprocess")
-    if preprocess and dataset is None:
-        means, stds = (lead_constants(preprocess, name, len(config.leads)) for name in ("mean", "std"))
-    else:
-        dataset = dataset or stated_corpus(checkpoint, STATISTICS_MV, "ptb-xl")
-        dataset = "cpsc" if dataset == "cpsc-extra" else dataset
-        if dataset not in STATISTICS_MV:
-            raise ValueError(f"No statistics are known of {dataset!r}. Expected one of {sorted(STATISTICS_MV)}.")
-        columns = [STANDARD_LEADS.index(lead) for lead in config.leads]
-        means, stds = ([values[column] for column in columns] for values in STATISTICS_MV[dataset])
-    evaluation = PUBLISHED_EVALUATION | dict(settings_of(checkpoint, "eval_config"))
-    return fixed_statistics_extractor(model, means, stds, CLIP, evaluation["crop_stride"])
 
 
 def lead_constants(preprocess: Mapping, name: str, num_leads: int) -> list[float]:

@@ -46,7 +46,7 @@ ONNX_EXTRA = 'pip install "ecg-transformers[onnx]"'
 def run(args: argparse.Namespace):
     """The command."""
     logger.setLevel(logging.INFO)
-    for chatty in (None, "torch.onnx"):  # exporter and quantiser tell every node on the root logger
+    for chatty in (None, "torch.onnx"):  # exporter and quantiser log every node on the root logger
         logging.getLogger(chatty).setLevel(logging.ERROR)
     path = export_model(args.model, args.format, args.output_dir)
     logger.info("Wrote %s (%.1f MB) and its feature extractor", path, path.stat().st_size / 1e6)
@@ -112,7 +112,7 @@ def _head(class_name: str) -> str | None:
 
 
 def describe(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor) -> dict[str, str]:
-    """What a reader of the file has to know, as strings; everything but plain names and numbers is JSON."""
+    """Facts for a reader of the file, as strings; everything but plain names and numbers is JSON."""
     config = model.config
     facts = {
         "model_type": config.model_type,

@@ -5,45 +5,33 @@ import importlib
 import importlib.metadata
 import json
 import logging
-import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from packaging.requirements import Requirement
-from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME
 
-from ecg_transformers.train.publishing.folder_files import own_file, refuse_places
-from ecg_transformers.train.publishing.licences import CODE_LICENCE
-from ecg_transformers.train.publishing.shared_folder import weight_names
+from ecg_transformers.train.publishing.licences import CODE_LICENCE, hub_licence, is_settled, stated_licence
+from ecg_transformers.train.publishing.shared_folder import own_file, read_weights, refuse_places
 from ecg_transformers.train.publishing.templates import template_environment
 
-from .space_html import LONGEST_NAME, markdown_text
 from .space_model import SpaceModel, check_files, neighbour_table
+from .space_page import LONGEST_NAME, markdown_text
 
 logger = logging.getLogger("ecg_transformers")
 
 DISTRIBUTION = "ecg-transformers"
 PACKAGES = ("modeling", "data", "train", "hub")
-DATA_FILES = {
-    "data/corpora": ("cinc2021_labels.csv", "cinc2021_labels.LICENSE"),
-    "data/ptb_xl_sample": ("ptb_xl_sample.parquet", "scp_statements.csv", "README.md", "LICENSE.txt"),
-    "train/carried_models": ("*/*",),
-    "train/configs": ("*.yaml",),
-    "train/evaluate_metrics": ("cinc2021_weights.csv", "cinc2021_weights.LICENSE"),
-    "train/evaluation": ("*.yaml",),
-    "train/finetune_configs": ("*.yaml",),
-    "train/publishing": ("*.j2",),
-    "train/report": ("*.j2",),
-    "hub": ("*.j2",),
-}
-"""What is copied of the package beside modules: what its wheel holds too, and no data that lies beside them."""
-LICENCE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")  # as the Hub writes them
+DATA_FILES = """data/corpora/cinc2021_labels.* data/ptb_xl_sample/ptb_xl_sample.parquet
+data/ptb_xl_sample/scp_statements.csv data/ptb_xl_sample/README.md data/ptb_xl_sample/LICENSE.txt
+train/carried_models/*/* train/configs/*.yaml train/evaluate_metrics/cinc2021_weights.* train/evaluation/*.yaml
+train/finetune_configs/*.yaml train/publishing/*.j2 train/report/*.j2 hub/*.j2""".split()
+"""Files of the package that are copied beside modules: those that its wheel holds too, and no data beside them."""
 GRADIO_VERSION = "6.31.0"  # the one that the page was tried with
 ALSO_IMPORTED = ("fsspec", "tqdm")  # which others of the requirements bring
 READING_EXTRAS = ("edf", "dicom", "hdf5")
@@ -85,11 +73,24 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
     table = neighbour_table(model)
     card = _read_card(checkpoint, local, revision)
     files = _model_files(local) if local else []
-    title = f"ECG: {(local.name if local else checkpoint.split('/')[-1])}"[:LONGEST_NAME]
+    title, licence = f"ECG: {(local.name if local else checkpoint.split('/')[-1])}"[:LONGEST_NAME], card_licence(card)
+    header = {
+        "title": title,
+        "sdk": "gradio",
+        "sdk_version": GRADIO_VERSION,
+        "python_version": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "app_file": "app.py",
+        "pinned": False,
+        "tags": ["ecg", "electrocardiogram"],
+        **({} if local else {"models": [checkpoint]}),
+        **licence,
+    }
 
     folder.mkdir(parents=True, exist_ok=True)
     if local:
-        _copy_files(files, folder / MODEL_FOLDER)
+        (folder / MODEL_FOLDER).mkdir()
+        for path in files:
+            shutil.copyfile(path, folder / MODEL_FOLDER / path.name)
     _copy_package(folder / "ecg_transformers")
     table.save(folder / NEIGHBOURS_NAME)
     facts = {
@@ -102,9 +103,9 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
         "classes": model.classes,
         "is_regression": model.is_regression,
         "has_card": card is not None,
-        "licence": _licence_in_words(card),
-        "header": yaml.safe_dump(_header(title, None if local else checkpoint, card), sort_keys=False).strip(),
-        "python_version": _python_version(),
+        "licence": licence.get("license_name", licence.get("license", "unknown: ask whoever trained it")),
+        "header": yaml.safe_dump(header, sort_keys=False).strip(),
+        "python_version": header["python_version"],
         "requirements": requirements(),
         "version": importlib.metadata.version(DISTRIBUTION),
     }
@@ -117,7 +118,7 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
 
 
 def requirements() -> list[str]:
-    """What the page needs, pinned to what is installed here; libraries of file formats that are not stay open."""
+    """Requirements of the page, pinned to the installed versions; libraries of file formats that are not stay open."""
     lines = [f"gradio=={GRADIO_VERSION}"]
     for text in [*(importlib.metadata.requires(DISTRIBUTION) or ()), *ALSO_IMPORTED]:
         requirement = Requirement(text)
@@ -132,40 +133,10 @@ def requirements() -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _header(title: str, model_id: str | None, card: ModelCard | None) -> dict[str, Any]:
-    """The YAML header of a Space; a licence only where the card of the model states one."""
-    header = {
-        "title": title,
-        "sdk": "gradio",
-        "sdk_version": GRADIO_VERSION,
-        "python_version": _python_version(),
-        "app_file": "app.py",
-        "pinned": False,
-        "tags": ["ecg", "electrocardiogram"],
-    }
-    if model_id is not None:
-        header["models"] = [model_id]
-    licence = _stated_licence(card)
-    if licence is not None:
-        is_other = card.data.get("license") == "other"
-        header |= {"license": "other", "license_name": licence} if is_other else {"license": licence}
-    return header
-
-
-def _stated_licence(card: ModelCard | None) -> str | None:
-    if card is None:
-        return None
-    licence = card.data.get("license_name") if card.data.get("license") == "other" else card.data.get("license")
-    is_name = isinstance(licence, str) and LICENCE_NAME.fullmatch(licence) is not None
-    return licence if is_name and licence != "unknown" else None
-
-
-def _licence_in_words(card: ModelCard | None) -> str:
-    return _stated_licence(card) or "unknown: ask whoever trained it"
-
-
-def _python_version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
+def card_licence(card: ModelCard | None) -> dict[str, str]:
+    """Fields of the header for the licence that the card of the model states as the Hub writes it; else none."""
+    stated = None if card is None else stated_licence(card.data.to_dict())
+    return hub_licence(stated) if isinstance(stated, str) and is_settled(stated) else {}
 
 
 def _literal(text: str) -> str:
@@ -200,57 +171,35 @@ def _read_card(checkpoint: str, local: Path | None, revision: str | None) -> Mod
 
 def _model_files(source: Path) -> list[Path]:
     """The files that are needed, each in the folder itself."""
-    weights = weight_names(source)
-    index = [] if SAFE_WEIGHTS_NAME in weights else [SAFE_WEIGHTS_INDEX_NAME]
-    names = [
-        CONFIG_NAME,
-        FEATURE_EXTRACTOR_NAME,
-        *index,
-        *weights,
-        *[REPOCARD_NAME] * (source / REPOCARD_NAME).is_file(),
-    ]
+    names = [CONFIG_NAME, FEATURE_EXTRACTOR_NAME, *read_weights(source)]
+    names += [name for name in (SAFE_WEIGHTS_INDEX_NAME, REPOCARD_NAME) if (source / name).is_file()]
     files = [own_file(source / name) for name in names]
-    for path in (path for path in files if path.name == REPOCARD_NAME):
-        refuse_places(path.read_bytes(), path)
+    if REPOCARD_NAME in names:
+        refuse_places((source / REPOCARD_NAME).read_bytes(), source / REPOCARD_NAME)
     return files
 
 
-def _copy_files(files: list[Path], target: Path):
-    target.mkdir()
-    for path in files:
-        shutil.copyfile(path, target / path.name)
-
-
 def _copy_package(target: Path):
-    """This package as it is installed, without tests and caches: its modules and `DATA_FILES`."""
-    for name in PACKAGES:
-        source = Path(importlib.import_module(f"ecg_transformers.{name}").__file__).parent
-        for path in [*_modules(source), *_data_files(source, name)]:
-            place = target / name / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+    """Copies this package as it is installed, without tests and caches: its modules and `DATA_FILES`."""
+    names = Path(importlib.import_module("ecg_transformers").__file__)
+    for path in package_files(names.parent):
+        place = target / path.relative_to(names.parent)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
     version = importlib.metadata.version(DISTRIBUTION)
     note = f"# A copy of {DISTRIBUTION} {version} ({CODE_LICENCE}), without its tests.\n"
-    names = Path(importlib.import_module("ecg_transformers").__file__).read_text(encoding="utf-8")
-    (target / "__init__.py").write_text(note + names, encoding="utf-8")
+    (target / "__init__.py").write_text(note + names.read_text(encoding="utf-8"), encoding="utf-8")
     for file in importlib.metadata.files(DISTRIBUTION) or ():
         if file.name == "LICENSE" and file.locate().is_file():
             shutil.copyfile(file.locate(), target / "LICENSE")
 
 
-def _modules(folder: Path) -> list[Path]:
-    """The Python files of a package and of the packages in it."""
-    found = [path for path in sorted(folder.glob("*.py")) if path.is_file() and not path.is_symlink()]
-    for inner in sorted(folder.iterdir()):
-        if not inner.is_symlink() and (inner / "__init__.py").is_file():
-            found += _modules(inner)
-    return found
-
-
-def _data_files(source: Path, package: str) -> list[Path]:
-    found = []
-    for place, patterns in DATA_FILES.items():
-        if place.split("/")[0] == package:
-            folder = source.joinpath(*place.split("/")[1:])
-            found += [path for pattern in patterns for path in sorted(folder.glob(pattern)) if not path.is_symlink()]
-    return found
+def package_files(root: Path) -> list[Path]:
+    """The Python files of `PACKAGES` and of the packages in them, and `DATA_FILES`; no links."""
+    found = [path for pattern in DATA_FILES for path in root.glob(pattern)]
+    folders = [folder for name in PACKAGES for folder in (root / name, *(root / name).rglob("*/"))]
+    for folder in folders:
+        between = [folder, *folder.parents][: len(folder.relative_to(root).parts)]
+        if all((place / "__init__.py").is_file() and not place.is_symlink() for place in between):
+            found += folder.glob("*.py")
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())

@@ -17,12 +17,20 @@ from transformers.utils import logging as transformers_logging
 from ecg_transformers.data import EcgRecord
 from ecg_transformers.data.formats.limits import missing_library
 
-from . import space_html
 from .space_model import SpaceModel
-from .space_page import METHODS, Shown, SpacePage, load_page
-from .space_reader import UploadReader
-from .space_recording import AXES, FIELDS, MAX_MEGABYTES, MAX_RATE, MAX_SECONDS, UNITS, Declaration, read_upload
-from .space_uploads import make_folder
+from .space_page import CSS, METHODS, Shown, SpacePage, load_page, markdown_text
+from .space_uploads import (
+    AXES,
+    FIELDS,
+    MAX_MEGABYTES,
+    MAX_RATE,
+    MAX_SECONDS,
+    UNITS,
+    Declaration,
+    UploadReader,
+    make_folder,
+    read_upload,
+)
 
 KEEP_SECONDS = 1800  # uploads and recordings in memory, at most
 MAX_SESSIONS = 24  # whose recordings are kept, up to 38 MB each
@@ -53,11 +61,11 @@ def build_app(model: str | os.PathLike, neighbours: str | os.PathLike, title: st
     gradio = _import_gradio()
     folder = make_folder(KEEP_SECONDS)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    page = load_page(model, neighbours, revision, _reader(folder))
+    page = load_page(model, neighbours, revision, read=_reader(folder))
     with gradio.Blocks(
         title=title, analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS), fill_width=True
     ) as app:
-        gradio.Markdown(f"# {space_html.markdown_text(title)}\n\n{_what_it_does(page.model)}")
+        gradio.Markdown(f"# {markdown_text(title)}\n\n{_what_it_does(page.model)}")
         gradio.HTML(f'<div class="ecg-banner" role="note">{BANNER}</div>')
         with gradio.Tabs():
             with gradio.Tab("Samples"):
@@ -72,7 +80,7 @@ def build_app(model: str | os.PathLike, neighbours: str | os.PathLike, title: st
 
 
 def _reader(folder: Path) -> Callable[..., EcgRecord]:
-    """What reads uploads: a process with little memory, where the system can limit one."""
+    """Reader of uploads: a process with little memory, where the system can limit one."""
     if sys.platform != "linux":
         return read_upload
     reader = UploadReader(folder)
@@ -82,7 +90,7 @@ def _reader(folder: Path) -> Callable[..., EcgRecord]:
 
 
 def _results(gradio, model: SpaceModel) -> dict[str, Any]:
-    """What is shown of a recording, by name."""
+    """Parts of the page on a recording, by name."""
     has_classes = model.is_classifier
     parts = {"shown": gradio.State(None, time_to_live=KEEP_SECONDS), "message": gradio.HTML(elem_id="message")}
     with gradio.Column(visible=False, elem_id="results") as parts["results"]:
@@ -160,7 +168,7 @@ def launch_app(app, **settings):
     )
     app.launch(
         theme=theme,
-        css=space_html.CSS,
+        css=CSS,
         max_file_size=MAX_MEGABYTES * 2**20,
         state_session_capacity=MAX_SESSIONS,
         share=False,
@@ -199,11 +207,11 @@ def _what_it_does(model: SpaceModel) -> str:
         f"It reads {extractor.num_samples / extractor.sampling_rate:g} s at {extractor.sampling_rate:g} Hz of the "
         f"leads {', '.join(extractor.leads)}."
     )
-    classes = ", ".join(map(space_html.markdown_text, model.classes))
+    classes = ", ".join(map(markdown_text, model.classes))
     if model.is_regression:
         return f"A model that predicts numbers from electrocardiograms: {classes}. {reads}"
     if model.is_classifier:
-        return f"A model that tells classes of electrocardiograms apart: {classes}. {reads}"
+        return f"A model that predicts classes of electrocardiograms: {classes}. {reads}"
     return f"An encoder of electrocardiograms. It has no classes: see what it finds alike. {reads}"
 
 

@@ -43,7 +43,7 @@ class Neighbour:
     """A carried recording near to the one of the page.
 
     Args:
-        row (`dict`): As `load_ecg("ptb-xl-sample")` gives it.
+        row (`dict`): Row of `load_ecg("ptb-xl-sample")`.
         distance (`float`): 1 minus the cosine of the standardised features, 0 to 2.
     """
 
@@ -55,7 +55,7 @@ class SpaceModel:
     """A classifier, or an encoder without classes, with its feature extractor.
 
     Args:
-        model ([`PreTrainedModel`]): As `from_pretrained` gives it.
+        model ([`PreTrainedModel`]): Model of `from_pretrained`.
         feature_extractor ([`EcgFeatureExtractor`]): The model's.
     """
 
@@ -110,7 +110,7 @@ class SpaceModel:
         return [self.model.config.id2label[n] for n in range(self.model.config.num_labels)] * self.is_classifier
 
     def check(self, record: EcgRecord, mask_missing_leads: bool) -> list[str]:
-        """What is to be known of how the model reads a recording, a sentence each.
+        """Sentences on how the model reads a recording.
 
         Raises:
             ValueError: if it cannot read it, in words for somebody who sees only the page.
@@ -160,7 +160,7 @@ class SpaceModel:
                 )
 
     def scores(self, record: EcgRecord, mask_missing_leads: bool = False) -> list[dict[str, Any]]:
-        """As `pipeline("ecg-classification")` gives them."""
+        """Scores as `pipeline("ecg-classification")` gives them."""
         settings = {"missing_leads": "mask"} if mask_missing_leads else {}
         return EcgClassificationPipeline(model=self.model, feature_extractor=self.feature_extractor)(
             record, **settings
@@ -174,7 +174,7 @@ class SpaceModel:
         return calibration_for(self.model.config, self.feature_extractor, checks)[0]
 
     def findings(self, record: EcgRecord, mask_missing_leads: bool = False) -> list[dict[str, Any]]:
-        """What is odd about a recording, as a row of the pipeline says it in `quality`."""
+        """Oddities of a recording, as a row of the pipeline lists them in `quality`."""
         return self._extractor(mask_missing_leads).check(record)[0]["findings"]
 
     def features(self, record: EcgRecord, mask_missing_leads: bool = False) -> np.ndarray:
@@ -197,7 +197,7 @@ class NeighbourIndex:
     """The carried recordings of PTB-XL's training folds by their features.
 
     Args:
-        table ([`EmbeddingTable`]): As [`neighbour_table`] makes it.
+        table ([`EmbeddingTable`]): Features of [`neighbour_table`].
     """
 
     def __init__(self, table: EmbeddingTable):

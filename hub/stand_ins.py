@@ -5,7 +5,7 @@ Here a few names, and no others, stand for [`StandIn`], which keeps what the fil
 that could run: the classes themselves are never imported, and need not be installed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -16,12 +16,12 @@ MOST_VALUES = 100_000  # of all settings, one that is held twice counted twice
 
 
 class StandIn:
-    """What a file says of an object: its state, and nothing that the object could do."""
+    """State of an object as a file has it, and nothing that the object could do."""
 
     state: Any = None
 
     def __init__(self, *_: Any):
-        """Whatever it was called with."""
+        """Takes any arguments and keeps none."""
 
     def __setstate__(self, state: Any):
         self.state = state
@@ -57,22 +57,23 @@ def plain_settings(value: Any) -> Any:
     Raises:
         ValueError: for settings that hold themselves, or far too many.
     """
-    return _plain(value, 0, count(1))
+    counter = count(1)
 
+    def plain(value: Any, depth: int) -> Any:
+        if depth > DEEPEST or next(counter) > MOST_VALUES:
+            raise ValueError(
+                f"The settings of the file are nested more than {DEEPEST} times or hold more than {MOST_VALUES} "
+                "values: no published model has such settings."
+            )
+        if isinstance(value, StandIn):
+            state = value.state
+            if isinstance(state, Mapping):
+                state = state.get("_content", state.get("_val", state))
+            return plain(state, depth + 1)
+        if isinstance(value, Mapping):
+            return {key: plain(inner, depth + 1) for key, inner in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes | torch.Size):
+            return [plain(inner, depth + 1) for inner in value]
+        return value
 
-def _plain(value: Any, depth: int, counter: Iterator[int]) -> Any:
-    if depth > DEEPEST or next(counter) > MOST_VALUES:
-        raise ValueError(
-            f"The settings of the file are nested more than {DEEPEST} times or hold more than {MOST_VALUES} values: "
-            "no published model has such settings."
-        )
-    if isinstance(value, StandIn):
-        state = value.state
-        if isinstance(state, Mapping):
-            state = state.get("_content", state.get("_val", state))
-        return _plain(state, depth + 1, counter)
-    if isinstance(value, Mapping):
-        return {key: _plain(inner, depth + 1, counter) for key, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes | torch.Size):
-        return [_plain(inner, depth + 1, counter) for inner in value]
-    return value
+    return plain(value, 0)

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace):
         protocol = example_protocol(result, page["predictions"])
         drawn = set()
         if protocol is not None:
-            examples = choose_examples(page["predictions"]["pretrained", protocol], result.outcome(protocol).judged)
+            examples = choose_examples(page["predictions"]["pretrained", protocol], result.outcome(protocol).scores)
             drawn = {example.record_id for example in examples}
         page["explanations"] = explanation_figures(model, feature_extractor, rows, drawn)
     published, notes = published_beside(result)
@@ -208,7 +208,7 @@ def published_beside(result: Result) -> tuple[list[dict], list[str]]:
     """Numbers of others of the same task, protocol and complete test, and how to read them or why there are none."""
     numbers, notes = [], []
     for outcome in result.outcomes:
-        protocol, judged = outcome.protocol, outcome.judged
+        protocol, judged = outcome.protocol, outcome.scores
         if outcome.kind.name != "classification":
             continue
         for name in (protocol, "from_scratch") if protocol == "finetuned" else (protocol,):

@@ -60,9 +60,8 @@ from .predictions import (
     stored_calibration,
     write_predictions,
 )
-from .publishing.model_card import CardFacts, ShownResult, write_card
+from .publishing.model_card import CardFacts, ShownResult, run_costs, write_card
 from .publishing.pushing_trainer import PushingTrainer
-from .publishing.run_costs import run_costs
 from .report.card_section import results_markdown
 from .report.finetune_page import finetune_page
 from .report.page import write_page
@@ -186,7 +185,7 @@ def run(args: argparse.Namespace):
     write_card(folder, facts, trainer.model.config, trainer.processing_class, [shown])
     page = finetune_page(result, predictions, splits.test, source, facts.training, trainer.state.log_history)
     write_page(page, folder / "finetuning.html")
-    for split, judged in (("validation", result.validation), ("test", result.outcomes[0].judged)):
+    for split, judged in (("validation", result.validation), ("test", result.outcomes[0].scores)):
         logger.info("%10s  %s", split, result.outcomes[0].headline(judged))
     for label, reason in metrics["test"].get("excluded", {}).items():
         logger.info("%10s  not judged: %s (%s)", "test", label, reason)

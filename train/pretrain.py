@@ -29,8 +29,7 @@ from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTra
 from .explain.preview import complete_push
 from .explain.reconstructions import reconstruction_figures
 from .online_probe import PROBE_PREFIX, follow_with_probe
-from .publishing.model_card import write_card
-from .publishing.run_costs import run_costs
+from .publishing.model_card import run_costs, write_card
 from .report.page import Page, ReportFigure, Section, write_page
 from .report.plots import plot_training_curve
 from .run_folder import claim_output_dir

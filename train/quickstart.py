@@ -18,8 +18,7 @@ from ecg_transformers.modeling.masking import keyed_generator
 
 from .evaluation.run import ProtocolOptions, evaluate_encoder
 from .pretrain import build_trainer
-from .publishing.model_card import CardFacts, ShownResult, write_card
-from .publishing.run_costs import run_costs
+from .publishing.model_card import CardFacts, ShownResult, run_costs, write_card
 from .report.card_section import results_markdown
 from .report.caveats import caveats_of
 from .report.ecg_paper import plot_ecg_paper

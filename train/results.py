@@ -82,9 +82,9 @@ def difference_key(baseline: str) -> str:
     return next(known.difference for known in BASELINES if known.key == baseline)
 
 
-def kind_of(judged: Mapping) -> Kind:
-    """The kind of a judgement, by the score that decides."""
-    return next(kind for kind in KINDS if kind.score is None or kind.score in judged)
+def kind_of(scores: Mapping) -> Kind:
+    """The kind of some scores, by the one that decides."""
+    return next(kind for kind in KINDS if kind.score is None or kind.score in scores)
 
 
 class Difference(NamedTuple):
@@ -105,11 +105,11 @@ class Difference(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One row of a comparison: the key, the name for people, and the judgement."""
+    """One row of a comparison: the key, the name for people, and the scores."""
 
     key: str
     name: str
-    judged: Mapping[str, Any]
+    scores: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -118,21 +118,21 @@ class Outcome:
 
     Args:
         protocol (`str`): Name of the protocol.
-        judged (`Mapping`): Judgement of the pretrained encoder, see [`~ecg_transformers.train.predictions.judge`].
+        scores (`Mapping`): Scores of the pretrained encoder, see [`~ecg_transformers.train.predictions.judge`].
         baselines (`Mapping[str, Mapping]`, *optional*): The same for each baseline, by its key in `BASELINES`.
         differences (`Mapping[str, Mapping]`, *optional*): Paired differences, by the key of the baseline.
         problem_type (`str`, *optional*): Type of the task.
     """
 
     protocol: str
-    judged: Mapping[str, Any]
+    scores: Mapping[str, Any]
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     problem_type: str = ""
 
     @cached_property
     def kind(self) -> Kind:
-        return kind_of(self.judged)
+        return kind_of(self.scores)
 
     @property
     def words(self) -> str:
@@ -149,14 +149,14 @@ class Outcome:
 
     @property
     def from_scratch(self) -> bool:
-        """Whether the random encoder was trained on the labels too."""
+        """`True` where the random encoder was trained on the labels too."""
         return self.protocol in ("finetuned", "delineation_finetuned")
 
     def sides(self) -> list[Side]:
         """Baselines first, the pretrained encoder last."""
         found = [Side(b.key, self.name_of(b), self.baselines[b.key]) for b in BASELINES if b.key in self.baselines]
         name = "Pretrained, fine-tuned" if self.from_scratch else "Pretrained encoder"
-        return [*found, Side(PRETRAINED, name if found else "This model", self.judged)]
+        return [*found, Side(PRETRAINED, name if found else "This model", self.scores)]
 
     def name_of(self, baseline: Baseline) -> str:
         return "Trained from scratch" if self.from_scratch and baseline.key == "random_encoder" else baseline.title
@@ -177,27 +177,27 @@ class Outcome:
             scratch = self.name_of(baseline) != baseline.title
             other = "the same encoder trained from scratch" if scratch else baseline.phrase
             if low <= 0 <= high:
-                sentence = f"these test records cannot tell the pretrained encoder from {other} ({interval})."
+                sentence = f"these test records do not separate the pretrained encoder from {other} ({interval})."
             else:
                 word = "worse" if (low > 0) == self.kind.lower_is_better else "better"
                 sentence = f"on these test records the pretrained encoder is {word} than {other} ({interval})."
             sentences.append(f"{self.protocol}: {sentence}")
         return sentences
 
-    def headline(self, judged: Mapping[str, Any]) -> str:
+    def headline(self, scores: Mapping[str, Any]) -> str:
         """The score that decides, with its interval and what it is a mean of; or why there is none."""
         score = self.kind.score
         if score is None:
-            return ", ".join(f"{name} ARI {format_score(judged[name]['ari'])}" for name in ("k-means", "hdbscan"))
-        name, about = decapitalized(self.kind.title), mean_of(judged)
-        if not has_headline(judged):
+            return ", ".join(f"{name} ARI {format_score(scores[name]['ari'])}" for name in ("k-means", "hdbscan"))
+        name, about = decapitalized(self.kind.title), mean_of(scores)
+        if not has_headline(scores):
             return f"no {name}: {about}, and at least {FEWEST_RECORDS} records are needed"
-        interval = format_interval(judged[f"{score}_ci95"])
-        return f"{name} {format_score(judged[score])}  95 % {interval}" + (f" ({about})" if about else "")
+        interval = format_interval(scores[f"{score}_ci95"])
+        return f"{name} {format_score(scores[score])}  95 % {interval}" + (f" ({about})" if about else "")
 
     def summary(self) -> list[str]:
         """The result in a line for each encoder and difference, for a terminal."""
-        lines = [f"{decapitalized(n):>22}  {self.protocol} {self.headline(judged)}" for _, n, judged in self.sides()]
+        lines = [f"{decapitalized(n):>22}  {self.protocol} {self.headline(scores)}" for _, n, scores in self.sides()]
         for baseline in BASELINES:
             if (found := self.difference_to(baseline)) is not None:
                 interval = format_interval(found.ci95, signed=True)
@@ -208,13 +208,13 @@ class Outcome:
     def hub_details(self) -> dict[str, Any]:
         """Interval, baselines and counts, beside the score in the card's `model-index`."""
         score = self.kind.score
-        details = {"protocol": self.protocol, "ci95": [round(bound, 4) for bound in self.judged[f"{score}_ci95"]]}
-        for key, judged in self.baselines.items():
+        details = {"protocol": self.protocol, "ci95": [round(bound, 4) for bound in self.scores[f"{score}_ci95"]]}
+        for key, scores in self.baselines.items():
             name = "from_scratch" if self.from_scratch and key == "random_encoder" else key
-            details[name] = round(judged[score], 4)
-        details |= {count: self.judged[count] for count in COUNTS if count in self.judged}
-        if "num_test_records" not in details and "num_records" in self.judged:
-            details["num_test_records"] = self.judged["num_records"]
+            details[name] = round(scores[score], 4)
+        details |= {count: self.scores[count] for count in COUNTS if count in self.scores}
+        if "num_test_records" not in details and "num_records" in self.scores:
+            details["num_test_records"] = self.scores["num_records"]
         return details
 
 
@@ -229,7 +229,7 @@ class Result:
         label_names (`Sequence[str]`, *optional*): Labels of the task, or targets with their unit.
         splits (`Mapping`, *optional*): Records of each split: a mapping of counts, or a text.
         settings (`Mapping[str, Sequence[Mapping]]`, *optional*): Entries of few labels, fewer leads, noise, ...
-        validation (`Mapping`, *optional*): Judgement of the validation split, which `finetune` states too.
+        validation (`Mapping`, *optional*): Scores of the validation split, which `finetune` states too.
         other (`Mapping`, *optional*): Everything else of the JSON: model, command, date, versions, seconds, ...
 
     Example:
@@ -237,8 +237,8 @@ class Result:
     ```python
     from ecg_transformers.train.results import Outcome, Result
 
-    judged = {"macro_auroc": 0.81, "macro_auroc_ci95": [0.76, 0.85]}
-    result = Result("ptb-xl superdiagnostic", [Outcome("linear", judged)])
+    scores = {"macro_auroc": 0.81, "macro_auroc_ci95": [0.76, 0.85]}
+    result = Result("ptb-xl superdiagnostic", [Outcome("linear", scores)])
     result.outcomes[0].kind.name  # "classification"
     ```
     """
@@ -266,14 +266,14 @@ class Result:
             facts |= {name: content.pop(name) for name in ("splits", "settings", "validation") if name in content}
             facts["label_names"] = tuple(facts.get("label_names", ()))
             if PRETRAINED in content:
-                judged, baselines, differences = content.pop(PRETRAINED), {}, {}
+                scores, baselines, differences = content.pop(PRETRAINED), {}, {}
                 for baseline in BASELINES:
                     baselines[baseline.key] = content.pop(baseline.key, {})
                     differences[baseline.key] = content.pop(baseline.difference, {})
             else:
-                judged, baselines, differences = {content.pop("protocol"): content.pop("test")}, {}, {}
+                scores, baselines, differences = {content.pop("protocol"): content.pop("test")}, {}, {}
             outcomes = []
-            for protocol, of_protocol in judged.items():
+            for protocol, of_protocol in scores.items():
                 beside = {key: found[protocol] for key, found in baselines.items() if protocol in found}
                 gained = {key: found[protocol] for key, found in differences.items() if protocol in found}
                 outcome = Outcome(protocol, of_protocol, beside, gained, facts.get("problem_type", ""))
@@ -282,7 +282,7 @@ class Result:
                         raise ValueError(f"scores of {protocol!r} are {each!r}")
                 outcomes.append(outcome)
             if not outcomes:
-                raise ValueError("no protocol was judged")
+                raise ValueError("no protocol was evaluated")
             shlex.split(content.get("command", ""))
             return cls(outcomes=tuple(outcomes), **facts, other=content)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -293,11 +293,11 @@ class Result:
             ) from error
 
     def to_json(self) -> dict[str, Any]:
-        """`metrics.json` of `evaluate`, or of `finetune` where a validation split was judged."""
+        """`metrics.json` of `evaluate`, or of `finetune` where a validation split was evaluated."""
         facts = {"task": self.task, "problem_type": self.problem_type, "label_names": list(self.label_names)}
         if self.validation is not None:
             (outcome,) = self.outcomes
-            facts |= {"protocol": outcome.protocol, "validation": self.validation, "test": outcome.judged}
+            facts |= {"protocol": outcome.protocol, "validation": self.validation, "test": outcome.scores}
             return facts | dict(self.other)
         facts |= {"splits": dict(self.splits)}
         for baseline in BASELINES:
@@ -305,12 +305,12 @@ class Result:
             gained = {o.protocol: o.differences[baseline.key] for o in self.outcomes if baseline.key in o.differences}
             if found:
                 facts |= {baseline.key: found, baseline.difference: gained}
-        facts[PRETRAINED] = {outcome.protocol: outcome.judged for outcome in self.outcomes}
+        facts[PRETRAINED] = {outcome.protocol: outcome.scores for outcome in self.outcomes}
         return facts | {"settings": dict(self.settings)} | dict(self.other)
 
     @property
     def is_compared(self) -> bool:
-        """Whether a baseline stands beside the model."""
+        """`True` where a baseline stands beside the model."""
         return any(outcome.baselines for outcome in self.outcomes)
 
     def verdicts(self) -> list[str]:
@@ -345,21 +345,21 @@ def read_result(path: str | os.PathLike) -> Result:
 
 
 FEWEST_RECORDS = 20
-"""Of a test split, for a headline: with fewer, a macro AUROC is an anecdote."""
+"""Fewest records of a test split for a headline: with fewer, a macro AUROC is an anecdote."""
 
 
-def has_headline(judged: Mapping[str, Any]) -> bool:
-    """Whether a judgement is of enough records for one number to stand for it."""
-    return judged.get("num_test_records", judged.get("num_records", FEWEST_RECORDS)) >= FEWEST_RECORDS
+def has_headline(scores: Mapping[str, Any]) -> bool:
+    """Returns whether scores have enough records for one number to stand for them."""
+    return scores.get("num_test_records", scores.get("num_records", FEWEST_RECORDS)) >= FEWEST_RECORDS
 
 
-def mean_of(judged: Mapping[str, Any]) -> str:
-    """What a score is a mean of, as far as it is stated: `"3 of 26 labels, 120 records"`."""
+def mean_of(scores: Mapping[str, Any]) -> str:
+    """Labels and records of a mean, as far as they are stated: `"3 of 26 labels, 120 records"`."""
     about = []
-    if "per_class" in judged:
-        judgeable = len(judged["per_class"])
-        about.append(f"{judgeable} of {judgeable + len(judged.get('excluded', ()))} labels")
-    if (records := judged.get("num_test_records", judged.get("num_records"))) is not None:
+    if "per_class" in scores:
+        evaluated = len(scores["per_class"])
+        about.append(f"{evaluated} of {evaluated + len(scores.get('excluded', ()))} labels")
+    if (records := scores.get("num_test_records", scores.get("num_records"))) is not None:
         about.append(f"{records} records")
     return ", ".join(about)
 

@@ -223,7 +223,7 @@ def test_the_constants_follow_their_leads():
     extractor = lejepa_feature_extractor(model, file, dataset="mimic-iv-ecg")
     stds = dict(zip(extractor.leads, extractor.lead_stds, strict=True))
     assert stds["aVL"] == 0.141 and stds["aVF"] == 0.143
-    with pytest.raises(ValueError, match="No statistics are known of 'cpsc'"):
+    with pytest.raises(ValueError, match="No constants are known of 'cpsc'"):
         lejepa_feature_extractor(model, file, dataset="cpsc")
 
 

@@ -9,6 +9,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 from ecg_transformers.hub.convert import SOURCES
 from ecg_transformers.modeling import EcgFmModel, EcgFounderModel, HubertEcgModel
 from ecg_transformers.train.cli import CONVERTED_SOURCES, main
+from ecg_transformers.train.methods import method_of
 
 from .test_convert_ecg_fm import published_state as ecg_fm_state
 from .test_convert_ecg_founder import published_state as ecg_founder_state
@@ -59,7 +60,7 @@ def test_the_command_writes_a_folder_that_loads(source, tmp_path):
     features = model(inputs["input_values"]).pooler_output
     assert features.shape == (len(inputs["input_values"]), model.config.pooled_size) and features.isfinite().all()
     card = (folder / "README.md").read_text(encoding="utf-8")
-    method = SOURCES[source].published.method
+    method = method_of(model.config)
     assert licence in card and path.name in card and method.name in card and method.url in card
     assert "No results were measured for this checkpoint." in card and "not a medical device" in card
 

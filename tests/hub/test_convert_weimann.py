@@ -348,5 +348,5 @@ def test_a_pretraining_file_has_the_statistics_of_its_corpus(pretraining_file, s
     for dataset, expected in ((None, "mimic-iv-ecg"), ("cpsc-extra", "cpsc")):
         feature_extractor = weimann_feature_extractor(model, pretraining_file, dataset)
         assert feature_extractor.lead_stds == tuple(STATISTICS_MV[expected][1][column] for column in columns)
-    with pytest.raises(ValueError, match="No statistics are known of 'mitdb'"):
+    with pytest.raises(ValueError, match="No constants are known of 'mitdb'"):
         weimann_feature_extractor(model, pretraining_file, "mitdb")

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import HfApi, ModelCard, snapshot_download
+import yaml
+from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries, snapshot_download
 from safetensors.torch import load_file, save_file
 
 from ecg_transformers.data.corpus import DataSource
-from ecg_transformers.hub.push_model import push_model
+from ecg_transformers.hub.push import push_model
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgJepaForPreTraining, EcgJepaModel
 from ecg_transformers.train.cli import main
-from ecg_transformers.train.publishing.model_card import CardFacts, write_card
-from ecg_transformers.train.publishing.run_costs import RunCosts
+from ecg_transformers.train.publishing.model_card import CardFacts, RunCosts, write_card
 from ecg_transformers.train.publishing.shared_folder import (
     model_digest,
     public_arguments,
@@ -161,6 +161,19 @@ def test_scores_beside_the_weights_go_into_card_model_index_and_picture_without_
     assert scores["model"] == "run" and "command" not in scores and b"/home" not in there["metrics.json"]
 
 
+def test_scores_on_a_dataset_of_the_hub_are_listed_for_it(hub, checkpoint):
+    command = "ecg-transformers evaluate --dataset prepared --data_dir hf://datasets/owner/ptb-xl --model /me/run"
+    (checkpoint / "metrics.json").write_text(json.dumps(comparison(command=command, date="2026-11-29")))
+    push_model(checkpoint, REPO, **TOKEN)
+    path = ".eval_results/ecg-transformers_ptb-xl_superdiagnostic_linear.yaml"
+    (entry,) = parse_eval_result_entries(yaml.safe_load(files_of(hub)[path]))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("owner/ptb-xl", "superdiagnostic", 0.8)
+    assert "linear" in entry.notes and "random_encoder 0.6" in entry.notes and entry.date == "2026-11-29"
+    (checkpoint / "metrics.json").unlink()
+    push_model(checkpoint, REPO, **TOKEN)
+    assert path not in files_of(hub) and "metrics.json" not in files_of(hub)
+
+
 @pytest.mark.slow
 def test_results_of_an_evaluation_elsewhere_can_be_named(hub, checkpoint, tmp_path):
     path = tmp_path / "metrics.json"
@@ -180,7 +193,7 @@ def test_scores_of_other_weights_are_refused(hub, checkpoint, where):
     else:
         (checkpoint / "metrics.json").write_text(json.dumps(scores))
         said = refusal(checkpoint, **TOKEN)
-    assert "are of another model, '/me/run', or of earlier weights" in said and "evaluate --model" in said
+    assert "another model, or of earlier weights" in said and "evaluate --model" in said
     assert not hub.requests
 
 
@@ -313,8 +326,8 @@ def header(fields):
         (lambda folder: (folder / "README.md").write_text("---\n- a\n---\n"), "header of README.md cannot be read"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "feature_extractor.save_pretrained"),
         (lambda folder: (folder / "leads.py").unlink(), "lacks leads.py"),
-        (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON"),
-        (drop_auto_map, "names no code (auto_map). Load the model"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON mapping"),
+        (drop_auto_map, "names no code: auto_map is None. Load the model"),
         (spoil_weights, "model.safetensors is damaged or was not written to its end"),
         (break_shard, "model-1.safetensors is damaged"),
         (break_index, "model.safetensors.index.json does not name the files of the weights"),
@@ -326,17 +339,17 @@ def header(fields):
         (header("license: other\nlicense_name: {a: b}"), "Expected one licence as license_name"),
         (header("training_data_license: [CC0, MIT]"), "State the one that holds by --licence NAME"),
         (header("training_data_license: n/a"), "the card states 'n/a'"),
-        (lambda folder: (folder / "card.json").write_text("[]"), "card.json, got a list"),
+        (lambda folder: (folder / "card.json").write_text("[]"), "card.json is no JSON mapping"),
         (break_facts, "does not hold the facts of a card"),
         *[(link_elsewhere(name), f"{name} is a link to") for name in LINKED],
         (write("preview.png", "hf_mine"), "preview.png is no PNG"),
         (header("license: !!python/object/apply:os.system ['false']"), "header of README.md cannot be read"),
-        (write("config.json", [1]), "config.json, got a list"),
-        (change_config(auto_map=["x"]), "is no mapping to code: ['x']"),
-        (change_config(auto_map={"AutoModel": 1}), "Expected 'MODULE.CLASS' in auto_map"),
+        (write("config.json", [1]), "config.json is no JSON mapping"),
+        (change_config(auto_map=["x"]), "names no code: auto_map is ['x']"),
+        (change_config(auto_map={"AutoModel": 1}), "names no code: auto_map is {'AutoModel': 1}"),
         (change_config(model_type=None), "config.json names no model"),
-        (write("metrics.json", [1]), "metrics.json, got a list"),
-        (write("metrics.json", comparison(pretrained={})), "no protocol was judged"),
+        (write("metrics.json", [1]), "metrics.json is no JSON mapping"),
+        (write("metrics.json", comparison(pretrained={})), "no protocol was evaluated"),
         (write("metrics.json", comparison(splits=1)), "The scores are not as `evaluate` writes them"),
         (write("metrics.json", comparison(command="evaluate 'a")), "No closing quotation"),
         (note_a_path, "has notes that would be published: 'from'"),

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from ecg_transformers.hub.space import write_space
-from ecg_transformers.hub.space_html import SUPERCLASSES
+from ecg_transformers.hub.space_page import SUPERCLASSES
 
 from .space_inputs import bad_uploads, csv_file, edf_file, save_model, wfdb_pair
 

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import pipeline
 
 from ecg_transformers.data import EcgRecord, load_ecg
-from ecg_transformers.hub import space_html, space_page
+from ecg_transformers.hub import space_page
 from ecg_transformers.hub.space_model import NeighbourIndex, SpaceModel, sample_rows
 from ecg_transformers.hub.space_page import Shown, SpacePage
 from ecg_transformers.modeling import EcgViTModel
@@ -67,7 +67,7 @@ def test_bars_show_the_scores_of_the_pipeline_and_say_how_they_are_calibrated(pa
 
 
 def test_scores_without_calibration_are_not_called_calibrated():
-    html = space_html.scores_html([{"label": "MI", "score": 0.5}], "single_label_classification", None, "x")
+    html = space_page.scores_html([{"label": "MI", "score": 0.5}], "single_label_classification", None, "x")
     assert "Not calibrated" in html and "temperature" not in html and "threshold" not in html
 
 
@@ -90,7 +90,7 @@ def test_scores_with_masked_leads_are_not_called_calibrated(page):
 
 def test_what_was_found_is_escaped_and_cut():
     finding = {"name": "unit", "leads": [], "sentence": "<img src=x onerror=alert(1)>" + "a" * 10_000}
-    html = space_html.quality_html([finding])
+    html = space_page.quality_html([finding])
     assert "<img" not in html and len(html) < 1000
 
 
@@ -100,7 +100,7 @@ def test_an_encoder_says_what_was_found_below_the_trace(index):
 
 
 def test_a_regression_shows_values_and_no_bars():
-    html = space_html.scores_html([{"label": "age_years", "score": 61.234}], "regression", None, "x")
+    html = space_page.scores_html([{"label": "age_years", "score": 61.234}], "regression", None, "x")
     assert ">61.2<" in html and "age_years" in html and "%" not in html and "ecg-bar" not in html
 
 
@@ -197,13 +197,13 @@ def test_an_unexpected_error_is_a_plain_sentence_and_its_message_stays_out_of_th
 def test_sentences_and_labels_are_escaped(page):
     _, message = page.guarded(page.open_upload, [], False, None)
     assert message.startswith('<div class="ecg-error" role="alert">Choose a file first')
-    assert "<script>" not in space_html.message_html("x <script>")
+    assert "<script>" not in space_page.message_html("x <script>")
     scores = [{"label": "<img src=x>", "score": 0.5}]
-    assert "<img" not in space_html.scores_html(scores, "multi_label_classification", None, "<b>")
+    assert "<img" not in space_page.scores_html(scores, "multi_label_classification", None, "<b>")
 
 
 def test_a_sentence_as_long_as_the_file_is_cut():
-    html = space_html.message_html("I, " * 10**6)
+    html = space_page.message_html("I, " * 10**6)
     assert len(html) < 600 and html.endswith("…</div>")
 
 

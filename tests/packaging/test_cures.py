@@ -126,7 +126,7 @@ def test_every_flag_that_a_message_names_exists():
     assert FREE_FLAGS
     for path, _, sentence in messages():
         for name in FLAG.findall(re.sub(r"hf upload .*", "", sentence)):
-            if path.name not in ("space_html.py", "flags.py"):  # CSS; and the sentences of others
+            if path.name not in ("space_page.py", "flags.py"):  # CSS; and the sentences of others
                 assert f"--{name}" in known or name in free, (path, sentence)
 
 

@@ -47,7 +47,7 @@ def test_an_old_file_has_one_baseline_and_a_new_one_every_baseline_with_its_diff
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"), [(0.01, 0.2, "is better"), (-0.2, -0.01, "is worse"), (-0.1, 0.1, "cannot tell")]
+    ("low", "high", "words"), [(0.01, 0.2, "is better"), (-0.2, -0.01, "is worse"), (-0.1, 0.1, "do not separate")]
 )
 def test_a_verdict_says_no_more_than_the_interval(low, high, words):
     (sentence,) = Result.from_json(metrics(low, high)).verdicts()
@@ -69,7 +69,7 @@ def test_each_baseline_has_a_verdict_of_its_own():
 def test_the_scores_of_a_fine_tuning_are_read_too():
     content = {"task": "ptb-xl", "protocol": "finetuned", "validation": judged(0.9), "test": judged(0.8), "model": "x"}
     result = Result.from_json(content)
-    assert result.outcomes[0].judged["macro_auroc"] == 0.8 and result.validation["macro_auroc"] == 0.9
+    assert result.outcomes[0].scores["macro_auroc"] == 0.8 and result.validation["macro_auroc"] == 0.9
     assert not result.is_compared and result.verdicts() == []
     assert Result.from_json(result.to_json()) == result
 

@@ -31,9 +31,8 @@ from ecg_transformers.modeling.modeling_sigreg_jepa import SigRegJepaForPreTrain
 from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTraining
 from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassificationPipeline
 
-from ..publishing.folder_files import read_json
 from ..publishing.model_card import Picture, ShownResult
-from ..publishing.shared_folder import PREVIEW_NAME, RUN_PICTURE_NAME, SharedFolder
+from ..publishing.shared_folder import PREVIEW_NAME, RUN_PICTURE_NAME, SharedFolder, read_json
 from ..report.card_section import results_markdown
 from ..report.ecg_paper import CLINICAL_COLUMNS, EcgPaper, draw_paper, plot_ecg_paper
 from ..report.figures import plot_label_bars
@@ -126,7 +125,7 @@ def _mask_picture(
     feature_extractor: EcgFeatureExtractor,
     row: Mapping[str, Any],
 ) -> Picture:
-    """What a mask of the pretraining hides of the first window."""
+    """Draws the first window with the patches that a mask of the pretraining hides."""
     drawn = model.draw_inputs(torch.zeros(1, 1, 1), DrawKeys(seed=0, step=0, epoch=0, sample_ids=(0,)))
     signal, leads, rate = _read_leads(feature_extractor, row)
     patch_size = model.config.patch_size / model.config.sampling_rate * rate
@@ -202,7 +201,7 @@ def _read_leads(feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) 
 
 
 def _layout(leads: Sequence[str]) -> str:
-    """As a doctor is used to see twelve leads; fewer, one below the other."""
+    """Name of the layout: twelve leads as a doctor is used to see them; fewer, one below the other."""
     return "clinical" if {lead for column in CLINICAL_COLUMNS for lead in column} == set(leads) else "rows"
 
 

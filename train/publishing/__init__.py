@@ -1,1 +1,1 @@
-"""What goes to the Hub: cards, licences, files, uploads. Runs no model and knows no evaluation."""
+"""Cards, licences, files and uploads for the Hub. Runs no model and knows no evaluation."""

@@ -3,24 +3,17 @@
 from ecg_transformers.data.corpus import HUB_LICENCES
 
 CODE_LICENCE = "Apache-2.0"
-HUB_IDENTIFIERS = {
-    *HUB_LICENCES.values(),
-    "apache-2.0",
-    "mit",
-    "bsd-2-clause",
-    "bsd-3-clause",
-    "openrail",
-    "unlicense",
-}
-HUB_IDENTIFIERS |= {"cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0"}
-HUB_IDENTIFIERS |= {"eupl-1.2", "cecill-b", "ms-pl", "isc"}
+HUB_IDENTIFIERS = {*HUB_LICENCES.values()} | set(
+    "apache-2.0 mit bsd-2-clause bsd-3-clause openrail unlicense cc-by-nc-sa-4.0 cc-by-nc-nd-4.0 cc-by-nd-4.0 gpl-3.0 "
+    "lgpl-3.0 agpl-3.0 mpl-2.0 eupl-1.2 cecill-b ms-pl isc".split()
+)
 OTHER = "other:"
 LONGEST_NAME = 200
 EXPECTED_LICENCE = (
     "Expected a known licence, such as 'CC BY 4.0', 'CC0 1.0', 'ODC-BY 1.0' or 'ODbL 1.0', or 'other: NAME' with the "
     "name of the agreement under which you were given them, in one line"
 )
-"""What a message says where the licence of recordings is not settled."""
+"""End of a message about a licence of recordings that is not settled."""
 
 
 def hub_identifier(licence: str | None) -> str | None:
@@ -45,7 +38,7 @@ def hub_identifier(licence: str | None) -> str | None:
 
 
 def is_settled(licence: str | None) -> bool:
-    """Whether a licence is a known one, or `"other: NAME"`."""
+    """Returns `True` for a known licence, and for `"other: NAME"`."""
     return hub_identifier(licence) is not None
 
 

@@ -3,22 +3,27 @@
 The facts are the configuration, the feature extractor and the scores, which lie in the folder anyway, and
 `card.json` beside them, [`CardFacts`]. A push renders the card anew from these; no text of a card is edited. The rule
 for a card that a person has changed: `card.json` holds the SHA-256 of the README.md that was written with it. Where it
-differs, or where there is no `card.json`, the text is the person's and goes out as it is; only its header is set. So
-does the card of a model whose class is not known here: no code of the folder is run.
+differs, or where there is no `card.json`, the text is the person's and goes out as it is; only its header is set. The
+same holds for the card of a model whose class is unknown here: no code of the folder is run.
 Nothing is invented: a licence that nobody stated is called unknown, and a checkpoint without results says so.
 """
 
+import csv
 import dataclasses
 import hashlib
 import json
+import platform
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import torch
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.constants import REPOCARD_NAME
-from transformers import FeatureExtractionMixin, PreTrainedConfig
+from transformers import FeatureExtractionMixin, PreTrainedConfig, TrainingArguments
 
 from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling.calibration import names_classifier
@@ -26,12 +31,12 @@ from ecg_transformers.modeling.method import Method, method_of
 
 from ..results import REGRESSION, SINGLE_LABEL, Result, format_fact, has_headline, installed_versions
 from .licences import CODE_LICENCE, OTHER, hub_licence, is_settled
-from .run_costs import RunCosts
 from .templates import escape_markdown, template_environment
 
 CARD_FACTS_NAME = "card.json"
 DATA_LICENCE_KEY = "training_data_license"
 """In the header of a card, beside `license`, which is that of the weights."""
+EVAL_RESULTS = ".eval_results/ecg-transformers_"
 KINDS = ("pretrained", "finetuned", "converted")
 
 # Settings of the feature extractor that make the input contract, in the order in which they act.
@@ -86,6 +91,55 @@ class Authors:
 
 
 @dataclass(frozen=True)
+class RunCosts:
+    """Costs of a training, for its card.
+
+    Args:
+        seconds (`float`): Wall clock.
+        hardware (`str`): Such as `"2 x NVIDIA H100"` or `"x86_64 CPU, 8 threads"`.
+        energy_kwh, emissions_kg (`float`, *optional*): Estimates of `codecarbon`.
+    """
+
+    seconds: float
+    hardware: str
+    energy_kwh: float | None = None
+    emissions_kg: float | None = None
+
+    def sentence(self) -> str:
+        measured = "Energy and carbon were not measured."
+        if self.emissions_kg is not None:
+            measured = f"{self.energy_kwh:.3g} kWh and {self.emissions_kg:.3g} kg of CO2 equivalent (`codecarbon`)."
+        return f"{self.seconds:.0f} s on {self.hardware}. {measured}"
+
+    def metadata(self) -> dict[str, Mapping]:
+        """`co2_eq_emissions` of the card's header (grams), or nothing."""
+        if self.emissions_kg is None:
+            return {}
+        grams = round(1000 * self.emissions_kg, 3)
+        return {"co2_eq_emissions": {"emissions": grams, "source": "codecarbon", "hardware_used": self.hardware}}
+
+
+def run_costs(seconds: float, args: TrainingArguments) -> RunCosts:
+    """Costs of a finished run: the measured time, the devices of `args`, and `emissions.csv` of `codecarbon`."""
+    if args.device.type == "cuda":
+        hardware = f"{max(args.world_size, args.n_gpu)} x {torch.cuda.get_device_name(args.device)}"
+    else:
+        hardware = f"{platform.machine()} {args.device.type.upper()}, {torch.get_num_threads()} threads"
+        hardware += f" in each of {args.world_size} processes" if args.world_size > 1 else ""
+    path = Path(args.output_dir, "emissions.csv")
+    if not path.is_file():
+        return RunCosts(seconds, hardware)
+    try:
+        last = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))[-1]
+        return RunCosts(seconds, hardware, float(last["energy_consumed"]), float(last["emissions"]))
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not what codecarbon writes: it needs the columns energy_consumed and emissions. Remove it, or "
+            "let codecarbon write it again."
+        ) from error
+
+
+@dataclass(frozen=True)
 class CardFacts:
     """Everything that a card states beside configuration, feature extractor and scores.
 
@@ -96,12 +150,12 @@ class CardFacts:
         training (`Mapping`, *optional*): Facts and arguments of the training by name.
         weights_licence (`str`, *optional*): Licence of the weights; `None` says "unknown".
         start (`str`, *optional*): Name of the checkpoint that a fine-tuning began with.
-        method ([`Method`], *optional*): By default [`method_of`] the configuration.
+        method ([`Method`], *optional*): Method of the weights; by default [`method_of`] the configuration.
         authors ([`Authors`], *optional*): Authors of converted weights.
         costs ([`RunCosts`], *optional*): Time, hardware and carbon of the training; `None` says "not recorded".
         versions (`Mapping[str, str]`, *optional*): Package versions; by default those that are installed.
         header (`Mapping`, *optional*): Further fields of the card's header; `tags` are added to ours.
-        ongoing (`bool`, *optional*, defaults to `False`): Whether the training goes on.
+        ongoing (`bool`, *optional*, defaults to `False`): `True` while the training goes on.
 
     Example:
 
@@ -146,18 +200,17 @@ class CardFacts:
         """Reads `card.json`.
 
         Raises:
-            ValueError: for what this library did not write.
+            ValueError: for a content that this library did not write.
         """
         try:
             known = {name: value for name, value in content.items() if name != "readme_sha256"}
             classes = {"data": DataSource, "method": Method, "authors": Authors, "costs": RunCosts}
-            for name, of_class in classes.items():
-                known[name] = None if known.get(name) is None else of_class(**known[name])
-            facts = cls(**known)
-            for mapping in (facts.training, facts.versions, facts.header):
-                mapping.items()
-            return facts
-        except (TypeError, AttributeError, ValueError) as error:
+            found = {name: classes[name](**known[name]) for name in classes if known.get(name) is not None}
+            facts = cls(**(known | found))
+            return dataclasses.replace(
+                facts, **{name: dict(known[name]) for name in ("training", "versions", "header")}
+            )
+        except (TypeError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{where} does not hold the facts of a card ({' '.join(str(error).split())}). Remove it: then the "
                 "text of README.md goes out as it is."
@@ -182,7 +235,7 @@ def render_card(
     """Renders the card of a checkpoint; [`write_card`] puts it beside the weights.
 
     Args:
-        facts ([`CardFacts`]): What the card states.
+        facts ([`CardFacts`]): Statements of the card.
         config ([`PreTrainedConfig`]): Configuration of the model.
         feature_extractor ([`EcgFeatureExtractor`]): Saved beside the weights; the input contract is read from it.
         model_id (`str`): Name on the Hub, or folder, that the loading snippet uses.
@@ -190,35 +243,35 @@ def render_card(
         pictures (`Mapping[str, Picture]`, *optional*): Pictures by file name.
     """
     is_classifier = facts.kind == "finetuned" or names_classifier((config.architectures or [""])[0])
-    body = (
-        template_environment("ecg_transformers.train.publishing", autoescape=False)
-        .get_template("model_card_template.md.j2")
-        .render(
-            facts=facts,
-            config=config,
-            model_name=model_id.rstrip("/").rsplit("/", 1)[-1],
-            method=facts.method or method_of(config),
-            is_classifier=is_classifier,
-            is_regression=config.problem_type == REGRESSION,
-            is_single_label=config.problem_type == SINGLE_LABEL,
-            label_names=list(config.id2label.values()),
-            contract=input_contract(feature_extractor),
-            training={name: format_fact(value) for name, value in facts.training.items()},
-            snippet=loading_snippet(config, feature_extractor, model_id, is_classifier),
-            results=[shown.markdown for shown in results],
-            pictures=pictures or {},
-            data_url=facts.data.url if (facts.data.url or "").startswith(("https://", "http://")) else None,
-            licences=licence_section(facts.data.licence, facts.weights_licence),
-        )
+    template = template_environment("ecg_transformers.train.publishing", autoescape=False)
+    body = template.get_template("model_card_template.md.j2").render(
+        facts=facts,
+        config=config,
+        extractor=feature_extractor,
+        model_id=model_id,
+        method=facts.method or method_of(config),
+        is_classifier=is_classifier,
+        is_regression=config.problem_type == REGRESSION,
+        is_single_label=config.problem_type == SINGLE_LABEL,
+        label_names=list(config.id2label.values()),
+        contract=input_contract(feature_extractor),
+        training={name: format_fact(value) for name, value in facts.training.items()},
+        results=[shown.markdown for shown in results],
+        pictures=pictures or {},
+        data_url=facts.data.url if (facts.data.url or "").startswith(("https://", "http://")) else None,
+        licences=licence_section(facts.data.licence, facts.weights_licence),
     )
-    tags = ["ecg", "electrocardiogram"]
-    tags += ["self-supervised-learning"] * (facts.kind == "pretrained") + [config.model_type]
     more = dict(facts.header) | ({} if facts.costs is None else facts.costs.metadata())
-    tags += more.pop("tags", [])
+    tags = [
+        "ecg",
+        "electrocardiogram",
+        *["self-supervised-learning"] * (facts.kind == "pretrained"),
+        config.model_type,
+    ]
     header = {
         "library_name": "transformers",
         "pipeline_tag": None if is_classifier else "feature-extraction",
-        "tags": list(dict.fromkeys(tags)),
+        "tags": list(dict.fromkeys(tags + more.pop("tags", []))),
         "datasets": None if facts.data.dataset_id is None else [facts.data.dataset_id],
     }
     header |= more | licence_header(facts.data.licence, facts.weights_licence)
@@ -233,11 +286,10 @@ def licence_header(data_licence: str | None, weights_licence: str | None) -> dic
 def card_header(header: Mapping[str, Any], results: Sequence[ShownResult], model_id: str) -> ModelCardData:
     """The YAML header. Results become its model-index, with protocol, interval and baselines beside each score."""
     found = [entry for shown in results for entry in index_of(shown.result)]
-    index = {}
-    if found:
-        metrics = sorted({entry.metric_type for entry in found})
-        index = {"eval_results": found, "metrics": metrics, "model_name": model_id.rstrip("/").rsplit("/", 1)[-1]}
-    return ModelCardData(**header | index)
+    if not found:
+        return ModelCardData(**header)
+    metrics = sorted({entry.metric_type for entry in found})
+    return ModelCardData(**header, eval_results=found, metrics=metrics, model_name=model_id.rsplit("/", 1)[-1])
 
 
 def index_of(result: Result) -> Iterable[EvalResult]:
@@ -246,7 +298,7 @@ def index_of(result: Result) -> Iterable[EvalResult]:
     name = result.task if "test" in result.task else f"{result.task}, {'test split' if has_test else 'all records'}"
     for outcome in result.outcomes:
         kind, protocol = outcome.kind, outcome.protocol
-        if kind.score is not None and has_headline(outcome.judged):
+        if kind.score is not None and has_headline(outcome.scores):
             yield EvalResult(
                 task_type=kind.task_type,
                 task_name=result.task,
@@ -256,9 +308,27 @@ def index_of(result: Result) -> Iterable[EvalResult]:
                 dataset_split="test",
                 metric_type=kind.metric_type,
                 metric_name=f"{kind.title} ({protocol if ' ' in protocol else f'{protocol} protocol'})",
-                metric_value=round(outcome.judged[kind.score], 4),
+                metric_value=round(outcome.scores[kind.score], 4),
                 metric_args=outcome.hub_details(),
             )
+
+
+def eval_result_files(result: Result) -> dict[str, bytes]:
+    """`.eval_results/*.yaml` by path, which the Hub shows on the pages of the model and of the dataset
+    (https://huggingface.co/docs/hub/eval-results): a file for each protocol, where the records came from a dataset of
+    the Hub, which the command line names."""
+    dataset = re.search(r"hf://datasets/([\w.-]+/[\w.-]+)", str(result.other.get("command", "")))
+    files = {}
+    for entry in index_of(result) if dataset else ():
+        details = dict(entry.metric_args)
+        name, task = dataset[1].split("/")[1], "_".join(result.task.split()[1:]) or "default"
+        stated = ", ".join(f"{key} {value}" for key, value in details.items())
+        found = EvalResultEntry(
+            dataset[1], task, entry.metric_value, date=result.other.get("date"), notes=f"{entry.metric_name}: {stated}"
+        )
+        path = f"{EVAL_RESULTS}{name}_{task}_{details['protocol'].replace(' ', '_')}.yaml"
+        files[path] = yaml.safe_dump(eval_result_entries_to_yaml([found]), sort_keys=False).encode()
+    return files
 
 
 def write_card(
@@ -279,52 +349,18 @@ def write_card(
 
 def input_contract(feature_extractor: FeatureExtractionMixin) -> dict[str, str]:
     """Steps of the feature extractor by name; those that it leaves out are left out."""
+
+    def describe(value) -> str:
+        if isinstance(value, (list, tuple)):
+            return ", ".join(map(describe, value))
+        return f"{value:g}" if isinstance(value, float) else format_fact(value)
+
     settings = feature_extractor.to_dict()
     settings["normalization"] = settings["normalization"] or "none, amplitudes keep their unit"
     if settings["highpass_hz"] is None and settings["lowpass_hz"] is None:
         settings["filter_order"] = None
-    used = {key: settings[key] for key in INPUT_CONTRACT if settings[key] is not None and settings[key] is not False}
-    return {INPUT_CONTRACT[key]: _describe(value) for key, value in used.items()}
-
-
-def _describe(value) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_describe(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else format_fact(value)
-
-
-def loading_snippet(
-    config: PreTrainedConfig, feature_extractor: FeatureExtractionMixin, model_id: str, is_classifier: bool = False
-) -> str:
-    """Python that loads the model and feeds it one recording; it runs as it stands (a test does it)."""
-    leads, rate = json.dumps(list(feature_extractor.leads)), feature_extractor.sampling_rate
-    unit, shape = feature_extractor.unit, (len(feature_extractor.leads), feature_extractor.num_samples)
-    auto_class = "AutoModelForSequenceClassification" if is_classifier else "AutoModel"
-    outputs = {SINGLE_LABEL: "logits.softmax(dim=-1)", REGRESSION: "logits"}.get(
-        config.problem_type, "logits.sigmoid()"
-    )
-    use = f"""with torch.inference_mode():
-    features = model(**inputs).pooler_output  # (1, {config.pooled_size})
-"""
-    if is_classifier:
-        use = f"""inputs = {{name: inputs[name] for name in ("input_values", "lead_mask") if name in inputs}}
-with torch.inference_mode():
-    logits = model(**inputs).logits.mean(dim=0)  # over the windows of the recording
-scores = dict(zip(model.config.id2label.values(), {outputs}.tolist(), strict=True))
-"""
-    return f'''import numpy as np
-import torch
-from transformers import AutoFeatureExtractor, {auto_class}
-
-model_id = {json.dumps(model_id)}
-feature_extractor = AutoFeatureExtractor.from_pretrained(model_id, trust_remote_code=True)
-model = {auto_class}.from_pretrained(model_id, trust_remote_code=True).eval()
-
-# Put your recording here: (num_leads, num_samples), with its own sampling rate, leads and unit.
-signal = 0.1 * np.random.default_rng(0).normal(size={shape}).astype("float32")
-leads = {leads}
-inputs = feature_extractor(signal, sampling_rate={rate:g}, leads=leads, unit="{unit}", return_tensors="pt")
-{use}'''
+    used = (key for key in INPUT_CONTRACT if settings[key] is not None and settings[key] is not False)
+    return {INPUT_CONTRACT[key]: describe(settings[key]) for key in used}
 
 
 def licence_section(data_licence: str | None, weights_licence: str | None) -> str:

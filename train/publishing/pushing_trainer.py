@@ -1,4 +1,4 @@
-"""A `Trainer` whose pushes hold what a person needs and nothing that is unpickled."""
+"""A `Trainer` whose pushes hold everything that a person needs and nothing that is unpickled."""
 
 import atexit
 import dataclasses
@@ -21,10 +21,9 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 
 from ecg_transformers.data.corpus import DataSource, declared_source
 
-from .hub_client import look_up, plain_errors
+from .hub_client import look_up, open_model_repository, plain_errors, upload_model
 from .licences import EXPECTED_LICENCE, is_settled
 from .model_card import CardFacts, write_card
-from .model_upload import open_model_repository, upload_model
 from .shared_folder import ARGUMENTS_NAME, SharedFolder, published_card, read_shared_folder, shared_arguments
 
 logger = logging.getLogger("ecg_transformers")
@@ -35,25 +34,25 @@ class PushingTrainer(Trainer):
 
     Every push is one commit of weights, configuration, feature extractor, code, card, training arguments as JSON and
     pictures; pickles (`training_args.bin`, optimiser states) stay at home. The licence of the training data, the
-    feature extractor, the token and the repository are looked at before the training starts. Pushes during training
+    feature extractor, the token and the repository are checked before the training starts. Pushes during training
     run beside it: one that fails, for whatever reason, is logged, and a later one sends what it lacked. Nothing waits
     for the Hub longer than `args.hub_timeout` seconds, the end of Python neither.
 
     Args:
         data ([`~ecg_transformers.data.corpus.DataSource`], *optional*):
             The recordings; by default what `train_dataset` declares.
-        args, kwargs: As in [`~transformers.Trainer`]; `args` is an [`EcgTrainingArguments`].
+        args, kwargs: Arguments of [`~transformers.Trainer`]; `args` is an [`EcgTrainingArguments`].
     """
 
     def __init__(self, *args, data: DataSource | None = None, **kwargs):
         self.data = data
         self.facts: CardFacts | None = None
-        """For the card that goes out; `None` until the run is done, when [`draft_facts`] says what is known."""
+        """Facts of the card that goes out; `None` until the run is done, when [`draft_facts`] gives those so far."""
         self.complete_push: Callable[[SharedFolder, bool], SharedFolder] | None = None
         """Adds pictures and scores to a push (its files, whether to run the model). The commands set it to
         [`~ecg_transformers.train.explain.preview.complete_push`]; without it a push has none."""
         self.leaves_pushes = False
-        """Whether `train()` ends without waiting for them, because whoever called it saves the model first."""
+        """`True` where `train()` ends without waiting for them, because whoever called it saves the model first."""
         self._pushes: list[tuple[str, Future]] = []
         atexit.register(_wait_at_exit, weakref.ref(self))
         super().__init__(*args, **kwargs)
@@ -66,12 +65,12 @@ class PushingTrainer(Trainer):
         """Source of the training data, with the licence that `data_licence` states."""
         if self.data is None:
             self.data = declared_source(self.train_dataset)
-        if self.args.data_licence is not None:
-            return dataclasses.replace(self.data, licence=self.args.data_licence)
-        return self.data
+        licence = self.args.data_licence
+        return self.data if licence is None else dataclasses.replace(self.data, licence=licence)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Looks at all that could stop a push, and creates the repository."""
+        """Checks all that could stop a push, and creates the repository."""
+        args = self.args
         if self.processing_class is None:
             raise ValueError(
                 "push_to_hub: expected processing_class=EcgFeatureExtractor(...), without which nobody knows what to "
@@ -79,8 +78,7 @@ class PushingTrainer(Trainer):
             )
         if not self.is_world_process_zero():
             return
-        args, licence = self.args, self.recordings().licence
-        if not is_settled(licence):
+        if not is_settled(licence := self.recordings().licence):
             raise ValueError(
                 f"push_to_hub: the licence of the training data is not settled: it is {licence!r}. Look it up where "
                 "the recordings come from, and if it allows you to publish weights that were trained on them, state "
@@ -98,9 +96,8 @@ class PushingTrainer(Trainer):
             )
         self._hub = HfApi(token=args.hub_token if token is None else token)
         private = args.hub_private_repo if private is None else private
-        self.hub_model_id = self._within_timeout(
-            _in_thread(self._open_repository, private), "Nothing has been trained."
-        )
+        opening = _in_thread(self._open_repository, private)
+        self.hub_model_id = self._within_timeout(opening, "Nothing has been trained.")
 
     def _open_repository(self, private: bool | None) -> str:
         args = self.args
@@ -113,34 +110,32 @@ class PushingTrainer(Trainer):
             open_model_repository(self._hub, name, config, args.hub_revision, private)
         return name
 
-    def _within_timeout(self, push: Future, otherwise: str) -> Any:
-        """What a thread gives, if it comes in time."""
-        done, _ = wait([push], timeout=self.args.hub_timeout)
-        if not done:
-            raise ValueError(
-                f"{self._hub.endpoint} has not answered in {self.args.hub_timeout:g} s (--hub_timeout). {otherwise}"
-            )
+    def _no_answer(self) -> str:
+        return f"{self._hub.endpoint} has not answered in {self.args.hub_timeout:g} s (--hub_timeout)."
+
+    def _within_timeout(self, push: Future, otherwise: str = "") -> Any:
+        """The result of a thread, if it comes in time."""
+        if not wait([push], timeout=self.args.hub_timeout).done:
+            raise ValueError(f"{self._no_answer()} {otherwise}")
         return push.result()
 
     def create_model_card(self, license: str | None = None, tags: str | list[str] | None = None, **header) -> None:
-        """Writes the card into the output folder: the finished one, or one of what is known so far.
+        """Writes the card into the output folder: the finished one, or one of what is known so far. A later push
+        renders it anew, with the scores that lie in the folder by then.
 
         Args:
             license (`str`, *optional*): Licence of the weights.
             tags (`str` or `list[str]`, *optional*): More tags.
             header: Other fields of the card's header, such as `language` or `base_model`.
-
-        A later push renders the card anew, with the scores that lie in the folder by then.
         """
         if not self.is_world_process_zero():
             return
         if license is not None:
             self.args.weights_licence = license
         header |= {"tags": [tags] if isinstance(tags, str) else tags}
-        header = {name: value for name, value in header.items() if value}
-        self.facts = dataclasses.replace(
-            self.facts or self.draft_facts(), header=header, weights_licence=self.args.weights_licence
-        )
+        changes = {"header": {name: value for name, value in header.items() if value}}
+        changes["weights_licence"] = self.args.weights_licence
+        self.facts = dataclasses.replace(self.facts or self.draft_facts(), **changes)
         write_card(self.args.output_dir, self.facts, self.model.config, self.processing_class)
 
     def push_to_hub(
@@ -176,11 +171,12 @@ class PushingTrainer(Trainer):
             return None
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self._finish_current_push()
+        revision = self.args.hub_revision if revision is None else revision
         try:
-            shared = self._complete(read_shared_folder(self.args.output_dir), with_model=True)
-            upload = self._upload, shared, self._card_of(shared), commit_message, revision
+            shared, card = self._prepared(read_shared_folder(self.args.output_dir), with_model=True)
+            upload = self._upload, shared, card, commit_message, revision
             if blocking:
-                return self._within_timeout(_in_thread(*upload), "")
+                return self._within_timeout(_in_thread(*upload))
         except Exception as error:  # the Hub, the connection, the disk: after all the training, say what remains
             again = self._command(revision)
             raise ValueError(
@@ -188,28 +184,23 @@ class PushingTrainer(Trainer):
             ) from error
         return self._submit("the model", *upload)
 
-    def _command(self, revision: str | None = None) -> str:
+    def _command(self, revision: str | None) -> str:
         """Command line that sends the finished run."""
         words = ["ecg-transformers", "push", "--folder", self.args.output_dir, "--repo_id", self.hub_model_id]
-        revision = self.args.hub_revision if revision is None else revision
         return shlex.join(words + (["--revision", revision] if revision is not None else []))
 
-    def _complete(self, shared: SharedFolder, with_model: bool) -> SharedFolder:
+    def _prepared(self, shared: SharedFolder, with_model: bool) -> tuple[SharedFolder, ModelCard]:
+        """The files of a push with pictures, scores and arguments, and its card."""
         if self.complete_push is not None:
             shared = self.complete_push(shared, with_model)
-        return dataclasses.replace(shared, texts=shared.texts | {ARGUMENTS_NAME: shared_arguments(self.args)})
-
-    def _card_of(self, shared: SharedFolder) -> ModelCard:
+        shared = dataclasses.replace(shared, texts=shared.texts | {ARGUMENTS_NAME: shared_arguments(self.args)})
         licences = self.recordings().licence, self.args.weights_licence
-        return published_card(shared, self.hub_model_id, *licences, self.model.config)
+        return shared, published_card(shared, self.hub_model_id, *licences, self.model.config)
 
-    def _upload(self, shared: SharedFolder, card: ModelCard, message: str, revision: str | None = None) -> CommitInfo:
-        repo_id = self.hub_model_id
-        revision = self.args.hub_revision if revision is None else revision
-        with plain_errors(repo_id, self._hub.endpoint, "model", again=""):
-            private = self.args.hub_private_repo
-            repository = open_model_repository(self._hub, repo_id, shared.config, revision, private)
-            return upload_model(self._hub, repository, shared, card, message)
+    def _upload(self, shared: SharedFolder, card: ModelCard, message: str, revision: str | None) -> CommitInfo:
+        with plain_errors(self.hub_model_id, self._hub.endpoint, "model", again=""):
+            target = self.hub_model_id, shared.config, revision, self.args.hub_private_repo
+            return upload_model(self._hub, open_model_repository(self._hub, *target), shared, card, message)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Pushes a checkpoint beside the training, which nothing that happens here may stop."""
@@ -224,42 +215,30 @@ class PushingTrainer(Trainer):
         try:
             self.callback_handler.on_push_begin(args, self.state, self.control)
             facts = dataclasses.replace(self.facts or self.draft_facts(), ongoing=True)
-            shared = self._complete(read_shared_folder(checkpoint_folder, facts=facts), with_model=False)
-            card = self._card_of(shared)
-            shared = self._keep(shared)
+            shared, card = self._prepared(read_shared_folder(checkpoint_folder, facts=facts), with_model=False)
+            shared = _kept(shared, args.output_dir)
         except Exception as error:  # a full disk, a callback, a card: a training is worth more than a push
-            self._say_failed(error, at)
+            self._log_failure(error, at)
             return
-        self._submit(at, self._upload_kept, shared, card, f"Training in progress, {at}")
 
-    def _keep(self, shared: SharedFolder) -> SharedFolder:
-        """A checkpoint as it is now, with its weights in a folder of their own: it may be deleted meanwhile."""
-        kept = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
-        try:
-            for name, path in shared.weights.items():
-                _link_or_copy(path, kept / name)
-        except BaseException:
-            shutil.rmtree(kept, ignore_errors=True)
-            raise
-        return dataclasses.replace(shared, folder=kept, weights={name: kept / name for name in shared.weights})
+        def upload() -> CommitInfo:
+            try:
+                return self._upload(shared, card, f"Training in progress, {at}", args.hub_revision)
+            finally:
+                shutil.rmtree(shared.folder, ignore_errors=True)
+
+        self._submit(at, upload)
 
     def _submit(self, what: str, upload: Callable, *args) -> Future:
-        """One after the other, beside the training."""
+        """Runs one push after the other, beside the training."""
         before = [push for _, push in self._pushes]
 
         def upload_after():
             wait(before)
             return upload(*args)
 
-        push = _in_thread(upload_after)
-        self._pushes.append((what, push))
-        return push
-
-    def _upload_kept(self, shared: SharedFolder, card: ModelCard, message: str) -> CommitInfo:
-        try:
-            return self._upload(shared, card, message)
-        finally:
-            shutil.rmtree(shared.folder, ignore_errors=True)
+        self._pushes.append((what, _in_thread(upload_after)))
+        return self._pushes[-1][1]
 
     def _finish_current_push(self) -> None:
         """Waits for the pushes that run beside the training."""
@@ -267,31 +246,28 @@ class PushingTrainer(Trainer):
             return
         if not all(push.done() for _, push in self._pushes):
             logger.info("Waiting for the push of a checkpoint ...")
+        wait([push for _, push in self._pushes], timeout=self.args.hub_timeout)
         self._report_failures(must_end=True)
 
     def _report_failures(self, must_end: bool = False):
         """A push that failed during training does not stop it: a later one sends what it lacked."""
-        if must_end:
-            wait([push for _, push in self._pushes], timeout=self.args.hub_timeout)
         ended = [(what, push) for what, push in self._pushes if must_end or push.done()]
         self._pushes = [waiting for waiting in self._pushes if waiting not in ended]
         for what, push in ended:
-            if not push.done():
-                seconds = f"{self.args.hub_timeout:g} s (--hub_timeout)"
-                self._say_failed(TimeoutError(f"{self._hub.endpoint} has not answered in {seconds}"), what)
-            elif (error := push.exception()) is not None:
-                self._say_failed(error, what)
+            error = push.exception() if push.done() else TimeoutError(self._no_answer())
+            if error is not None:
+                self._log_failure(error, what)
 
-    def _say_failed(self, error: BaseException, what: str):
+    def _log_failure(self, error: BaseException, what: str):
         logger.warning(
             "The push of %s failed: %s The training goes on, and the next push sends what this one lacked; by hand, "
             "when the run has ended: %s",
-            *(what, _sentence(error), self._command()),
+            *(what, _sentence(error), self._command(self.args.hub_revision)),
         )
 
 
 def _in_thread(work: Callable, *args: Any) -> Future:
-    """Begins a piece of work that nothing has to wait for, not even the end of Python."""
+    """Begins a piece of work that nothing has to wait for, not even the end of Python, as a pool of threads would."""
     result = Future()
 
     def run():
@@ -311,8 +287,19 @@ def _wait_at_exit(trainer: weakref.ref) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if text.endswith(".") else f"{text}."
+    return (" ".join(str(error).split()) or type(error).__name__).removesuffix(".") + "."
+
+
+def _kept(shared: SharedFolder, output_dir: str) -> SharedFolder:
+    """A checkpoint as it is now, with its weights in a folder of their own: it may be deleted meanwhile."""
+    kept = Path(tempfile.mkdtemp(prefix=".push-", dir=output_dir))
+    try:
+        for name, path in shared.weights.items():
+            _link_or_copy(path, kept / name)
+    except BaseException:
+        shutil.rmtree(kept, ignore_errors=True)
+        raise
+    return dataclasses.replace(shared, folder=kept, weights={name: kept / name for name in shared.weights})
 
 
 def _link_or_copy(path: Path, target: Path):

@@ -1,15 +1,16 @@
-"""What of a checkpoint's folder goes to the Hub: nothing that is unpickled, nothing of this machine, no patients.
+"""Files of a checkpoint that go to the Hub: nothing that is unpickled, nothing of this machine, no patients.
 
-A list of what is allowed, of files and of the fields of their JSON, not of what is forbidden: weights (safetensors),
-configuration, feature extractor, the code that both name, card, scores, training arguments and pictures. Optimiser
-states, pickles, pages of the run and `predictions.parquet`, which names records and patients, stay at home.
+A list of allowed files and fields, not of forbidden ones: weights (safetensors), configuration, feature extractor, the
+code that both name, card, scores, training arguments and pictures. Optimiser states, pickles, pages of the run and
+`predictions.parquet`, which names records and patients, stay at home.
 """
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -24,7 +25,6 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS
 from ecg_transformers.modeling import EcgFeatureExtractor
 
 from ..results import BASELINES, PRETRAINED, Result
-from .folder_files import own_file, read_json, read_text
 from .licences import EXPECTED_LICENCE, is_settled, licence_name, stated_licence
 from .model_card import (
     CARD_FACTS_NAME,
@@ -46,6 +46,7 @@ ARGUMENTS_NAME = "training_args.json"
 RESULTS_NAMES = ("metrics.json", "report.json")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHT_NOTES = {"format", "total_size", "total_parameters"}
+HOMES = re.compile(rb"(?<![\w.-])(?:/home/|/Users/|/root/|[A-Za-z]:\\+Users\\)[\w.-]*")
 
 PUBLIC_ARGUMENTS = """per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps
 num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs
@@ -56,24 +57,9 @@ load_best_model_at_end metric_for_best_model greater_is_better data_licence weig
 weight_decay_end published_schedule random_windows collapse_patience layer_decay class_weights early_stopping_patience
 freeze_encoder""".split()
 """Training arguments that go out: those that shape the weights."""
-PUBLIC_RESULTS = {
-    "task",
-    "problem_type",
-    "protocol",
-    "model",
-    "config",
-    "label_names",
-    "splits",
-    "settings",
-    DIGEST_KEY,
-}
-PUBLIC_RESULTS |= {"validation", "test", "subgroups", "training", "date", "seconds", "seed", "max_steps", "versions"}
-PUBLIC_RESULTS |= {
-    "num_pretraining_records",
-    PRETRAINED,
-    *(b.key for b in BASELINES),
-    *(b.difference for b in BASELINES),
-}
+PUBLIC_RESULTS = """task problem_type protocol model config label_names splits settings validation test subgroups
+training date seconds seed max_steps versions num_pretraining_records""".split()
+PUBLIC_RESULTS += [DIGEST_KEY, PRETRAINED, *(name for baseline in BASELINES for name in baseline[:2])]
 """Fields of scores that go out. Command lines and names of records are not among them."""
 RECORD_FIELDS = {"not_judged_records", "copies_left_out"}
 
@@ -88,11 +74,11 @@ class SharedFolder:
         weights (`dict[str, Path]`): Its weights, by name.
         texts (`dict[str, bytes]`): Everything else but card and pictures, by name.
         card (`str`): Text of README.md; empty where only facts are there.
-        facts ([`CardFacts`], *optional*): From which the card is rendered; `None` where its text is a person's.
+        facts ([`CardFacts`], *optional*): Facts that the card is rendered from; `None` where a person wrote its text.
         results (`dict[str, Result]`): Scores, by file name.
         pictures (`dict[str, Picture]`): Pictures for the card, by name.
-        shown (`tuple[ShownResult]`): Scores with their Markdown, once a command has added it.
         left_out (`list[str]`): Names of the files that stay at home.
+        shown (`tuple[ShownResult]`): Scores with their Markdown, once a command has added it.
     """
 
     folder: Path
@@ -104,32 +90,33 @@ class SharedFolder:
     results: dict[str, Result]
     pictures: dict[str, Picture]
     left_out: list[str]
-    shown: tuple[ShownResult, ...] = field(default=())
+    shown: tuple[ShownResult, ...] = ()
 
 
 def is_model_folder(folder: str | os.PathLike) -> bool:
-    """Whether a folder holds a configuration and weights, in whatever form."""
+    """Returns `True` for a folder with a configuration and weights, in whatever form."""
     names = set(os.listdir(folder))
-    weights = {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "pytorch_model.bin"}
-    return CONFIG_NAME in names and bool(names & weights)
+    return CONFIG_NAME in names and bool(names & {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "pytorch_model.bin"})
 
 
 def read_shared_folder(
     folder: str | os.PathLike, results: Mapping[str, Any] | None = None, facts: CardFacts | None = None
 ) -> SharedFolder:
-    """Collects what goes out.
+    """Collects the files that go out.
 
     Args:
         folder (`str`): Folder that `pretrain`, `finetune`, `quickstart`, `convert` or `Trainer.save_model` wrote.
         results (`Mapping`, *optional*): Scores to use instead of `metrics.json` of the folder.
-        facts ([`CardFacts`], *optional*): For the card, instead of what lies in the folder.
+        facts ([`CardFacts`], *optional*): Facts of the card, instead of those in the folder.
 
     Raises:
         ValueError: for a folder that lacks something, or whose weights are damaged or pickled.
     """
     folder = Path(folder)
-    config = _configuration(folder)
-    weights = _weights(folder)
+    config = read_json(folder / CONFIG_NAME)
+    if not isinstance(config.get("model_type"), str):
+        raise ValueError(f"{folder / CONFIG_NAME} names no model: it has no model_type. Save the model again.")
+    weights = read_weights(folder)
     if not (folder / FEATURE_EXTRACTOR_NAME).is_file():
         raise ValueError(
             f"{folder} has no {FEATURE_EXTRACTOR_NAME}, without which nobody knows what to feed the model. Save the "
@@ -139,30 +126,36 @@ def read_shared_folder(
     if facts is None:
         card, facts = _card_in(folder)
         facts = facts if config["model_type"] in CONFIG_MAPPING else None  # code of the folder is not run
-    extractor = without_places(read_json(folder / FEATURE_EXTRACTOR_NAME))
-    texts = {CONFIG_NAME: _to_json(config), FEATURE_EXTRACTOR_NAME: _to_json(extractor)}
-    for name, stated in ((CONFIG_NAME, config), (FEATURE_EXTRACTOR_NAME, extractor)):
-        if read_json(folder / name) == stated:
-            texts[name] = own_file(folder / name).read_bytes()
+    extractor = read_json(folder / FEATURE_EXTRACTOR_NAME)
+    texts = _source_files(folder, config, extractor)
+    config = without_places({name: value for name, value in config.items() if name != "_name_or_path"})
+    texts |= {CONFIG_NAME: _to_json(config), FEATURE_EXTRACTOR_NAME: _to_json(without_places(extractor))}
     if len(weights) > 1:
         texts[SAFE_WEIGHTS_INDEX_NAME] = own_file(folder / SAFE_WEIGHTS_INDEX_NAME).read_bytes()
-    texts |= _source_files(folder, *(read_json(folder / name) for name in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME)))
-    stored = {name: read_json(folder / name) for name in RESULTS_NAMES if (folder / name).is_file()}
-    places = dict.fromkeys(stored, "the folder")
+    stored = {name: (folder / name, read_json(folder / name)) for name in RESULTS_NAMES if (folder / name).is_file()}
     if results is not None:
-        stored[RESULTS_NAMES[0]], places[RESULTS_NAMES[0]] = dict(results), "--results"
+        stored[RESULTS_NAMES[0]] = ("--results", results)
     found = {}
-    for name, scores in stored.items():
-        found[name] = Result.from_json(scores, folder / name if places[name] == "the folder" else "--results")
-        _check_scores(scores, weights, places[name], needed=places[name] == "--results")
+    for name, (place, scores) in stored.items():
+        found[name] = Result.from_json(scores, place)
+        _check_scores(scores, weights, place)
         texts[name] = _to_json(public_results(scores))
     if (folder / ARGUMENTS_NAME).is_file():
         texts[ARGUMENTS_NAME] = _to_json(public_arguments(read_json(folder / ARGUMENTS_NAME)))
-    stored_preview = _stored_picture(folder)
-    pictures = {} if stored_preview is None else {PREVIEW_NAME: stored_preview}
+    pictures = {}
+    if (folder / PREVIEW_NAME).is_file():
+        content = own_file(folder / PREVIEW_NAME).read_bytes()
+        if not content.startswith(PNG_SIGNATURE):
+            raise ValueError(
+                f"{folder / PREVIEW_NAME} is no PNG. Save it as one, or remove it: then `push` draws one."
+            )
+        pictures[PREVIEW_NAME] = Picture(content, "A picture of this model", "")
     sent = {*weights, *texts, *pictures, RUN_PICTURE_NAME, REPOCARD_NAME, CARD_FACTS_NAME}
     left_out = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in sent)
     return SharedFolder(folder, config, weights, texts, card, facts, found, pictures, left_out)
+
+
+# --- The card -----------------------------------------------------------------------------------------------------
 
 
 def _card_in(folder: Path) -> tuple[str, CardFacts | None]:
@@ -199,38 +192,36 @@ def published_card(
     Raises:
         ValueError: for a header that cannot be read, and while the licence of the training data is not settled.
     """
-    header = {} if shared.facts is not None else _header_of(shared.card)
-    stated = _one_text(header, DATA_LICENCE_KEY, "--licence") if shared.facts is None else shared.facts.data.licence
+    facts = shared.facts
+    header = _header_of(shared.card) if facts is None else {}
+    stated = _one_text(header, DATA_LICENCE_KEY, "--licence") if facts is None else facts.data.licence
     stated = stated if data_licence is None else licence_name(data_licence)
     if not is_settled(stated):
-        says = f"states {stated!r}" if data_licence is None else f"was given as {data_licence!r}, which is none"
+        says = f"the card states {stated!r}" if data_licence is None else f"{data_licence!r}, which was given, is none"
         raise ValueError(
-            f"The licence of the training data is not settled: {'the card' if data_licence is None else 'it'} {says}. "
-            "Look it up where the recordings come from, and if it allows you to publish weights that were trained on "
-            f'them, state it: --licence "CC BY 4.0". {EXPECTED_LICENCE}.'
+            f"The licence of the training data is not settled: {says}. Look it up where the recordings come from, and "
+            f'if it allows you to publish weights that were trained on them, state it: --licence "CC BY 4.0". '
+            f"{EXPECTED_LICENCE}."
         )
     if weights_licence is not None and not is_settled(weights_licence):
         raise ValueError(
-            f"{weights_licence!r} is no licence of weights. Name one, such as cc-by-4.0 or apache-2.0, or "
-            "'other: NAME'."
+            f"{weights_licence!r} is no licence of weights. Name one, such as cc-by-4.0, or 'other: NAME'."
         )
-    if shared.facts is not None:
-        facts = shared.facts.with_licences(stated, weights_licence)
+    if facts is not None:
         config = AutoConfig.from_pretrained(shared.folder) if config is None else config
         extractor = EcgFeatureExtractor.from_pretrained(shared.folder)
+        facts = facts.with_licences(stated, weights_licence)
         return render_card(facts, config, extractor, repo_id, shared.shown, shared.pictures)
+    names = ("license", "license_name")
     if weights_licence is None:
-        given = {name: _one_text(header, name, "--weights_licence") for name in ("license", "license_name")}
-        weights_licence = stated_licence(given)
-    kept = {name: value for name, value in header.items() if name not in ("license", "license_name")}
+        weights_licence = stated_licence({name: _one_text(header, name, "--weights_licence") for name in names})
+    replaced = (*names, "model-index") if shared.shown else names
+    kept = {name: value for name, value in header.items() if name not in replaced}
     kept = {"library_name": "transformers"} | kept | licence_header(stated, weights_licence)
-    if shared.shown:
-        kept.pop("model-index", None)
-    data = card_header(kept, shared.shown, repo_id)
     body = ModelCard(shared.card).text.strip("\n")
     if "\n## Licences\n" not in f"\n{body}\n":
         body = f"{body}\n\n{licence_section(stated, weights_licence)}"
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.rstrip()}\n")
+    return ModelCard(f"---\n{card_header(kept, shared.shown, repo_id).to_yaml()}\n---\n\n{body.rstrip()}\n")
 
 
 def _header_of(text: str) -> dict[str, Any]:
@@ -258,6 +249,9 @@ def _one_text(header: Mapping[str, Any], name: str, flag: str) -> str | None:
     return stated
 
 
+# --- Fields and texts ---------------------------------------------------------------------------------------------
+
+
 def public_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Training arguments that shape the weights, by `PUBLIC_ARGUMENTS`."""
     return {name: without_places(arguments[name]) for name in PUBLIC_ARGUMENTS if name in arguments}
@@ -271,10 +265,8 @@ def shared_arguments(args: TrainingArguments) -> bytes:
 def public_results(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Scores without command line, folders and names of records."""
     public = {name: without_places(value) for name, value in scores.items() if name in PUBLIC_RESULTS}
-    for name in ("model", "config"):
-        if isinstance(public.get(name), str):
-            public[name] = _last_part(public[name])
-    if isinstance(public.get("training"), Mapping):
+    public |= {name: PureWindowsPath(public[name]).name for name in ("model", "config") if public.get(name)}
+    if "training" in public:
         public["training"] = {name: value for name, value in public["training"].items() if name not in RECORD_FIELDS}
     return public
 
@@ -285,96 +277,116 @@ def without_places(content: Any) -> Any:
         return {key: without_places(value) for key, value in content.items()}
     if isinstance(content, list):
         return [without_places(value) for value in content]
-    return _last_part(content) if isinstance(content, str) and is_place(content) else content
+    if not isinstance(content, str):
+        return content
+    is_absolute = PurePosixPath(content).is_absolute() or PureWindowsPath(content).is_absolute()
+    is_place = is_absolute or content.startswith(("~/", "./", "../", "file:", "\\\\"))
+    return PureWindowsPath(content).name if is_place else content
 
 
-def is_place(text: str) -> bool:
-    """Whether a text as a whole is a path of a machine: absolute, of a home, or relative with dots."""
-    is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
-    return is_absolute or text.startswith(("~/", "./", "../", "file:", "\\\\"))
+def refuse_places(content: bytes, path: Path):
+    """Raises `ValueError` for a text that names a home, the working folder or its own folder on this machine.
 
-
-def _last_part(path: str) -> str:
-    return PureWindowsPath(path).name
-
-
-def _check_scores(scores: Mapping[str, Any], weights: Mapping[str, Path], where: str, needed: bool):
-    """Raises `ValueError` for an evaluation of other weights; where it is `needed`, also if it does not say of which.
-
-    In the folder of the weights an evaluation of before this was noted is taken as theirs.
+    Args:
+        content (`bytes`): Text that is to be published.
+        path (`Path`): File that holds it.
     """
-    cure = "Run `ecg-transformers evaluate --model` on the folder that is pushed, and give its metrics.json."
-    stated = scores.get(DIGEST_KEY)
-    if stated is None and needed:
+    own = {str(place).encode() + b"/" for place in (Path.home(), Path.cwd(), path.parent.absolute())} - {b"//"}
+    found = HOMES.search(content)
+    places = [found[0]] if found else [place for place in sorted(own) if place in content]
+    if places:
         raise ValueError(
-            f"The scores of {where} do not say by {DIGEST_KEY} which weights they are of (their model was "
-            f"{scores.get('model')!r}). {cure}"
-        )
-    if stated is not None and stated != weights_digest(weights.values()):
-        raise ValueError(
-            f"The scores of {where} are of another model, {scores.get('model')!r}, or of earlier weights: the SHA-256 "
-            f"of the weights differs. {cure}"
+            f"{path.name} names a place of this machine, {places[0].decode()}, which would be published. Take it out "
+            f"of {path}."
         )
 
 
-def _configuration(folder: Path) -> dict[str, Any]:
-    """The configuration without the folder that a model was loaded from."""
-    config = without_places(read_json(folder / CONFIG_NAME))
-    config.pop("_name_or_path", None)
-    classes = config.get("architectures") or []
-    if not isinstance(config.get("model_type"), str) or not (
-        isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    ):
-        raise ValueError(
-            f"{folder / CONFIG_NAME} names no model: expected a text as model_type and a list of texts as "
-            f"architectures, got {config.get('model_type')!r} and {classes!r}. Save the model again."
-        )
-    return config
-
-
-def _stored_picture(folder: Path) -> Picture | None:
-    """The picture that somebody put beside the weights."""
-    path = folder / PREVIEW_NAME
-    if not path.is_file():
-        return None
-    content = own_file(path).read_bytes()
-    if not content.startswith(PNG_SIGNATURE):
-        raise ValueError(f"{path} is no PNG. Save the picture as one, or remove it: then `push` draws one.")
-    return Picture(content, "A picture of this model", "")
-
-
-def weight_names(folder: Path) -> list[str]:
-    """The files of safetensors in which a folder has its weights, without the index of several.
+def own_file(path: Path) -> Path:
+    """A file of a folder that is to be published; in the Hub's cache, where `snapshots/COMMIT` holds links to the
+    `blobs` of the same repository, those too.
 
     Raises:
-        ValueError: if there are none, or the index names what does not lie beside it.
+        ValueError: for a link to another place.
     """
-    if (folder / SAFE_WEIGHTS_NAME).is_file():
-        return [SAFE_WEIGHTS_NAME]
-    if not (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-        why = f"only {', '.join(pickled)}, which could run code when it is read" if pickled else "none"
+    folder, found = path.parent.resolve(), path.resolve()
+    is_cached = folder.parent.name == "snapshots" and found.parent == folder.parent.parent / "blobs"
+    if found.parent != folder and not is_cached:
         raise ValueError(
-            f"Expected weights as {SAFE_WEIGHTS_NAME} in {folder}, found {why}. Load the model and save it again with "
-            "save_pretrained."
+            f"{path} is a link to a file outside of the folder, and would be published: {found}. Put a copy of it "
+            "there if it belongs to the model, or remove the link."
         )
+    return path
+
+
+def read_text(path: Path) -> str:
+    """Text (UTF-8) of a folder that is to be published.
+
+    Raises:
+        ValueError: for a link to another place, and for a file that cannot be read.
+    """
     try:
-        names = sorted(set(read_json(folder / SAFE_WEIGHTS_INDEX_NAME)["weight_map"].values()))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / SAFE_WEIGHTS_INDEX_NAME} does not name the files of the weights. Save the model again."
-        ) from error
-    if outside := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
-        raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} of {folder} names {outside[0]!r}, which is no file beside it.")
-    return names
+        return own_file(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"Cannot read {path} as text in UTF-8 ({error}). Save it again.") from error
 
 
-def _weights(folder: Path) -> dict[str, Path]:
-    names = weight_names(folder)
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping of a folder that is to be published.
+
+    Raises:
+        ValueError: for a link to another place, and for a file that holds no JSON mapping.
+    """
+    text = read_text(path)
+    try:
+        content, reason = json.loads(text), ""
+    except (json.JSONDecodeError, RecursionError) as error:
+        content, reason = None, f" ({error})"
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no JSON mapping{reason}. Write it again, or remove it if it is not needed.")
+    return content
+
+
+def _to_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def _check_scores(scores: Mapping[str, Any], weights: Mapping[str, Path], place: Path | str):
+    """Raises `ValueError` for an evaluation of other weights. Scores that do not say which weights they belong to are
+    taken for those of the weights beside them, and are refused from elsewhere."""
+    stated = scores.get(DIGEST_KEY)
+    if stated == weights_digest(weights.values()) or (stated is None and isinstance(place, Path)):
+        return
+    said = f"do not say by {DIGEST_KEY} which weights they belong to"
+    if stated is not None:
+        said = "are of another model, or of earlier weights: the SHA-256 of the weights differs"
+    raise ValueError(
+        f"The scores of {place} {said} (their model was {scores.get('model')!r}). Run `ecg-transformers evaluate "
+        "--model` on the folder that is pushed, and give its metrics.json."
+    )
+
+
+# --- Weights and code ---------------------------------------------------------------------------------------------
+
+
+def read_weights(folder: Path) -> dict[str, Path]:
+    """Files of safetensors in which a folder has its weights, by name, without the index of several.
+
+    Raises:
+        ValueError: if there are none, one is damaged or has notes, or the index names another place.
+    """
+    names = [SAFE_WEIGHTS_NAME]
+    if not (folder / SAFE_WEIGHTS_NAME).is_file():
+        if not (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
+            pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+            why = f"only {', '.join(pickled)}, which could run code when it is read" if pickled else "none"
+            raise ValueError(
+                f"Expected weights as {SAFE_WEIGHTS_NAME} in {folder}, found {why}. Load the model and save it again "
+                "with save_pretrained."
+            )
+        names = _names_in_index(folder / SAFE_WEIGHTS_INDEX_NAME)
     for name in names:
         try:
             with safe_open(own_file(folder / name), framework="pt") as file:
-                file.keys()
                 notes = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise ValueError(
@@ -388,26 +400,29 @@ def _weights(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in names}
 
 
+def _names_in_index(path: Path) -> list[str]:
+    """Names of the files of weights that lie beside their index."""
+    weight_map = read_json(path).get("weight_map")
+    names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+    if not names or any(Path(name).name != name for name in names):
+        raise ValueError(f"{path} does not name the files of the weights beside it. Save the model again.")
+    return names
+
+
 def _source_files(folder: Path, *configurations: Mapping[str, Any]) -> dict[str, bytes]:
     """The modules that Auto classes and pipelines need, and what these import: all in the folder itself."""
     cure = "Load the model and the feature extractor with this package and save them again with save_pretrained."
-    references = []
+    names = set()
     for configuration in configurations:
-        auto_map, pipelines = (configuration.get(name) or {} for name in ("auto_map", "custom_pipelines"))
-        if not auto_map:
-            raise ValueError(f"{CONFIG_NAME} or {FEATURE_EXTRACTOR_NAME} of {folder} names no code (auto_map). {cure}")
+        auto_map, pipelines = configuration.get("auto_map"), configuration.get("custom_pipelines") or {}
         try:
-            references += [*auto_map.values(), *(pipeline["impl"] for pipeline in pipelines.values())]
+            references = [*auto_map.values(), *(pipeline["impl"] for pipeline in pipelines.values())]
+            names |= {reference.split(".")[0] for reference in references}
         except (AttributeError, TypeError, KeyError) as error:
             raise ValueError(
-                f"auto_map or custom_pipelines of {folder} (in {CONFIG_NAME} or {FEATURE_EXTRACTOR_NAME}) is no "
-                f"mapping to code: {auto_map!r}, {pipelines!r}. {cure}"
+                f"{CONFIG_NAME} or {FEATURE_EXTRACTOR_NAME} of {folder} names no code: auto_map is "
+                f"{auto_map!r}. {cure}"
             ) from error
-    if texts := [reference for reference in references if not isinstance(reference, str)]:
-        raise ValueError(f"Expected 'MODULE.CLASS' in auto_map of {folder}, got {texts[0]!r}. {cure}")
-    if elsewhere := sorted(reference for reference in references if "--" in reference):
-        raise ValueError(f"The code of {folder} lies in another repository ({elsewhere[0]}). {cure}")
-    names = {reference.split(".")[0] for reference in references}
     if outside := sorted(name for name in names if not name.isidentifier()):
         raise ValueError(f"{CONFIG_NAME} of {folder} names the code {outside[0]!r}, no module beside it. {cure}")
     modules = {folder / f"{name}.py" for name in names}
@@ -419,10 +434,6 @@ def _source_files(folder: Path, *configurations: Mapping[str, Any]) -> dict[str,
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise ValueError(f"{folder} lacks {name}, which the model needs to load elsewhere. {cure}") from error
-
-
-def _to_json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def weights_digest(files: Iterable[Path]) -> str:
@@ -440,20 +451,14 @@ def model_digest(model: str | os.PathLike) -> str | None:
     Args:
         model (`str`): A folder, or the id of a model that was loaded already.
     """
-    whole = _find(model, SAFE_WEIGHTS_NAME)
-    if whole is not None:
+
+    def find(name: str) -> Path | None:
+        found = Path(model, name) if os.path.isdir(model) else try_to_load_from_cache(os.fspath(model), name)
+        return Path(found) if isinstance(found, (str, Path)) and Path(found).is_file() else None
+
+    if (whole := find(SAFE_WEIGHTS_NAME)) is not None:
         return weights_digest([whole])
-    index = _find(model, SAFE_WEIGHTS_INDEX_NAME)
-    if index is None:
+    if (index := find(SAFE_WEIGHTS_INDEX_NAME)) is None:
         return None
-    files = [_find(model, name) for name in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())]
+    files = [find(name) for name in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())]
     return None if None in files else weights_digest(files)
-
-
-def _find(model: str | os.PathLike, name: str) -> Path | None:
-    """A file of a folder, or of the Hub as the cache has it."""
-    if os.path.isdir(model):
-        path = Path(model, name)
-        return path if path.is_file() else None
-    found = try_to_load_from_cache(os.fspath(model), name)
-    return Path(found) if isinstance(found, str) else None

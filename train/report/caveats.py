@@ -1,4 +1,4 @@
-"""What has to be known to read the numbers of a page: how wide the intervals are, and what must not be compared."""
+"""Sentences that the numbers of a page need: how wide the intervals are, and what must not be compared."""
 
 from collections.abc import Mapping
 
@@ -10,18 +10,18 @@ def caveats_of(result: Result, positives: Mapping[str, int] | None = None) -> li
     """Sentences on the size of the test split, rare labels, and what was chosen where.
 
     Args:
-        result ([`Result`]): What was found.
+        result ([`Result`]): Scores.
         positives (`Mapping[str, int]`, *optional*): Test records with each label.
     """
     widths, sizes = [], None
     for outcome in result.outcomes:
-        judged, score = outcome.judged, outcome.kind.score
+        scores, score = outcome.scores, outcome.kind.score
         if outcome.kind.name not in ("classification", "regression"):
             continue
-        low, high = judged[f"{score}_ci95"]
+        low, high = scores[f"{score}_ci95"]
         widths.append(f"±{(high - low) / 2:.3f} ({outcome.protocol})")
         sizes = [
-            judged[f"num_test_{what}"] if f"num_test_{what}" in judged else judged.get(f"num_{what}")
+            scores[f"num_test_{what}"] if f"num_test_{what}" in scores else scores.get(f"num_{what}")
             for what in ("records", "patients")
         ]
     caveats = []
@@ -30,7 +30,7 @@ def caveats_of(result: Result, positives: Mapping[str, int] | None = None) -> li
             f"The test split holds {sizes[0]} records of {sizes[1]} patients. From the choice of test records alone, "
             f"a score of the model is uncertain by about {', '.join(widths)}."
         )
-    left_out = {name for outcome in result.outcomes for name in outcome.judged.get("excluded", ())}
+    left_out = {name for outcome in result.outcomes for name in outcome.scores.get("excluded", ())}
     few = [
         f"{name} ({count})"
         for name, count in (positives or {}).items()
@@ -62,8 +62,8 @@ def caveats_of(result: Result, positives: Mapping[str, int] | None = None) -> li
 def _without_rare_labels(result: Result) -> str:
     """The macro AUROC without them, by protocol."""
     found = [
-        f"{outcome.judged['without_rare_labels']['macro_auroc']:.3f} ({outcome.protocol})"
+        f"{outcome.scores['without_rare_labels']['macro_auroc']:.3f} ({outcome.protocol})"
         for outcome in result.outcomes
-        if "without_rare_labels" in outcome.judged
+        if "without_rare_labels" in outcome.scores
     ]
     return f" Without them the mean is {', '.join(found)}." if found else ""

@@ -4,7 +4,7 @@ The areas under the drawn curves are the numbers of the tables: labels and recor
 [`~ecg_transformers.train.predictions.judge`], and means over labels keep the jumps of their curves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,11 @@ from ..results import SINGLE_LABEL
 
 
 @dataclass(frozen=True)
-class JudgedTest:
+class EvaluatedTest:
     """Labels and scores of a test split that are evaluated.
 
     Args:
-        names (`tuple[str, ...]`): Labels that training learnt; of [`judged_test`] those that the split can judge.
+        names (`tuple[str, ...]`): Labels with training examples; in [`evaluated_test`] those with test examples too.
         labels (`np.ndarray` of shape `(num_records, num_labels)`): 0 or 1.
         scores (`np.ndarray` of shape `(num_records, num_labels)`): Probabilities.
     """
@@ -31,22 +31,28 @@ class JudgedTest:
     labels: np.ndarray
     scores: np.ndarray
 
+    def select(self, columns: Sequence[int]) -> "EvaluatedTest":
+        """The same of some labels alone."""
+        return EvaluatedTest(tuple(self.names[n] for n in columns), self.labels[:, columns], self.scores[:, columns])
 
-def judged_test(result: ProtocolResult) -> JudgedTest:
-    """The labels and records of a result that count, and the scores of them."""
-    learnt = learnt_test(result)
-    left_out = excluded_labels(learnt.labels, learnt.names)
-    kept = [column for column, name in enumerate(learnt.names) if name not in left_out]
-    return JudgedTest(tuple(learnt.names[column] for column in kept), learnt.labels[:, kept], learnt.scores[:, kept])
+    def curves(self, points: Callable) -> list[tuple[np.ndarray, np.ndarray]]:
+        """A curve of each label, by a function of its labels and scores."""
+        return [points(labels, scores) for labels, scores in zip(self.labels.T, self.scores.T, strict=True)]
 
 
-def learnt_test(result: ProtocolResult) -> JudgedTest:
-    """The labels that training learnt, whether or not the test split can judge them."""
-    labels, scores = result.test.labels, result.test.scores
-    unlearnt = excluded_labels(result.train_labels, result.label_names)
-    learnt = [column for column, name in enumerate(result.label_names) if name not in unlearnt]
-    labels, scores = labels[:, learnt], scores[:, learnt]
-    return JudgedTest(tuple(result.label_names[column] for column in learnt), labels, scores)
+def evaluated_test(result: ProtocolResult) -> EvaluatedTest:
+    """The labels and records of a result that count, with their scores."""
+    trained = trained_test(result)
+    left_out = excluded_labels(trained.labels, trained.names)
+    return trained.select([column for column, name in enumerate(trained.names) if name not in left_out])
+
+
+def trained_test(result: ProtocolResult) -> EvaluatedTest:
+    """The labels with training examples, also those that the test split cannot evaluate."""
+    names = tuple(result.label_names)
+    untrained = excluded_labels(result.train_labels, names)
+    whole = EvaluatedTest(names, result.test.labels, result.test.scores)
+    return whole.select([column for column, name in enumerate(names) if name not in untrained])
 
 
 def roc_points(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +90,7 @@ def reliability_points(
 ) -> dict[str, np.ndarray]:
     """Observed frequency against predicted probability, in bins of [`reliability_curve`].
 
-    Multi-label: all judged labels together. Single-label: the most probable class.
+    Multi-label: all evaluated labels together. Single-label: the most probable class.
 
     Args:
         temperature (`float`, *optional*): Divisor of the logits.
@@ -96,11 +102,11 @@ def reliability_points(
         scores /= scores.sum(axis=1, keepdims=True)
         correct = result.test.labels.argmax(axis=1) == scores.argmax(axis=1)
         return reliability_curve(correct.astype(float), scores.max(axis=1), num_bins)
-    judged = judged_test(result)
-    scores = judged.scores
+    evaluated = evaluated_test(result)
+    scores = evaluated.scores
     if temperature is not None:
         scores = expit(logit(np.clip(scores, CLOSEST_PROBABILITY, 1 - CLOSEST_PROBABILITY)) / temperature)
-    return reliability_curve(judged.labels.ravel(), scores.ravel(), num_bins)
+    return reliability_curve(evaluated.labels.ravel(), scores.ravel(), num_bins)
 
 
 def positives_of(results: Mapping[tuple[str, str], ProtocolResult]) -> dict[str, int] | None:

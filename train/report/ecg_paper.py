@@ -146,7 +146,7 @@ def plot_recording(
         leads (`Sequence[str]`): Names of the rows of the signal.
         sampling_rate (`float`): Samples per second, in Hz.
         title (`str`): A line above the paper.
-        seconds (`float`, *optional*, defaults to 10): How much of it, from its start.
+        seconds (`float`, *optional*, defaults to 10): Length of the part from its start, in s.
 
     Raises:
         ValueError: if signal and leads do not fit.

@@ -47,7 +47,7 @@ class EvaluationReport:
         explanations (`Sequence[ReportFigure]`): Attention over leads and time of some test records.
         published (`Sequence[Mapping]`):
             Numbers of others of the same task, split and protocol, as [`~.published.comparable_numbers`] gives them.
-        published_notes (`Sequence[str]`): How to read them, or why there are none.
+        published_notes (`Sequence[str]`): Sentences on reading them, or on why there are none.
     """
 
     result: Result
@@ -83,7 +83,7 @@ def evaluation_page(report: EvaluationReport) -> Page:
         if "random_encoder" not in outcome.baselines:
             raise ValueError(
                 f"Expected the random encoder beside the pretrained one for protocol {outcome.protocol!r}, got none. "
-                "Run the protocol on both: without it nobody can tell how much the pretraining is worth."
+                "Run the protocol on both: without it nobody knows what the pretraining is worth."
             )
     seconds, positives = other.get("seconds"), positives_of(report.predictions)
     return Page(
@@ -162,7 +162,7 @@ def examples_sections(
     chosen = example_protocol(result, predictions)
     if chosen is None:
         return []
-    examples = choose_examples(predictions["pretrained", chosen], result.outcome(chosen).judged)
+    examples = choose_examples(predictions["pretrained", chosen], result.outcome(chosen).scores)
     figures, notes = draw_examples(examples, rows, result.task)
     intro = (
         f"Protocol {chosen}. Of the label predicted best and of the one predicted worst: the false positive and the "

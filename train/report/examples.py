@@ -41,15 +41,15 @@ class Example:
     scores: dict[str, float]
 
 
-def choose_examples(result: ProtocolResult, judged: Mapping, most: int = MOST_EXAMPLES) -> list[Example]:
+def choose_examples(result: ProtocolResult, found: Mapping, most: int = MOST_EXAMPLES) -> list[Example]:
     """The most confident false positive, false negative and true positive of the labels predicted best and worst.
 
     Args:
-        result ([`ProtocolResult`]): Of a classification.
-        judged (`Mapping`): Its judgement: `per_class` orders the labels, `thresholds` (else 0.5) say what is positive.
+        result ([`ProtocolResult`]): Predictions of a classification.
+        found (`Mapping`): Its scores: `per_class` orders the labels, `thresholds` (else 0.5) say what is positive.
         most (`int`, *optional*, defaults to 6): Three to a label.
     """
-    by_area = sorted(judged["per_class"], key=lambda name: -judged["per_class"][name])
+    by_area = sorted(found["per_class"], key=lambda name: -found["per_class"][name])
     labels = list(dict.fromkeys([by_area[0], by_area[-1]]))
     examples, shown = [], np.zeros(len(result.test.record_ids), dtype=bool)
     for label in labels:
@@ -58,7 +58,7 @@ def choose_examples(result: ProtocolResult, judged: Mapping, most: int = MOST_EX
         if result.problem_type == SINGLE_LABEL:
             threshold, said = None, result.test.scores.argmax(axis=1) == column
         else:
-            threshold = judged.get("thresholds", {}).get(label, 0.5)
+            threshold = found.get("thresholds", {}).get(label, 0.5)
             said = scores >= threshold
         for kind, members, confidence in zip(
             KINDS, (said & ~truth, ~said & truth, said & truth), (scores, -scores, scores), strict=True
@@ -85,7 +85,7 @@ def draw_examples(examples: Sequence[Example], rows: Dataset, task: str = "") ->
     places = {record_id: place for place, record_id in enumerate(rows["record_id"])}
     unknown = [example.record_id for example in examples if example.record_id not in places]
     if unknown:
-        raise ValueError(f"The rows lack the records {unknown}. Pass the test split that was judged.")
+        raise ValueError(f"The rows lack the records {unknown}. Pass the test split that was evaluated.")
     figures, notes = [], []
     for example, row in zip(
         examples, decoded(rows.select([places[example.record_id] for example in examples])), strict=True
@@ -108,8 +108,8 @@ def describe(example: Example) -> str:
     said = format_score(example.scores[example.label])
     limit = "" if example.threshold is None else f" (threshold {format_score(example.threshold)})"
     others = sorted((name for name in example.scores if name != example.label), key=lambda n: -example.scores[n])
-    told = ", ".join(f"{name} {format_score(example.scores[name])}" for name in others[: MOST_SCORES - 1])
-    return f"Truth: {truth}. Score of {example.label}: {said}{limit}." + (f" Others: {told}." if told else "")
+    listed = ", ".join(f"{name} {format_score(example.scores[name])}" for name in others[: MOST_SCORES - 1])
+    return f"Truth: {truth}. Score of {example.label}: {said}{limit}." + (f" Others: {listed}." if listed else "")
 
 
 def _example(result: ProtocolResult, row: int, kind: str, label: str, threshold: float | None) -> Example:

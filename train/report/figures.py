@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ..predictions import ProtocolResult
 from ..results import Side, decapitalized
 from .curves import (
-    judged_test,
+    evaluated_test,
     mean_precision_recall,
     mean_roc,
     precision_recall_points,
@@ -25,7 +25,7 @@ from .plots import BLUE, CURVE_COLORS, CURVE_STYLES, GREY, LIGHT_GREY, ORANGE
 
 BASELINE_COLORS = (LIGHT_GREY, CURVE_COLORS[5], ORANGE)
 MOST_NAMED_CURVES = 12
-"""More labels than that are drawn as thin grey lines: a legend of 71 names tells nothing."""
+"""More labels than that are drawn as thin grey lines: nobody reads a legend of 71 names."""
 ROW_INCHES, NARROW_ROW_INCHES = 0.42, 0.26  # of a label, and of one among many
 CHART_INCHES = 4.9
 """Width of a chart: two of them side by side on a desk, one at nearly its own size on a phone."""
@@ -35,9 +35,9 @@ def plot_label_bars(sides: Sequence[Side]) -> Figure:
     """AUROC of each label and the macro mean, one below the other, with 95 % intervals; bars start at 0.5, chance.
 
     Args:
-        sides (`Sequence[Side]`): Judgements of a classification, that of the encoder last.
+        sides (`Sequence[Side]`): Scores of a classification, that of the encoder last.
     """
-    names = ["macro", *sides[-1].judged["per_class"]]
+    names = ["macro", *sides[-1].scores["per_class"]]
     colors = [*BASELINE_COLORS[: len(sides) - 1], BLUE]
     is_crowded = len(names) > 2 * MOST_NAMED_CURVES
     row_inches, font_size = (NARROW_ROW_INCHES, 6) if is_crowded else (ROW_INCHES, 8)
@@ -45,11 +45,11 @@ def plot_label_bars(sides: Sequence[Side]) -> Figure:
     figure = Figure(figsize=(CHART_INCHES, 1.2 + row_inches * len(names)), layout="constrained")
     axes = figure.add_subplot()
     thickness, lowest = 0.8 / len(sides), 0.5
-    for number, ((_, label, judged), color) in enumerate(zip(sides, colors, strict=True)):
+    for number, ((_, label, scores), color) in enumerate(zip(sides, colors, strict=True)):
         shift = (number - (len(sides) - 1) / 2) * thickness
         for row, name in enumerate(names):
-            value = judged["macro_auroc"] if row == 0 else judged["per_class"].get(name)
-            bounds = judged["macro_auroc_ci95"] if row == 0 else judged["per_class_ci95"].get(name)
+            value = scores["macro_auroc"] if row == 0 else scores["per_class"].get(name)
+            bounds = scores["macro_auroc_ci95"] if row == 0 else scores["per_class_ci95"].get(name)
             if value is None or bounds is None:
                 continue
             place, label_once = row + shift, decapitalized(label) if row == 0 else None
@@ -72,31 +72,26 @@ def plot_label_bars(sides: Sequence[Side]) -> Figure:
 
 def plot_roc(result: ProtocolResult) -> Figure:
     """ROC curves of each label of the test split, and their mean: the areas are the AUROCs of the tables."""
-    judged = judged_test(result)
-    curves = [roc_points(judged.labels[:, column], judged.scores[:, column]) for column in range(len(judged.names))]
-    figure, axes = _curve_axes(judged.names)
-    _draw_curves(axes, judged.names, curves, mean_roc(curves))
+    test = evaluated_test(result)
+    curves = test.curves(roc_points)
+    figure, axes = _draw_curves(test.names, curves, mean_roc(curves))
     axes.plot((0, 1), (0, 1), ":", color=GREY, linewidth=1)
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
 def plot_precision_recall(result: ProtocolResult) -> Figure:
     """Precision over recall of each label of the test split, and their mean: the areas of the steps are the AUPRCs of
     the tables. Chance is the mean share of positives."""
-    judged = judged_test(result)
-    points = [
-        precision_recall_points(judged.labels[:, column], judged.scores[:, column])
-        for column in range(len(judged.names))
-    ]
-    figure, axes = _curve_axes(judged.names)
-    _draw_curves(axes, judged.names, [_steps(*curve) for curve in points], _steps(*mean_precision_recall(points)))
-    share = judged.labels.mean()
+    test = evaluated_test(result)
+    points = test.curves(precision_recall_points)
+    figure, axes = _draw_curves(
+        test.names, [_steps(*curve) for curve in points], _steps(*mean_precision_recall(points))
+    )
+    share = test.labels.mean()
     axes.axhline(share, linestyle=":", color=GREY, linewidth=1)
     axes.annotate("chance", (1, share), xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=8)
     axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -156,17 +151,13 @@ def plot_errors(result: ProtocolResult, column: int) -> Figure:
     return figure
 
 
-def _curve_axes(names: Sequence[str]) -> tuple[Figure, Axes]:
-    legend = 0.2 * np.ceil((len(names) + 1) / 3) if len(names) <= MOST_NAMED_CURVES else 0.2
+def _draw_curves(names: Sequence[str], curves, mean) -> tuple[Figure, Axes]:
+    """A line a label, named where there are few of them, and the mean in black."""
+    is_named = len(names) <= MOST_NAMED_CURVES
+    legend = 0.2 * np.ceil((len(names) + 1) / 3) if is_named else 0.2
     figure = Figure(figsize=(CHART_INCHES, CHART_INCHES + legend), layout="constrained")
     axes = figure.add_subplot(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
     lighten(axes)
-    return figure, axes
-
-
-def _draw_curves(axes: Axes, names: Sequence[str], curves, mean) -> None:
-    """A line a label, named where there are few of them, and the mean in black."""
-    is_named = len(names) <= MOST_NAMED_CURVES
     for number, (name, curve) in enumerate(zip(names, curves, strict=True)):
         color, style = CURVE_COLORS[number % len(CURVE_COLORS)], CURVE_STYLES[number % len(CURVE_STYLES)]
         if is_named:
@@ -175,6 +166,8 @@ def _draw_curves(axes: Axes, names: Sequence[str], curves, mean) -> None:
             label = "one label" if number == 0 else None
             axes.plot(*curve, color=LIGHT_GREY, linewidth=0.6, alpha=0.7, label=label)
     axes.plot(*mean, color="black", linewidth=2.4, label="macro mean")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure, axes
 
 
 def _steps(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

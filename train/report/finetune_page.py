@@ -47,13 +47,13 @@ def finetune_page(
             plot_training_curve(log_history), "Training", "The loss on the training split.", "The loss over the steps"
         )
         sections.append(Section("Training", figures=(curve,), folded=True))
-    kind, judged = outcome.kind, outcome.judged
-    low, high = judged[f"{kind.score}_ci95"]
+    kind, scores = outcome.kind, outcome.scores
+    low, high = scores[f"{kind.score}_ci95"]
     return Page(
         title=f"{result.task}: fine-tuning of {str(other['model']).rstrip('/').rsplit('/', 1)[-1]}",
         summary=f"A pretrained encoder was trained on labels ({outcome.words}) and tested once.",
         verdicts=[
-            f"On test records that took no part in training or selection: {kind.title} {judged[kind.score]:.3f}, "
+            f"On test records that took no part in training or selection: {kind.title} {scores[kind.score]:.3f}, "
             f"95\u00a0% interval {low:.3f} to {high:.3f}{', lower is better' if kind.lower_is_better else ''}."
         ],
         sections=sections,
@@ -67,17 +67,17 @@ def finetune_page(
 
 
 def subgroup_section(groups: Mapping[str, Mapping], title: str) -> Section:
-    """Scores of men and women, and of ages, with what cannot be judged."""
+    """Scores of men and women, and of ages, with those that cannot be evaluated."""
     rows, left_out = [], {}
-    for name, judged in groups.items():
-        if "refused" in judged:
-            left_out[name] = judged["refused"]
+    for name, scores in groups.items():
+        if "refused" in scores:
+            left_out[name] = scores["refused"]
             continue
-        labels = judged.get("num_labels")
-        cells = [Cell(str(judged["num_records"])), Cell(str(judged["num_patients"]))]
+        labels = scores.get("num_labels")
+        cells = [Cell(str(scores["num_records"])), Cell(str(scores["num_patients"]))]
         cells += [Cell(format_score(None) if labels is None else str(labels))]
-        rows.append(Row(name, (*cells, with_interval(judged, kind_of(judged).score))))
-    header = ("Group", "Records", "Patients", "Labels judged", title)
+        rows.append(Row(name, (*cells, with_interval(scores, kind_of(scores).score))))
+    header = ("Group", "Records", "Patients", "Labels evaluated", title)
     table = Table("Test records by sex and age, 95 % intervals from a bootstrap over patients.", header, tuple(rows))
     note = (
         "The mean over fewer labels may be easier or harder: compare groups only where the number of labels is equal, "

@@ -105,7 +105,7 @@ class Section:
         facts (`Mapping[str, str | int | float]`, *optional*): Values by name.
         commands (`Sequence[tuple[str, str]]`, *optional*): Pairs of reason and command line.
         details (`Sequence[Section]`, *optional*): Parts that are folded until somebody opens them.
-        folded (`bool`, *optional*, defaults to `False`): Whether all of it is folded.
+        folded (`bool`, *optional*, defaults to `False`): `True` folds all of it.
     """
 
     title: str
@@ -146,7 +146,7 @@ class Page:
         facts (`Mapping`, *optional*): Facts of the run or the model, by name.
         fact_tables (`Sequence[Table]`, *optional*): Tables that belong to the facts, such as the splits.
         next_commands (`Sequence[tuple[str, str]]`, *optional*): Reason and command, for the next step.
-        made (`str`, *optional*): How long it took.
+        made (`str`, *optional*): Sentence on the time that it took.
         versions (`Mapping[str, str]`, *optional*): Package versions; by default those that are installed.
     """
 

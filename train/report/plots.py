@@ -1,8 +1,8 @@
 """Figures of a report: the course of a pretraining, and what a probe found. (ECGs are drawn by `ecg_paper`.)
 
 All of them are plain [`matplotlib.figure.Figure`] objects: no pyplot, so no global state, no display and no leak in a
-long run. Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart; brightness and
-line style repeat what colour says, for prints in black and white.
+long run. Colours are those of Okabe and Ito (2008), which people with any colour vision can distinguish; brightness
+and line style repeat what colour says, for prints in black and white.
 """
 
 import base64
@@ -31,7 +31,7 @@ def plot_training_curve(
     """Draws the loss, the effective rank and the standard deviation of the features, one below the other.
 
     A falling loss alone proves nothing in a joint-embedding method: rank and deviation show whether the features
-    still tell records apart (RankMe, Garrido et al., 2023).
+    still differ between records (RankMe, Garrido et al., 2023).
 
     Args:
         log_history (`Sequence[Mapping]`): `trainer.state.log_history`; entries without a key are skipped.

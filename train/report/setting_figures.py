@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from ..results import PRETRAINED, Kind, kind_of
 from .figures import CHART_INCHES, lighten
 from .plots import BLUE, GREY, ORANGE
-from .tables import judged_entries
+from .tables import scored_entries
 
 ENCODER_STYLES = {
     "random_encoder": (GREY, "--o", "random encoder"),
@@ -20,8 +20,8 @@ CLEAN = "clean"
 
 
 def kind_of_entries(entries: Sequence[Mapping]) -> Kind:
-    """Kind of their judgement: classification or regression."""
-    return kind_of(judged_entries(entries)[0][PRETRAINED])
+    """Kind of their scores: classification or regression."""
+    return kind_of(scored_entries(entries)[0][PRETRAINED])
 
 
 def styles_of(entries: Sequence[Mapping]) -> list[tuple[str, tuple[str, str, str], float]]:
@@ -36,7 +36,7 @@ def plot_low_shot(entries: Sequence[Mapping]) -> Figure:
     Args:
         entries (`Sequence[Mapping]`): Entries of [`~.low_shot.low_shot`].
     """
-    entries, kind = judged_entries(entries), kind_of_entries(entries)
+    entries, kind = scored_entries(entries), kind_of_entries(entries)
     score = kind.score
     figure = Figure(figsize=(CHART_INCHES, 3.9), layout="constrained")
     axes = figure.add_subplot()
@@ -63,16 +63,16 @@ def plot_low_shot(entries: Sequence[Mapping]) -> Figure:
 
 def plot_names(entries: Sequence[Mapping]) -> Figure:
     """Score of each setting that has a name (sets of leads), one below the other, with its 95 % interval."""
-    entries, kind = judged_entries(entries), kind_of_entries(entries)
+    entries, kind = scored_entries(entries), kind_of_entries(entries)
     score = kind.score
     figure = Figure(figsize=(CHART_INCHES, 1.3 + 0.5 * len(entries)), layout="constrained")
     axes = figure.add_subplot()
     for encoder, (color, style, name), side in styles_of(entries):
         for row, entry in enumerate(entries):
-            judged, place = entry[encoder], row + 0.15 * side
-            axes.plot(judged[f"{score}_ci95"], (place, place), color=color, linewidth=1.8)
+            scores, place = entry[encoder], row + 0.15 * side
+            axes.plot(scores[f"{score}_ci95"], (place, place), color=color, linewidth=1.8)
             marker = {"color": color, "markersize": 6, "linestyle": "none"}
-            axes.plot(judged[score], place, style[-1], label=name if row == 0 else None, **marker)
+            axes.plot(scores[score], place, style[-1], label=name if row == 0 else None, **marker)
     axes.set_yticks(range(len(entries)), [str(entry["value"]) for entry in entries])
     axes.set_ylim(len(entries) - 0.5, -0.5)
     axes.set_xlabel(f"{kind.title}, 95 % interval")
@@ -89,7 +89,7 @@ def plot_noise(entries: Sequence[Mapping], kinds: Mapping[str, str]) -> Figure:
         entries (`Sequence[Mapping]`): Entries of [`~.noise.noise_scores`].
         kinds (`Mapping[str, str]`): Name of each kind, by the `group` of its entries.
     """
-    entries, kind = judged_entries(entries), kind_of_entries(entries)
+    entries, kind = scored_entries(entries), kind_of_entries(entries)
     score = kind.score
     clean = [entry for entry in entries if entry["value"] == CLEAN]
     groups = list(dict.fromkeys(entry["group"] for entry in entries if entry["value"] != CLEAN))

@@ -8,21 +8,21 @@ from ecg_transformers.data.corpora.nstdb import NOISES
 
 from .page import ReportFigure, Section
 from .setting_figures import plot_low_shot, plot_names, plot_noise
-from .tables import judged_entries, setting_table
+from .tables import scored_entries, setting_table
 
 SETTING_WORDS = {
     "low_shot": (
         "Few labels",
-        "The protocol linear, learnt from a part of the training records. Validation and test split stay whole.",
+        "The protocol linear, trained on a part of the training records. Validation and test split stay whole.",
     ),
     "leads": (
         "Fewer leads",
-        "The protocol linear, learnt, chosen and tested on recordings with these leads alone; the others are removed "
+        "The protocol linear, trained, chosen and tested on recordings with these leads alone; the others are removed "
         "from the recording, not set to zero.",
     ),
     "noise": (
         "Noise",
-        "The protocol linear, learnt from clean records, on test records with recorded noise (MIT-BIH Noise Stress "
+        "The protocol linear, trained on clean records, on test records with recorded noise (MIT-BIH Noise Stress "
         "Test Database) added at fixed signal-to-noise ratios.",
     ),
     "sampling_rate": ("Other sampling rates", "The protocol linear, on test records at other sampling rates."),
@@ -30,7 +30,7 @@ SETTING_WORDS = {
     "length": ("Other lengths", "The protocol linear, on test records of other lengths."),
 }
 DRAWN_SETTINGS = ("low_shot", "leads", "noise")
-"""The others are told by their table."""
+"""The others have a table alone."""
 MOST_OPEN_ROWS = 8
 
 
@@ -41,9 +41,9 @@ def setting_sections(settings: Mapping[str, Sequence[Mapping]], with_figures: bo
         if not entries:
             continue
         title, intro = SETTING_WORDS.get(name, (name.replace("_", " ").capitalize(), ""))
-        figures, judged = [], judged_entries(entries)
-        if with_figures and name in DRAWN_SETTINGS and len(judged) > 1:
-            figure, caption = _draw(name, judged)
+        figures, scores = [], scored_entries(entries)
+        if with_figures and name in DRAWN_SETTINGS and len(scores) > 1:
+            figure, caption = _draw(name, scores)
             figures.append(ReportFigure.draw(figure, title, caption, f"{title}: {caption}", wide=name == "noise"))
         table = setting_table(entries, f"{title}.", NOISES if name == "noise" else None)
         is_long = len(entries) > MOST_OPEN_ROWS

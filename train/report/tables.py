@@ -34,23 +34,23 @@ class Column(NamedTuple):
 def score_table(outcome: Outcome, columns: Sequence[Column], caption: str) -> Table:
     """A row for each baseline and the encoder, and one for each difference. Bold is what beats every baseline."""
     sides = outcome.sides()
-    columns = [column for column in columns if any(column.key in judged for _, _, judged in sides)]
+    columns = [column for column in columns if any(column.key in scores for _, _, scores in sides)]
     rows = []
-    for key, name, judged in sides:
+    for key, name, scores in sides:
         beaten = [other for other in sides if other.key != key]
-        cells = tuple(_score_cell(judged, column, key == PRETRAINED and bool(beaten), beaten) for column in columns)
+        cells = tuple(_score_cell(scores, column, key == PRETRAINED and bool(beaten), beaten) for column in columns)
         rows.append(Row(name, cells))
     rows += difference_rows(outcome, len(columns) - 1)
     return Table(caption, ("Encoder", *(column.title for column in columns)), tuple(rows))
 
 
-def _score_cell(judged: Mapping, column: Column, may_be_best: bool, others) -> Cell:
-    value, after = judged.get(column.key), judged.get(f"{column.key}_scaled")
-    bounds = judged.get(f"{column.key}_ci95")
+def _score_cell(scores: Mapping, column: Column, may_be_best: bool, others) -> Cell:
+    value, after = scores.get(column.key), scores.get(f"{column.key}_scaled")
+    bounds = scores.get(f"{column.key}_ci95")
     small = (() if bounds is None else (format_interval(bounds),)) + (
         (f"{format_score(after)} after scaling",) if column.scaled and after is not None else ()
     )
-    values = [side.judged.get(column.key) for side in others]
+    values = [side.scores.get(column.key) for side in others]
     best = may_be_best and not column.lower_is_better and value is not None and None not in values
     return Cell(format_score(value), small, bool(best and value > max(values, default=value)))
 
@@ -71,27 +71,27 @@ def difference_cell(found: Difference) -> Cell:
     return Cell(f"{found.value:+.3f}", (format_interval(found.ci95, signed=True), *p_value))
 
 
-def with_interval(judged: Mapping, key: str, format_value: Callable[[float], str] = format_score) -> Cell:
+def with_interval(scores: Mapping, key: str, format_value: Callable[[float], str] = format_score) -> Cell:
     """A score with its interval, where it has one."""
-    value, bounds = judged.get(key), judged.get(f"{key}_ci95")
+    value, bounds = scores.get(key), scores.get(f"{key}_ci95")
     small = () if bounds is None else (" to ".join(format_value(bound) for bound in bounds),)
     return Cell(MISSING if value is None else format_value(value), small)
 
 
 def counts_of(outcome: Outcome) -> str:
-    """Records that were learnt from and tested on, in a sentence."""
-    judged = outcome.judged
-    learnt = f"Learnt from {judged['num_train_records']} records, tested on" if "num_train_records" in judged else ""
-    records = judged.get("num_test_records", judged.get("num_records"))
-    patients = judged.get("num_test_patients", judged.get("num_patients"))
-    return f"{learnt or 'Tested on'} {records} records of {patients} patients."
+    """Records of training and test, in a sentence."""
+    scores = outcome.scores
+    trained = f"Trained on {scores['num_train_records']} records, tested on" if "num_train_records" in scores else ""
+    records = scores.get("num_test_records", scores.get("num_records"))
+    patients = scores.get("num_test_patients", scores.get("num_patients"))
+    return f"{trained or 'Tested on'} {records} records of {patients} patients."
 
 
 def choices_of(outcome: Outcome) -> str:
     """Choices on the validation split, counted or fixed, in a sentence; empty for none."""
     sides = [
-        (decapitalized(name), judged.get("details", {"C": judged["C"]} if "C" in judged else {}))
-        for _, name, judged in outcome.sides()
+        (decapitalized(name), scores.get("details", {"C": scores["C"]} if "C" in scores else {}))
+        for _, name, scores in outcome.sides()
     ]
     parts = []
     for key in dict.fromkeys(key for _, details in sides for key in details):
@@ -115,7 +115,7 @@ def format_number(value: float, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def judged_entries(entries: Sequence[Mapping]) -> list[Mapping]:
+def scored_entries(entries: Sequence[Mapping]) -> list[Mapping]:
     """Entries of a setting that hold numbers, not a refusal."""
     return [entry for entry in entries if "refused" not in entry]
 
@@ -128,9 +128,9 @@ def setting_table(entries: Sequence[Mapping], caption: str, kinds: Mapping[str, 
         caption (`str`): Caption of the table.
         kinds (`Mapping[str, str]`, *optional*): Name of each `group` of entries, put before their value.
     """
-    judged = judged_entries(entries)
-    kind = kind_of(judged[0][PRETRAINED]) if judged else None
-    shown = [b for b in BASELINES if any(b.key in entry for entry in judged)] or list(BASELINES[:1])
+    scores = scored_entries(entries)
+    kind = kind_of(scores[0][PRETRAINED]) if scores else None
+    shown = [b for b in BASELINES if any(b.key in entry for entry in scores)] or list(BASELINES[:1])
     rows = []
     for entry in entries:
         name = name_of_entry(entry, kinds or {})
@@ -164,9 +164,9 @@ def name_of_entry(entry: Mapping, kinds: Mapping[str, str]) -> str:
     return words if group is None or group.lower() in words.lower() else f"{group}: {words}"
 
 
-def _with_draws(judged: Mapping, score: str) -> Cell:
+def _with_draws(scores: Mapping, score: str) -> Cell:
     """A score with its interval; of several draws, with their standard deviation."""
-    cell, spread = with_interval(judged, score), judged.get(f"{score}_sd")
+    cell, spread = with_interval(scores, score), scores.get(f"{score}_sd")
     return cell if spread is None else Cell(cell.text, (*cell.small, f"SD of draws {spread:.3f}"))
 
 
@@ -186,26 +186,26 @@ def _about(entry: Mapping) -> str:
 
 
 def splits_table(splits: Mapping) -> Table:
-    """Records that were learnt from, chosen on and tested on."""
-    told = {split: facts if isinstance(facts, Mapping) else {"which": facts} for split, facts in splits.items()}
-    columns = list(dict.fromkeys(key for facts in told.values() for key in facts))
+    """Records of each split."""
+    stated = {split: facts if isinstance(facts, Mapping) else {"which": facts} for split, facts in splits.items()}
+    columns = list(dict.fromkeys(key for facts in stated.values() for key in facts))
     rows = tuple(
         Row(split, tuple(Cell(MISSING if facts.get(key) is None else format_fact(facts[key])) for key in columns))
-        for split, facts in told.items()
+        for split, facts in stated.items()
     )
     header = ("Split", *(COLUMN_NAMES.get(key, key.replace("_", " ").capitalize()) for key in columns))
-    words = tuple(n for n, key in enumerate(columns, 1) if any(isinstance(told[s].get(key), str) for s in told))
-    return Table("Train: learnt from. Validation: chosen on. Test: scored.", header, rows, words)
+    words = tuple(n for n, key in enumerate(columns, 1) if any(isinstance(stated[s].get(key), str) for s in stated))
+    return Table("Train: fitted. Validation: choices. Test: scores.", header, rows, words)
 
 
 def split_section(result: Result) -> Section:
     """The score that decides, of the validation and the test split."""
     outcome = result.outcomes[0]
     rows = []
-    for split, judged in (("validation", result.validation), ("test", outcome.judged)):
-        if judged is not None:
-            cells = (Cell(str(judged["num_records"])), Cell(str(judged["num_patients"])))
-            rows.append(Row(split, (*cells, with_interval(judged, outcome.kind.score))))
+    for split, scores in (("validation", result.validation), ("test", outcome.scores)):
+        if scores is not None:
+            cells = (Cell(str(scores["num_records"])), Cell(str(scores["num_patients"])))
+            rows.append(Row(split, (*cells, with_interval(scores, outcome.kind.score))))
     note = "The validation split chose the step, so that its score is too good; the test split was looked at once."
     header = ("Split", "Records", "Patients", outcome.kind.title)
     table = Table("Both splits, 95 % intervals from a bootstrap over patients.", header, tuple(rows))
@@ -220,7 +220,7 @@ def published_section(result: Result, published: Sequence[Mapping], notes: Seque
         published (`Sequence[Mapping]`):
             `model`, `protocol`, `value`, `source`, where known `interval`, `deviation` and `note`. The protocol
             `"from_scratch"` is that of the training from scratch beside `finetuned`.
-        notes (`Sequence[str]`): How to read them, or why there are none.
+        notes (`Sequence[str]`): Sentences on reading them, or on why there are none.
     """
     if not published:
         none = "No published numbers stand beside these: none is of the same task, split and protocol."
@@ -229,8 +229,8 @@ def published_section(result: Result, published: Sequence[Mapping], notes: Seque
     for protocol in dict.fromkeys(entry["protocol"] for entry in published):
         ours = "finetuned" if protocol == "from_scratch" else protocol
         sides = [side for outcome in result.outcomes if outcome.protocol == ours for side in outcome.sides()]
-        for _, name, judged in [s for s in sides if s.key == "random_encoder"] if ours != protocol else sides:
-            cells = (Cell(protocol), with_interval(judged, "macro_auroc"), Cell("this evaluation"))
+        for _, name, scores in [s for s in sides if s.key == "random_encoder"] if ours != protocol else sides:
+            cells = (Cell(protocol), with_interval(scores, "macro_auroc"), Cell("this evaluation"))
             rows.append(Row(f"{name} (this page)", cells))
         for entry in (entry for entry in published if entry["protocol"] == protocol):
             small = () if entry.get("interval") is None else (format_interval(entry["interval"]),)

@@ -339,7 +339,7 @@ def test_delineation_identity_and_clusters_show_chance_and_random_encoder():
     metrics["difference"]["delineation_linear"] = {"miou": change, "miou_waves": change}
     text = text_of(render(make_report(metrics=metrics, predictions={})))
     assert "P onset: random encoder 140 0.912 – -3.2 ± 14.2" in text and "within 150 ms" in text
-    assert "delineation_linear: these test records cannot tell" in text
+    assert "delineation_linear: these test records do not separate" in text
     assert "Chance 0.011 Random encoder 0.400 0.300 to 0.500" in text
     assert "k-means: random encoder 0.200 0.100 to 0.300 chance 0.095 0.100 chance 0.000 – – 0 55 records" in text
 

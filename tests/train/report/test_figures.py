@@ -10,13 +10,13 @@ from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.predictions import Predictions, ProtocolResult
 from ecg_transformers.train.report import page
 from ecg_transformers.train.report.curves import (
-    judged_test,
-    learnt_test,
+    evaluated_test,
     mean_precision_recall,
     mean_roc,
     precision_recall_points,
     reliability_points,
     roc_points,
+    trained_test,
 )
 from ecg_transformers.train.report.examples import choose_examples, describe
 from ecg_transformers.train.report.figures import (
@@ -95,14 +95,14 @@ def test_labels_that_cannot_be_judged_are_not_drawn():
     result = make_result()
     result.train_labels[:, 1] = 0  # never learnt
     result.test.labels[:, 2] = 0  # never positive
-    assert judged_test(result).names == ("NORM",) and learnt_test(result).names == ("NORM", "STTC")
+    assert evaluated_test(result).names == ("NORM",) and trained_test(result).names == ("NORM", "STTC")
     assert {"MI", "STTC"} & set(lines_of(plot_roc(result))) == set()
 
 
 def test_curves_are_of_the_records_that_the_table_judges_where_training_lacks_a_class():
     result = make_result(SINGLE_LABEL)
     result.train_labels[:, 2] = 0
-    learnt = learnt_test(result)
+    learnt = trained_test(result)
     assert len(learnt.names) == 2 and len(learnt.scores) == len(result.test.scores)
     areas = [roc_auc_score(learnt.labels[:, column], learnt.scores[:, column]) for column in range(2)]
     assert np.mean(areas) == pytest.approx(result.judge(num_resamples=5)["macro_auroc"])

@@ -1,4 +1,4 @@
-"""How each kind of result is shown: one module a kind, of the name in [`~ecg_transformers.train.results.KINDS`].
+"""One module for each kind of result, of the name in [`~ecg_transformers.train.results.KINDS`].
 
 A module has `sections(outcome, result, shown)`: the parts of a page on one protocol.
 """
@@ -19,7 +19,7 @@ class Shown:
     Args:
         predictions (`Mapping[tuple[str, str], ProtocolResult]`, *optional*): Predictions by encoder and protocol.
         positives (`Mapping[str, int]`, *optional*): Test records with each label.
-        with_figures (`bool`, *optional*, defaults to `True`): Whether to draw; Markdown has no figures.
+        with_figures (`bool`, *optional*, defaults to `True`): `False` for Markdown, which has no figures.
     """
 
     predictions: Mapping[tuple[str, str], ProtocolResult] = field(default_factory=dict)

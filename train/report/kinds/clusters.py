@@ -11,9 +11,9 @@ AGREEMENT = ("nmi", "ari")
 
 
 def section(outcome: Outcome, result: Result, shown: Shown) -> Section:
-    judged = outcome.judged
+    scores = outcome.scores
     notes = [
-        f"{judged['num_test_records']} records of {judged['num_test_patients']} patients; {judged['num_left_out']} "
+        f"{scores['num_test_records']} records of {scores['num_test_patients']} patients; {scores['num_left_out']} "
         "with none of the labels or with several take no part. Chance: classes dealt out anew."
     ]
     return Section(f"Protocol {outcome.protocol}", tables=(cluster_table(outcome),), notes=notes)
@@ -22,10 +22,10 @@ def section(outcome: Outcome, result: Result, shown: Shown) -> Section:
 def cluster_table(outcome: Outcome) -> Table:
     """Agreement of clusters with classes, beside classes dealt out anew, and how separate the clusters are."""
     rows = []
-    algorithms = [key for key, value in outcome.judged.items() if isinstance(value, Mapping) and "nmi" in value]
+    algorithms = [key for key, value in outcome.scores.items() if isinstance(value, Mapping) and "nmi" in value]
     for algorithm in algorithms:
-        for _, name, judged in outcome.sides():
-            found = judged[algorithm]
+        for _, name, scores in outcome.sides():
+            found = scores[algorithm]
             cells = [_with_chance(found, key) for key in AGREEMENT]
             cells += [Cell(format_score(found[key])) for key in ("silhouette", "davies_bouldin")]
             noise = (f"{found['num_noise']} records in none",) if found["num_noise"] else ()

@@ -10,18 +10,18 @@ OVERLAPS = ("P", "QRS", "T", "background")
 
 def section(outcome: Outcome, result: Result, shown: Shown) -> Section:
     points = Section("Each onset, peak and offset", tables=(point_table(outcome),))
-    left_out = outcome.judged.get("excluded", {})
+    left_out = outcome.scores.get("excluded", {})
     title = f"Delineation, protocol {outcome.protocol}"
     return Section(title, tables=(overlap_table(outcome),), left_out=left_out, details=(points,))
 
 
 def overlap_table(outcome: Outcome) -> Table:
     """Overlap of predicted and marked waves."""
-    names = [name for name in OVERLAPS if name in outcome.judged["iou"]]
+    names = [name for name in OVERLAPS if name in outcome.scores["iou"]]
     rows = []
-    for _, name, judged in outcome.sides():
-        cells = [with_interval(judged, "miou_waves"), with_interval(judged, "miou")]
-        rows.append(Row(name, (*cells, *(Cell(format_score(judged["iou"].get(wave))) for wave in names))))
+    for _, name, scores in outcome.sides():
+        cells = [with_interval(scores, "miou_waves"), with_interval(scores, "miou")]
+        rows.append(Row(name, (*cells, *(Cell(format_score(scores["iou"].get(wave))) for wave in names))))
     for baseline in BASELINES:
         if gained := outcome.differences.get(baseline.key):
             found = [Difference.read(gained, key) for key in ("miou_waves", "miou")]
@@ -32,8 +32,8 @@ def overlap_table(outcome: Outcome) -> Table:
     caption = (
         f"Protocol {outcome.protocol}: overlap (intersection over union) with the marks, samples of all leads together"
     )
-    if "num_subjects" in outcome.judged:
-        caption += f"; {outcome.judged['num_subjects']} subjects, 95 % intervals from a bootstrap over them"
+    if "num_subjects" in outcome.scores:
+        caption += f"; {outcome.scores['num_subjects']} subjects, 95 % intervals from a bootstrap over them"
     header = ("Encoder", "mIoU of P, QRS and T", "mIoU with background", *(f"IoU {name}" for name in names))
     return Table(f"{caption}.", header, tuple(rows))
 
@@ -41,9 +41,9 @@ def overlap_table(outcome: Outcome) -> Table:
 def point_table(outcome: Outcome) -> Table:
     """Sensitivity, positive predictive value and error of each onset, peak and offset."""
     rows = []
-    for point in outcome.judged["per_point"]:
-        for _, name, judged in outcome.sides():
-            found = judged["per_point"].get(point)
+    for point in outcome.scores["per_point"]:
+        for _, name, scores in outcome.sides():
+            found = scores["per_point"].get(point)
             if found is None:
                 continue
             spread = "" if found["sd_ms"] is None else f" ± {found['sd_ms']:.1f}"
@@ -55,7 +55,7 @@ def point_table(outcome: Outcome) -> Table:
             )
             rows.append(Row(f"{point.replace('_', ' ')}: {decapitalized(name)}", (*cells, error)))
     caption = (
-        f"Protocol {outcome.protocol}: points matched within {outcome.judged['tolerance_ms']:g} ms. Error: prediction "
+        f"Protocol {outcome.protocol}: points matched within {outcome.scores['tolerance_ms']:g} ms. Error: prediction "
         "minus mark, mean ± SD of the matched points."
     )
     return Table(caption, ("Point and encoder", "Marks", "Sensitivity", "PPV", "Error (ms)"), tuple(rows))

@@ -16,14 +16,14 @@ COLUMNS = (
 
 
 def section(outcome: Outcome, result: Result, shown: Shown) -> Section:
-    judged = outcome.judged
+    scores = outcome.scores
     caption = (
-        f"{judged['num_queries']} recordings of {judged['num_query_patients']} people who have another one, each "
-        f"searched among {judged['num_gallery_records']} others by the similarity of frozen features; 95 % intervals "
+        f"{scores['num_queries']} recordings of {scores['num_query_patients']} people who have another one, each "
+        f"searched among {scores['num_gallery_records']} others by the similarity of frozen features; 95 % intervals "
         "from a bootstrap over people."
     )
     table = score_table(outcome, COLUMNS, caption)
     columns = [column.key for column in COLUMNS if column.title in table.header]
-    chance = Row("Chance", tuple(Cell(format_score(judged["chance"].get(key))) for key in columns))
+    chance = Row("Chance", tuple(Cell(format_score(scores["chance"].get(key))) for key in columns))
     table = Table(caption, table.header, (chance, *table.rows))
     return Section("Identity: the same person again", tables=(table,))

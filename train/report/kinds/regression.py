@@ -30,12 +30,12 @@ def section(outcome: Outcome, result: Result, shown: Shown) -> Section:
 def target_table(outcome: Outcome) -> Table:
     """Errors of each target, beside the error of always predicting the training mean."""
     rows = []
-    for target, of_target in outcome.judged["per_target"].items():
+    for target, of_target in outcome.scores["per_target"].items():
         if "train_mean_mae" in of_target:
             mean = Cell(format_number(of_target["train_mean_mae"]))
             rows.append(Row(f"{target}: training mean", (mean, Cell(MISSING), Cell(MISSING))))
-        for _, name, judged in outcome.sides():
-            found = judged["per_target"][target]
+        for _, name, scores in outcome.sides():
+            found = scores["per_target"][target]
             spread = "" if found.get("sd") is None else f" ± {format_number(found['sd'])}"
             bias = MISSING if found.get("bias") is None else f"{format_number(found['bias'], signed=True)}{spread}"
             cells = (with_interval(found, "mae", format_number), Cell(bias), Cell(format_score(found.get("pearson"))))

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from ecg_transformers.hub.space_reader import TOO_MUCH, UploadReader
-from ecg_transformers.hub.space_recording import Declaration, read_upload
+from ecg_transformers.hub.space_uploads import TOO_MUCH, Declaration, UploadReader, read_upload
 
 from .space_inputs import bad_uploads, csv_file, edf_file, millivolts, wfdb_pair
 

@@ -115,8 +115,10 @@ _EXPORTS = {
     "SslTrainingArguments": "train",
     "carried_model": "train.carried_models",
     "compute_metrics": "train.metrics",
+    "encode": "train.recordings",
     "explain_recording": "train.explain.recordings",
     "load_ecg": "data",
+    "predict": "train.recordings",
     "read_recording": "data",
 }
 

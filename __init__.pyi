@@ -105,6 +105,8 @@ from .train.arguments import SslTrainingArguments as SslTrainingArguments
 from .train.carried_models import carried_model as carried_model
 from .train.explain.recordings import explain_recording as explain_recording
 from .train.metrics import compute_metrics as compute_metrics
+from .train.recordings import encode as encode
+from .train.recordings import predict as predict
 from .train.trainer import EcgSslTrainer as EcgSslTrainer
 
 __version__: str

@@ -24,7 +24,7 @@ MULTI_LABEL, SINGLE_LABEL, REGRESSION = "multi_label_classification", "single_la
 FUNCTIONS = {MULTI_LABEL: "sigmoid", SINGLE_LABEL: "softmax", REGRESSION: "none"}
 ARRAY_KEYS = ("array", "sampling_rate", "leads", "unit", "gain", "offset", "electrode_placement")
 AN_ARRAY = "{'array': ..., 'sampling_rate': Hz, 'leads': [...], 'unit': 'mV'}"
-FILE_KEYS = ("sampling_rate", "leads", "unit", "axes", "step", "rename_leads", "dataset")
+FILE_KEYS = ("sampling_rate", "leads", "unit", "axes", "step", "rename_leads", "dataset", "skip_lines")
 WINDOWS_PER_PASS = 64
 """A day of ECG is thousands of windows, which would not fit into memory at once."""
 
@@ -64,7 +64,7 @@ class EcgPipeline(Pipeline):
                 judged and calibrated.
             sampling_rate, leads, unit, gain, offset, electrode_placement (*optional*):
                 What bare arrays are, as beside an array; and `sampling_rate`, `leads`, `unit`, `axes`, `step`,
-                `rename_leads`, `dataset`: what a file does not say, as in `read_recording`.
+                `rename_leads`, `dataset`, `skip_lines`: what a file does not say, as in `read_recording`.
 
         Returns:
             The output for a recording; of a list a list; of a dataset or generator an iterator, which reads as it
@@ -74,13 +74,12 @@ class EcgPipeline(Pipeline):
             ValueError: for a recording that does not say what it holds, is too short, or lacks what the model reads;
                 in a list, its number (from 0) is named.
         """
-        if isinstance(inputs, Mapping) and isinstance(inputs.get("ecg"), list):  # a slice of a dataset
-            inputs = [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
+        inputs = rows_of_columns(inputs)
         if isinstance(inputs, list | tuple | Set | MappingView):
             inputs = list(inputs)
             if not inputs:
                 return []
-        elif not _is_recording(inputs) and not isinstance(inputs, Dataset) and isinstance(inputs, Iterable):
+        elif not is_recording(inputs) and not isinstance(inputs, Dataset) and isinstance(inputs, Iterable):
             inputs = _Rows(inputs) if isinstance(inputs, Sized) else (item for item in inputs)
         return super().__call__(inputs, **kwargs)
 
@@ -99,7 +98,7 @@ class EcgPipeline(Pipeline):
             name += f" ({os.fspath(input_)})"
         try:
             extractor = self.feature_extractor.changed(**settings or {})
-            recording, stated = _read(input_, declared or {})
+            recording, stated = read_input(input_, declared or {})
             features = extractor(recording, **stated)
             record_of = features.get("window_record", torch.arange(len(features["input_values"])))
             if record_of.max() > 0:
@@ -337,11 +336,19 @@ def _concatenate(items: list[Windows | ValueError]) -> Windows | ValueError:
     return {key: torch.cat([item[key] for item in items]) for key in items[0] if key not in lists} | lists
 
 
-def _is_recording(inputs: Any) -> bool:
+def rows_of_columns(inputs: Any) -> Any:
+    """The rows of a slice of a dataset, which has a list for each column; anything else as it is."""
+    if isinstance(inputs, Mapping) and isinstance(inputs.get("ecg"), list):
+        return [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
+    return inputs
+
+
+def is_recording(inputs: Any) -> bool:
+    """Whether it is one recording and not several."""
     return isinstance(inputs, Mapping | str | bytes | os.PathLike | np.ndarray | torch.Tensor | DeclaredRecording)
 
 
-def _read(item: Any, declared: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def read_input(item: Any, declared: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """What the feature extractor takes, and what has to be declared with it."""
     if isinstance(item, str | os.PathLike):
         return _read_file(os.fspath(item), declared), {}

@@ -21,7 +21,8 @@ COMMANDS = {
     "finetune": ("ecg_transformers.train.finetune", "train a pretrained encoder on labels and test it once"),
     "evaluate": ("ecg_transformers.train.evaluate", "judge an encoder by the field's protocols, beside a random one"),
     "compare": ("ecg_transformers.train.compare", "pretraining methods on equal terms: one table, one picture"),
-    "embed": ("ecg_transformers.train.embed", "write the features of recordings to Parquet or npz"),
+    "embed": ("ecg_transformers.train.recordings", "write the features of recordings to Parquet or npz"),
+    "classify": ("ecg_transformers.train.recordings", "scores of recordings by a classifier, as a table"),
     "prepare": ("ecg_transformers.train.prepare", "convert a corpus once to Parquet shards that stream from anywhere"),
     "push": ("ecg_transformers.hub.push", "publish a model or a prepared corpus on the Hub"),
     "info": ("ecg_transformers.train.info", "what a file or folder holds and what is odd about it"),
@@ -45,6 +46,10 @@ RECORDING_FLAGS = {
     "long_records": ("first", "center", "all"),
 }
 """Which recordings are taken, and which part, where the checkpoint's feature extractor is not to decide."""
+RECORDINGS_TAKEN = (
+    "Which recordings are taken: --missing_leads mask, --nan_policy interpolate, --short_records zero_pad; and which "
+    "part of long ones: --long_records center."
+)
 
 TRAINING_FLAGS = (
     "Every flag of transformers.TrainingArguments (--learning_rate, --max_steps, --bf16, ...), every field of the "
@@ -63,11 +68,18 @@ COMPARISON_FLAGS = (
 USAGES = {
     "compare": "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]",
     "info": "ecg-transformers info PATH [FLAG ...]",
-    "finetune": "ecg-transformers finetune --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
-    "evaluate": "ecg-transformers evaluate --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
+    "embed": "ecg-transformers embed PATH ... | --dataset NAME --output_dir DIR [FLAG ...]",
+    "classify": "ecg-transformers classify PATH ... | --dataset NAME [--output scores.csv] [FLAG ...]",
+    "finetune": "ecg-transformers finetune [--model DIR|ID] [--dataset NAME] --output_dir DIR [FLAG ...]",
+    "evaluate": "ecg-transformers evaluate [--model DIR|ID] [--dataset NAME] --output_dir DIR [FLAG ...]",
 }
 
-EPILOGS = {"pretrain": TRAINING_FLAGS, "finetune": TRAINING_FLAGS, "compare": COMPARISON_FLAGS}
+EPILOGS = {
+    "classify": RECORDINGS_TAKEN,
+    "pretrain": TRAINING_FLAGS,
+    "finetune": TRAINING_FLAGS,
+    "compare": COMPARISON_FLAGS,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         "evaluate": _evaluate_arguments,
         "compare": _compare_arguments,
         "embed": _embed_arguments,
+        "classify": _classify_arguments,
         "prepare": _prepare_arguments,
         "push": _push_arguments,
         "info": _info_arguments,
@@ -166,7 +179,7 @@ def _pretrain_arguments(parser: argparse.ArgumentParser):
 
 
 def _finetune_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="pretrained checkpoint to start from")
+    _model_argument(parser, "ecg-small")
     parser.add_argument("--config", default="finetune", metavar="NAME|FILE", help="preset or YAML file (finetune)")
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals"))
@@ -193,7 +206,7 @@ def _task_arguments(parser: argparse.ArgumentParser, targets: tuple[str, ...]):
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
+    _model_argument(parser, "ecg-small")
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals", "delineation", "identity"))
     parser.add_argument(
@@ -250,16 +263,48 @@ def _compare_arguments(parser: argparse.ArgumentParser):
 
 
 def _embed_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
-    _corpus_arguments(parser)
+    _model_argument(parser, "ecg-small")
+    _recordings_arguments(parser)
     _recording_arguments(parser)
-    parser.add_argument("--split", default="all", help="split to embed (default: all that there is)")
     parser.add_argument(
         "--windows", action="store_true", help="a row for each window of a record, with its start in s"
     )
     parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
     parser.add_argument("--batch_size", type=_positive, default=64)
     _output_argument(parser)
+
+
+def _classify_arguments(parser: argparse.ArgumentParser):
+    _model_argument(parser, "ecg-small-superdiagnostic")
+    _recordings_arguments(parser)
+    for name, choices in RECORDING_FLAGS.items():
+        parser.add_argument(f"--{name}", choices=choices, help=argparse.SUPPRESS)  # in RECORDINGS_TAKEN
+    parser.add_argument("--batch_size", type=_positive, default=64)
+    parser.add_argument("--output", metavar="FILE", help="new .csv or .parquet (default: print the table)")
+    parser.set_defaults(output_dir=None)
+
+
+def _model_argument(parser: argparse.ArgumentParser, default: str):
+    parser.add_argument("--model", default=default, metavar="DIR|ID", help=f"checkpoint (default {default})")
+
+
+def _recordings_arguments(parser: argparse.ArgumentParser):
+    """Files or a corpus."""
+    parser.add_argument("files", nargs="*", metavar="PATH", help="recordings, or folders of recordings; or instead")
+    _corpus_arguments(parser, "")
+    parser.add_argument("--split", default="all", help="split of the corpus (default: all that there is)")
+    _file_arguments(parser)
+
+
+def _file_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--leads", nargs="+", metavar="LEAD", help="for files that do not say it, in their order")
+    parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="the same")
+    parser.add_argument("--unit", metavar="mV|uV|V|dimensionless", help="the same")
+    parser.add_argument("--axes", metavar="lead,sample|sample,lead", help="the same, of arrays")
+    parser.add_argument("--step", type=float, metavar="X", help="the same: unit per step of whole numbers")
+    parser.add_argument("--skip_lines", type=int, metavar="N", help="the same: lines of text before a table")
+    parser.add_argument("--rename_leads", nargs="+", metavar="STORED:LEAD", help="what channels are: MLII:II V5:V5")
+    parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz, MATLAB or DICOM file")
 
 
 def _prepare_arguments(parser: argparse.ArgumentParser):
@@ -287,14 +332,7 @@ def _push_arguments(parser: argparse.ArgumentParser):
 
 def _info_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("path", metavar="PATH", help="a recording, or a folder of recordings")
-    parser.add_argument("--leads", nargs="+", metavar="LEAD", help="for files that do not say it, in their order")
-    parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="the same")
-    parser.add_argument("--unit", metavar="mV|uV|V|dimensionless", help="the same")
-    parser.add_argument("--axes", metavar="lead,sample|sample,lead", help="the same, of arrays")
-    parser.add_argument("--step", type=float, metavar="X", help="the same: unit per step of whole numbers")
-    parser.add_argument("--skip_lines", type=int, metavar="N", help="the same: lines of text before a table")
-    parser.add_argument("--rename_leads", nargs="+", metavar="STORED:LEAD", help="what channels are: MLII:II V5:V5")
-    parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz, MATLAB or DICOM file")
+    _file_arguments(parser)
     parser.add_argument("--dataset", metavar="NAME", help="look at the folder as load_ecg(NAME) does: ecgfolder, ...")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus")
     parser.add_argument("--table", metavar="FILE", help="of a folder: propose what its columns are, for ecgfolder")
@@ -355,6 +393,15 @@ def _make_output_folder(path: str):
         raise ValueError(f"Cannot write to {path!r}: {error.strerror}. Give another --output_dir.") from error
 
 
+def _check_table(path: str):
+    if not path.endswith((".csv", ".parquet")):
+        raise ValueError(f"Cannot write a table to {path!r}. Name it .csv or .parquet.")
+    if os.path.lexists(path):
+        raise ValueError(f"{path} is there already. Give another --output, or remove it first.")
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise ValueError(f"There is no folder {os.path.dirname(path)} for --output.")
+
+
 def _flags_of(parser: argparse.ArgumentParser, command: str) -> set[str]:
     commands = next(action for action in parser._actions if action.dest == "command").choices
     return {flag for action in commands[command]._actions for flag in action.option_strings}
@@ -387,6 +434,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.output_dir is not None and not args.help_all:
             _make_output_folder(args.output_dir)
+        if args.command == "classify" and args.output is not None:
+            _check_table(args.output)
         args.model_name = args.model
         if args.model is not None:
             from .checkpoints import check_checkpoint, find_checkpoint

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ecg_transformers.modeling import RandomKernelsConfig, RandomKernelsModel
 from ecg_transformers.modeling.feature_extraction_ecg import average_windows
+from ecg_transformers.modeling.recording_input import read_recordings
 
-from .inference import in_evaluation, input_batches
+from .inference import in_evaluation, input_batches, outputs_of
 from .patients import patients_of
 
 
@@ -159,6 +160,7 @@ def embed(
     progress: bool = True,
     check_quality: bool = False,
     windows: bool = False,
+    left_out: dict[str, str] | None = None,
 ) -> EmbeddingTable:
     """Pools the features of every record of a dataset, in its order; those of several windows are averaged, unless
     each is to be a row.
@@ -171,20 +173,21 @@ def embed(
             evaluation mode; every module is then put back into the mode that it had.
         feature_extractor ([`EcgFeatureExtractor`]): Turns a row into the input of the model.
         dataset (`Iterable[dict]`): Rows of [`load_ecg`], decoded or not: stored, streaming, or a list.
-        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
+        batch_size (`int`, *optional*, defaults to 64): Windows in a forward pass, and most records read at a time.
         device (`torch.device` or `str`, *optional*): Where the model runs; by default where it is.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
         check_quality (`bool`, *optional*, defaults to `False`): Whether to check the recordings, for `quality`.
         windows (`bool`, *optional*, defaults to `False`):
             Whether every window of the feature extractor (`long_records="all"`) is a row, with `start_seconds`.
+        left_out (`dict[str, str]`, *optional*): Gets the ids of the records that are left out, with the reasons.
     """
     starts: list[float] = []
     quality: list[list[str]] = []
     model.to(model.device if device is None else device)
     features, columns = [], {"record_id": [], "patient_id": [], "labels": [], "fold": []}
     with in_evaluation(model), torch.inference_mode():
-        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Embedding", progress):
-            pooled = model(**batch.inputs).pooler_output.float().cpu()
+        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Embedding", progress, left_out):
+            pooled = outputs_of(model, batch.inputs, "pooler_output", batch_size)
             features.append((pooled if windows else average_windows(pooled, batch.window_record)).numpy())
             numbers = batch.window_record.tolist() if windows else range(len(batch.rows))
             for name, values in columns.items():
@@ -206,12 +209,12 @@ def embed(
     )
 
 
-def _window_seconds(feature_extractor: FeatureExtractionMixin, ecg: Mapping[str, Any]) -> list[float]:
-    """Where the windows of a recording begin, in seconds."""
-    signal, num_leads = ecg["signal"], len(ecg["leads"])
-    num_samples = len(signal) // (2 * num_leads) if isinstance(signal, bytes) else np.shape(signal)[1]
-    length = feature_extractor.resampled_length(num_samples, ecg["sampling_rate"])
-    scale = num_samples / ecg["sampling_rate"] / length
+def _window_seconds(feature_extractor: FeatureExtractionMixin, ecg: Any) -> list[float]:
+    """Start of each window of a recording, in seconds."""
+    recording = read_recordings([ecg])[0]
+    num_samples = recording.signal.shape[1]
+    length = feature_extractor.resampled_length(num_samples, recording.sampling_rate)
+    scale = num_samples / recording.sampling_rate / length
     return [start * scale for start in feature_extractor.window_starts(length)]
 
 

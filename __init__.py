@@ -41,6 +41,7 @@ _MODELS = (
     "EcgLeNepaForSequenceClassification",
     "EcgLeNepaForTokenClassification",
     "EcgLeNepaModel",
+    "EcgProcessor",
     "EcgS4Config",
     "EcgS4ForEmbedding",
     "EcgS4ForSequenceClassification",

@@ -35,6 +35,7 @@ from .modeling import EcgLeNepaForPreTraining as EcgLeNepaForPreTraining
 from .modeling import EcgLeNepaForSequenceClassification as EcgLeNepaForSequenceClassification
 from .modeling import EcgLeNepaForTokenClassification as EcgLeNepaForTokenClassification
 from .modeling import EcgLeNepaModel as EcgLeNepaModel
+from .modeling import EcgProcessor as EcgProcessor
 from .modeling import EcgS4Config as EcgS4Config
 from .modeling import EcgS4ForEmbedding as EcgS4ForEmbedding
 from .modeling import EcgS4ForSequenceClassification as EcgS4ForSequenceClassification

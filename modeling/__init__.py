@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoProcessor,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -36,6 +37,7 @@ OTHERS = {
     "EcgClassificationPipeline": "pipeline_ecg",
     "EcgFeatureExtractionPipeline": "pipeline_ecg",
     "EcgFeatureExtractor": "feature_extraction_ecg",
+    "EcgProcessor": "feature_extraction_ecg",
     "EcgVqVaeTokenizer": "modeling_vqvae",
     "cross_pattern_attention": "cropa",
 }
@@ -73,6 +75,7 @@ for _families, _endings in KINDS:
         _config = _take(f"{_family}Config", f"configuration_{_module}")
         AutoConfig.register(_config.model_type, _config)
         AutoFeatureExtractor.register(_config, globals()["EcgFeatureExtractor"])
+        AutoProcessor.register(_config, globals()["EcgProcessor"])
         for _ending in _endings:
             _model = _take(f"{_family}{_ending}", f"modeling_{_module}")
             if AUTO_CLASSES[_ending] is not None:

@@ -5,11 +5,15 @@ Only the standard library is imported here, so that help answers at once; each c
 """
 
 import argparse
+import difflib
 import importlib
 import logging
 import os
+import re
 import sys
+from pathlib import Path
 
+from .checkpoints import check_there, find_checkpoint
 from .run_folder import Preempted
 
 logger = logging.getLogger("ecg_transformers")
@@ -31,6 +35,10 @@ COMMANDS = {
     "space": ("ecg_transformers.hub.space", "write a page for a model: a Space of the Hub that runs here too"),
 }
 
+DATASETS = ("brugada-huca", "chapman-shaoxing", "cinc2017", "cinc2021", "code-15", "cpsc2018", "cpsc-extra")
+DATASETS += ("ecgfolder", "georgia", "incart", "ludb", "mimic-iv-ecg", "mit-bih", "ningbo", "npy", "nstdb")
+DATASETS += ("prepared", "ptb", "ptb-xl", "ptb-xl-sample", "sami-trop", "sph", "wfdb")
+CARRIED_DATASET = "ptb-xl-sample"
 # As in train/evaluation, which would import torch.
 PROTOCOLS = ("linear", "linear-kim", "linear-weimann", "linear-st-mem", "knn", "attentive", "finetuned")
 PROTOCOLS += ("zero-shot-cluster",)
@@ -74,9 +82,14 @@ USAGES = {
     "evaluate": "ecg-transformers evaluate [--model DIR|ID] [--dataset NAME] --output_dir DIR [FLAG ...]",
 }
 
+PRETRAINING_FLAGS = (
+    "On a laptop begin with --config ecg_jepa_cpu or kernel_response_cpu; kim_cpu and weimann_cpu are studies of "
+    "published recipes, near chance at that size. " + TRAINING_FLAGS
+)
+
 EPILOGS = {
     "classify": RECORDINGS_TAKEN,
-    "pretrain": TRAINING_FLAGS,
+    "pretrain": PRETRAINING_FLAGS,
     "finetune": TRAINING_FLAGS,
     "compare": COMPARISON_FLAGS,
 }
@@ -165,6 +178,7 @@ def _quickstart_arguments(parser: argparse.ArgumentParser):
 
 def _pretrain_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--config", required=True, metavar="NAME|FILE", help="preset or YAML file of flat keys")
+    parser.add_argument("--presets", action=_ListPresets, nargs=0, help="list presets, each with its data and budget")
     _corpus_arguments(parser, "ptb-xl-sample")
     parser.add_argument(
         "--mix", nargs="+", metavar="NAME:DIR:WEIGHT", help="several corpora, each drawn by its weight, for --dataset"
@@ -176,6 +190,24 @@ def _pretrain_arguments(parser: argparse.ArgumentParser):
         "--online_probe_steps", type=_positive, metavar="N", help="log a linear probe of the features every N steps"
     )
     _output_or_help_arguments(parser)
+
+
+class _ListPresets(argparse.Action):
+    """Prints the presets with the first lines of their files, and ends."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        purposes = preset_purposes()
+        width = max(map(len, purposes))
+        for name, purpose in sorted(purposes.items(), key=lambda item: ("laptop" not in item[1], item[0])):
+            sys.stdout.write(f"{name:<{width}}  {purpose}\n")
+        parser.exit()
+
+
+def preset_purposes() -> dict[str, str]:
+    """Name of each preset for pretraining → the data and the budget that it is made for, by the head of its file."""
+    files = sorted(Path(__file__).with_name("configs").glob("*.yaml"))
+    heads = {file.stem: file.read_text("utf-8").splitlines()[0] for file in files}
+    return {name: head.removeprefix("# For: ").rstrip(".") for name, head in heads.items()}
 
 
 def _finetune_arguments(parser: argparse.ArgumentParser):
@@ -393,6 +425,86 @@ def _make_output_folder(path: str):
         raise ValueError(f"Cannot write to {path!r}: {error.strerror}. Give another --output_dir.") from error
 
 
+def check_call(args: argparse.Namespace):
+    """Refuses names, files and folders that do not exist, before torch is imported (seconds).
+
+    Raises:
+        ValueError, OSError: says what is wrong in the words of the command line.
+    """
+    given = vars(args)
+    if args.command in ("embed", "classify") and bool(args.files) == bool(args.dataset):
+        raise ValueError("Give files or folders, or a corpus by --dataset NAME: one of the two.")
+    for path in given.get("files") or ([args.path] if args.command == "info" else []):
+        _check_exists(path, "file or folder")
+    if args.command == "classify" and args.output is not None:
+        _check_table(args.output)
+    if args.dataset and args.command != "info":
+        _check_dataset(args.dataset, args.data_dir)
+    for word in (*given.get("options", ()), *given.get("feature_extractor", ())):
+        if not word.partition("=")[0] or "=" not in word:
+            raise ValueError(f"Expected KEY=VALUE, such as sampling_rate=500, got {word!r}.")
+    if args.command in ("pretrain", "finetune"):
+        _check_preset(args.config, "configs" if args.command == "pretrain" else "finetune_configs")
+        if args.rest and not args.rest[0].startswith("--"):
+            raise ValueError(f"Expected a flag such as --learning_rate, got {args.rest[0]!r}.")
+    if args.command == "evaluate":
+        _check_preset(args.finetune_config, "finetune_configs")
+        _check_choices("--protocol", args.protocol, PROTOCOLS)
+        _check_choices("--setting", args.setting, SETTINGS)
+    if args.command == "compare":
+        for method in (args.methods or "").split(",") if args.methods else ():
+            _check_preset(method.split(":")[0], "configs")
+    for flag, kind in (("checkpoint", "file"), ("folder", "folder"), ("results", "file"), ("nstdb", "folder")):
+        if given.get(flag) is not None:
+            _check_exists(given[flag], kind)
+    if args.command == "push" and not re.fullmatch(r"[\w.-]+/[\w.-]+", args.repo_id):
+        raise ValueError(f"Expected --repo_id OWNER/NAME, got {args.repo_id!r}.")
+    if args.model is not None:
+        check_there(find_checkpoint(args.model))
+
+
+def _check_exists(path: str, kind: str):
+    """A path of a `"file"`, a `"folder"` or either; a WFDB record may be named without its ending."""
+    expanded = os.path.expanduser(path)
+    is_there = {"file": os.path.isfile, "folder": os.path.isdir}.get(kind, os.path.lexists)(expanded)
+    if not is_there and not (kind == "file or folder" and os.path.isfile(f"{expanded}.hea")):
+        raise ValueError(f"There is no {kind} {path!r}.")
+
+
+def _check_dataset(name: str, data_dir: str | None):
+    if name not in DATASETS:
+        close = difflib.get_close_matches(name.lower().replace("_", "-"), DATASETS, n=1, cutoff=0.7)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Unknown corpus {name!r}.{hint} Choose from {list(DATASETS)}.")
+    if name == CARRIED_DATASET:
+        if data_dir is not None:
+            raise ValueError(f"Corpus {name!r} is carried by the package: leave out --data_dir {data_dir}.")
+    elif data_dir is None:
+        raise ValueError(
+            f"Corpus {name!r} needs --data_dir, the folder that holds it; docs/corpora.md says where to get it. "
+            f"{CARRIED_DATASET!r} comes with the package."
+        )
+    elif "://" not in data_dir:
+        _check_exists(data_dir, "file or folder")
+
+
+def _check_preset(name: str, folder: str):
+    """A preset in a folder beside this file, or a YAML file."""
+    if name.endswith((".yaml", ".yml")):
+        return _check_exists(name, "file")
+    presets = sorted(file.stem for file in Path(__file__).with_name(folder).glob("*.yaml"))
+    if name not in presets:
+        close = difflib.get_close_matches(name, presets, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Unknown preset {name!r}.{hint} Expected one of {presets} or a .yaml file.")
+
+
+def _check_choices(flag: str, given: list[str], known: tuple[str, ...]):
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(f"Unknown {flag} {' '.join(unknown)}. Choose from {', '.join(known)}.")
+
+
 def _check_table(path: str):
     if not path.endswith((".csv", ".parquet")):
         raise ValueError(f"Cannot write a table to {path!r}. Name it .csv or .parquet.")
@@ -432,13 +544,18 @@ def main(argv: list[str] | None = None) -> int:
     # this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        if args.output_dir is not None and not args.help_all:
-            _make_output_folder(args.output_dir)
-        if args.command == "classify" and args.output is not None:
-            _check_table(args.output)
+        if not args.help_all:
+            check_call(args)
+            if args.output_dir is not None:
+                _make_output_folder(args.output_dir)
+    except (ValueError, OSError) as error:
+        if args.debug:
+            raise
+        return _say_error(args, str(error))
+    try:
         args.model_name = args.model
         if args.model is not None:
-            from .checkpoints import check_checkpoint, find_checkpoint
+            from .checkpoints import check_checkpoint
 
             args.model = find_checkpoint(args.model)
             check_checkpoint(args.model)
@@ -460,10 +577,13 @@ def main(argv: list[str] | None = None) -> int:
 
         from .flags import in_flags
 
-        sentence = in_flags(cut(str(error)), args) or type(error).__name__
-        sys.stderr.write(f"\necg-transformers {args.command}: {sentence}\n(--debug shows where it happened)\n")
-        return 1
+        return _say_error(args, in_flags(cut(str(error)), args) or type(error).__name__)
     return 0
+
+
+def _say_error(args: argparse.Namespace, sentence: str) -> int:
+    sys.stderr.write(f"\necg-transformers {args.command}: {sentence}\n(--debug shows where it happened)\n")
+    return 1
 
 
 if __name__ == "__main__":

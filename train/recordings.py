@@ -31,8 +31,8 @@ from ecg_transformers.modeling.pipeline_ecg import (
 from ecg_transformers.modeling.recording_input import Recording, cut
 from ecg_transformers.modeling.recording_input import read_recordings as read_declared
 
-from .checkpoints import check_checkpoint, find_checkpoint, load_encoder
-from .features import embed
+from .checkpoints import check_checkpoint, find_checkpoint
+from .features import embed, load_encoder
 from .inference import in_evaluation, input_batches, log_quality, outputs_of
 from .settings import declarations, extractor_changes, parse_options
 

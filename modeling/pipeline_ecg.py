@@ -62,6 +62,10 @@ class EcgPipeline(Pipeline):
                 Settings of the feature extractor for this call: which recordings are taken (`missing_leads="mask"`),
                 and which windows of a longer one (`long_records="center"`). By default those by which the model was
                 judged and calibrated.
+            windows (`bool`, *optional*, defaults to `False`):
+                Whether each window of a recording is told apart, all of them unless `long_records` says otherwise: a
+                list of `{"start_seconds": float, ...}` with `"scores"` or `"features"`. Quality and calibration stay
+                those of the whole recording.
             sampling_rate, leads, unit, gain, offset, electrode_placement (*optional*):
                 What bare arrays are, as beside an array; and `sampling_rate`, `leads`, `unit`, `axes`, `step`,
                 `rename_leads`, `dataset`, `skip_lines`: what a file does not say, as in `read_recording`.
@@ -139,7 +143,11 @@ class EcgPipeline(Pipeline):
             for output in self.forward(batch, **forward_params):
                 yield self.postprocess(output, **postprocess_params)
 
-    def _sanitize_parameters(self, **others) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, windows: bool | None = None, **others) -> tuple[dict, dict, dict]:
+        if windows not in (None, True, False):
+            raise ValueError(f"Expected windows to be True or False, got {windows!r}.")
+        if windows and others.get("long_records") is None:
+            others["long_records"] = "all"
         given = {name: value for name, value in others.items() if value is not None}
         settings = {name: given.pop(name) for name in CALL_SETTINGS if name in given}
         declared = {name: given.pop(name) for name in (*ARRAY_KEYS[1:], *FILE_KEYS) if name in given}
@@ -151,7 +159,8 @@ class EcgPipeline(Pipeline):
         if settings and self.feature_extractor is not None:
             self.feature_extractor.changed(**settings)  # a wrong value is told before anything is read
         preprocess_params = {"settings": settings, "declared": declared}
-        return {name: value for name, value in preprocess_params.items() if value}, {}, {}
+        postprocess_params = {} if windows is None else {"windows": windows}
+        return {name: value for name, value in preprocess_params.items() if value}, {}, postprocess_params
 
 
 class EcgClassificationPipeline(EcgPipeline):
@@ -222,8 +231,24 @@ class EcgClassificationPipeline(EcgPipeline):
         return self.model(**windows).logits
 
     def postprocess(
-        self, model_outputs: dict[str, Any], top_k: int | None = None, function_to_apply: str | None = None
+        self,
+        model_outputs: dict[str, Any],
+        top_k: int | None = None,
+        function_to_apply: str | None = None,
+        windows: bool = False,
     ) -> list[dict[str, Any]]:
+        checks, values = model_outputs["checks"], model_outputs["values"]
+        if not windows:
+            return self._scores(values, checks, top_k, function_to_apply)
+        return [
+            {"start_seconds": start, "scores": self._scores(window[None], checks, top_k, function_to_apply)}
+            for start, window in zip(checks["window_seconds"], values, strict=True)
+        ]
+
+    def _scores(
+        self, values: torch.Tensor, checks: dict[str, Any], top_k: int | None, function_to_apply: str | None
+    ) -> list[dict[str, Any]]:
+        """Rows of the mean logits of some windows, `(num_windows, num_labels)`."""
         config = self.model.config
         usual = FUNCTIONS.get(config.problem_type)
         function = function_to_apply or usual
@@ -233,7 +258,6 @@ class EcgClassificationPipeline(EcgPipeline):
                 f"{MULTI_LABEL!r}, {SINGLE_LABEL!r} or {REGRESSION!r}, or pass function_to_apply."
             )
         labels = [config.id2label[number] for number in range(config.num_labels)]
-        checks, values = model_outputs["checks"], model_outputs["values"]
         calibration, reason = {}, None
         if function == usual != "none":
             calibration, reason = calibration_for(config, self.feature_extractor, checks)
@@ -275,15 +299,21 @@ class EcgFeatureExtractionPipeline(EcgPipeline):
         if return_tokens not in (None, True, False):
             raise ValueError(f"Expected return_tokens to be True or False, got {return_tokens!r}.")
         if return_tokens is not None:
-            forward_params, postprocess_params = ({"return_tokens": return_tokens} for _ in range(2))
+            forward_params = {"return_tokens": return_tokens}
+            postprocess_params = postprocess_params | forward_params
         return preprocess_params, forward_params, postprocess_params
 
     def window_outputs(self, windows: dict[str, torch.Tensor], return_tokens: bool = False) -> torch.Tensor:
         outputs = self.model(**windows)
         return outputs.last_hidden_state if return_tokens else outputs.pooler_output
 
-    def postprocess(self, model_outputs: dict[str, Any], return_tokens: bool = False) -> np.ndarray:
+    def postprocess(
+        self, model_outputs: dict[str, Any], return_tokens: bool = False, windows: bool = False
+    ) -> np.ndarray | list[dict[str, Any]]:
         values = model_outputs["values"]
+        if windows:
+            starts = model_outputs["checks"]["window_seconds"]
+            return [{"start_seconds": s, "features": of.numpy()} for s, of in zip(starts, values, strict=True)]
         return (values if return_tokens else values.mean(dim=0)).numpy()
 
 

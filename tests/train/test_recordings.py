@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import wfdb
 from transformers import pipeline
 
 from ecg_transformers import carried_model, encode, load_ecg, predict, read_recording
@@ -224,3 +225,40 @@ def test_global_generators_are_left_as_they_are(rows):
     before = torch.random.get_rng_state()
     encode(rows[:1], progress=False)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.fixture
+def holter_folder(tmp_path):
+    """One channel `MLII` a record, with labels and splits."""
+    folder, lines = tmp_path / "holter", ["path,patient_id,split,labels"]
+    folder.mkdir()
+    names = ["train"] * 16 + ["validation"] * 8 + ["test"] * 8
+    rows = load_ecg("ptb-xl-sample", split="all").select(range(len(names)))
+    for number, (row, split) in enumerate(zip(rows, names, strict=True)):
+        signal = row["ecg"]["signal"][[list(row["ecg"]["leads"]).index("II")]].T.astype(float)
+        wfdb.wrsamp(f"r{number:02d}", 100, ["mV"], ["MLII"], signal, fmt=["16"], write_dir=str(folder))
+        lines.append(f"r{number:02d}.hea,p{number},{split},{'NORM' if number % 2 else 'OTHER'}")
+    (folder / "records.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+RENAMED = ["--options", "rename_leads=MLII:II", "leads=II"]
+
+
+def test_a_renamed_lead_is_classified_and_embedded(holter_folder, tmp_path):
+    scores = predict(holter_folder / "r00.hea", rename_leads="MLII:II", progress=False)
+    assert "not calibrated" not in scores["warnings"].iloc[0] and scores["threshold_MI"].iloc[0] < 1
+    command = ["embed", str(holter_folder), "--rename_leads", "MLII:II", "--output_dir", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert len(EmbeddingTable.load(tmp_path / "out" / "embeddings.parquet")) == 32
+
+
+@pytest.mark.slow
+def test_a_renamed_lead_is_fine_tuned_and_evaluated(holter_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    corpus = ["--dataset", "ecgfolder", "--data_dir", str(holter_folder), *RENAMED]
+    training = ["--config", "finetune_cpu", "--max_steps", "2", "--use_cpu", "true", "--disable_tqdm", "true"]
+    assert main(["finetune", *corpus, *training, "--output_dir", str(tmp_path / "classes")]) == 0
+    assert len(predict(holter_folder, tmp_path / "classes", rename_leads="MLII:II", progress=False)) == 32
+    assert main(["evaluate", *corpus, "--output_dir", str(tmp_path / "evaluation")]) == 0
+    assert (tmp_path / "evaluation" / "metrics.json").is_file()

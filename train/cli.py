@@ -440,6 +440,9 @@ def check_call(args: argparse.Namespace):
         _check_table(args.output)
     if args.dataset and args.command != "info":
         _check_dataset(args.dataset, args.data_dir)
+    for text in given.get("mix") or ():
+        name, _, folder = text.rpartition(":")[0].partition(":")
+        _check_dataset(name, folder or None)
     for word in (*given.get("options", ()), *given.get("feature_extractor", ())):
         if not word.partition("=")[0] or "=" not in word:
             raise ValueError(f"Expected KEY=VALUE, such as sampling_rate=500, got {word!r}.")

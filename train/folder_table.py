@@ -107,7 +107,7 @@ def proposal_text(folder: Path, proposal: Proposal) -> str:
     lines += ["", "Missing:" if proposal.missing else "Nothing is missing."]
     lines += [f"  - {sentence}" for sentence in proposal.missing]
     lines += ["", f"{DECLARATION_NAME} (--write makes it):", json.dumps(proposal.declaration, indent=2)]
-    lines += ["", f"Then: ecg-transformers finetune --model MODEL --dataset ecgfolder --data_dir {folder}"]
+    lines += ["", f"Then: ecg-transformers finetune --dataset ecgfolder --data_dir {folder} --output_dir DIR"]
     return "\n".join(lines) + "\n"
 
 

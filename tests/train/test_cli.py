@@ -143,6 +143,7 @@ WRONG_CALLS = {
     "info nosuch": "There is no file or folder 'nosuch'",
     "pretrain --config ecg_jepa_cp --output_dir x": "Unknown preset 'ecg_jepa_cp'. Did you mean 'ecg_jepa_cpu'?",
     "pretrain --config nosuch.yaml --output_dir x": "There is no file 'nosuch.yaml'",
+    "pretrain --config quickstart --mix ptb-xl:nosuch:1 --output_dir x": "There is no file or folder 'nosuch'",
     "pretrain --config quickstart 1e-3 --output_dir x": "Expected a flag such as --learning_rate, got '1e-3'",
     "pretrain --config quickstart --output_dir file.csv": "Cannot write to 'file.csv'",
     "finetune --config nosuch --output_dir x": "Unknown preset 'nosuch'",

@@ -41,6 +41,7 @@ _MODELS = (
     "EcgLeNepaForSequenceClassification",
     "EcgLeNepaForTokenClassification",
     "EcgLeNepaModel",
+    "EcgProcessor",
     "EcgS4Config",
     "EcgS4ForEmbedding",
     "EcgS4ForSequenceClassification",
@@ -115,8 +116,10 @@ _EXPORTS = {
     "SslTrainingArguments": "train",
     "carried_model": "train.carried_models",
     "compute_metrics": "train.metrics",
+    "encode": "train.recordings",
     "explain_recording": "train.explain.recordings",
     "load_ecg": "data",
+    "predict": "train.recordings",
     "read_recording": "data",
 }
 

@@ -35,6 +35,7 @@ from .modeling import EcgLeNepaForPreTraining as EcgLeNepaForPreTraining
 from .modeling import EcgLeNepaForSequenceClassification as EcgLeNepaForSequenceClassification
 from .modeling import EcgLeNepaForTokenClassification as EcgLeNepaForTokenClassification
 from .modeling import EcgLeNepaModel as EcgLeNepaModel
+from .modeling import EcgProcessor as EcgProcessor
 from .modeling import EcgS4Config as EcgS4Config
 from .modeling import EcgS4ForEmbedding as EcgS4ForEmbedding
 from .modeling import EcgS4ForSequenceClassification as EcgS4ForSequenceClassification
@@ -105,6 +106,8 @@ from .train.arguments import SslTrainingArguments as SslTrainingArguments
 from .train.carried_models import carried_model as carried_model
 from .train.explain.recordings import explain_recording as explain_recording
 from .train.metrics import compute_metrics as compute_metrics
+from .train.recordings import encode as encode
+from .train.recordings import predict as predict
 from .train.trainer import EcgSslTrainer as EcgSslTrainer
 
 __version__: str

@@ -32,6 +32,13 @@ class _EcgCollator:
         self.feature_extractor = feature_extractor
         self.bad_records: dict[str, str] = {}
 
+    def _check_columns(self, row: Mapping[str, Any]):
+        if "ecg" not in row:
+            raise ValueError(
+                f"Rows without the column ecg: they have {sorted(row)}. The Trainer drops columns that the model does "
+                "not read, unless TrainingArguments(remove_unused_columns=False); our own arguments set it."
+            )
+
     def _report(self, row: Mapping[str, Any], error: ValueError):
         """Records a bad row, and says so in the log the first time. (Each `DataLoader` worker has its own list.)"""
         if row["record_id"] not in self.bad_records:
@@ -82,7 +89,7 @@ class EcgDataCollator(_EcgCollator):
 
     `labels` are multi-hot floats `(batch, len(label2id))` if `label2id` is given. Otherwise rows with a number in a
     column `label` give `(batch,)`, integers for classes and floats for regression; rows with a list of floats in a
-    column `targets` give `(batch, num_targets)`; and other rows give no `labels`.
+    column `targets` give `(batch, num_targets)`; and rows without labels, or `label2id={}`, give no `labels`.
     Where the feature extractor cuts a record into several windows, its labels are repeated for each. Rows with a
     `window_start`, in samples at the model's rate, give the one window there instead.
 
@@ -93,7 +100,8 @@ class EcgDataCollator(_EcgCollator):
             Whether to add `sample_id`, the same number for all windows of a record; see [`sample_id`].
 
     Raises:
-        ValueError: for a label that `label2id` lacks, or if no record of the batch can become input.
+        ValueError: for a label that `label2id` lacks, for rows with `labels` but no `label2id`, for rows without the
+            column `ecg`, or if no record of the batch can become input.
 
     The stock Trainer drops the column `ecg` before it collates: use `TrainingArguments(remove_unused_columns=False)`.
 
@@ -117,16 +125,22 @@ class EcgDataCollator(_EcgCollator):
         self.return_sample_id = return_sample_id
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        self._check_columns(rows[0])
         has_windows = rows[0].get("window_start") is not None
         batch, kept = self._extract_windows(rows) if has_windows else self._extract(rows)
         if self.return_sample_id:
             batch["sample_id"] = torch.tensor([sample_id(row["record_id"]) for row in kept])
-        if self.label2id is not None:
+        if self.label2id:
             batch["labels"] = self._multi_hot(kept)
         elif kept[0].get("label") is not None:
             batch["labels"] = torch.tensor([row["label"] for row in kept])
         elif kept[0].get("targets") is not None:
             batch["labels"] = torch.tensor([row["targets"] for row in kept], dtype=torch.float32)
+        elif self.label2id is None and any(row.get("labels") for row in kept):
+            raise ValueError(
+                "The rows have labels, and without label2id a batch has none, so that a classifier gives no loss: "
+                "pass label2id=model.config.label2id to EcgDataCollator, or label2id={} where labels are not wanted."
+            )
         return batch
 
     def _extract_windows(
@@ -202,6 +216,7 @@ class EcgPretrainingCollator(_EcgCollator):
     """
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | float]:
+        self._check_columns(rows[0])
         layouts = {self._layout(row["ecg"]) for row in rows}
         batch = self._stack(rows, layouts.pop()) if len(layouts) == 1 else None
         if batch is None:

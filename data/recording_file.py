@@ -25,7 +25,7 @@ from .formats.muse_reader import read_muse
 from .formats.parquet_reader import holds_stored_rows, read_lead_columns, read_stored_rows
 from .formats.philips_reader import read_philips
 from .formats.scp_reader import read_scp
-from .formats.table_reader import read_csv
+from .formats.table_reader import holds_samples, read_csv
 from .formats.wfdb_comments import parse_comments
 from .formats.wfdb_reader import read_record
 from .records import EcgRecord, known_lead_names, stored_unit
@@ -44,6 +44,35 @@ _ARRAYS: Mapping[str, Callable[[str, str | None], Any]] = {
     "HDF5": open_hdf5_array,
     "MATLAB": read_matlab_array,
 }
+
+
+READ_ERRORS = (ValueError, OSError, MemoryError, OverflowError)
+"""What reading a recording raises for one that is damaged, gone, or too large."""
+
+
+def list_files(folder: Path) -> tuple[list[str], int]:
+    """Names, relative to the folder and sorted, of the files in and below it that may be recordings; and how many
+    files are parts of a WFDB record whose header is among them."""
+    names, num_parts = [], 0
+    for directory, subfolders, files in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        files = [name for name in files if not name.startswith(".")]
+        headers = {name.removesuffix(".hea") for name in files if name.endswith(".hea")}
+        for name in files:
+            if not name.endswith(".hea") and os.path.splitext(name)[0] in headers:
+                num_parts += 1
+            else:
+                names.append(Path(directory, name).relative_to(folder).as_posix())
+    return sorted(names), num_parts
+
+
+def is_recording_file(path: str | os.PathLike) -> bool:
+    """Returns `True` for a file of a known format that is no note and no table of labels."""
+    try:
+        kind = find_format(path)
+    except ValueError:
+        return False
+    return kind != "CSV" or holds_samples(os.fspath(path))
 
 
 def read_recording(

@@ -160,14 +160,17 @@ def _copy_header(folder: str, name: str, copies: str) -> WfdbHeader:
 def _copy_signals(folder: str, header: WfdbHeader, copies: str):
     for file_name in dict.fromkeys(signal.file_name for signal in header.signals):
         if file_name != "~":
-            _copy(folder, file_name, copies, MAX_SIGNAL_BYTES)
+            _copy(folder, file_name, copies, MAX_SIGNAL_BYTES, header.folder)
 
 
-def _copy(folder: str, file_name: str, copies: str, max_bytes: int) -> bytes:
+def _copy(folder: str, file_name: str, copies: str, max_bytes: int, own_folder: str = "") -> bytes:
+    """Copies a file of a folder, by its name or, as `signal_path` does, without the folder of the record's name."""
     path, url = inside(copies, file_name), f"{folder}/{inside('', file_name)}"
     try:
         content = _fetch(url, max_bytes)
     except FileNotFoundError:
+        if own_folder and file_name.startswith(f"{own_folder}/"):
+            return _copy(folder, file_name.removeprefix(f"{own_folder}/"), copies, max_bytes)
         raise ValueError(f"Cannot read {url}: there is none.") from None
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:

@@ -36,6 +36,7 @@ OTHERS = {
     "EcgClassificationPipeline": "pipeline_ecg",
     "EcgFeatureExtractionPipeline": "pipeline_ecg",
     "EcgFeatureExtractor": "feature_extraction_ecg",
+    "EcgProcessor": "feature_extraction_ecg",
     "EcgVqVaeTokenizer": "modeling_vqvae",
     "cross_pattern_attention": "cropa",
 }
@@ -58,6 +59,7 @@ for _family, _file in FAMILIES.items():
     _config = _take(f"{_family}Config", f"configuration_{_file}")
     transformers.AutoConfig.register(_config.model_type, _config)
     transformers.AutoFeatureExtractor.register(_config, globals()["EcgFeatureExtractor"])
+    transformers.AutoProcessor.register(_config, globals()["EcgProcessor"])
     for _ending, _auto_class in ENDINGS.items():
         if f"{_family}{_ending}" in vars(import_module(f".modeling_{_file}", __name__)):
             _model = _take(f"{_family}{_ending}", f"modeling_{_file}")

@@ -21,6 +21,7 @@ from .configuration_untrained import RandomKernelsConfig as RandomKernelsConfig
 from .configuration_vqvae import EcgVqVaeConfig as EcgVqVaeConfig
 from .cropa import cross_pattern_attention as cross_pattern_attention
 from .feature_extraction_ecg import EcgFeatureExtractor as EcgFeatureExtractor
+from .feature_extraction_ecg import EcgProcessor as EcgProcessor
 from .modeling_ecg_conv import EcgConvForEmbedding as EcgConvForEmbedding
 from .modeling_ecg_conv import EcgConvForSequenceClassification as EcgConvForSequenceClassification
 from .modeling_ecg_conv import EcgConvForTokenClassification as EcgConvForTokenClassification

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers import BatchFeature, FeatureExtractionMixin, ProcessorMixin
 from transformers.utils import TensorType, logging
 
 from .beat_channels import BEAT_CHANNELS, check_channel_names, compute_beat_channels
 from .input_checks import (
     FLAT_STD_MV,
     INVALID_SAMPLE,  # noqa: F401  (part of this module's interface)
-    PLAUSIBLE_PEAK_MV,
     check_input,
     describe_input,
     to_millivolts,
+    warn_of_implausible_amplitude,
 )
 from .lead_plan import LeadPlan, plan_leads
 from .leads import DERIVED_LIMB_LEADS, ELECTRODE_PLACEMENTS, FRANK_LEADS, INDEPENDENT_LEADS, canonical_leads
@@ -33,6 +33,7 @@ from .recording_input import (
     scale_of,
 )
 from .signal_processing import (
+    average_windows,  # noqa: F401  (part of this module's interface)
     butterworth_sos,
     filter_zero_phase,
     interpolate_gaps,
@@ -50,7 +51,7 @@ _MOST_FILTER_ORDER, _MOST_SAMPLES = 20, 2**26
 # How far `resample_to_length` may shift the rate: 4096 samples at 400 Hz to 2500 (CODE-15) is 2.3 %.
 _LARGEST_RATE_SHIFT = 0.05
 
-# What the base class, `save_pretrained` and remote code put into a file beside our own settings.
+# What `transformers` puts, or once put, into a file beside our own settings.
 _FOREIGN_SETTINGS = ("feature_size", "padding_value", "padding_side", "return_attention_mask", "processor_class")
 
 _CHOICES = {
@@ -69,7 +70,7 @@ CALL_SETTINGS += ("resample_to_length",)
 _DECLARED = ("sampling_rate", "leads", "unit", "gain", "offset", "electrode_placement")
 
 
-class EcgFeatureExtractor(SequenceFeatureExtractor):
+class EcgFeatureExtractor(FeatureExtractionMixin):
     r"""
     Turns recordings into the input of a model: leads by name, one unit, one rate, one length.
 
@@ -193,8 +194,9 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
                 f"EcgFeatureExtractor has no setting {unknown}. Its settings are listed in its docstring."
             )
         auto_map = {key: value for key, value in kwargs.items() if key == "auto_map"}
-        super().__init__(feature_size=len(leads), sampling_rate=sampling_rate, padding_value=0.0, **auto_map)
+        super().__init__(**auto_map)
         self.leads = canonical_leads(leads)
+        self.sampling_rate = sampling_rate
         self.num_samples = num_samples
         self.unit = unit
         self.derive_limb_leads = derive_limb_leads
@@ -282,8 +284,12 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         self._filters()
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings, and nothing that the base class keeps for audio."""
-        return {name: value for name, value in super().to_dict().items() if name not in _FOREIGN_SETTINGS}
+        """The settings, with the names of the classes that load them."""
+        values = super().to_dict() | {"processor_class": EcgProcessor.__name__}
+        if "auto_map" in values:
+            module = type(self).__module__.split(".")[-1]
+            values["auto_map"] = values["auto_map"] | {"AutoProcessor": f"{module}.{EcgProcessor.__name__}"}
+        return values
 
     def __call__(
         self,
@@ -480,7 +486,7 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
             # Everything up to here is linear, so that limb leads may as well be derived after the expensive part.
             values, present = self._arrange_leads(values, present, plan)
             if check_amplitude:
-                _warn_of_implausible_amplitude(values)
+                warn_of_implausible_amplitude(values)
             if self.median_baseline_seconds is not None:  # not linear: of the derived leads themselves
                 values = values - running_median(values, self._median_taps)
             if self.normalize_recordings:
@@ -646,29 +652,48 @@ class EcgFeatureExtractor(SequenceFeatureExtractor):
         return [last // 2 if self.long_records == "center" else 0]
 
 
-def average_windows(values: torch.Tensor, window_record: torch.Tensor) -> torch.Tensor:
-    """Means over the windows of each recording: logits `(num_windows, ...)` → `(num_recordings, ...)`.
+class EcgProcessor(ProcessorMixin):
+    r"""
+    The [`EcgFeatureExtractor`] of a folder under the name that `AutoProcessor` knows: same call, same file.
 
-    `window_record` is that of [`EcgFeatureExtractor.__call__`] with `long_records="all"`.
+    Args:
+        feature_extractor ([`EcgFeatureExtractor`]): The input contract of the model.
+
+    Example:
+
+    ```python
+    >>> from ecg_transformers.modeling import EcgFeatureExtractor, EcgProcessor
+
+    >>> processor = EcgProcessor(EcgFeatureExtractor(leads=["I", "II"]))
+    >>> processor.model_input_names
+    ['input_values', 'lead_mask']
+    ```
     """
-    counts = torch.bincount(window_record).to(values.dtype)
-    sums = values.new_zeros(len(counts), *values.shape[1:]).index_add_(0, window_record, values)
-    return sums / counts.view(-1, *[1] * (values.ndim - 1))
+
+    _auto_class = "AutoProcessor"
+
+    def __init__(self, feature_extractor: EcgFeatureExtractor):
+        super().__init__(feature_extractor)
+
+    def __call__(self, signals: Any, **kwargs) -> BatchFeature:
+        """Calls the [`EcgFeatureExtractor`]."""
+        return self.feature_extractor(signals, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return self.feature_extractor.model_input_names
+
+    def save_pretrained(self, save_directory: str, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """Writes `preprocessor_config.json`, which `AutoProcessor` and `AutoFeatureExtractor` load."""
+        return self.feature_extractor.save_pretrained(save_directory, push_to_hub, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> "EcgProcessor":
+        """Reads the feature extractor of a folder or id of the Hub; settings may be given to differ from it."""
+        return cls(EcgFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **kwargs))
 
 
 class _Processed(NamedTuple):
     input_values: torch.Tensor  # (records * num_windows, leads, samples)
     lead_mask: torch.Tensor | None  # (records * num_windows, leads)
     num_windows: int  # of each record
-
-
-def _warn_of_implausible_amplitude(values: torch.Tensor) -> None:
-    peaks = values.abs().amax((-2, -1))
-    lowest, highest = PLAUSIBLE_PEAK_MV
-    implausible = peaks[(peaks < lowest) | (peaks > highest)]
-    if len(implausible):
-        logger.warning_once(  # one digit, so that it is said once for each kind of mistake
-            f"Recordings with peaks of about {float(implausible[0]):.0e} mV, which should lie between {lowest} and "
-            f"{highest} mV: check the declared unit and gain. They go through unchanged; return_report=True tells "
-            "which."
-        )

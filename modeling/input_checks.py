@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from .leads import electrode_placement_of, without_placement
 from .recording_input import DIMENSIONLESS, Recording, is_known_lead
 from .signal_quality import LIMITS, examine_signal, lead_problems
+
+logger = logging.get_logger(__name__)
 
 INVALID_SAMPLE = -32768
 """The int16 value that stands for "not recorded" (as in WFDB format 16); it is read as NaN."""
@@ -42,7 +45,8 @@ def check_input(extractor: Any, recording: Recording) -> dict[str, Any]:
         `dict` of plain values: `findings`, for each a `dict` of `name`, `leads` and `sentence`; `is_meaningless`,
         whether the output of a model says nothing then (no signal, or a wrong unit where amplitudes count); and, of
         what the model gets, `leads` (of the model, recorded and not flat), `electrode_placement` of the limb leads
-        among them, `windows` (`"whole"`, or which are taken of a longer recording) and `is_padded`.
+        among them, `windows` (`"whole"`, or which are taken of a longer recording), `window_seconds` (their starts)
+        and `is_padded`.
     """
     plan = extractor.lead_plan(recording.leads)
     values = _stretch_in_millivolts(extractor, recording)
@@ -83,8 +87,17 @@ def check_input(extractor: Any, recording: Recording) -> dict[str, Any]:
         "leads": usable,
         "electrode_placement": electrode_placement_of([recording.leads[row] for row in plan.sources]),
         "windows": extractor.long_records if length > extractor.num_samples else "whole",
+        "window_seconds": window_seconds(extractor, recording),
         "is_padded": length < extractor.num_samples,
     }
+
+
+def window_seconds(extractor: Any, recording: Recording) -> list[float]:
+    """Start of each window that a feature extractor cuts from a recording, in seconds."""
+    num_samples = recording.signal.shape[1]
+    length = extractor.resampled_length(num_samples, recording.sampling_rate)
+    scale = num_samples / recording.sampling_rate / length
+    return [start * scale for start in extractor.window_starts(length)]
 
 
 def _finding(name: str, leads: list[str], sentence: str) -> dict[str, Any]:
@@ -181,3 +194,16 @@ def to_millivolts(signal: torch.Tensor, gain: torch.Tensor | None, sources: tupl
     if signal.dtype == torch.int16:
         values.masked_fill_(signal == INVALID_SAMPLE, torch.nan)
     return values
+
+
+def warn_of_implausible_amplitude(values: torch.Tensor) -> None:
+    """Says it where the peaks of recordings `(batch, leads, samples)`, in mV, are not those of an ECG."""
+    peaks = values.abs().amax((-2, -1))
+    lowest, highest = PLAUSIBLE_PEAK_MV
+    implausible = peaks[(peaks < lowest) | (peaks > highest)]
+    if len(implausible):
+        logger.warning_once(  # one digit, so that it is said once for each kind of mistake
+            f"Recordings with peaks of about {float(implausible[0]):.0e} mV, which should lie between {lowest} and "
+            f"{highest} mV: check the declared unit and gain. They go through unchanged; return_report=True tells "
+            "which."
+        )

@@ -24,7 +24,7 @@ MULTI_LABEL, SINGLE_LABEL, REGRESSION = "multi_label_classification", "single_la
 FUNCTIONS = {MULTI_LABEL: "sigmoid", SINGLE_LABEL: "softmax", REGRESSION: "none"}
 ARRAY_KEYS = ("array", "sampling_rate", "leads", "unit", "gain", "offset", "electrode_placement")
 AN_ARRAY = "{'array': ..., 'sampling_rate': Hz, 'leads': [...], 'unit': 'mV'}"
-FILE_KEYS = ("sampling_rate", "leads", "unit", "axes", "step", "rename_leads", "dataset")
+FILE_KEYS = ("sampling_rate", "leads", "unit", "axes", "step", "rename_leads", "dataset", "skip_lines")
 WINDOWS_PER_PASS = 64
 """A day of ECG is thousands of windows, which would not fit into memory at once."""
 
@@ -62,9 +62,13 @@ class EcgPipeline(Pipeline):
                 Settings of the feature extractor for this call: which recordings are taken (`missing_leads="mask"`),
                 and which windows of a longer one (`long_records="center"`). By default those by which the model was
                 judged and calibrated.
+            windows (`bool`, *optional*, defaults to `False`):
+                Whether each window of a recording is told apart, all of them unless `long_records` says otherwise: a
+                list of `{"start_seconds": float, ...}` with `"scores"` or `"features"`. Quality and calibration stay
+                those of the whole recording.
             sampling_rate, leads, unit, gain, offset, electrode_placement (*optional*):
                 Statement on bare arrays, as beside an array; and `sampling_rate`, `leads`, `unit`, `axes`, `step`,
-                `rename_leads`, `dataset`: what a file does not say, as in `read_recording`.
+                `rename_leads`, `dataset`, `skip_lines`: what a file does not say, as in `read_recording`.
 
         Returns:
             The output for a recording; of a list a list; of a dataset or generator an iterator, which reads as it
@@ -74,13 +78,12 @@ class EcgPipeline(Pipeline):
             ValueError: for a recording that does not say what it holds, is too short, or lacks what the model reads;
                 in a list, its number (from 0) is named.
         """
-        if isinstance(inputs, Mapping) and isinstance(inputs.get("ecg"), list):  # a slice of a dataset
-            inputs = [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
+        inputs = rows_of_columns(inputs)
         if isinstance(inputs, list | tuple | Set | MappingView):
             inputs = list(inputs)
             if not inputs:
                 return []
-        elif not _is_recording(inputs) and not isinstance(inputs, Dataset) and isinstance(inputs, Iterable):
+        elif not is_recording(inputs) and not isinstance(inputs, Dataset) and isinstance(inputs, Iterable):
             inputs = _Rows(inputs) if isinstance(inputs, Sized) else (item for item in inputs)
         return super().__call__(inputs, **kwargs)
 
@@ -99,7 +102,7 @@ class EcgPipeline(Pipeline):
             name += f" ({os.fspath(input_)})"
         try:
             extractor = self.feature_extractor.changed(**settings or {})
-            recording, stated = _read(input_, declared or {})
+            recording, stated = read_input(input_, declared or {})
             features = extractor(recording, **stated)
             record_of = features.get("window_record", torch.arange(len(features["input_values"])))
             if record_of.max() > 0:
@@ -140,7 +143,11 @@ class EcgPipeline(Pipeline):
             for output in self.forward(batch, **forward_params):
                 yield self.postprocess(output, **postprocess_params)
 
-    def _sanitize_parameters(self, **others) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, windows: bool | None = None, **others) -> tuple[dict, dict, dict]:
+        if windows not in (None, True, False):
+            raise ValueError(f"Expected windows to be True or False, got {windows!r}.")
+        if windows and others.get("long_records") is None:
+            others["long_records"] = "all"
         given = {name: value for name, value in others.items() if value is not None}
         settings = {name: given.pop(name) for name in CALL_SETTINGS if name in given}
         declared = {name: given.pop(name) for name in (*ARRAY_KEYS[1:], *FILE_KEYS) if name in given}
@@ -152,7 +159,8 @@ class EcgPipeline(Pipeline):
         if settings and self.feature_extractor is not None:
             self.feature_extractor.changed(**settings)  # a wrong value is told before anything is read
         preprocess_params = {"settings": settings, "declared": declared}
-        return {name: value for name, value in preprocess_params.items() if value}, {}, {}
+        postprocess_params = {} if windows is None else {"windows": windows}
+        return {name: value for name, value in preprocess_params.items() if value}, {}, postprocess_params
 
 
 class EcgClassificationPipeline(EcgPipeline):
@@ -223,8 +231,24 @@ class EcgClassificationPipeline(EcgPipeline):
         return self.model(**windows).logits
 
     def postprocess(
-        self, model_outputs: dict[str, Any], top_k: int | None = None, function_to_apply: str | None = None
+        self,
+        model_outputs: dict[str, Any],
+        top_k: int | None = None,
+        function_to_apply: str | None = None,
+        windows: bool = False,
     ) -> list[dict[str, Any]]:
+        checks, values = model_outputs["checks"], model_outputs["values"]
+        if not windows:
+            return self._scores(values, checks, top_k, function_to_apply)
+        return [
+            {"start_seconds": start, "scores": self._scores(window[None], checks, top_k, function_to_apply)}
+            for start, window in zip(checks["window_seconds"], values, strict=True)
+        ]
+
+    def _scores(
+        self, values: torch.Tensor, checks: dict[str, Any], top_k: int | None, function_to_apply: str | None
+    ) -> list[dict[str, Any]]:
+        """Rows of the mean logits of some windows, `(num_windows, num_labels)`."""
         config = self.model.config
         usual = FUNCTIONS.get(config.problem_type)
         function = function_to_apply or usual
@@ -234,7 +258,6 @@ class EcgClassificationPipeline(EcgPipeline):
                 f"{MULTI_LABEL!r}, {SINGLE_LABEL!r} or {REGRESSION!r}, or pass function_to_apply."
             )
         labels = [config.id2label[number] for number in range(config.num_labels)]
-        checks, values = model_outputs["checks"], model_outputs["values"]
         calibration, reason = {}, None
         if function == usual != "none":
             calibration, reason = calibration_for(config, self.feature_extractor, checks)
@@ -276,15 +299,21 @@ class EcgFeatureExtractionPipeline(EcgPipeline):
         if return_tokens not in (None, True, False):
             raise ValueError(f"Expected return_tokens to be True or False, got {return_tokens!r}.")
         if return_tokens is not None:
-            forward_params, postprocess_params = ({"return_tokens": return_tokens} for _ in range(2))
+            forward_params = {"return_tokens": return_tokens}
+            postprocess_params = postprocess_params | forward_params
         return preprocess_params, forward_params, postprocess_params
 
     def window_outputs(self, windows: dict[str, torch.Tensor], return_tokens: bool = False) -> torch.Tensor:
         outputs = self.model(**windows)
         return outputs.last_hidden_state if return_tokens else outputs.pooler_output
 
-    def postprocess(self, model_outputs: dict[str, Any], return_tokens: bool = False) -> np.ndarray:
+    def postprocess(
+        self, model_outputs: dict[str, Any], return_tokens: bool = False, windows: bool = False
+    ) -> np.ndarray | list[dict[str, Any]]:
         values = model_outputs["values"]
+        if windows:
+            starts = model_outputs["checks"]["window_seconds"]
+            return [{"start_seconds": s, "features": of.numpy()} for s, of in zip(starts, values, strict=True)]
         return (values if return_tokens else values.mean(dim=0)).numpy()
 
 
@@ -337,11 +366,19 @@ def _concatenate(items: list[Windows | ValueError]) -> Windows | ValueError:
     return {key: torch.cat([item[key] for item in items]) for key in items[0] if key not in lists} | lists
 
 
-def _is_recording(inputs: Any) -> bool:
+def rows_of_columns(inputs: Any) -> Any:
+    """The rows of a slice of a dataset, which has a list for each column; anything else as it is."""
+    if isinstance(inputs, Mapping) and isinstance(inputs.get("ecg"), list):
+        return [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
+    return inputs
+
+
+def is_recording(inputs: Any) -> bool:
+    """Returns `True` for one recording, `False` for several."""
     return isinstance(inputs, Mapping | str | bytes | os.PathLike | np.ndarray | torch.Tensor | DeclaredRecording)
 
 
-def _read(item: Any, declared: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def read_input(item: Any, declared: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Reads what the feature extractor takes, and what has to be declared with it."""
     if isinstance(item, str | os.PathLike):
         return _read_file(os.fspath(item), declared), {}

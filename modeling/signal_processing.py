@@ -352,3 +352,13 @@ def _states_before_blocks(pushes: torch.Tensor, start: torch.Tensor, system: _Bl
     carried = torch.stack(group_starts, dim=1).flatten(0, 1) @ system.within_group
     states = torch.stack(locals_before, dim=1) + carried.view(-1, _GROUP_SIZE, num_states)
     return states.view(num_rows, num_blocks, num_states)
+
+
+def average_windows(values: torch.Tensor, window_record: torch.Tensor) -> torch.Tensor:
+    """Means over the windows of each recording: logits `(num_windows, ...)` → `(num_recordings, ...)`.
+
+    `window_record` is that of [`EcgFeatureExtractor.__call__`] with `long_records="all"`.
+    """
+    counts = torch.bincount(window_record).to(values.dtype)
+    sums = values.new_zeros(len(counts), *values.shape[1:]).index_add_(0, window_record, values)
+    return sums / counts.view(-1, *[1] * (values.ndim - 1))

@@ -1,30 +1,17 @@
-"""What a command is given as a model, before anything of it is loaded."""
+"""What a command is given as a model, before anything of it is loaded. Importing this loads neither torch nor
+transformers, so that a wrong name is told at once."""
 
-from collections.abc import Mapping
+import socket
+import urllib.request
 from pathlib import Path
-from typing import Any
-
-from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.utils import CONFIG_NAME
-
-from ecg_transformers.modeling import (
-    EcgFeatureExtractor,
-    LeadStatisticsConfig,
-    LeadStatisticsModel,
-    RandomKernelsConfig,
-    RandomKernelsModel,
-)
-from ecg_transformers.modeling.leads import STANDARD_LEADS
+from urllib.parse import urlsplit
 
 from .carried_models import CARRIED_MODELS, carried_model
 
+CONFIG_NAME = "config.json"
+CONNECTION_SECONDS = 3
 UNTRAINED_ENCODERS = {"random-kernels": 1200, "random-kernels-126": 126, "lead-statistics": None}
 """Names that stand for a checkpoint: the number of kernels of [`RandomKernelsModel`], or `None`."""
-
-
-INPUT_FIELDS = ("leads", "sampling_rate", "num_samples", "long_records", "window_stride_samples", "short_records")
-INPUT_FIELDS += ("missing_leads", "derive_limb_leads")
-"""Settings of a feature extractor that stay an encoder's own where one treatment of the input holds for several."""
 
 
 def find_checkpoint(checkpoint: str) -> str:
@@ -32,39 +19,6 @@ def find_checkpoint(checkpoint: str) -> str:
     if checkpoint in CARRIED_MODELS and not Path(checkpoint).is_dir():
         return carried_model(checkpoint)
     return checkpoint
-
-
-def load_encoder(
-    checkpoint: str, treatment: Mapping[str, Any] | None = None, **settings
-) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
-    """An encoder in evaluation mode with its feature extractor.
-
-    Args:
-        checkpoint (`str`):
-            A folder, an id of the Hub, a carried model, or one of `UNTRAINED_ENCODERS`, which read twelve leads
-            (missing ones are masked), 10 s windows of 100 Hz, 0.5 to 40 Hz.
-        treatment (`Mapping`, *optional*):
-            Settings that make one treatment of the input for several encoders: of the stored ones, only `INPUT_FIELDS`
-            count beside these. By default, or empty, all stored ones count.
-        settings: Settings of the feature extractor that differ from the stored ones.
-    """
-    if treatment:
-        model, extractor = load_encoder(checkpoint)
-        own = {name: value for name, value in extractor.to_dict().items() if name in INPUT_FIELDS}
-        return model, EcgFeatureExtractor(**(own | dict(treatment) | settings))
-    if checkpoint not in UNTRAINED_ENCODERS:
-        checkpoint = find_checkpoint(checkpoint)
-        model = AutoModel.from_pretrained(checkpoint)
-        extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
-        return model.eval(), EcgFeatureExtractor(**(extractor.to_dict() | settings))
-    num_kernels = UNTRAINED_ENCODERS[checkpoint]
-    contract = {"leads": STANDARD_LEADS, "sampling_rate": 100, "num_samples": 1000, "missing_leads": "mask"}
-    contract |= {"highpass_hz": 0.5, "lowpass_hz": 40, "filter_order": 4, "long_records": "all"}
-    extractor = EcgFeatureExtractor(**(contract | {"normalization": "lead" if num_kernels else None} | settings))
-    read = {"leads": extractor.leads, "sampling_rate": extractor.sampling_rate, "num_samples": extractor.num_samples}
-    if num_kernels is None:
-        return LeadStatisticsModel(LeadStatisticsConfig(**read)).eval(), extractor
-    return RandomKernelsModel(RandomKernelsConfig(**read, num_kernels=num_kernels)).eval(), extractor
 
 
 def check_checkpoint(checkpoint: str) -> None:
@@ -76,11 +30,15 @@ def check_checkpoint(checkpoint: str) -> None:
     Raises:
         ValueError: for what is neither, and for a type of model that neither `transformers` nor this package nor an
             import has registered: `from_pretrained` would ask on the terminal whether to execute its code.
-        OSError: for an id that the Hub does not have.
+        OSError: for an id that the Hub does not have, or where it cannot be asked.
     """
+    check_there(checkpoint)
     if checkpoint in UNTRAINED_ENCODERS:
         return
-    check_place(checkpoint)
+    from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+    import ecg_transformers.modeling  # noqa: F401  (registers our types)
+
     model_type = PreTrainedConfig.get_config_dict(checkpoint)[0].get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
@@ -88,6 +46,14 @@ def check_checkpoint(checkpoint: str) -> None:
             "beside the weights is not executed by a command. Import the file that registers the type and call "
             "ecg_transformers.train.cli.main from there (docs/extend.md), or load the model in Python."
         )
+
+
+def check_there(checkpoint: str) -> None:
+    """Raises what [`check_checkpoint`] does for what is neither a folder with a model, nor a name, nor on the Hub."""
+    if checkpoint not in UNTRAINED_ENCODERS:
+        check_place(checkpoint)
+        if not Path(checkpoint).expanduser().is_dir():
+            check_hub(checkpoint)
 
 
 def check_place(checkpoint: str) -> None:
@@ -101,3 +67,45 @@ def check_place(checkpoint: str) -> None:
             )
     elif folder.exists() or checkpoint.count("/") != 1 or checkpoint.startswith((".", "~", "/")):
         raise ValueError(f"There is no folder {checkpoint}, and it is no id OWNER/NAME of the Hub.")
+
+
+def check_hub(checkpoint: str) -> None:
+    """Raises `OSError` where neither the Hub nor its cache has a model of an id, or the Hub cannot be asked."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(try_to_load_from_cache(checkpoint, CONFIG_NAME), str):
+        return
+    nowhere = f"There is no folder {checkpoint}, and"
+    if constants.HF_HUB_OFFLINE:
+        raise OSError(f"{nowhere} the Hub is not asked for a model of that id, because HF_HUB_OFFLINE is set.")
+    try:
+        _connect(constants.ENDPOINT)
+    except OSError as error:
+        raise OSError(
+            f"{nowhere} the Hub cannot be asked for a model of that id: no connection to {constants.ENDPOINT} "
+            f"({error})."
+        ) from error
+    try:
+        hf_hub_download(checkpoint, CONFIG_NAME)
+    except GatedRepoError as error:
+        raise OSError(
+            f"The model {checkpoint} of the Hub is for those to whom its owner grants access: {error}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise OSError(
+            f"{nowhere} the Hub has no model of that id that you may read (a private one needs `hf auth login`)."
+        ) from error
+    except EntryNotFoundError as error:
+        raise OSError(f"{checkpoint} of the Hub is no model: it has no {CONFIG_NAME}.") from error
+
+
+def _connect(endpoint: str) -> None:
+    """Opens and closes a connection to an address, or to the proxy that is set for it: the client of the Hub would try
+    for half a minute."""
+    address = urlsplit(endpoint)
+    proxy = urllib.request.getproxies().get(address.scheme)
+    if proxy and not urllib.request.proxy_bypass(address.hostname):
+        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    port = address.port or {"https": 443}.get(address.scheme, 80)
+    socket.create_connection((address.hostname, port), timeout=CONNECTION_SECONDS).close()

@@ -5,11 +5,15 @@ Only the standard library is imported here, so that help answers at once; each c
 """
 
 import argparse
+import difflib
 import importlib
 import logging
 import os
+import re
 import sys
+from pathlib import Path
 
+from .checkpoints import check_there, find_checkpoint
 from .run_folder import Preempted
 
 logger = logging.getLogger("ecg_transformers")
@@ -21,7 +25,8 @@ COMMANDS = {
     "finetune": ("ecg_transformers.train.finetune", "train a pretrained encoder on labels and test it once"),
     "evaluate": ("ecg_transformers.train.evaluate", "judge an encoder by the field's protocols, beside a random one"),
     "compare": ("ecg_transformers.train.compare", "pretraining methods on equal terms: one table, one picture"),
-    "embed": ("ecg_transformers.train.embed", "write the features of recordings to Parquet or npz"),
+    "embed": ("ecg_transformers.train.recordings", "write the features of recordings to Parquet or npz"),
+    "classify": ("ecg_transformers.train.recordings", "scores of recordings by a classifier, as a table"),
     "prepare": ("ecg_transformers.train.prepare", "convert a corpus once to Parquet shards that stream from anywhere"),
     "push": ("ecg_transformers.hub.push", "publish a model or a prepared corpus on the Hub"),
     "info": ("ecg_transformers.train.info", "what a file or folder holds and what is odd about it"),
@@ -30,6 +35,10 @@ COMMANDS = {
     "space": ("ecg_transformers.hub.space", "write a page for a model: a Space of the Hub that runs here too"),
 }
 
+DATASETS = ("brugada-huca", "chapman-shaoxing", "cinc2017", "cinc2021", "code-15", "cpsc2018", "cpsc-extra")
+DATASETS += ("ecgfolder", "georgia", "incart", "ludb", "mimic-iv-ecg", "mit-bih", "ningbo", "npy", "nstdb")
+DATASETS += ("prepared", "ptb", "ptb-xl", "ptb-xl-sample", "sami-trop", "sph", "wfdb")
+CARRIED_DATASET = "ptb-xl-sample"
 # As in train/evaluation, which would import torch.
 PROTOCOLS = ("linear", "linear-kim", "linear-weimann", "linear-st-mem", "knn", "attentive", "finetuned")
 PROTOCOLS += ("zero-shot-cluster",)
@@ -45,6 +54,10 @@ RECORDING_FLAGS = {
     "long_records": ("first", "center", "all"),
 }
 """Which recordings are taken, and which part, where the checkpoint's feature extractor is not to decide."""
+RECORDINGS_TAKEN = (
+    "Which recordings are taken: --missing_leads mask, --nan_policy interpolate, --short_records zero_pad; and which "
+    "part of long ones: --long_records center."
+)
 
 TRAINING_FLAGS = (
     "Every flag of transformers.TrainingArguments (--learning_rate, --max_steps, --bf16, ...), every field of the "
@@ -63,11 +76,23 @@ COMPARISON_FLAGS = (
 USAGES = {
     "compare": "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]",
     "info": "ecg-transformers info PATH [FLAG ...]",
-    "finetune": "ecg-transformers finetune --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
-    "evaluate": "ecg-transformers evaluate --model DIR|ID [--dataset NAME] --output_dir DIR [FLAG ...]",
+    "embed": "ecg-transformers embed PATH ... | --dataset NAME --output_dir DIR [FLAG ...]",
+    "classify": "ecg-transformers classify PATH ... | --dataset NAME [--output scores.csv] [FLAG ...]",
+    "finetune": "ecg-transformers finetune [--model DIR|ID] [--dataset NAME] --output_dir DIR [FLAG ...]",
+    "evaluate": "ecg-transformers evaluate [--model DIR|ID] [--dataset NAME] --output_dir DIR [FLAG ...]",
 }
 
-EPILOGS = {"pretrain": TRAINING_FLAGS, "finetune": TRAINING_FLAGS, "compare": COMPARISON_FLAGS}
+PRETRAINING_FLAGS = (
+    "On a laptop begin with --config ecg_jepa_cpu or kernel_response_cpu; kim_cpu and weimann_cpu are studies of "
+    "published recipes, near chance at that size. " + TRAINING_FLAGS
+)
+
+EPILOGS = {
+    "classify": RECORDINGS_TAKEN,
+    "pretrain": PRETRAINING_FLAGS,
+    "finetune": TRAINING_FLAGS,
+    "compare": COMPARISON_FLAGS,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         "evaluate": _evaluate_arguments,
         "compare": _compare_arguments,
         "embed": _embed_arguments,
+        "classify": _classify_arguments,
         "prepare": _prepare_arguments,
         "push": _push_arguments,
         "info": _info_arguments,
@@ -152,6 +178,7 @@ def _quickstart_arguments(parser: argparse.ArgumentParser):
 
 def _pretrain_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--config", required=True, metavar="NAME|FILE", help="preset or YAML file of flat keys")
+    parser.add_argument("--presets", action=_ListPresets, nargs=0, help="list presets, each with its data and budget")
     _corpus_arguments(parser, "ptb-xl-sample")
     parser.add_argument(
         "--mix", nargs="+", metavar="NAME:DIR:WEIGHT", help="several corpora, each drawn by its weight, for --dataset"
@@ -165,8 +192,26 @@ def _pretrain_arguments(parser: argparse.ArgumentParser):
     _output_or_help_arguments(parser)
 
 
+class _ListPresets(argparse.Action):
+    """Prints the presets with the first lines of their files, and ends."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        purposes = preset_purposes()
+        width = max(map(len, purposes))
+        for name, purpose in sorted(purposes.items(), key=lambda item: ("laptop" not in item[1], item[0])):
+            sys.stdout.write(f"{name:<{width}}  {purpose}\n")
+        parser.exit()
+
+
+def preset_purposes() -> dict[str, str]:
+    """Name of each preset for pretraining → the data and the budget that it is made for, by the head of its file."""
+    files = sorted(Path(__file__).with_name("configs").glob("*.yaml"))
+    heads = {file.stem: file.read_text("utf-8").splitlines()[0] for file in files}
+    return {name: head.removeprefix("# For: ").rstrip(".") for name, head in heads.items()}
+
+
 def _finetune_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="pretrained checkpoint to start from")
+    _model_argument(parser, "ecg-small")
     parser.add_argument("--config", default="finetune", metavar="NAME|FILE", help="preset or YAML file (finetune)")
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals"))
@@ -193,7 +238,7 @@ def _task_arguments(parser: argparse.ArgumentParser, targets: tuple[str, ...]):
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
+    _model_argument(parser, "ecg-small")
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals", "delineation", "identity"))
     parser.add_argument(
@@ -250,16 +295,48 @@ def _compare_arguments(parser: argparse.ArgumentParser):
 
 
 def _embed_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
-    _corpus_arguments(parser)
+    _model_argument(parser, "ecg-small")
+    _recordings_arguments(parser)
     _recording_arguments(parser)
-    parser.add_argument("--split", default="all", help="split to embed (default: all that there is)")
     parser.add_argument(
         "--windows", action="store_true", help="a row for each window of a record, with its start in s"
     )
     parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
     parser.add_argument("--batch_size", type=_positive, default=64)
     _output_argument(parser)
+
+
+def _classify_arguments(parser: argparse.ArgumentParser):
+    _model_argument(parser, "ecg-small-superdiagnostic")
+    _recordings_arguments(parser)
+    for name, choices in RECORDING_FLAGS.items():
+        parser.add_argument(f"--{name}", choices=choices, help=argparse.SUPPRESS)  # in RECORDINGS_TAKEN
+    parser.add_argument("--batch_size", type=_positive, default=64)
+    parser.add_argument("--output", metavar="FILE", help="new .csv or .parquet (default: print the table)")
+    parser.set_defaults(output_dir=None)
+
+
+def _model_argument(parser: argparse.ArgumentParser, default: str):
+    parser.add_argument("--model", default=default, metavar="DIR|ID", help=f"checkpoint (default {default})")
+
+
+def _recordings_arguments(parser: argparse.ArgumentParser):
+    """Files or a corpus."""
+    parser.add_argument("files", nargs="*", metavar="PATH", help="recordings, or folders of recordings; or instead")
+    _corpus_arguments(parser, "")
+    parser.add_argument("--split", default="all", help="split of the corpus (default: all that there is)")
+    _file_arguments(parser)
+
+
+def _file_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--leads", nargs="+", metavar="LEAD", help="for files that do not say it, in their order")
+    parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="the same")
+    parser.add_argument("--unit", metavar="mV|uV|V|dimensionless", help="the same")
+    parser.add_argument("--axes", metavar="lead,sample|sample,lead", help="the same, of arrays")
+    parser.add_argument("--step", type=float, metavar="X", help="the same: unit per step of whole numbers")
+    parser.add_argument("--skip_lines", type=int, metavar="N", help="the same: lines of text before a table")
+    parser.add_argument("--rename_leads", nargs="+", metavar="STORED:LEAD", help="what channels are: MLII:II V5:V5")
+    parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz, MATLAB or DICOM file")
 
 
 def _prepare_arguments(parser: argparse.ArgumentParser):
@@ -287,14 +364,7 @@ def _push_arguments(parser: argparse.ArgumentParser):
 
 def _info_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("path", metavar="PATH", help="a recording, or a folder of recordings")
-    parser.add_argument("--leads", nargs="+", metavar="LEAD", help="for files that do not say it, in their order")
-    parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="the same")
-    parser.add_argument("--unit", metavar="mV|uV|V|dimensionless", help="the same")
-    parser.add_argument("--axes", metavar="lead,sample|sample,lead", help="the same, of arrays")
-    parser.add_argument("--step", type=float, metavar="X", help="the same: unit per step of whole numbers")
-    parser.add_argument("--skip_lines", type=int, metavar="N", help="the same: lines of text before a table")
-    parser.add_argument("--rename_leads", nargs="+", metavar="STORED:LEAD", help="what channels are: MLII:II V5:V5")
-    parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz, MATLAB or DICOM file")
+    _file_arguments(parser)
     parser.add_argument("--dataset", metavar="NAME", help="look at the folder as load_ecg(NAME) does: ecgfolder, ...")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus")
     parser.add_argument("--table", metavar="FILE", help="of a folder: propose what its columns are, for ecgfolder")
@@ -355,6 +425,98 @@ def _make_output_folder(path: str):
         raise ValueError(f"Cannot write to {path!r}: {error.strerror}. Give another --output_dir.") from error
 
 
+def check_call(args: argparse.Namespace):
+    """Refuses names, files and folders that do not exist, before torch is imported (seconds).
+
+    Raises:
+        ValueError, OSError: says what is wrong in the words of the command line.
+    """
+    given = vars(args)
+    if args.command in ("embed", "classify") and bool(args.files) == bool(args.dataset):
+        raise ValueError("Give files or folders, or a corpus by --dataset NAME: one of the two.")
+    for path in given.get("files") or ([args.path] if args.command == "info" else []):
+        _check_exists(path, "file or folder")
+    if args.command == "classify" and args.output is not None:
+        _check_table(args.output)
+    if args.dataset and args.command != "info":
+        _check_dataset(args.dataset, args.data_dir)
+    for text in given.get("mix") or ():
+        name, _, folder = text.rpartition(":")[0].partition(":")
+        _check_dataset(name, folder or None)
+    for word in (*given.get("options", ()), *given.get("feature_extractor", ())):
+        if not word.partition("=")[0] or "=" not in word:
+            raise ValueError(f"Expected KEY=VALUE, such as sampling_rate=500, got {word!r}.")
+    if args.command in ("pretrain", "finetune"):
+        _check_preset(args.config, "configs" if args.command == "pretrain" else "finetune_configs")
+        if args.rest and not args.rest[0].startswith("--"):
+            raise ValueError(f"Expected a flag such as --learning_rate, got {args.rest[0]!r}.")
+    if args.command == "evaluate":
+        _check_preset(args.finetune_config, "finetune_configs")
+        _check_choices("--protocol", args.protocol, PROTOCOLS)
+        _check_choices("--setting", args.setting, SETTINGS)
+    if args.command == "compare":
+        for method in (args.methods or "").split(",") if args.methods else ():
+            _check_preset(method.split(":")[0], "configs")
+    for flag, kind in (("checkpoint", "file"), ("folder", "folder"), ("results", "file"), ("nstdb", "folder")):
+        if given.get(flag) is not None:
+            _check_exists(given[flag], kind)
+    if args.command == "push" and not re.fullmatch(r"[\w.-]+/[\w.-]+", args.repo_id):
+        raise ValueError(f"Expected --repo_id OWNER/NAME, got {args.repo_id!r}.")
+    if args.model is not None:
+        check_there(find_checkpoint(args.model))
+
+
+def _check_exists(path: str, kind: str):
+    """A path of a `"file"`, a `"folder"` or either; a WFDB record may be named without its ending."""
+    expanded = os.path.expanduser(path)
+    is_there = {"file": os.path.isfile, "folder": os.path.isdir}.get(kind, os.path.lexists)(expanded)
+    if not is_there and not (kind == "file or folder" and os.path.isfile(f"{expanded}.hea")):
+        raise ValueError(f"There is no {kind} {path!r}.")
+
+
+def _check_dataset(name: str, data_dir: str | None):
+    if name not in DATASETS:
+        close = difflib.get_close_matches(name.lower().replace("_", "-"), DATASETS, n=1, cutoff=0.7)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Unknown corpus {name!r}.{hint} Choose from {list(DATASETS)}.")
+    if name == CARRIED_DATASET:
+        if data_dir is not None:
+            raise ValueError(f"Corpus {name!r} is carried by the package: leave out --data_dir {data_dir}.")
+    elif data_dir is None:
+        raise ValueError(
+            f"Corpus {name!r} needs --data_dir, the folder that holds it; docs/corpora.md says where to get it. "
+            f"{CARRIED_DATASET!r} comes with the package."
+        )
+    elif "://" not in data_dir:
+        _check_exists(data_dir, "file or folder")
+
+
+def _check_preset(name: str, folder: str):
+    """A preset in a folder beside this file, or a YAML file."""
+    if name.endswith((".yaml", ".yml")):
+        return _check_exists(name, "file")
+    presets = sorted(file.stem for file in Path(__file__).with_name(folder).glob("*.yaml"))
+    if name not in presets:
+        close = difflib.get_close_matches(name, presets, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Unknown preset {name!r}.{hint} Expected one of {presets} or a .yaml file.")
+
+
+def _check_choices(flag: str, given: list[str], known: tuple[str, ...]):
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(f"Unknown {flag} {' '.join(unknown)}. Choose from {', '.join(known)}.")
+
+
+def _check_table(path: str):
+    if not path.endswith((".csv", ".parquet")):
+        raise ValueError(f"Cannot write a table to {path!r}. Name it .csv or .parquet.")
+    if os.path.lexists(path):
+        raise ValueError(f"{path} is there already. Give another --output, or remove it first.")
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise ValueError(f"There is no folder {os.path.dirname(path)} for --output.")
+
+
 def _flags_of(parser: argparse.ArgumentParser, command: str) -> set[str]:
     commands = next(action for action in parser._actions if action.dest == "command").choices
     return {flag for action in commands[command]._actions for flag in action.option_strings}
@@ -385,11 +547,18 @@ def main(argv: list[str] | None = None) -> int:
     # this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        if args.output_dir is not None and not args.help_all:
-            _make_output_folder(args.output_dir)
+        if not args.help_all:
+            check_call(args)
+            if args.output_dir is not None:
+                _make_output_folder(args.output_dir)
+    except (ValueError, OSError) as error:
+        if args.debug:
+            raise
+        return _say_error(args, str(error))
+    try:
         args.model_name = args.model
         if args.model is not None:
-            from .checkpoints import check_checkpoint, find_checkpoint
+            from .checkpoints import check_checkpoint
 
             args.model = find_checkpoint(args.model)
             check_checkpoint(args.model)
@@ -411,10 +580,13 @@ def main(argv: list[str] | None = None) -> int:
 
         from .flags import in_flags
 
-        sentence = in_flags(cut(str(error)), args) or type(error).__name__
-        sys.stderr.write(f"\necg-transformers {args.command}: {sentence}\n(--debug shows where it happened)\n")
-        return 1
+        return _say_error(args, in_flags(cut(str(error)), args) or type(error).__name__)
     return 0
+
+
+def _say_error(args: argparse.Namespace, sentence: str) -> int:
+    sys.stderr.write(f"\necg-transformers {args.command}: {sentence}\n(--debug shows where it happened)\n")
+    return 1
 
 
 if __name__ == "__main__":

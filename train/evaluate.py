@@ -19,12 +19,12 @@ from datasets import Dataset
 from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpus import data_source
 
-from .checkpoints import load_encoder
 from .delineation.evaluation import evaluate_delineation
 from .evaluation.identity import compare_identity
 from .evaluation.published import comparable_numbers, is_complete_test
 from .evaluation.run import Evaluation, ProtocolOptions, evaluate_encoder
 from .explain.recordings import explain_recording
+from .features import load_encoder
 from .inference import find_quality, log_quality, records_by_finding
 from .publishing.shared_folder import DIGEST_KEY, model_digest
 from .report.card_section import results_markdown

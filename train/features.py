@@ -9,13 +9,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import FeatureExtractionMixin, PreTrainedModel
+from transformers import AutoFeatureExtractor, AutoModel, FeatureExtractionMixin, PreTrainedModel
 
-from ecg_transformers.modeling import RandomKernelsConfig, RandomKernelsModel
+from ecg_transformers.modeling import (
+    EcgFeatureExtractor,
+    LeadStatisticsConfig,
+    LeadStatisticsModel,
+    RandomKernelsConfig,
+    RandomKernelsModel,
+)
 from ecg_transformers.modeling.feature_extraction_ecg import average_windows
+from ecg_transformers.modeling.input_checks import window_seconds
+from ecg_transformers.modeling.leads import STANDARD_LEADS
+from ecg_transformers.modeling.recording_input import read_recordings
 
-from .inference import in_evaluation, input_batches
+from .checkpoints import UNTRAINED_ENCODERS, find_checkpoint
+from .inference import in_evaluation, input_batches, outputs_of
 from .patients import patients_of
+
+INPUT_FIELDS = ("leads", "sampling_rate", "num_samples", "long_records", "window_stride_samples", "short_records")
+INPUT_FIELDS += ("missing_leads", "derive_limb_leads")
+"""Settings of a feature extractor that stay an encoder's own where one treatment of the input holds for several."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,7 @@ def embed(
     progress: bool = True,
     check_quality: bool = False,
     windows: bool = False,
+    left_out: dict[str, str] | None = None,
 ) -> EmbeddingTable:
     """Pools the features of every record of a dataset, in its order; those of several windows are averaged, unless
     each is to be a row.
@@ -171,26 +186,28 @@ def embed(
             evaluation mode; every module is then put back into the mode that it had.
         feature_extractor ([`EcgFeatureExtractor`]): Turns a row into the input of the model.
         dataset (`Iterable[dict]`): Rows of [`load_ecg`], decoded or not: stored, streaming, or a list.
-        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
+        batch_size (`int`, *optional*, defaults to 64): Windows in a forward pass, and most records read at a time.
         device (`torch.device` or `str`, *optional*): Where the model runs; by default where it is.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
         check_quality (`bool`, *optional*, defaults to `False`): Whether to check the recordings, for `quality`.
         windows (`bool`, *optional*, defaults to `False`):
             Whether every window of the feature extractor (`long_records="all"`) is a row, with `start_seconds`.
+        left_out (`dict[str, str]`, *optional*): Gets the ids of the records that are left out, with the reasons.
     """
     starts: list[float] = []
     quality: list[list[str]] = []
     model.to(model.device if device is None else device)
     features, columns = [], {"record_id": [], "patient_id": [], "labels": [], "fold": []}
     with in_evaluation(model), torch.inference_mode():
-        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Embedding", progress):
-            pooled = model(**batch.inputs).pooler_output.float().cpu()
+        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Embedding", progress, left_out):
+            pooled = outputs_of(model, batch.inputs, "pooler_output", batch_size)
             features.append((pooled if windows else average_windows(pooled, batch.window_record)).numpy())
             numbers = batch.window_record.tolist() if windows else range(len(batch.rows))
             for name, values in columns.items():
                 values.extend(batch.rows[number].get(name) for number in numbers)
             if windows:
-                starts += [start for row in batch.rows for start in _window_seconds(feature_extractor, row["ecg"])]
+                for recording in read_recordings([row["ecg"] for row in batch.rows]):
+                    starts += window_seconds(feature_extractor, recording)
             if check_quality:
                 checks = feature_extractor.check([row["ecg"] for row in batch.rows])
                 found = [[finding["name"] for finding in of["findings"]] for of in checks]
@@ -206,13 +223,37 @@ def embed(
     )
 
 
-def _window_seconds(feature_extractor: FeatureExtractionMixin, ecg: Mapping[str, Any]) -> list[float]:
-    """Where the windows of a recording begin, in seconds."""
-    signal, num_leads = ecg["signal"], len(ecg["leads"])
-    num_samples = len(signal) // (2 * num_leads) if isinstance(signal, bytes) else np.shape(signal)[1]
-    length = feature_extractor.resampled_length(num_samples, ecg["sampling_rate"])
-    scale = num_samples / ecg["sampling_rate"] / length
-    return [start * scale for start in feature_extractor.window_starts(length)]
+def load_encoder(
+    checkpoint: str, treatment: Mapping[str, Any] | None = None, **settings
+) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
+    """An encoder in evaluation mode with its feature extractor.
+
+    Args:
+        checkpoint (`str`):
+            A folder, an id of the Hub, a carried model, or one of `UNTRAINED_ENCODERS`, which read twelve leads
+            (missing ones are masked), 10 s windows of 100 Hz, 0.5 to 40 Hz.
+        treatment (`Mapping`, *optional*):
+            Settings that make one treatment of the input for several encoders: of the stored ones, only `INPUT_FIELDS`
+            count beside these. By default, or empty, all stored ones count.
+        settings: Settings of the feature extractor that differ from the stored ones.
+    """
+    if treatment:
+        model, extractor = load_encoder(checkpoint)
+        own = {name: value for name, value in extractor.to_dict().items() if name in INPUT_FIELDS}
+        return model, EcgFeatureExtractor(**(own | dict(treatment) | settings))
+    if checkpoint not in UNTRAINED_ENCODERS:
+        checkpoint = find_checkpoint(checkpoint)
+        model = AutoModel.from_pretrained(checkpoint)
+        extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+        return model.eval(), EcgFeatureExtractor(**(extractor.to_dict() | settings))
+    num_kernels = UNTRAINED_ENCODERS[checkpoint]
+    contract = {"leads": STANDARD_LEADS, "sampling_rate": 100, "num_samples": 1000, "missing_leads": "mask"}
+    contract |= {"highpass_hz": 0.5, "lowpass_hz": 40, "filter_order": 4, "long_records": "all"}
+    extractor = EcgFeatureExtractor(**(contract | {"normalization": "lead" if num_kernels else None} | settings))
+    read = {"leads": extractor.leads, "sampling_rate": extractor.sampling_rate, "num_samples": extractor.num_samples}
+    if num_kernels is None:
+        return LeadStatisticsModel(LeadStatisticsConfig(**read)).eval(), extractor
+    return RandomKernelsModel(RandomKernelsConfig(**read, num_kernels=num_kernels)).eval(), extractor
 
 
 def random_encoder_like(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:

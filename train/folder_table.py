@@ -107,7 +107,7 @@ def proposal_text(folder: Path, proposal: Proposal) -> str:
     lines += ["", "Missing:" if proposal.missing else "Nothing is missing."]
     lines += [f"  - {sentence}" for sentence in proposal.missing]
     lines += ["", f"{DECLARATION_NAME} (--write makes it):", json.dumps(proposal.declaration, indent=2)]
-    lines += ["", f"Then: ecg-transformers finetune --model MODEL --dataset ecgfolder --data_dir {folder}"]
+    lines += ["", f"Then: ecg-transformers finetune --dataset ecgfolder --data_dir {folder} --output_dir DIR"]
     return "\n".join(lines) + "\n"
 
 
@@ -191,6 +191,14 @@ def _fits(key: str, cells: Sequence[str], proposal: Proposal, column: str) -> bo
         "labels": len(values) > _MAX_CLASSES,
     }.get(key, False)
     if odd or not values:
+        if key == "sex" and values:
+            codes = {cell: "..." for cell in list(values)[:4]}
+            proposal.declaration |= {"sex": ""}
+            proposal.missing.append(
+                f"the column {column!r} holds codes of the sex: {list(codes)}. If it is to be read, write in "
+                f"{DECLARATION_NAME} \"sex\": {column!r} and sex_codes, such as {{'0': 'female', '1': 'male'}}"
+            )
+            return False
         if key in ("age", "sex"):
             proposal.declaration[key] = ""
         proposal.missing.append(f"the column {column!r} is not taken as {key}: it holds {list(values)[:4]}")

@@ -1,10 +1,11 @@
 """Runs models over sets of recordings: batches of input, evaluation mode and back, predictions."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from operator import length_hint
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from .predictions import Predictions
 from .results import REGRESSION, SINGLE_LABEL
 
 logger = logging.getLogger("ecg_transformers")
+
+MOST_VALUES = 2**25
+"""Samples of all leads after which a batch takes no further record: a day of ECG is a batch of its own."""
 
 
 @contextmanager
@@ -57,6 +61,7 @@ def input_batches(
     batch_size: int,
     description: str,
     progress: bool = False,
+    left_out: dict[str, str] | None = None,
 ) -> Iterator[InputBatch]:
     """Every record of a dataset as input on the device and in the precision of the model.
 
@@ -69,26 +74,54 @@ def input_batches(
         batch_size (`int`): Records in a batch.
         description (`str`): Of the progress bar.
         progress (`bool`, *optional*, defaults to `False`): Whether to show it.
+        left_out (`dict[str, str]`, *optional*): Gets the ids of the records that are left out, with the reasons.
 
     Raises:
         ValueError: at the end, if there was no record or none could become input.
     """
     collator = EcgDataCollator(feature_extractor)
+    if left_out is not None:
+        collator.bad_records = left_out
     iterator, num_records = iter(dataset), 0
-    total = len(dataset) if isinstance(dataset, Sized) else None
-    with tqdm(total=total, desc=description, unit="rec", disable=not progress) as bar:
-        while rows := list(islice(iterator, batch_size)):
+    with tqdm(total=length_hint(dataset) or None, desc=description, unit="rec", disable=not progress) as bar:
+        while rows := _next_rows(iterator, batch_size):
             batch = _collated(model, collator, rows)
             if batch is not None:
                 num_records += len(batch.rows)
                 yield batch
             bar.update(len(rows))
-    left_out = list(collator.bad_records)
-    if left_out:
-        logger.warning("%d records were left out: %s.", len(left_out), left_out[:10])
+    names = list(collator.bad_records)
+    if names:
+        logger.warning("%d records were left out: %s.", len(names), names[:10])
     if not num_records:
-        why = f", the first because: {collator.bad_records[left_out[0]]}" if left_out else ""
-        raise ValueError(f"The dataset holds no records to encode ({len(left_out)} were left out{why})")
+        why = f", the first because: {collator.bad_records[names[0]]}" if names else ""
+        raise ValueError(f"The dataset holds no records to encode ({len(names)} were left out{why})")
+
+
+def _next_rows(iterator: Iterator[dict], most: int) -> list[dict]:
+    rows, num_values = [], 0
+    for row in iterator:
+        rows.append(row)
+        num_values += _num_values(row["ecg"])
+        if len(rows) == most or num_values >= MOST_VALUES:
+            break
+    return rows
+
+
+def _num_values(ecg: Any) -> int:
+    signal = ecg["signal"] if isinstance(ecg, Mapping) else ecg.signal
+    return len(signal) // 2 if isinstance(signal, bytes) else int(np.size(signal))
+
+
+def outputs_of(
+    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], name: str, windows_per_pass: int
+) -> torch.Tensor:
+    """An output of the model, `"logits"` or `"pooler_output"`, for all windows: float32 on the CPU."""
+    parts = []
+    for start in range(0, len(inputs["input_values"]), windows_per_pass):
+        part = {key: values[start : start + windows_per_pass] for key, values in inputs.items()}
+        parts.append(model(**part)[name].float().cpu())
+    return torch.cat(parts)
 
 
 def _collated(model: PreTrainedModel, collator: EcgDataCollator, rows: list[dict]) -> InputBatch | None:

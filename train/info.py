@@ -16,9 +16,8 @@ import numpy as np
 
 from ecg_transformers.data.corpora import CORPORA
 from ecg_transformers.data.formats.file_format import find_format
-from ecg_transformers.data.formats.table_reader import holds_samples
 from ecg_transformers.data.loading import find_corpus, locate
-from ecg_transformers.data.recording_file import read_recordings
+from ecg_transformers.data.recording_file import READ_ERRORS, is_recording_file, list_files, read_recordings
 from ecg_transformers.data.recording_report import (
     EXAMINED_SECONDS,
     MEANINGS,
@@ -33,7 +32,7 @@ from ecg_transformers.modeling.recording_input import DIMENSIONLESS
 from .flags import in_flags
 from .folder_table import proposal_text, propose, write
 from .report.ecg_paper import plot_recording, save_figure
-from .settings import parse_options
+from .settings import declarations, parse_options
 
 NUM_NAMED, NUM_STRIPS = 5, 12
 # Heading, measure, factor, digits.
@@ -51,18 +50,11 @@ _COLUMNS = (
 
 logger = logging.getLogger("ecg_transformers")
 
-DECLARED = ("leads", "sampling_rate", "unit", "axes", "step", "skip_lines")
-READ_ERRORS = (ValueError, OSError, MemoryError, OverflowError)
-
 
 def run(args: argparse.Namespace):
     """The command."""
     path = Path(args.path).expanduser()
-    declared = {name: vars(args)[name] for name in DECLARED if vars(args)[name] is not None}
-    if args.array is not None:
-        declared["dataset"] = args.array
-    if args.rename_leads is not None:
-        declared["rename_leads"] = ",".join(args.rename_leads)
+    declared = declarations(args)
     is_folder = path.is_dir() or args.dataset is not None
     if args.plot is not None and args.dataset is not None:
         raise ValueError("--plot draws a recording or the files of a folder: leave out --dataset.")
@@ -130,19 +122,15 @@ def describe_folder(path: Path, declared: Mapping[str, Any], max_records: int) -
     Raises:
         ValueError: if the folder holds no file.
     """
-    names, num_parts = _list_files(path)
+    names, num_parts = list_files(path)
     if not names:
         raise ValueError(f"{path} holds no files.")
     summary = _Summary()
     for name in spread(names, max_records):
-        try:
-            file_format = find_format(str(path / name))
-        except ValueError:
-            file_format = None
-        if file_format is None or (file_format == "CSV" and not holds_samples(str(path / name))):
+        if not is_recording_file(path / name):
             summary.num_other += 1  # licences, notes, tables of labels
             continue
-        summary.formats[file_format] += 1
+        summary.formats[find_format(str(path / name))] += 1
         try:
             for record in islice(read_recordings(path / name, **declared), max_records - len(summary.reports)):
                 summary.add(name, examine_recording(record))
@@ -214,7 +202,7 @@ def save_overview(folder: Path, declared: Mapping[str, Any], path: str | os.Path
     from matplotlib.figure import Figure
 
     strips = []
-    for name in spread(_list_files(folder)[0], 4 * NUM_STRIPS):
+    for name in spread(list_files(folder)[0], 4 * NUM_STRIPS):
         try:
             record = next(iter(read_recordings(folder / name, **declared)))
         except READ_ERRORS:
@@ -276,22 +264,6 @@ class _Summary:
 
 def _counts(values: Iterable[str]) -> dict[str, int]:
     return dict(Counter(values).most_common())
-
-
-def _list_files(folder: Path) -> tuple[list[str], int]:
-    """Names, relative to the folder and sorted, of the files that may be recordings; and how many files are parts of a
-    WFDB record whose header is among them."""
-    names, num_parts = [], 0
-    for directory, subfolders, files in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        files = [name for name in files if not name.startswith(".")]
-        headers = {name.removesuffix(".hea") for name in files if name.endswith(".hea")}
-        for name in files:
-            if not name.endswith(".hea") and os.path.splitext(name)[0] in headers:
-                num_parts += 1
-            else:
-                names.append(Path(directory, name).relative_to(folder).as_posix())
-    return sorted(names), num_parts
 
 
 def _what_the_extractor_does(record: EcgRecord) -> list[str]:

@@ -25,6 +25,7 @@ from .arguments import SslTrainingArguments
 
 PRESETS = "ecg_transformers.train.configs"
 MODEL_TYPES = tuple(sorted(getattr(modeling, f"{method}Config").model_type for method in modeling.METHODS))
+OF_FILES = ("leads", "sampling_rate", "unit", "axes", "step", "skip_lines")
 
 
 def parse_options(words: list[str]) -> dict:
@@ -50,6 +51,16 @@ def extractor_changes(args: argparse.Namespace) -> dict:
     """Settings of the feature extractor that `--feature_extractor` and flags of `CALL_SETTINGS` change."""
     changes = parse_options(args.feature_extractor)
     return changes | {name: value for name, value in vars(args).items() if name in CALL_SETTINGS and value is not None}
+
+
+def declarations(args: argparse.Namespace) -> dict:
+    """What files do not say themselves, by the flags of [`OF_FILES`], as `read_recording` takes it."""
+    declared = {name: vars(args)[name] for name in OF_FILES if vars(args)[name] is not None}
+    if args.array is not None:
+        declared["dataset"] = args.array
+    if args.rename_leads is not None:
+        declared["rename_leads"] = ",".join(args.rename_leads)
+    return declared
 
 
 def read_config(name: str, package: str = PRESETS) -> dict:

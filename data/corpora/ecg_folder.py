@@ -16,7 +16,8 @@ or keys of a file `ecgfolder.json` in the folder; options count before the file.
   `path` (needed: relative to the folder, or the name of a file below it, with or without ending, if only one has it;
   any file that `read_recording` reads), `record_id` (default: the path without
   ending), `patient_id`, `split` (train, validation, test), `fold` (1 to 10: 9 validates, 10 tests; `split` counts
-  before it), `age` (years), `sex` (male, female, m or f).
+  before it), `age` (years), `sex` (male, female, m or f; of other codes `sex_codes` says what they mean:
+  `{"0": "female", "1": "male"}` or `"0:female,1:male"`).
 - `labels`: one column of names, by default `labels`; several names in a cell need `label_separator`. Or a list of
   columns of 0 and 1, whose names are the labels. A cell that is empty or `nan`, `NA`, `<NA>`, `null` or `None` (in any
   case of letters) holds no label; so it is with every other column.
@@ -40,6 +41,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..corpus import SPLITS, Corpus, IndexEntry
+from ..formats.channels import parse_renaming
 from ..formats.file_format import wfdb_path
 from ..formats.limits import MAX_TEXT_BYTES, check_file
 from ..formats.wfdb_comments import SEXES
@@ -67,13 +69,13 @@ COLUMNS = ("path", "record_id", "patient_id", "split", "fold", "age", "sex")
 FILE_FACTS = ("leads", "sampling_rate", "unit", "axes", "step")
 READER_OPTIONS = ("rename_leads", "dataset", "skip_lines")
 OPTIONS = (
-    *("table", *COLUMNS, "labels", "label_separator"),
+    *("table", *COLUMNS, "sex_codes", "labels", "label_separator"),
     *FILE_FACTS,
     *(f"{name}_column" for name in FILE_FACTS),
     *READER_OPTIONS,
 )
 _KINDS = dict.fromkeys(OPTIONS, is_text)
-_KINDS |= {"labels": is_text_or_texts, "leads": is_texts, "rename_leads": is_renaming}
+_KINDS |= {"labels": is_text_or_texts, "leads": is_texts, "rename_leads": is_renaming, "sex_codes": is_renaming}
 _KINDS |= {"sampling_rate": is_number, "step": is_number, "skip_lines": is_number}
 _SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation", "dev": "validation"}
 _SEXES = SEXES | {"": None}
@@ -154,6 +156,10 @@ class _Layout:
                 raise ValueError(f"Give {name}, for the whole folder, or {name}_column, not both.")
             if options[name] is None:
                 self.facts[name] = self._column(name, options[f"{name}_column"], columns)
+        codes = parse_renaming(options["sex_codes"], "sex_codes as code:sex, such as 0:female,1:male")
+        self.sex_codes = _SEXES | {code.lower(): _SEXES.get(str(sex).strip().lower()) for code, sex in codes.items()}
+        if None in (self.sex_codes[code.lower()] for code in codes):
+            raise ValueError(f"Expected sex_codes as code:sex, such as 0:female,1:male, got {options['sex_codes']!r}.")
         labels = options["labels"]
         self.label_columns = None if labels is None or isinstance(labels, str) else tuple(labels)
         self.labels = self._column("labels", labels, columns) if self.label_columns is None else None
@@ -303,15 +309,18 @@ def _entry(files: FileNames, line: Mapping[str, str], layout: _Layout) -> IndexE
     record_id = layout.cell(line, "record_id") or str(PurePosixPath(name).with_suffix(""))
     patient = plain_id(layout.cell(line, "patient_id"))
     age, sex = layout.cell(line, "age"), layout.cell(line, "sex")
-    if sex.lower() not in _SEXES:
-        raise ValueError(f"expected the sex as male, female, m, f or nothing, got {sex!r}; sex='' leaves it out")
+    if sex.lower() not in layout.sex_codes:
+        raise ValueError(
+            f"expected the sex as male, female, m, f or nothing, got {sex!r}: say what codes mean by sex_codes=..., "
+            "such as 0:female,1:male, or leave the column out by sex=''"
+        )
     split, fold = layout.read_split(line, patient or record_id)
     columns = {
         "patient_id": patient,
         "labels": layout.read_labels(line),
         "fold": fold,
         "age": _number(age, layout.columns["age"]) if age else None,
-        "sex": _SEXES[sex.lower()],
+        "sex": layout.sex_codes[sex.lower()],
         "extra": {"path": name},
         "declared": layout.read_facts(line),
     }

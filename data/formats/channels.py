@@ -58,7 +58,10 @@ class ChannelChoice(TypedDict, total=False):
     unit: str | None
 
 
-def parse_renaming(rename_leads: Mapping[str | int, str] | str | None) -> dict[str | int, str]:
+def parse_renaming(
+    rename_leads: Mapping[str | int, str] | str | None,
+    form: str = "rename_leads as stored:lead, such as MLII:II",
+) -> dict[str | int, str]:
     """Names as stored (or positions) → lead names, from a mapping or from text such as `"MLII:II,1:V5"`.
 
     Raises:
@@ -67,7 +70,7 @@ def parse_renaming(rename_leads: Mapping[str | int, str] | str | None) -> dict[s
     if isinstance(rename_leads, str):
         pairs = [pair.rpartition(":" if ":" in pair else "=") for pair in rename_leads.split(",") if pair.strip()]
         if not pairs or not all(old.strip() and new.strip() for old, _, new in pairs):
-            raise ValueError(f"Expected rename_leads as stored:lead, such as MLII:II,V5:V5, got {rename_leads!r}.")
+            raise ValueError(f"Expected {form}, got {rename_leads!r}.")
         return {old.strip(): new.strip() for old, _, new in pairs}
     return dict(rename_leads or {})
 

@@ -1,4 +1,4 @@
-"""The common tests of `transformers` for feature extractors of sequences on ours."""
+"""The common tests of `transformers` for feature extractors on ours."""
 
 import unittest
 

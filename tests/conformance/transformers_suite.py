@@ -70,4 +70,4 @@ sys.path.append(_folder.name)
 
 ModelTesterMixin = _import("test_modeling_common").ModelTesterMixin
 ConfigTester = _import("test_configuration_common").ConfigTester
-FeatureExtractorTests = _import("test_sequence_feature_extraction_common").SequenceFeatureExtractionTestMixin
+FeatureExtractorTests = _import("test_feature_extraction_common").FeatureExtractionSavingTestMixin

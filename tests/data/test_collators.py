@@ -1,15 +1,21 @@
+import functools
 import logging
 
 import numpy as np
 import pytest
 import torch
+from transformers import Trainer, TrainingArguments
 
 from ecg_transformers.data import EcgDataCollator, EcgPretrainingCollator, label_names, load_ecg, sample_id
 from ecg_transformers.data.records import EcgRecord
+from ecg_transformers.modeling import EcgViTConfig, EcgViTForSequenceClassification
 from ecg_transformers.modeling.feature_extraction_ecg import EcgFeatureExtractor
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS, STANDARD_LEADS
 
 LABEL2ID = {label: index for index, label in enumerate(label_names("ptb-xl"))}
+
+
+UnlabelledCollator = functools.partial(EcgDataCollator, label2id={})
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +48,49 @@ def test_batch_has_inputs_and_multi_hot_labels(decoded):
 
 
 def test_stored_and_decoded_rows_give_the_same_batch(decoded, stored):
-    collator = EcgDataCollator(extractor())
+    collator = EcgDataCollator(extractor(), LABEL2ID)
     torch.testing.assert_close(collator(list(decoded))["input_values"], collator(list(stored))["input_values"])
 
 
-def test_without_label2id_there_are_no_labels(stored):
-    assert set(EcgDataCollator(extractor())(list(stored))) == {"input_values"}
+def test_an_empty_label2id_gives_no_labels(stored):
+    assert set(EcgDataCollator(extractor(), {})(list(stored))) == {"input_values"}
+    assert set(EcgDataCollator(extractor())([{**row(), "labels": []}])) == {"input_values"}
+
+
+def classifier_trainer(dataset, tmp_path, collator, **arguments):
+    config = EcgViTConfig(
+        sampling_rate=100,
+        num_samples=1000,
+        patch_size=100,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        label2id=LABEL2ID,
+        id2label={number: label for label, number in LABEL2ID.items()},
+        problem_type="multi_label_classification",
+    )
+    arguments = TrainingArguments(
+        tmp_path, max_steps=1, use_cpu=True, disable_tqdm=True, save_strategy="no", **arguments
+    )
+    return Trainer(EcgViTForSequenceClassification(config), arguments, data_collator=collator, train_dataset=dataset)
+
+
+def test_the_stock_trainer_without_label2id_gets_a_cure_that_works(decoded, tmp_path):
+    with pytest.raises(ValueError, match="pass label2id=model.config.label2id to EcgDataCollator"):
+        classifier_trainer(decoded, tmp_path, EcgDataCollator(extractor()), remove_unused_columns=False).train()
+    collator = EcgDataCollator(extractor(), label2id=LABEL2ID)
+    assert classifier_trainer(decoded, tmp_path, collator, remove_unused_columns=False).train().training_loss > 0
+
+
+def test_the_stock_trainer_that_drops_the_recordings_gets_a_cure(decoded, tmp_path):
+    with pytest.raises(ValueError, match=r"TrainingArguments\(remove_unused_columns=False\)"):
+        classifier_trainer(
+            decoded.add_column("labels_", [0] * 6), tmp_path, EcgDataCollator(extractor(), LABEL2ID)
+        ).train()
+    for collator in (EcgDataCollator(extractor(), LABEL2ID), EcgPretrainingCollator(extractor())):
+        with pytest.raises(ValueError, match="Rows without the column ecg"):
+            collator([{"labels": ["NORM"]}])
 
 
 @pytest.mark.parametrize(("values", "dtype"), [([1, 0], torch.int64), ([0.5, 2.0], torch.float32)])
@@ -64,13 +107,13 @@ def test_label_that_is_not_in_label2id_is_refused_by_name():
 
 
 def test_lead_mask_comes_with_an_extractor_that_masks():
-    batch = EcgDataCollator(extractor(missing_leads="mask"))([row(leads=["I", "II"]), row()])
+    batch = EcgDataCollator(extractor(missing_leads="mask"), {})([row(leads=["I", "II"]), row()])
     assert batch["lead_mask"].tolist() == [[True, True] + [False] * 6, [True] * 8]
 
 
 def test_records_of_different_layout_share_a_batch():
     rows = [row("a"), row("b", num_samples=5000, sampling_rate=500), row("c", leads=STANDARD_LEADS[::-1])]
-    batch = EcgDataCollator(extractor())(rows)
+    batch = EcgDataCollator(extractor(), {})(rows)
     assert batch["input_values"].shape == (3, 8, 1000)
 
 
@@ -81,7 +124,7 @@ def test_labels_are_repeated_for_every_window():
     assert "window_record" not in batch
 
 
-@pytest.mark.parametrize("collator_class", [EcgDataCollator, EcgPretrainingCollator])
+@pytest.mark.parametrize("collator_class", [UnlabelledCollator, EcgPretrainingCollator])
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -101,7 +144,7 @@ def test_bad_record_is_left_out_named_and_counted(collator_class, bad, reason, c
         collator([bad])
 
 
-@pytest.mark.parametrize("collator_class", [EcgDataCollator, EcgPretrainingCollator])
+@pytest.mark.parametrize("collator_class", [UnlabelledCollator, EcgPretrainingCollator])
 def test_infinite_sample_is_reported_by_name(collator_class, decoded):
     rows = list(decoded)
     rows[1]["ecg"]["signal"][0, 0] = np.inf
@@ -128,7 +171,7 @@ def test_pretraining_batch_becomes_the_input_of_the_other_collator(stored):
     on_device, _ = feature_extractor.process_batch(
         batch["signal"], batch["gain"], sampling_rate=batch["sampling_rate"]
     )
-    on_cpu = EcgDataCollator(feature_extractor)(list(stored))["input_values"]
+    on_cpu = EcgDataCollator(feature_extractor, {})(list(stored))["input_values"]
     torch.testing.assert_close(on_device, on_cpu, atol=1e-4, rtol=1e-4)
 
 
@@ -182,5 +225,5 @@ def test_with_transform_works_without_a_collator(decoded):
     transformed = decoded.with_transform(lambda rows: dict(feature_extractor(rows)))
     assert transformed[0]["input_values"].shape == (8, 1000)
     torch.testing.assert_close(
-        transformed[:6]["input_values"], EcgDataCollator(feature_extractor)(list(decoded))["input_values"]
+        transformed[:6]["input_values"], EcgDataCollator(feature_extractor, {})(list(decoded))["input_values"]
     )

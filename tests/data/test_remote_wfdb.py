@@ -43,6 +43,14 @@ def test_records_of_a_url_equal_those_of_the_folder(records):
     assert list(load_ecg("wfdb", f"{records.as_uri()}/", streaming=True, decode=False)) == expected
 
 
+def test_a_record_name_may_have_the_folder_of_its_files(records):
+    for path in (records / "a").glob("*.hea"):
+        path.write_text(path.read_text().replace(path.stem, f"medians/{path.stem}"))
+    expected = list(load_ecg("wfdb", records, streaming=True, decode=False))
+    assert len(expected) == 7
+    assert list(load_ecg("wfdb", in_memory(records), streaming=True, decode=False)) == expected
+
+
 def test_records_stream_from_a_server(records):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(records)))
     threading.Thread(target=server.serve_forever, daemon=True).start()

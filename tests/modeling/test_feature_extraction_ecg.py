@@ -9,12 +9,18 @@ import scipy.signal
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoFeatureExtractor, AutoProcessor
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
 from ecg_transformers.data.records import INVALID_SAMPLE as STORED_INVALID_SAMPLE
 from ecg_transformers.data.records import EcgRecord
-from ecg_transformers.modeling.feature_extraction_ecg import INVALID_SAMPLE, EcgFeatureExtractor, average_windows
+from ecg_transformers.modeling.feature_extraction_ecg import (
+    INVALID_SAMPLE,
+    EcgFeatureExtractor,
+    EcgProcessor,
+    average_windows,
+)
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS, STANDARD_LEADS, limb_lead_matrix
 from ecg_transformers.modeling.signal_processing import butterworth_sos
 
@@ -283,7 +289,7 @@ def test_output_in_microvolts():
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_amplitudes_of_another_unit_are_warned_about(factor):
-    logger = logging.get_logger("ecg_transformers.modeling.feature_extraction_ecg")
+    logger = logging.get_logger("ecg_transformers.modeling.input_checks")
     logger.warning_once.cache_clear()
     with CaptureLogger(logger) as captured:
         output = small()(ecg() * factor, **DECLARED, return_report=True)
@@ -524,6 +530,25 @@ def test_settings_survive_saving(tmp_path):
     assert "padding_side" not in stored and stored["feature_extractor_type"] == "EcgFeatureExtractor"
     shorter = EcgFeatureExtractor.from_pretrained(tmp_path, num_samples=250)
     assert shorter.num_samples == 250
+
+
+def test_the_processor_has_the_call_and_the_file_of_the_feature_extractor(tmp_path):
+    extractor = small(leads=["II", "aVF"], clip=5)
+    processor = EcgProcessor(extractor)
+    declared = {"sampling_rate": 250, "leads": ["I", "II"], "unit": "mV"}
+    signal = np.random.default_rng(0).normal(size=(2, 2500))
+    assert torch.equal(processor(signal, **declared).input_values, extractor(signal, **declared).input_values)
+    assert processor.save_pretrained(tmp_path) == [str(tmp_path / "preprocessor_config.json")]
+    for auto_class in (AutoProcessor, AutoFeatureExtractor):
+        loaded = auto_class.from_pretrained(tmp_path, clip=4)
+        loaded = loaded.feature_extractor if auto_class is AutoProcessor else loaded
+        assert loaded.to_dict() | {"clip": 5.0} == EcgFeatureExtractor.from_pretrained(tmp_path).to_dict()
+    assert processor.model_input_names == extractor.model_input_names
+
+
+def test_the_feature_extractor_stands_on_nothing_of_audio():
+    names = {kind.__name__ for kind in EcgFeatureExtractor.__mro__}
+    assert "SequenceFeatureExtractor" not in names and not {"pad", "padding_value"} & set(dir(EcgFeatureExtractor()))
 
 
 @pytest.mark.parametrize(

@@ -67,13 +67,17 @@ def scores_of(found):
 
 
 def logits_by_hand(folder, recording):
+    return average_windows(logits_by_window(folder, recording), torch.zeros(3, dtype=torch.long))[0]
+
+
+def logits_by_window(folder, recording):
     extractor = EcgFeatureExtractor.from_pretrained(folder, long_records="all")
     inputs = extractor(recording["array"], **{key: recording[key] for key in ("sampling_rate", "leads", "unit")})
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     with torch.no_grad():
         logits = model(inputs["input_values"]).logits
     assert len(logits) == 3
-    return average_windows(logits, inputs["window_record"])[0]
+    return logits
 
 
 def test_scores_are_those_of_extractor_model_and_mean_over_windows(classify, folder, long_recording):
@@ -90,6 +94,27 @@ def test_features_are_the_mean_over_windows_and_tokens_are_those_of_each(folder,
     features, tokens = extract(long_recording), extract(long_recording, return_tokens=True)
     assert features.shape == (16,) and tokens.shape == (3, 30, 16)
     np.testing.assert_allclose(features, tokens.mean(axis=(0, 1)), atol=1e-6)
+
+
+def test_windows_are_told_apart_with_their_starts(classify, folder, long_recording):
+    found = classify(long_recording, windows=True, top_k=2)
+    assert [window["start_seconds"] for window in found] == [0.0, 5.0, 8.0]
+    expected = logits_by_window(folder, long_recording).sigmoid()
+    for window, scores in zip(found, expected, strict=True):
+        assert len(window["scores"]) == 2
+        assert [row["score"] for row in window["scores"]] == pytest.approx(sorted(scores.tolist())[:-3:-1], abs=1e-5)
+    extract = pipeline("ecg-feature-extraction", model=folder, device="cpu")
+    features = extract([long_recording], windows=True, batch_size=2)[0]
+    assert [window["start_seconds"] for window in features] == [0.0, 5.0, 8.0]
+    mean = np.mean([window["features"] for window in features], axis=0)
+    np.testing.assert_allclose(mean, extract(long_recording), rtol=1e-4, atol=1e-5)
+    center = classify(long_recording, windows=True, long_records="center")
+    assert [window["start_seconds"] for window in center] == [4.0]
+
+
+def test_windows_are_yes_or_no(classify, long_recording):
+    with pytest.raises(ValueError, match="windows to be True or False"):
+        classify(long_recording, windows=3)
 
 
 def test_one_window_where_asked(classify, folder, long_recording):

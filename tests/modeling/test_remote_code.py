@@ -27,27 +27,32 @@ import numpy as np
 import torch
 from transformers import (
     AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
+    AutoModelForTokenClassification, AutoProcessor,
 )
 folder, again = sys.argv[1:]
 torch.set_num_threads(1)
 kwargs = {"trust_remote_code": True}
 config = AutoConfig.from_pretrained(folder, **kwargs)
 extractor = AutoFeatureExtractor.from_pretrained(folder, **kwargs)
+processor = AutoProcessor.from_pretrained(folder, **kwargs)
 encoder = AutoModel.from_pretrained(folder, **kwargs)
 pretraining = AutoModelForPreTraining.from_pretrained(folder, **kwargs)
 classifier = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, **kwargs)
 delineator = AutoModelForTokenClassification.from_pretrained(folder, num_labels=4, **kwargs)
-for loaded in (config, extractor, encoder, pretraining, classifier, delineator):
+for loaded in (config, extractor, processor, encoder, pretraining, classifier, delineator):
     assert type(loaded).__module__.startswith("transformers_modules."), type(loaded).__module__
 signal = np.sin(np.arange(3000).reshape(3, 1000) / 20)
 inputs = extractor(signal, sampling_rate=100, leads=["II", "I", "V1"], unit="mV")
+again_inputs = processor(signal, sampling_rate=100, leads=["II", "I", "V1"], unit="mV")
+assert torch.equal(again_inputs.input_values, inputs.input_values)
 print("feature", encoder(**inputs).pooler_output.sum().item())
 print("loss", pretraining.eval()(**inputs).loss.item())
 print("logits", tuple(classifier(**inputs).logits.shape))
 print("sample_logits", tuple(delineator(**inputs).logits.shape))
 classifier.save_pretrained(again)  # what was loaded as remote code ships its code too
 AutoModelForSequenceClassification.from_pretrained(again, **kwargs)
+processor.save_pretrained(again)
+AutoProcessor.from_pretrained(again, **kwargs)
 """
 
 
@@ -102,7 +107,10 @@ def test_the_configuration_names_every_auto_class(folder):
         "AutoModelForTokenClassification": f"modeling_{module}.{family}ForTokenClassification",
     }
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
-    assert preprocessor["auto_map"] == {"AutoFeatureExtractor": "feature_extraction_ecg.EcgFeatureExtractor"}
+    assert preprocessor["auto_map"] == {
+        "AutoFeatureExtractor": "feature_extraction_ecg.EcgFeatureExtractor",
+        "AutoProcessor": "feature_extraction_ecg.EcgProcessor",
+    }
 
 
 @pytest.mark.slow

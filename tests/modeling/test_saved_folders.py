@@ -21,11 +21,12 @@ from transformers import (
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoProcessor,
     PreTrainedModel,
 )
 
 from ecg_transformers import modeling
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgVqVaeTokenizer
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgProcessor, EcgVqVaeTokenizer
 from ecg_transformers.modeling.masking import DrawKeys
 
 FOLDERS = Path(__file__).parents[1] / "fixtures" / "saved_models"
@@ -168,6 +169,14 @@ def test_an_encoder_comes_out_of_the_folders_of_its_heads():
         family = next(family for family in FIELDS if name.startswith(family))
         _, loading = getattr(modeling, f"{family}Model").from_pretrained(FOLDERS / name, output_loading_info=True)
         assert not loading["missing_keys"], name
+
+
+def test_auto_processor_loads_what_auto_feature_extractor_does():
+    for name in MODELS:
+        processor = AutoProcessor.from_pretrained(FOLDERS / name)
+        assert isinstance(processor, EcgProcessor), name
+        expected = AutoFeatureExtractor.from_pretrained(FOLDERS / name).to_dict()
+        assert processor.feature_extractor.to_dict() == expected, name
 
 
 def test_a_stored_calibration_is_kept():

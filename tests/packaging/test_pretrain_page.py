@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,39 @@ def test_the_commands_of_the_page_run(folder, names, monkeypatch, capsys):
     assert main([*evaluate, "--model", "runs/commands"]) == 0
 
 
+JOB = Path(__file__).parents[2] / "docs" / "pretrain_job.py"
+
+
+def test_the_job_runs_the_command_that_its_dry_run_prints():
+    written = shlex.split(re.search(r"^python docs/pretrain_job.py (.*)$", PAGE, flags=re.MULTILINE)[1])
+    printed = subprocess.run(
+        [sys.executable, JOB, *written, "--bf16", "true"], capture_output=True, text=True, check=True
+    )
+    program, *words = shlex.split(printed.stdout)
+    args, rest = build_parser().parse_known_args(words)
+    assert (program, args.command, args.dataset, args.streaming) == ("ecg-transformers", "pretrain", "prepared", True)
+    assert args.data_dir == "hf://datasets/OWNER/prepared"
+    _, _, _, training = split_settings(read_config(args.config) | parse_flags(rest))
+    assert training["push_to_hub"] and training["hub_model_id"] == "OWNER/encoder" and training["bf16"]
+
+
+def test_the_job_names_its_python_and_its_packages_as_pep_723_has_it():
+    block = re.search(r"^# /// script\n((?:#.*\n)+?)# ///$", JOB.read_text("utf-8"), flags=re.MULTILINE)[1]
+    stated = tomllib.loads(re.sub(r"^# ?", "", block, flags=re.MULTILINE))
+    assert stated["requires-python"] == ">=3.11"
+    assert [package.split(" ")[0] for package in stated["dependencies"]] == ["ecg-transformers", "trackio"]
+
+
+@pytest.mark.slow
+def test_the_job_pretrains(folder, names, monkeypatch):
+    monkeypatch.chdir(folder)
+    tiny = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, JOB, "--data_dir", "prepared", "--max_steps", "2", "--output_dir", "runs/job", *tiny]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert (folder / "runs" / "job" / "model.safetensors").exists()
+
+
 def test_every_flag_that_the_page_names_is_one():
     """Those of a command by its parser, the others as flags of pretrain."""
     for line in COMMANDS:
@@ -92,7 +128,7 @@ def test_every_flag_that_the_page_names_is_one():
             assert not rest, line
     known = build_parser()._subparsers._group_actions[0].choices["pretrain"].format_help()
     text = re.sub(r"```.*?```|`ecg-transformers push.*?`", "", PAGE, flags=re.DOTALL)
-    spans = [span for span in re.findall(r"`(--[^`]+)`", text) if span not in ("--num_proc", "--private")]
+    spans = [span for span in re.findall(r"`(--[^`]+)`", text) if span not in ("--num_proc", "--private", "--dry_run")]
     assert len(spans) > 40
     for flag, *values in (span.split() for span in spans):
         if re.search(rf"{flag}\b", known):

@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 import torch
+import wfdb
 
+from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.cli import build_parser
 from ecg_transformers.train.settings import parse_flags, read_config, split_settings
@@ -18,6 +20,15 @@ SMALLER = {
     '"max_steps": 1000}': f'"max_steps": 2}} | {TINY}',
     "max_steps=100,": "max_steps=2, use_cpu=True, disable_tqdm=True,",
 }
+
+
+def write_recordings(folder):
+    """Three WFDB records, one of them in a sub-folder."""
+    (folder / "ward").mkdir(parents=True)
+    for name, row in zip(("a", "b", "c"), load_ecg("ptb-xl-sample", split="test"), strict=False):
+        ecg, place = row["ecg"], folder / "ward" if name == "c" else folder
+        units = {"units": ["mV"] * 12, "fmt": ["16"] * 12, "write_dir": str(place)}
+        wfdb.wrsamp(name, fs=100, sig_name=list(ecg["leads"]), p_signal=ecg["signal"].T.astype(float), **units)
 
 
 def test_the_snippets_of_the_readme_run(tmp_path, monkeypatch):
@@ -35,6 +46,7 @@ def test_the_snippets_of_the_readme_run(tmp_path, monkeypatch):
     EcgViTModel(config).save_pretrained("ecg-transformers-quickstart")
     extractor = EcgFeatureExtractor(sampling_rate=100, num_samples=500, long_records="all")
     extractor.save_pretrained("ecg-transformers-quickstart")
+    write_recordings(tmp_path / "RECORDINGS")
     snippets = "\0".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
     for said, instead in SMALLER.items():
         assert snippets.count(said) == 1, said
@@ -42,6 +54,9 @@ def test_the_snippets_of_the_readme_run(tmp_path, monkeypatch):
     names = {}
     for snippet in snippets.split("\0"):
         exec(compile(snippet, "README.md", "exec"), names)
+        if 'predict("RECORDINGS")' in snippet:
+            assert list(names["scores"].index) == ["a.hea", "b.hea", "ward/c.hea"]
+            assert names["features"].shape == (3, 448)
     assert names["features"].shape == (2, 32)
     assert names["inputs"]["input_values"].shape == (2, 8, 500)
     assert names["record"].leads == ("I", "II")

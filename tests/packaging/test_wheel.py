@@ -54,3 +54,11 @@ def test_the_source_distribution_adds_tests_and_metadata(distributions, tracked)
     wanted = {name for name in tracked if name.split("/")[0] in (*PACKAGES, "tests", "docs")}
     wanted |= {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "constraints.txt"}
     assert wanted <= held
+
+
+@pytest.mark.slow
+def test_the_index_would_take_both(distributions):
+    pytest.importorskip("twine")
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr

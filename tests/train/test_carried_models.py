@@ -1,5 +1,6 @@
 """Weights that come with the package."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,11 @@ def test_commands_take_a_carried_model_by_its_name(tmp_path):
 def test_another_name_is_refused_with_those_that_there_are():
     with pytest.raises(ValueError, match="ecg-small-superdiagnostic"):
         carried_model("ecg-large")
+
+
+def test_the_snippets_of_the_page_run():
+    page = (Path(__file__).parents[2] / "docs" / "carried_models.md").read_text(encoding="utf-8")
+    names = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(snippet, "carried_models.md", "exec"), names)
+    assert names["features"].shape == (8, 449) and len(names["scores"]) == 8

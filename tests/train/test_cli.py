@@ -1,13 +1,17 @@
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from ecg_transformers.train.cli import COMMANDS, main
+from ecg_transformers.data.corpora import CORPORA
+from ecg_transformers.train.checkpoints import check_there
+from ecg_transformers.train.cli import COMMANDS, DATASETS, main, preset_purposes
 from ecg_transformers.train.settings import parse_flags, read_config, split_settings, training_arguments
 
 CLI = [sys.executable, "-m", "ecg_transformers.train.cli"]
@@ -33,6 +37,30 @@ def test_help_of_pretrain_says_that_training_flags_are_accepted(capsys):
     with pytest.raises(SystemExit):
         main(["pretrain", "--help"])
     assert "transformers.TrainingArguments" in capsys.readouterr().out
+
+
+def test_every_preset_says_what_data_and_budget_it_is_for(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["pretrain", "--presets"])
+    assert stopped.value.code == 0
+    listed = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert listed == preset_purposes() and len(listed) >= 28
+    page = (Path(__file__).parents[2] / "docs" / "pretrain.md").read_text("utf-8")
+    for name, purpose in listed.items():
+        assert f"| `{name}` | {purpose} |" in page, name
+    for name in ("kim_cpu", "weimann_cpu"):
+        assert "study of the published recipe, near chance on a laptop" in listed[name]
+
+
+@pytest.mark.parametrize("name", sorted(preset_purposes()))
+def test_the_budget_that_a_preset_names_is_that_of_its_values(name):
+    settings, seen = read_config(name), re.search(r"([\d,.]+)( million)? seen", preset_purposes()[name])
+    if seen is None:
+        assert f"{settings['num_train_epochs']} epochs" in preset_purposes()[name]
+        return
+    steps = settings["max_steps"] * settings.get("gradient_accumulation_steps", 1)
+    count = float(seen[1].replace(",", "")) * (1e6 if seen[2] else 1)
+    assert steps * settings["per_device_train_batch_size"] == pytest.approx(count, rel=0.01)
 
 
 def test_every_flag_is_listed_on_demand(capsys, tmp_path, monkeypatch):
@@ -88,7 +116,7 @@ def test_a_misspelt_setting_is_refused_with_a_suggestion(tmp_path):
     [
         (["pretrain", "--config", "nosuch", "--output_dir", "x"], "Unknown preset 'nosuch'. Expected one of"),
         (["pretrain", "--config", "nosuch.yaml", "--output_dir", "x"], "There is no file 'nosuch.yaml'"),
-        (["pretrain", "--config", "quickstart", "--dataset", "ptb-xl", "--output_dir", "x"], "needs data_dir"),
+        (["pretrain", "--config", "quickstart", "--dataset", "ptb-xl", "--output_dir", "x"], "needs --data_dir"),
         (["convert", "--source", "kim", "--checkpoint", "nosuch.pth", "--output_dir", "x"], "There is no file"),
     ],
 )
@@ -97,6 +125,72 @@ def test_a_failure_is_one_sentence_and_a_status(arguments, message, capsys, tmp_
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+WRONG_CALLS = {
+    "embed --output_dir x": "Give files or folders, or a corpus by --dataset NAME",
+    "embed nosuch.csv --output_dir x": "There is no file or folder 'nosuch.csv'",
+    "embed --dataset ptb_xl --output_dir x": "Unknown corpus 'ptb_xl'. Did you mean 'ptb-xl'?",
+    "embed --dataset wfdb --output_dir x": "needs --data_dir",
+    "embed --dataset wfdb --data_dir nosuch --output_dir x": "There is no file or folder 'nosuch'",
+    "embed --dataset ptb-xl-sample --options task --output_dir x": "Expected KEY=VALUE",
+    "embed --dataset ptb-xl-sample --data_dir here --output_dir x": "leave out --data_dir",
+    "embed --dataset ptb-xl-sample --model nosuch --output_dir x": "There is no folder nosuch",
+    "classify file.csv --output scores.xls": "Name it .csv or .parquet",
+    "classify file.csv --output file.csv": "is there already",
+    "classify file.csv --output no/scores.csv": "There is no folder no",
+    "classify file.csv --model no/where": "the Hub cannot be asked for a model of that id: no connection to http://127.0",
+    "info nosuch": "There is no file or folder 'nosuch'",
+    "pretrain --config ecg_jepa_cp --output_dir x": "Unknown preset 'ecg_jepa_cp'. Did you mean 'ecg_jepa_cpu'?",
+    "pretrain --config nosuch.yaml --output_dir x": "There is no file 'nosuch.yaml'",
+    "pretrain --config quickstart --mix ptb-xl:nosuch:1 --output_dir x": "There is no file or folder 'nosuch'",
+    "pretrain --config quickstart 1e-3 --output_dir x": "Expected a flag such as --learning_rate, got '1e-3'",
+    "pretrain --config quickstart --output_dir file.csv": "Cannot write to 'file.csv'",
+    "finetune --config nosuch --output_dir x": "Unknown preset 'nosuch'",
+    "evaluate --protocol liner --output_dir x": "Unknown --protocol liner. Choose from linear",
+    "evaluate --setting noisy --output_dir x": "Unknown --setting noisy",
+    "evaluate --nstdb nosuch --output_dir x": "There is no folder 'nosuch'",
+    "compare --methods nosuch --records_seen 1 --output_dir x": "Unknown preset 'nosuch'",
+    "prepare --dataset nosuch --output_dir x": "Unknown corpus 'nosuch'",
+    "push --folder nosuch --repo_id a/b": "There is no folder 'nosuch'",
+    "push --folder . --repo_id ab": "Expected --repo_id OWNER/NAME",
+    "convert --source kim --checkpoint nosuch.pth --output_dir x": "There is no file 'nosuch.pth'",
+    "export --model nosuch --format onnx --output_dir x": "There is no folder nosuch",
+    "space --model nosuch --output_dir x": "There is no folder nosuch",
+}
+
+
+def test_wrong_calls_are_told_before_torch_is_imported(tmp_path):
+    (tmp_path / "file.csv").write_text("I\n0\n")
+    code = (
+        "import sys, time; from ecg_transformers.train.cli import main\n"
+        f"for call in {list(WRONG_CALLS)!r}:\n"
+        "    sys.stderr.write(call)\n"
+        "    started = time.process_time()\n"
+        "    assert main(call.split()) == 1, call\n"
+        "    assert time.process_time() - started < 1, call\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
+    environment |= {"HF_HUB_OFFLINE": "0", "http_proxy": ""}
+    command = [sys.executable, "-c", code]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert finished.returncode == 0, finished.stderr
+    for call, message in WRONG_CALLS.items():
+        answer = finished.stderr.split(call + "\n", 1)[1].split("(--debug")[0]
+        assert message in answer, answer
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_hub_is_not_asked_where_it_is_set_to_be_offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="the Hub is not asked for a model of that id, because HF_HUB_OFFLINE is set"):
+        check_there("no/where")
+
+
+def test_the_names_of_the_command_line_are_those_of_the_library():
+    assert sorted(DATASETS) == sorted([*CORPORA, "prepared"])
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_all_that_is_missing_is_listed_at_once(folder):
     for part in ("['sampling_rate', 'unit'] of 11 CSV files", "2 lines name no file: ['0012', '0013']"):
         assert part in missing
     assert "1 lines name several files, such as ['ward0/0001.npy', 'ward1/0001.csv']" in missing
-    assert "'sex' is not taken as sex" in missing and "no column of patients" in missing
+    assert "the column 'sex' holds codes of the sex: ['0', '1', '2']" in missing and "no column of patients" in missing
 
 
 def test_columns_of_0_and_1_are_labels_where_no_column_of_names_is(folder):

@@ -34,9 +34,8 @@ from transformers import (
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.masking import keyed_generator
 
-from ..checkpoints import load_encoder
 from ..evaluation.protocols import FrozenTables, linear_scores
-from ..features import EmbeddingTable, embed
+from ..features import EmbeddingTable, embed, load_encoder
 from ..inference import predict
 from ..online_probe import follow_with_probe, probe_history, steps_between
 from ..patients import patients_of

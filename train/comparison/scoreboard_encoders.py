@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from ..checkpoints import UNTRAINED_ENCODERS, check_checkpoint, load_encoder
-from ..features import EmbeddingTable, embed, random_encoder_like
+from ..checkpoints import UNTRAINED_ENCODERS, check_checkpoint
+from ..features import EmbeddingTable, embed, load_encoder, random_encoder_like
 from ..settings import extractor_field_names
 from .scoreboard_data import Recordings
 

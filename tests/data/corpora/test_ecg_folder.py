@@ -207,6 +207,12 @@ def test_a_file_that_contradicts_the_declaration_is_a_bad_record(mixed, load):
         load(mixed, on_bad_record="raise", sampling_rate=500)
 
 
+@pytest.mark.parametrize("codes", ["0:female,1:male", {"0": "F", "1": "male"}])
+def test_codes_of_the_sex_are_read_as_declared(plain, load, codes):
+    folder, options = plain({"sex": "0"}, {"sex": "1"}, {"sex": ""}, {"sex": "male"})
+    assert load(folder, sex_codes=codes, **options)["sex"] == ["female", "male", None, "male"]
+
+
 def test_options_count_before_the_declaration_and_before_columns(mixed, load):
     everyone = load(mixed, patient_id="", age="")
     assert set(everyone["patient_id"]) == {None} and set(everyone["age"]) == {None}
@@ -222,7 +228,10 @@ def test_options_count_before_the_declaration_and_before_columns(mixed, load):
         ([{"labels": "MI;NORM"}], {}, "declare label_separator=';'"),
         ([{"split": "trian"}], {}, "expected the split as one of"),
         ([{"fold": "11"}], {}, "expected a fold from 1 to 10"),
-        ([{"sex": "1"}], {}, "expected the sex as"),
+        ([{"sex": "1"}], {}, "say what codes mean by sex_codes="),
+        ([{"sex": "2"}], {"sex_codes": "0:female,1:male"}, "expected the sex as"),
+        ([{"sex": "1"}], {"sex_codes": {"1": "man"}}, "Expected sex_codes as code:sex"),
+        ([{"sex": "1"}], {"sex_codes": "1"}, "Expected sex_codes as code:sex"),
         ([{"age": "old"}], {}, "line 2.*expected a number in the column 'age', got 'old'"),
         (
             [{"rate": "fast"}],

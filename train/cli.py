@@ -248,6 +248,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
         "--setting", nargs="+", default=[], metavar="NAME", help=f"on harder terms: {', '.join(SETTINGS)}"
     )
     _recording_arguments(parser)
+    _pooling_arguments(parser, "best (on the validation split)")
     parser.add_argument("--split", choices=("test", "all"), default="test", help="where identity searches (test)")
     parser.add_argument("--nstdb", metavar="DIR", help="folder of the noise database, for --setting noise")
     parser.add_argument("--finetune_config", default="finetune", metavar="NAME|FILE", help="preset of finetuned")
@@ -267,6 +268,14 @@ def _recording_arguments(parser: argparse.ArgumentParser):
         help="what differs from the checkpoint's: unit=mV clip=5; also --missing_leads mask, --nan_policy "
         "interpolate, --short_records zero_pad, --long_records all",
     )
+
+
+def _pooling_arguments(parser: argparse.ArgumentParser, *best: str):
+    choices = " or ".join(("last, N (0: the stem)", "mean_last_half", *best))
+    parser.add_argument(
+        "--layer", metavar="N|NAME", help=f"layer that is pooled, other than the checkpoint's: {choices}"
+    )
+    parser.add_argument("--pooling", choices=("mean", "statistics"), help="pooling, other than the checkpoint's")
 
 
 def _compare_arguments(parser: argparse.ArgumentParser):
@@ -298,6 +307,7 @@ def _embed_arguments(parser: argparse.ArgumentParser):
     _model_argument(parser, "ecg-small")
     _recordings_arguments(parser)
     _recording_arguments(parser)
+    _pooling_arguments(parser)
     parser.add_argument(
         "--windows", action="store_true", help="a row for each window of a record, with its start in s"
     )

@@ -21,6 +21,7 @@ from ecg_transformers.data.corpus import data_source
 
 from .delineation.evaluation import evaluate_delineation
 from .evaluation.identity import compare_identity
+from .evaluation.protocols import choose_layer
 from .evaluation.published import comparable_numbers, is_complete_test
 from .evaluation.run import Evaluation, ProtocolOptions, evaluate_encoder
 from .explain.recordings import explain_recording
@@ -32,7 +33,7 @@ from .report.evaluation_page import EvaluationReport, encoder_facts, evaluation_
 from .report.examples import choose_examples
 from .report.page import ReportFigure, write_page
 from .results import Result, installed_versions, write_json
-from .settings import extractor_changes, parse_options
+from .settings import extractor_changes, parse_options, pooled_changes
 from .tasks.labelled_splits import LabelledSplits, task_name
 from .tasks.targets import load_task
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace):
     started = time.monotonic()
     check_flags(args)
     changes = extractor_changes(args)
-    model, feature_extractor = load_encoder(args.model, **changes)
+    model, feature_extractor = load_encoder(args.model, pooled=pooled_changes(args), **changes)
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
     options = parse_options(args.options)
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace):
             batch_size=args.batch_size,
             seed=args.seed,
         )
+        if args.layer == "best":
+            logger.info("Layer %d, chosen on the validation split", choose_layer(model, feature_extractor, splits))
         evaluation = evaluate_encoder(model, feature_extractor, splits, args.protocol, args.setting, choices)
         quality = find_quality(splits.test, feature_extractor)
         log_quality(quality)
@@ -115,7 +118,7 @@ def run(args: argparse.Namespace):
     report = EvaluationReport(
         result,
         data_source(rows, args.dataset),
-        facts=encoder_facts(model, feature_extractor),
+        facts=encoder_facts(model, feature_extractor) | pooled_changes(args),
         published=published,
         published_notes=notes,
         **page,
@@ -130,6 +133,7 @@ def run(args: argparse.Namespace):
 def check_flags(args: argparse.Namespace):
     """Raises `ValueError` for flags that the target does not read: what is not done must not seem done."""
     given = {
+        "--layer best": args.layer == "best",
         "--setting": bool(args.setting),
         "--problem_type": args.problem_type is not None,
         "--unlabelled": args.unlabelled != "drop",

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, AutoModel, FeatureExtractionMixin, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    FeatureExtractionMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from ecg_transformers.modeling import (
     EcgFeatureExtractor,
@@ -224,7 +231,7 @@ def embed(
 
 
 def load_encoder(
-    checkpoint: str, treatment: Mapping[str, Any] | None = None, **settings
+    checkpoint: str, treatment: Mapping[str, Any] | None = None, pooled: Mapping[str, Any] | None = None, **settings
 ) -> tuple[PreTrainedModel, EcgFeatureExtractor]:
     """An encoder in evaluation mode with its feature extractor.
 
@@ -235,17 +242,22 @@ def load_encoder(
         treatment (`Mapping`, *optional*):
             Settings that make one treatment of the input for several encoders: of the stored ones, only `INPUT_FIELDS`
             count beside these. By default, or empty, all stored ones count.
+        pooled (`Mapping`, *optional*): Fields of the configuration that differ: `pooled_layer`, `pooling`.
         settings: Settings of the feature extractor that differ from the stored ones.
     """
     if treatment:
-        model, extractor = load_encoder(checkpoint)
+        model, extractor = load_encoder(checkpoint, pooled=pooled)
         own = {name: value for name, value in extractor.to_dict().items() if name in INPUT_FIELDS}
         return model, EcgFeatureExtractor(**(own | dict(treatment) | settings))
     if checkpoint not in UNTRAINED_ENCODERS:
         checkpoint = find_checkpoint(checkpoint)
-        model = AutoModel.from_pretrained(checkpoint)
+        model = AutoModel.from_pretrained(checkpoint, config=_config_pooled_by(checkpoint, pooled) if pooled else None)
         extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
         return model.eval(), EcgFeatureExtractor(**(extractor.to_dict() | settings))
+    if pooled:
+        raise ValueError(
+            f"{checkpoint} has no layers to choose from. Leave out {' and '.join(f'{name}=' for name in pooled)}."
+        )
     num_kernels = UNTRAINED_ENCODERS[checkpoint]
     contract = {"leads": STANDARD_LEADS, "sampling_rate": 100, "num_samples": 1000, "missing_leads": "mask"}
     contract |= {"highpass_hz": 0.5, "lowpass_hz": 40, "filter_order": 4, "long_records": "all"}
@@ -254,6 +266,13 @@ def load_encoder(
     if num_kernels is None:
         return LeadStatisticsModel(LeadStatisticsConfig(**read)).eval(), extractor
     return RandomKernelsModel(RandomKernelsConfig(**read, num_kernels=num_kernels)).eval(), extractor
+
+
+def _config_pooled_by(checkpoint: str, pooled: Mapping[str, Any]) -> PreTrainedConfig:
+    values = AutoConfig.from_pretrained(checkpoint).to_dict()
+    if refused := " and ".join(f"{name}=" for name in pooled if name not in values):
+        raise ValueError(f"A {values['model_type']} pools in one way only. Leave out {refused}.")
+    return AutoConfig.for_model(**(values | pooled))
 
 
 def random_encoder_like(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:

@@ -57,6 +57,8 @@ def _flag(name: str, value: str | None, of_extractor: bool, args: argparse.Names
     flags = args.flags
     if name == "dataset" and "--array" in flags:
         return f"--array {value or 'NAME'}"
+    if name == "pooled_layer" and "--layer" in flags:
+        return f"--layer {value or '...'}"
     of_corpus = "--options" in flags and args.dataset in CORPORA and name in CORPORA[args.dataset].options
     if of_corpus and not of_extractor:
         return f"--options {name}={'...' if value is None else value}"

@@ -34,7 +34,7 @@ from ecg_transformers.modeling.recording_input import read_recordings as read_de
 from .checkpoints import check_checkpoint, find_checkpoint
 from .features import embed, load_encoder
 from .inference import in_evaluation, input_batches, log_quality, outputs_of
-from .settings import declarations, extractor_changes, parse_options
+from .settings import declarations, extractor_changes, parse_options, pooled_changes
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -341,7 +341,7 @@ def run(args: argparse.Namespace):
         settings = {name: value for name, value in vars(args).items() if name in CALL_SETTINGS}
         _write_scores(predict(source, args.model, batch_size=args.batch_size, **declared, **settings), args.output)
         return
-    model, feature_extractor = load_encoder(args.model, **extractor_changes(args))
+    model, feature_extractor = load_encoder(args.model, pooled=pooled_changes(args), **extractor_changes(args))
     if args.windows:
         feature_extractor.long_records = "all"
     recordings = Recordings(source, declared) if args.files else source

@@ -53,6 +53,14 @@ def extractor_changes(args: argparse.Namespace) -> dict:
     return changes | {name: value for name, value in vars(args).items() if name in CALL_SETTINGS and value is not None}
 
 
+def pooled_changes(args: argparse.Namespace) -> dict[str, int | str]:
+    """Fields of a configuration that `--layer` and `--pooling` change; `best` is chosen later."""
+    changes = {"pooled_layer": None if args.layer == "best" else args.layer, "pooling": args.pooling}
+    if args.layer is not None and args.layer.lstrip("-").isdigit():
+        changes["pooled_layer"] = int(args.layer)
+    return {name: value for name, value in changes.items() if value is not None}
+
+
 def declarations(args: argparse.Namespace) -> dict:
     """What files do not say themselves, by the flags of [`OF_FILES`], as `read_recording` takes it."""
     declared = {name: vars(args)[name] for name in OF_FILES if vars(args)[name] is not None}

@@ -31,7 +31,7 @@ def test_the_snippets_of_the_page_run(tmp_path, monkeypatch):
     write_json(evaluation.facts, Path("evaluation/metrics.json"))
     evaluation.write_predictions(Path("evaluation/predictions.parquet"))
     snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     names = {}
     for snippet in snippets:
         exec(compile(snippet, "evaluate.md", "exec"), names)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from transformers import AutoModel
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, main
@@ -139,8 +140,8 @@ def test_the_command_line_names_what_there_is():
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--protocol", "lineal"], "Expected protocols of"),
-        (["--setting", "dark"], "Unknown settings"),
+        (["--protocol", "lineal"], "Unknown --protocol"),
+        (["--setting", "dark"], "Unknown --setting"),
         (["--setting", "noise"], "NSTDB|nstdb|noise"),
         (["--target", "age", "--protocol", "zero-shot-cluster"], "a regression has none"),
         (["--target", "age", "--delineator", "x"], "makes the target 'intervals'"),
@@ -206,3 +207,20 @@ def test_encoders_without_training_embed_by_their_name(name, width, tmp_path):
     assert main([*command, "--debug"]) == 0
     table = pq.read_table(tmp_path / "embeddings.parquet")
     assert len(table) == 66 and table["features"].type.list_size == width
+
+
+def test_layer_and_pooling_replace_what_the_checkpoint_states(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "KERNELS", {})
+    stated = evaluated(checkpoint, tmp_path / "stated", "--layer", "0", "--pooling", "statistics")
+    AutoModel.from_pretrained(checkpoint, pooled_layer=0, pooling="statistics").save_pretrained(tmp_path / "saved")
+    EcgFeatureExtractor.from_pretrained(checkpoint).save_pretrained(tmp_path / "saved")
+    saved = evaluated(str(tmp_path / "saved"), tmp_path / "again")
+    for encoder in ("pretrained", "random_encoder"):
+        assert stated[encoder]["linear"]["macro_auroc"] == saved[encoder]["linear"]["macro_auroc"]
+    assert evaluated(checkpoint, tmp_path / "last")["pretrained"] != stated["pretrained"]
+
+
+def test_a_model_without_layers_has_none_to_choose(tmp_path, capsys):
+    command = ["evaluate", "--model", "random-kernels", "--layer", "0", "--output_dir", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "--layer" in capsys.readouterr().err

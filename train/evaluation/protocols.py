@@ -157,6 +157,30 @@ def linear_scores(
     return {split: fit(values) for split, values in features.items() if split != "train"}, C
 
 
+def choose_layer(
+    model: PreTrainedModel, feature_extractor: FeatureExtractionMixin, splits: LabelledSplits, batch_size: int = 64
+) -> int:
+    """Chooses the layer whose features a linear model predicts the validation split from best; the first of equals.
+
+    The test split is not read. `model.config.pooled_layer` is left at the choice.
+    """
+    by_layer = {}
+    for layer in range(model.config.num_hidden_layers + 1):
+        model.config.pooled_layer = layer
+        tables = FrozenTables(
+            {
+                split: embed(model, feature_extractor, vars(splits)[split], batch_size, progress=False)
+                for split in ("train", "validation")
+            },
+            {split: splits.truth_of(split) for split in ("train", "validation")},
+            splits.label_names,
+            splits.problem_type,
+        )
+        by_layer[layer] = linear_scores(tables)[0]["validation"]
+    model.config.pooled_layer = _best(by_layer, tables.task(), tables)
+    return model.config.pooled_layer
+
+
 def knn_protocol(
     tables: FrozenTables,
     k: int | None = None,

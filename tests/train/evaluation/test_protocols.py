@@ -10,7 +10,14 @@ from sklearn.preprocessing import StandardScaler
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.evaluation.linear_models import cross_validated_C, fit_linear
-from ecg_transformers.train.evaluation.protocols import FrozenTables, embed_splits, knn_protocol, linear_protocol
+from ecg_transformers.train.evaluation.protocols import (
+    FrozenTables,
+    choose_layer,
+    embed_splits,
+    knn_protocol,
+    linear_protocol,
+    linear_scores,
+)
 from ecg_transformers.train.features import EmbeddingTable, decoded, embed
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
@@ -270,3 +277,22 @@ def test_linear_on_more_features_than_records_scores_as_a_fit_of_all_features_do
     fit = fit_linear(features["train"], tables.truth["train"], task, 0.1)
     expected = fit(features["test"])
     np.testing.assert_allclose(linear_protocol(tables, C=0.1).test.scores, expected, rtol=1e-4, atol=2e-3)
+
+
+def test_the_chosen_layer_predicts_the_validation_split_best():
+    splits = dataclasses.replace(load_labelled_splits("ptb-xl-sample"), test=None)
+    torch.manual_seed(3)
+    read = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = EcgViTModel(EcgViTConfig(patch_size=100, **size, **read)).eval()
+    extractor = EcgFeatureExtractor(**read, normalization="lead")
+    chosen = choose_layer(model, extractor, splits)
+    areas = []
+    for layer in range(3):
+        model.config.pooled_layer = layer
+        parts = {split: vars(splits)[split] for split in ("train", "validation")}
+        tables = {split: embed(model, extractor, rows, progress=False) for split, rows in parts.items()}
+        truth = {split: splits.truth_of(split) for split in parts}
+        scores, _ = linear_scores(FrozenTables(tables, truth, splits.label_names, splits.problem_type))
+        areas.append(roc_auc_score(truth["validation"], scores["validation"]))
+    assert chosen == np.argmax(areas)

@@ -227,13 +227,13 @@ def _task_arguments(parser: argparse.ArgumentParser, targets: tuple[str, ...]):
     parser.add_argument(
         "--problem_type",
         choices=("multi_label_classification", "single_label_classification"),
-        help="any number of labels a record, or exactly one (default: what the data declares)",
+        help="any number of labels a record, or exactly one",
     )
     parser.add_argument(
         "--unlabelled",
         choices=("drop", "keep"),
         default="drop",
-        help="records without a label of the task: left out, as for PTB-XL, or negative for every label",
+        help="records without a label of the task: left out, or negative for all",
     )
 
 
@@ -248,7 +248,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
         "--setting", nargs="+", default=[], metavar="NAME", help=f"on harder terms: {', '.join(SETTINGS)}"
     )
     _recording_arguments(parser)
-    _pooling_arguments(parser, "best (on the validation split)")
+    _pooling_arguments(parser, ", best")
     parser.add_argument("--split", choices=("test", "all"), default="test", help="where identity searches (test)")
     parser.add_argument("--nstdb", metavar="DIR", help="folder of the noise database, for --setting noise")
     parser.add_argument("--finetune_config", default="finetune", metavar="NAME|FILE", help="preset of finetuned")
@@ -270,12 +270,9 @@ def _recording_arguments(parser: argparse.ArgumentParser):
     )
 
 
-def _pooling_arguments(parser: argparse.ArgumentParser, *best: str):
-    choices = " or ".join(("last, N (0: the stem)", "mean_last_half", *best))
-    parser.add_argument(
-        "--layer", metavar="N|NAME", help=f"layer that is pooled, other than the checkpoint's: {choices}"
-    )
-    parser.add_argument("--pooling", choices=("mean", "statistics"), help="pooling, other than the checkpoint's")
+def _pooling_arguments(parser: argparse.ArgumentParser, best: str = ""):
+    parser.add_argument("--layer", metavar="N", help=f"layer to pool: 0 the stem, last, mean_last_half{best}")
+    parser.add_argument("--pooling", metavar="NAME", choices=("mean", "statistics"), help="mean or statistics")
 
 
 def _compare_arguments(parser: argparse.ArgumentParser):

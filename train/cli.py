@@ -233,7 +233,7 @@ def _task_arguments(parser: argparse.ArgumentParser, targets: tuple[str, ...]):
         "--unlabelled",
         choices=("drop", "keep"),
         default="drop",
-        help="records without a label of the task: left out, or negative for all",
+        help="records without labels: left out, or negatives",
     )
 
 

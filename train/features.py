@@ -107,6 +107,14 @@ class EmbeddingTable:
         further = [column and [column[row] for row in rows] for column in (self.quality, self.start_seconds)]
         return EmbeddingTable(self.features[rows], *taken, *further)
 
+    @classmethod
+    def joined(cls, tables: Iterable["EmbeddingTable"]) -> "EmbeddingTable":
+        """The rows of several tables, one table after the other."""
+        tables = list(tables)
+        columns = ("record_ids", "patient_ids", "labels", "folds")
+        rows = (sum((vars(table)[name] for table in tables), []) for name in columns)
+        return cls(np.concatenate([table.features for table in tables]), *rows)
+
     def save(self, path: str | Path) -> Path:
         """Writes `.parquet` (one row a record; `features` is a list of float32) or `.npz` (labels as JSON strings, a
         missing patient as `""`, a missing fold as -1), readable without this package; `quality` where it is known."""

@@ -13,7 +13,7 @@ and its difference as `difference_to_random_kernels`. An entry that is not avail
 of the numbers.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -114,7 +114,7 @@ class EncoderPair:
         tables, clean = self.tables[encoder], self.clean[encoder]
         truth = {key: self.splits.truth_of("test", table.record_ids) for key, table in tests.items()}
         together = FrozenTables(
-            {**tables.tables, "test": _concatenate(tests.values())},
+            {**tables.tables, "test": EmbeddingTable.joined(tests.values())},
             {**tables.truth, "test": np.concatenate(list(truth.values()))},
             tables.label_names,
             tables.problem_type,
@@ -280,12 +280,3 @@ def _means_by_name(by_name: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Of each name, the mean over the draws that have it."""
     names = dict.fromkeys(name for values in by_name for name in values)
     return {name: float(np.mean([values[name] for values in by_name if name in values])) for name in names}
-
-
-def _concatenate(tables: Iterable[EmbeddingTable]) -> EmbeddingTable:
-    tables = list(tables)
-    columns = ("record_ids", "patient_ids", "labels", "folds")
-    return EmbeddingTable(
-        np.concatenate([table.features for table in tables]),
-        *(sum((vars(table)[name] for table in tables), []) for name in columns),
-    )

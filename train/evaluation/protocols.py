@@ -17,7 +17,7 @@ from ..features import EmbeddingTable, decoded, embed, refuse_patients_in_two_ta
 from ..predictions import Predictions, ProtocolResult
 from ..tasks.labelled_splits import LabelledSplits
 from .head_training import HeadTask
-from .linear_models import C_GRID, cross_validated_C, fit_linear
+from .linear_models import C_GRID, cross_validated_C, fit_linear, folds_of_patients
 from .neighbours import knn_scores
 
 K_GRID = (5, 10, 20, 50, 100)
@@ -155,6 +155,32 @@ def linear_scores(
         C = cross_validated_C(features["train"], truth, tables.tables["train"].patients(), task, C_grid)
     fit = fit_linear(features["train"], truth, task, C)
     return {split: fit(values) for split, values in features.items() if split != "train"}, C
+
+
+def cross_validated_linear(tables: FrozenTables, num_folds: int = 8) -> ProtocolResult:
+    """Predicts every record of all splits by the linear model of the other folds of patients.
+
+    For corpora whose test split is too small to say anything. Each model chooses its penalty inside its own training
+    folds.
+    """
+    table = EmbeddingTable.joined(tables.tables.values())
+    truth = np.concatenate([tables.truth[split] for split in tables.tables])
+    folds = folds_of_patients(table.patients(), num_folds)
+    scores, penalties = np.zeros(truth.shape), []
+    for fold in range(folds.max() + 1):
+        rows = {"train": np.flatnonzero(folds != fold), "test": np.flatnonzero(folds == fold)}
+        part = FrozenTables(
+            {split: table.take(numbers.tolist()) for split, numbers in rows.items()},
+            {split: truth[numbers] for split, numbers in rows.items()},
+            tables.label_names,
+            tables.problem_type,
+        )
+        found, C = linear_scores(part)
+        scores[folds == fold] = found["test"]
+        penalties.append(C)
+    test = Predictions(scores, truth, table.record_ids, table.patient_ids)
+    details = {"num_folds": len(penalties), "C": penalties}
+    return ProtocolResult("linear", tables.label_names, tables.problem_type, truth, None, test, details)
 
 
 def choose_layer(

@@ -16,7 +16,7 @@ from ..tasks.labelled_splits import LabelledSplits
 from .attentive import attentive_protocol
 from .clusters import cluster_test_split, compare_clusters
 from .finetuned import finetuned_protocol
-from .protocols import FrozenTables, embed_splits, knn_protocol, linear_protocol
+from .protocols import FrozenTables, cross_validated_linear, embed_splits, knn_protocol, linear_protocol
 from .settings import check_settings, run_settings
 from .sgd_linear import sgd_linear_protocol
 
@@ -72,6 +72,7 @@ class ProtocolOptions:
         nstdb_dir (`str`, *optional*): Folder of the noise database, for the setting `noise`.
         batch_size (`int`), seed (`int`): Of embedding; of random encoder, heads, draws and bootstrap.
         kernels (`Mapping[str, int]`): Baselines of random kernels: names and numbers of kernels.
+        cross_validate (`bool`): Whether `linear` is cross-validated by patient over the records of all splits.
     """
 
     output_dir: Path
@@ -80,6 +81,7 @@ class ProtocolOptions:
     batch_size: int = 64
     seed: int = 0
     kernels: Mapping[str, int] = field(default_factory=lambda: KERNELS)
+    cross_validate: bool = False
 
 
 def evaluate_encoder(
@@ -157,6 +159,8 @@ def evaluate_encoder(
 
 
 def _run(protocol, encoder, model, feature_extractor, splits, tables, options: ProtocolOptions) -> ProtocolResult:
+    if protocol == "linear" and options.cross_validate:
+        return cross_validated_linear(tables)
     if protocol in ON_FEATURES:
         seed = {"seed": options.seed} if protocol in SEEDED else {}
         return ON_FEATURES[protocol](tables, **seed)

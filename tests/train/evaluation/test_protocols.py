@@ -9,10 +9,11 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.evaluation.linear_models import cross_validated_C, fit_linear
+from ecg_transformers.train.evaluation.linear_models import cross_validated_C, fit_linear, folds_of_patients
 from ecg_transformers.train.evaluation.protocols import (
     FrozenTables,
     choose_layer,
+    cross_validated_linear,
     embed_splits,
     knn_protocol,
     linear_protocol,
@@ -296,3 +297,20 @@ def test_the_chosen_layer_predicts_the_validation_split_best():
         scores, _ = linear_scores(FrozenTables(tables, truth, splits.label_names, splits.problem_type))
         areas.append(roc_auc_score(truth["validation"], scores["validation"]))
     assert chosen == np.argmax(areas)
+
+
+def test_cross_validation_predicts_each_record_by_the_other_patients():
+    tables = frozen(sizes=(40, 20, 20))
+    found = cross_validated_linear(tables, num_folds=4)
+    table = EmbeddingTable.joined(tables.tables.values())
+    truth = np.concatenate(list(tables.truth.values()))
+    assert found.test.record_ids == table.record_ids and len(found.details["C"]) == 4
+    folds = folds_of_patients(table.patients(), 4)
+    assert all(len(set(folds[[p == patient for p in table.patients()]])) == 1 for patient in table.patients())
+    others, part = folds != 2, folds == 2
+    scaler = StandardScaler().fit(table.features[others])
+    learn, predict = scaler.transform(table.features[others]), scaler.transform(table.features[part])
+    for column in range(3):
+        model = LogisticRegression(C=found.details["C"][2], max_iter=5000, tol=1e-10)
+        expected = model.fit(learn, truth[others, column]).predict_proba(predict)[:, 1]
+        np.testing.assert_allclose(found.test.scores[part, column], expected, atol=1e-4)

@@ -1,4 +1,4 @@
-"""JEPA on a state-space encoder: from a recording with hidden blocks, predict what the teacher makes of them.
+"""JEPA on a state-space encoder: from a recording with hidden blocks, predict the teacher's hidden states of these.
 
 One of the five objectives that Al-Masud, Lopez Alcaraz and Strodthoff compare on one encoder (arXiv 2605.12241). After
 the stem, the tokens of hidden blocks are replaced by one learned vector; the student reads the whole sequence, since a

@@ -1,4 +1,4 @@
-"""Prediction of random-kernel responses: what fixed random convolutions make of a recording, from altered windows.
+"""Prediction of the responses of fixed random convolutions to a recording, from altered windows of it.
 
 The targets are the features of a [`RandomKernelsModel`] on the clean recording: shares of time above and below a
 threshold, maxima and minima of the responses of random dilated kernels, which by themselves hold much of what a linear

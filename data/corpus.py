@@ -129,7 +129,7 @@ class DataSource:
         name, citation (`str`): Statements of the corpus.
         licence (`str`, *optional*): Licence as the corpus states it; `None` where it is unknown, which is then said.
         url (`str`, *optional*): Address of the corpus.
-        dataset_id (`str`, *optional*): Its id on the Hub, or the short name of [`load_ecg`], for metadata.
+        dataset_id (`str`, *optional*): Id on the Hub, or the short name of [`load_ecg`], for metadata.
     """
 
     name: str

@@ -30,7 +30,7 @@ def mix_ecg(
 
     Args:
         mixed: Datasets, all with the same form of `ecg` (decoded or not). If one of them is a stream, the mixture is.
-        weights (`Sequence[float]`, *optional*): Above 0, one a dataset; they need not sum to 1. Equal by default.
+        weights (`Sequence[float]`, *optional*): Weights above 0, one a dataset, of any sum. Equal by default.
         seed (`int`):
             Seed of the order. A stream's order follows from the seed and `set_epoch`, and it goes on exactly where its
             `state_dict` says; the order of a dataset that is no stream follows from the seed, and a sampler

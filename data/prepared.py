@@ -65,7 +65,7 @@ class Manifest:
     Args:
         corpus (`str`), options (`dict`): Arguments of [`load_ecg`] by which it was prepared.
         description, homepage, licence, citation (`str`): Those of the corpus.
-        label_names (`list[str]`, *optional*): Its classes in order, where it declares them.
+        label_names (`list[str]`, *optional*): Classes in order, where it declares them.
         splits (`dict[str, list[Shard]]`): The shards of each split, in order.
         num_bad_records (`int`): Records that could not be read, or only in part; `bad_records.jsonl` names them.
         plan (`str`): Hash of corpus, options, storage version and list of records; every shard carries it too.

@@ -95,7 +95,7 @@ def read_recording(
         leads (`Sequence[str]`, *optional*):
             Names of the leads of an array, in the order of their axis. Of a file that names its channels or columns:
             which to take, in this order, by name or position (from 0).
-        sampling_rate (`float`, *optional*): In Hz. Needed for arrays and tables.
+        sampling_rate (`float`, *optional*): Rate in Hz. Needed for arrays and tables.
         unit (`str`, *optional*):
             `"mV"`, `"uV"`, `"V"` or `"dimensionless"`. Needed for arrays, tables and channels that state none.
         axes (`str`, *optional*): `"lead,sample"` or `"sample,lead"`. Needed for arrays.

@@ -29,10 +29,10 @@ class RecordingReport:
     """Content of a recording.
 
     Args:
-        record_id (`str`): Its name.
+        record_id (`str`): Name.
         leads (`tuple[str, ...]`): Names of its rows, known leads in their standard spelling.
         unknown_leads (`tuple[str, ...]`): Those that are no known lead.
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
         unit (`str`): Unit as stored: a voltage, of which the measures are in mV, or `"dimensionless"`.
         num_samples (`int`): Samples of each lead.
         examined_seconds (`float`): Length of the part that was looked at.

@@ -112,7 +112,7 @@ class EcgRecord:
         signal (`np.ndarray` of shape `(num_leads, num_samples)`):
             int16 steps (then `gain` is needed) or floats in `unit`. NaN, or `INVALID_SAMPLE`, marks missing samples.
         leads (`Sequence[str]`): Name of every row. Usual spellings become the standard ones (`"AVR"` → `"aVR"`).
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
         unit (`str`):
             Unit of the float signal, or of `gain` per step: a voltage, or `"dimensionless"` for what is none any more.
         gain (`np.ndarray` of shape `(num_leads,)`, *optional*): `unit` per step of an int16 signal.

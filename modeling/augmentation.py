@@ -88,8 +88,8 @@ def make_views(
     """Views of a batch, `(batch, num_views, num_leads, num_samples)` in float32 on the device of `input_values`.
 
     Args:
-        input_values (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`): in the unit of `settings`.
-        generators (`Sequence[torch.Generator]`): one a record, on the CPU, keyed by (seed, epoch, record).
+        input_values (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`): Signal in the settings' unit.
+        generators (`Sequence[torch.Generator]`): CPU generators, one a record, keyed by (seed, epoch, record).
     """
     if len(generators) != len(input_values):
         raise ValueError(
@@ -249,8 +249,8 @@ def make_window_views(
     each lead; white noise of a random strength; stretches of time set to 0; leads that are not shown, at least one is.
 
     Args:
-        input_values (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`): in the unit of `settings`.
-        generators (`Sequence[torch.Generator]`): one a record, on the CPU, keyed by (seed, epoch, record).
+        input_values (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`): Signal in the settings' unit.
+        generators (`Sequence[torch.Generator]`): CPU generators, one a record, keyed by (seed, epoch, record).
     """
     if len(generators) != len(input_values):
         raise ValueError(

@@ -70,7 +70,7 @@ def compute_beat_channels(
 
     Args:
         lead_ii_mv (`torch.FloatTensor` of shape `(batch, num_samples)`): lead II in mV; a flat one gives zeros.
-        sampling_rate (`float`): in Hz.
+        sampling_rate (`float`): Rate in Hz.
         names (`Sequence[str]`, *optional*, defaults to `BEAT_CHANNELS`): Channels, in this order.
         published (`bool`, *optional*, defaults to `False`):
             Parity mode, raw values: `r_peaks` 0 or 1, mV, per minute, ms. Otherwise scaled; a rate or variability that
@@ -147,7 +147,7 @@ def find_r_peaks(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
 
     Args:
         signal (`np.ndarray` of shape `(num_samples,)`): mV.
-        sampling_rate (`float`): in Hz.
+        sampling_rate (`float`): Rate in Hz.
     """
     width = max(round(0.1 * sampling_rate), 1)
     if len(signal) <= width:

@@ -27,8 +27,8 @@ class EcgCpcConfig(EcgS4Config):
     method = Method(
         name="ECG-CPC",
         description=(
-            "A causal encoder of state spaces predicts, at every moment, what its first layers make of the signal 117 "
-            "ms later, and has to tell it from other moments of the same recording. No teacher and no labels."
+            "A causal encoder of state spaces predicts, at every moment, the output of its first layers 117 ms later, "
+            "and has to distinguish it from other moments of the same recording. No teacher and no labels."
         ),
         use_when=(
             "Use it when the encoder will be fine-tuned on labels, or has to read a recording while it is being made: "

@@ -30,7 +30,7 @@ class EcgFmConfig(PublishedEncoderConfigMixin, Wav2Vec2Config):
     method = Method(
         name="ECG-FM",
         description=(
-            "A wav2vec 2.0 that reads all leads at once, pretrained to tell hidden moments from others and one "
+            "A wav2vec 2.0 that reads all leads at once, pretrained to distinguish hidden moments from others and one "
             "patient's segments from another's, with random leads put to zero (W2V + CMSC + RLM)."
         ),
         paper="Kaden McKeen et al.: ECG-FM: An Open Electrocardiogram Foundation Model, 2024",

@@ -10,8 +10,8 @@ from .teacher import TEACHERS
 KIM = Method(
     name="ECG-JEPA",
     description=(
-        "A student encoder sees part of a recording; a predictor has to infer, from it, what a slowly moving teacher "
-        "makes of the hidden part. No labels are used and no signal is reconstructed."
+        "A student encoder sees part of a recording; from it, a predictor predicts the hidden states that a slowly "
+        "moving teacher gives for the rest. No labels are used and no signal is reconstructed."
     ),
     use_when=(
         "Use it when later recordings may have fewer leads than those of the pretraining: every token belongs to one "
@@ -26,8 +26,8 @@ KIM = Method(
 WEIMANN = Method(
     name="ECG-JEPA (temporal segments)",
     description=(
-        "A student encoder sees a few segments of a recording, all leads at once; a predictor has to infer, from "
-        "them, what a slowly moving teacher makes of the hidden time. No labels are used and no signal is "
+        "A student encoder sees a few segments of a recording, all leads at once; from them, a predictor predicts the "
+        "hidden states that a slowly moving teacher gives for the hidden time. No labels are used and no signal is "
         "reconstructed."
     ),
     use_when=(

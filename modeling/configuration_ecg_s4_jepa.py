@@ -28,8 +28,8 @@ class EcgS4JepaConfig(EcgS4Config):
     method = Method(
         name="JEPA on state spaces",
         description=(
-            "An encoder of state spaces sees a recording with hidden blocks and predicts what a slowly moving teacher "
-            "makes of them. No labels are used and no signal is reconstructed."
+            "An encoder of state spaces sees a recording with hidden blocks and predicts the hidden states that a "
+            "slowly moving teacher gives for them. No labels are used and no signal is reconstructed."
         ),
         use_when="Use it when recordings are long or of many lengths: time and memory grow linearly with the length.",
         paper="Al-Masud, Lopez Alcaraz and Strodthoff, 2026 (one of five objectives)",

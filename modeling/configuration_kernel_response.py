@@ -51,9 +51,9 @@ class KernelResponseConfig(EcgConvConfig):
     method = Method(
         name="Prediction of random-kernel responses",
         description=(
-            "Fixed random convolutions answer to a recording; the encoder sees altered windows of it, with noise, "
-            "hidden time and absent leads, and has to tell the pooled answers. Fixed targets cannot collapse. No "
-            "teacher and no labels."
+            "Fixed random convolutions respond to a recording; from altered windows of it, with noise, hidden time "
+            "and absent leads, the encoder predicts the pooled responses. Fixed targets cannot collapse. No teacher "
+            "and no labels."
         ),
         use_when=(
             "Use it when there are few recordings and no GPU: fixed targets cannot collapse, and minutes on a CPU are "

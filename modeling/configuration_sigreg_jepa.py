@@ -37,8 +37,8 @@ class SigRegJepaConfig(EcgJepaConfig):
     method = Method(
         name="Masked JEPA with SIGReg",
         description=(
-            "One encoder sees part of a recording, and a predictor has to infer from it what the same encoder makes "
-            "of the hidden part; SIGReg keeps the features from collapsing. No teacher and no labels."
+            "One encoder sees part of a recording; from it, a predictor predicts the hidden states that the same "
+            "encoder gives for the rest. SIGReg keeps the features from collapsing. No teacher and no labels."
         ),
         use_when=(
             "Use it when a masked JEPA is wanted without a teacher, hence without a momentum to choose; it needs "

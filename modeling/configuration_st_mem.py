@@ -85,7 +85,7 @@ class StMemConfig(MaskedAutoencoderConfig):
         name="ST-MEM",
         description=(
             "Three quarters of the patches of every lead are hidden; a decoder reconstructs them, lead by lead, from "
-            "what the encoder makes of the others."
+            "the encoder's hidden states of the others."
         ),
         use_when=(
             "Use it when what was learnt should be looked at as a signal, or when later recordings may have fewer "
@@ -138,7 +138,7 @@ class MlaeConfig(MaskedAutoencoderConfig):
     method = Method(
         name="MLAE, a masked lead autoencoder",
         description="Three quarters of the leads are hidden, and a decoder reconstructs them from the others.",
-        use_when="Use it when missing leads are to be told from the others, or as the baseline of ST-MEM.",
+        use_when="Use it when missing leads are to be predicted from the others, or as the baseline of ST-MEM.",
         paper="Yeongyeon Na et al., 2024 (a baseline of ST-MEM)",
         url="https://arxiv.org/abs/2402.09450",
     )

@@ -38,9 +38,19 @@ def triplet_loss(
 ) -> torch.Tensor:
     """Mean over triplets of `relu(|a - p|^2 - |a - n|^2 + margin)`, in float32.
 
+    Use it when the triplets are known; [`mined_triplet_loss`] takes them from a batch.
+
     Args:
-        anchors, positives, negatives (`torch.FloatTensor` of shape `(num_triplets, embedding_size)`): one a row.
-        margin (`float`, *optional*, defaults to 1.0): in units of squared distance.
+        anchors, positives, negatives (`torch.FloatTensor` of shape `(num_triplets, embedding_size)`): Embeddings.
+        margin (`float`, *optional*, defaults to 1.0): Margin in units of squared distance.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling.metric_learning import triplet_loss
+
+    anchors, positives, negatives = torch.randn(3, 16, 9, requires_grad=True)
+    triplet_loss(anchors, positives, negatives).backward()
+    ```
     """
     shapes = [tuple(part.shape) for part in (anchors, positives, negatives)]
     if len(set(shapes)) > 1 or anchors.dim() != 2:
@@ -119,7 +129,7 @@ def random_triplets(labels: torch.Tensor, generator: torch.Generator) -> torch.T
 
     Args:
         labels: see [`matching_pairs`].
-        generator (`torch.Generator`): On the CPU. Two uniforms a record, whatever its class.
+        generator (`torch.Generator`): Generator on the CPU. It gives two uniforms a record, whatever its class.
 
     Returns:
         As [`batch_hard_triplets`].
@@ -140,16 +150,26 @@ def mined_triplet_loss(
 ) -> torch.Tensor:
     """[`triplet_loss`] of the triplets that a batch gives.
 
+    Use it when records of one class should lie near each other, for search and clustering: [`EcgViTForEmbedding`].
+
     Args:
         embeddings (`torch.FloatTensor` of shape `(batch, embedding_size)`).
         labels: see [`matching_pairs`].
         mining (`str`, *optional*, defaults to `"batch_hard"`): `"batch_hard"`, `"semi_hard"` or `"random"`.
-        margin (`float`, *optional*, defaults to 1.0): in units of squared distance; between vectors of unit length
-            this lies between 0 and 4.
+        margin (`float`, *optional*, defaults to 1.0): Margin in units of squared distance; unit vectors have one
+            that lies between 0 and 4.
         generator (`torch.Generator`, *optional*): for `"random"`, which needs it.
 
     Returns:
         Loss of shape `()`; 0 with a gradient of zeros for a batch without any triplet.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling.metric_learning import mined_triplet_loss
+
+    embeddings = torch.nn.functional.normalize(torch.randn(32, 9, requires_grad=True), dim=1)
+    mined_triplet_loss(embeddings, labels=torch.arange(32) % 4).backward()
+    ```
     """
     if mining == "random" and generator is None:
         raise ValueError("Random mining needs a generator: nothing here draws from the global one.")

@@ -68,9 +68,8 @@ class EcgFmModel(EcgFmPreTrainedModel):
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         r"""
-        input_values, leads, lead_mask:
-            see [`~PublishedEncoderMixin.arrange_leads`]. A missing lead is zeros, as masked leads were in the
-            pretraining.
+        input_values, leads, lead_mask: see [`~PublishedEncoderMixin.arrange_leads`]. A missing lead is zeros, as in
+        the pretraining.
 
         Returns `last_hidden_state` `(batch_size, tokens, hidden_size)` and `pooler_output` `(batch_size,
         hidden_size)`.

@@ -1,4 +1,4 @@
-"""JEPA on a state-space encoder: from a recording with hidden blocks, predict what the teacher makes of them.
+"""JEPA on a state-space encoder: from a recording with hidden blocks, predict the teacher's hidden states of these.
 
 One of the five objectives that Al-Masud, Lopez Alcaraz and Strodthoff compare on one encoder (arXiv 2605.12241). After
 the stem, the tokens of hidden blocks are replaced by one learned vector; the student reads the whole sequence, since a
@@ -37,7 +37,7 @@ from .teacher import TeacherStudentMixin
 class EcgS4JepaForPreTrainingOutput(PretrainingOutput):
     """
     Args:
-        predictions (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): At all tokens.
+        predictions (`torch.FloatTensor` of shape `(batch_size, tokens, hidden_size)`): Predictions at all tokens.
         targets (`torch.FloatTensor` of the same shape): The teacher's hidden states, layer-normed, without gradient.
         others: See [`PretrainingOutput`]. `last_hidden_state` is the student's; `pooler_output` the teacher's or, with
             a `"random"` teacher, the student's of the record with hidden blocks.

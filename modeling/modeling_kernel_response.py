@@ -1,4 +1,4 @@
-"""Prediction of random-kernel responses: what fixed random convolutions make of a recording, from altered windows.
+"""Prediction of the responses of fixed random convolutions to a recording, from altered windows of it.
 
 The targets are the features of a [`RandomKernelsModel`] on the clean recording: shares of time above and below a
 threshold, maxima and minima of the responses of random dilated kernels, which by themselves hold much of what a linear
@@ -53,7 +53,7 @@ class KernelResponseForPreTrainingOutput(PretrainingOutput):
         invariance_loss, variance_loss, covariance_loss (`torch.FloatTensor` of shape `()`, *optional*):
             Terms of VICReg, where one of them has a weight.
         predictions (`torch.FloatTensor` of shape `(batch_size, num_views, target_size + beat_target_size)`).
-        targets (`torch.FloatTensor` of shape `(batch_size, target_size + beat_target_size)`): Without gradient.
+        targets (`torch.FloatTensor` of shape `(batch_size, target_size + beat_target_size)`): Tensor without gradient.
         others: See [`PretrainingOutput`]. `pooler_output` is the mean over the views of a record.
     """
 

@@ -61,7 +61,7 @@ class EcgLeNepaForPreTrainingOutput(PretrainingOutput):
 
 
 class EcgLeNepaPatches(EcgViTEmbeddings):
-    """Patches of all leads, `(batch, tokens, hidden_size)`; where they lie is told by the attention."""
+    """Patches of all leads, `(batch, tokens, hidden_size)`; the attention knows where they lie."""
 
     def forward(
         self, input_values: torch.Tensor, leads: Sequence[str] | None = None, lead_mask: torch.Tensor | None = None

@@ -476,7 +476,7 @@ class MlaeModel(MlaePreTrainedModel, EcgViTModel):
 class MlaeForPreTraining(MlaePreTrainedModel, MaskedAutoencoderForPreTraining):
     """MLAE: whole leads hidden.
 
-    Use it when missing leads are to be told from the others, or as the baseline of ST-MEM.
+    Use it when missing leads are to be predicted from the others, or as the baseline of ST-MEM.
 
     ```python
     import torch

@@ -333,7 +333,7 @@ class EcgVqVaeTokenizer(nn.Module):
 
     Args:
         encoder ([`EcgVqVaeModel`]): trained; it is frozen and stays in evaluation mode.
-        tokens (`str`, *optional*, defaults to `"codes"`): the `"codes"`, or the continuous `"latents"`.
+        tokens (`str`, *optional*, defaults to `"codes"`): Choice of the `"codes"`, or the continuous `"latents"`.
 
     Example:
 

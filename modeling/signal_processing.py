@@ -79,7 +79,7 @@ def butterworth_sos(
     Args:
         order (`int`): order of the analogue prototype; a band-pass has twice as many poles.
         cutoff_hz (`float`, or `(float, float)` for a band-pass): -3 dB points, in Hz.
-        sampling_rate (`float`): in Hz.
+        sampling_rate (`float`): Rate in Hz.
         kind (`str`, *optional*, defaults to `"lowpass"`): `"lowpass"`, `"highpass"` or `"bandpass"`.
 
     Returns:
@@ -129,7 +129,7 @@ def notch_sos(notch_hz: float, sampling_rate: float, quality: float = 30.0) -> n
 
     Args:
         notch_hz (`float`): frequency that is removed, in Hz.
-        sampling_rate (`float`): in Hz.
+        sampling_rate (`float`): Rate in Hz.
         quality (`float`, *optional*, defaults to 30): `notch_hz` over the width of the notch at -3 dB.
 
     Returns:

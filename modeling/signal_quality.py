@@ -46,7 +46,7 @@ class Limit:
         unit (`str`): `"mV"`, `"s"` or `"samples"`.
         name (`str`): Name of the finding.
         meaning (`str`): Fault of the lead then.
-        most, least (`float`, *optional*): In the unit of the measure; exactly on the limit is still good.
+        most, least (`float`, *optional*): Limit in the unit of the measure; exactly on the limit is still good.
     """
 
     unit: str
@@ -87,14 +87,14 @@ class LeadQuality:
     """The measures of one lead, in the order of `LIMITS`, NaN where a measure cannot be taken.
 
     Args:
-        lead (`str`): Its name.
+        lead (`str`): Name.
         missing_samples (`float`): Samples that are NaN or infinite.
         range_mv (`float`): Largest less smallest value.
-        lowest_mv, highest_mv (`float`): The two.
+        lowest_mv, highest_mv (`float`): Smallest and largest value.
         flat_seconds (`float`): Longest stretch of equal values.
         clipped_seconds (`float`): Time in stretches of at least 3 samples and 20 ms at the largest or smallest value.
         noise_mv (`float`):
-            Above 35 Hz, with no hum at 50 and 60 Hz: the median over stretches of 0.2 s of the root mean square, so
+            Noise above 35 Hz without hum at 50 and 60 Hz: the median over 0.2 s stretches of the root mean square, so
             that the slopes of the QRS complexes count little.
         wander_mv (`float`): Range of what lies below 0.5 Hz, from its 2nd to its 98th percentile.
         hum_50hz_mv, hum_60hz_mv (`float`): Root mean square of the tone.
@@ -172,9 +172,9 @@ def examine_signal(
     """All checks of a recording. Nothing is changed, nothing decided: every problem is a suspicion with its evidence.
 
     Args:
-        signal (`np.ndarray` of shape `(num_leads, num_samples)`): In mV; samples that are not finite are missing.
+        signal (`np.ndarray` of shape `(num_leads, num_samples)`): Signal in mV; not finite samples are missing.
         leads (`Sequence[str]`): Standard names of the rows.
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
         unit (`str`): The declared one, for the sentence.
         is_voltage (`bool`, *optional*, defaults to `True`): See [`measure_leads`].
     """
@@ -201,9 +201,9 @@ def measure_leads(
     """The quality of every lead.
 
     Args:
-        signal (`np.ndarray` of shape `(num_leads, num_samples)`): In mV; samples that are not finite are missing.
+        signal (`np.ndarray` of shape `(num_leads, num_samples)`): Signal in mV; not finite samples are missing.
         leads (`Sequence[str]`): Names of the rows.
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
         is_voltage (`bool`, *optional*, defaults to `True`):
             `False` for values that are no voltage (z-scores): they get no limit in mV; a lead is flat only if it is
             constant.
@@ -237,7 +237,7 @@ def suspect_unit(signal_mv: np.ndarray, declared: str) -> str | None:
     """A sentence if the amplitudes suggest another unit than the declared one; `None` if they do not.
 
     Args:
-        signal_mv (`np.ndarray` of shape `(num_leads, num_samples)`): In mV, by the declared unit.
+        signal_mv (`np.ndarray` of shape `(num_leads, num_samples)`): Signal in mV, by the declared unit.
         declared (`str`): The declared unit, for the sentence.
     """
     ranges = [robust_range(row[np.isfinite(row)]) for row in np.asarray(signal_mv, dtype=np.float64)]
@@ -285,9 +285,9 @@ def check_limb_swap(signal_mv: np.ndarray, leads: Sequence[str], sampling_rate: 
     suspected: it exchanges I and II, which a turn of the heart's axis does as well.
 
     Args:
-        signal_mv (`np.ndarray` of shape `(num_leads, num_samples)`): In any one unit; mV by convention.
+        signal_mv (`np.ndarray` of shape `(num_leads, num_samples)`): Signal in any one unit; mV by convention.
         leads (`Sequence[str]`): Standard names of the rows.
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
 
     Returns:
         `None` where it cannot be judged: without I, II and all chest leads, with missing samples in them, for less
@@ -330,7 +330,7 @@ def check_einthoven(signal_mv: np.ndarray, leads: Sequence[str]) -> dict[str, Li
     """Limb leads that are not what I and II give for them (III = II - I, aVR = -(I + II) / 2, ...).
 
     Args:
-        signal_mv (`np.ndarray` of shape `(num_leads, num_samples)`): In any one unit; samples with NaN are left out.
+        signal_mv (`np.ndarray` of shape `(num_leads, num_samples)`): Signal in any one unit; NaN is left out.
         leads (`Sequence[str]`): Standard names of the rows.
 
     Returns:
@@ -367,7 +367,7 @@ def leads_of_equal_range(signal: np.ndarray) -> bool:
     Amplitudes then cannot be compared between leads. (The limb leads of such recordings break Einthoven's law too.)
 
     Args:
-        signal (`np.ndarray` of shape `(num_leads, num_samples)`): In any unit; flat leads are left out.
+        signal (`np.ndarray` of shape `(num_leads, num_samples)`): Signal in any unit; flat leads are left out.
     """
     finite = [row[np.isfinite(row)] for row in np.asarray(signal, dtype=np.float64)]
     ranges = [float(np.ptp(row)) for row in finite if row.size and np.ptp(row) > 0]
@@ -378,7 +378,7 @@ def duplicate_leads(signal: np.ndarray, leads: Sequence[str]) -> list[tuple[str,
     """Pairs of leads with equal samples, apart from flat ones.
 
     Args:
-        signal (`np.ndarray` of shape `(num_leads, num_samples)`): In any unit; NaN equals NaN.
+        signal (`np.ndarray` of shape `(num_leads, num_samples)`): Signal in any unit; NaN equals NaN.
         leads (`Sequence[str]`): Names of the rows.
     """
     signal = np.asarray(signal)
@@ -398,7 +398,7 @@ def band_pass(signal: np.ndarray, sampling_rate: float, *bands_hz: tuple[float, 
 
     Args:
         signal (`np.ndarray` of shape `(..., num_samples)`): Finite.
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
         bands_hz (`tuple[float, float]`): Lowest and highest frequency of each band, which belong to it; 0 is the mean.
 
     Returns:
@@ -419,7 +419,7 @@ def line_amplitude(signal: np.ndarray, sampling_rate: float, frequency_hz: float
 
     Args:
         signal (`np.ndarray` of shape `(..., num_samples)`): Finite, in any unit.
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
         frequency_hz (`float`): Frequency of the tone; it may be off by 0.5 Hz.
 
     Returns:

@@ -42,7 +42,9 @@ def draw_directions(width: int, num_directions: int, generator: torch.Generator)
 
 def sigreg(projections: torch.Tensor, directions: torch.Tensor, over_ranks: bool = True) -> torch.FloatTensor:
     r"""
-    The statistic, a mean over the directions, and over the leading axis where there is one.
+    Statistic of features against N(0, I), a mean over the directions, and over the leading axis where there is one.
+
+    Use it when nothing else, neither a teacher nor negatives, keeps features from collapsing.
 
     Args:
         projections (`torch.FloatTensor` of shape `(rows, width)` or `(groups, rows, width)`):
@@ -54,6 +56,14 @@ def sigreg(projections: torch.Tensor, directions: torch.Tensor, over_ranks: bool
 
     Returns:
         `torch.FloatTensor` of shape `()`.
+
+    ```python
+    import torch
+    from ecg_transformers.modeling.sigreg import draw_directions, sigreg
+
+    directions = draw_directions(16, 256, torch.Generator().manual_seed(0))
+    sigreg(torch.randn(64, 16, requires_grad=True), directions).backward()
+    ```
     """
     if projections.dim() not in (2, 3) or directions.dim() != 2 or projections.shape[-1] != directions.shape[0]:
         raise ValueError(

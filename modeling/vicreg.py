@@ -66,7 +66,7 @@ def standardize_by_position(states: torch.Tensor, lead_mask: torch.Tensor | None
     Use it when a predictor could win by naming the position: the targets of [`EcgJepaForPreTraining`].
 
     Args:
-        states (`torch.FloatTensor` of shape `(batch, rows, columns, hidden_size)`): Without gradient.
+        states (`torch.FloatTensor` of shape `(batch, rows, columns, hidden_size)`): Tensor without gradient.
         lead_mask (`torch.BoolTensor` of shape `(batch, rows)`, *optional*): `True` = present.
 
     ```python

@@ -36,7 +36,7 @@ class CincSource:
 
     Args:
         name (`str`): Name of the corpus, and in the column `source`.
-        title (`str`): For people.
+        title (`str`): Title for people.
         prefix (`str`): The records are named by it and a number of ...
         digits (`int`): ... so many digits ...
         numbers (`range`): ... out of these.

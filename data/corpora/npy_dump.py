@@ -35,7 +35,7 @@ class NpyDump:
         array (`str`): Name of the `.npy` file of `N` recordings: int16 steps or floats.
         table (`str`): Name of the CSV file with one line a recording.
         leads (`tuple[str, ...]`): Names of the leads, in the order of their axis.
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
         unit (`str`): `"mV"`, `"uV"`, `"V"`; `"dimensionless"` for what is no voltage any more, such as z-scores.
         axes (`str`): `"record,lead,sample"` or `"record,sample,lead"`.
         record_id (`str`): Column of the names of the recordings.

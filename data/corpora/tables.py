@@ -73,8 +73,8 @@ def warn_if_partial(corpus: Corpus, data_dir: Path, num_records: int, expected: 
 
     Args:
         num_records (`int`): Found in the folder.
-        expected (`int`): In the published corpus.
-        num_listed (`int`, *optional*): In the folder's own table; those without a file were left out.
+        expected (`int`): Number in the published corpus.
+        num_listed (`int`, *optional*): Number in the folder's own table; those without a file were left out.
 
     Raises:
         ValueError: if there is no record at all.

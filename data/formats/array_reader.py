@@ -35,7 +35,7 @@ class ArrayDeclaration:
 
     Args:
         leads (`Sequence[str]`): Names of the leads, in the order of their axis.
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
         unit (`str`): `"mV"`, `"uV"`, `"V"`, or `"dimensionless"`.
         axes (`str`): One of `AXES`; of several recordings one of `STACK_AXES`.
         step (`float`, *optional*): `unit` per step of whole numbers, be they stored as integers or floats.

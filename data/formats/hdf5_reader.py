@@ -13,7 +13,7 @@ def open_hdf5_array(path: str | os.PathLike, dataset: str | None = None):
     """One array of an HDF5 file (`h5py.Dataset`), of which only what is asked for is read.
 
     Args:
-        dataset (`str`, *optional*): Its name (`"group/name"`); may be left out where the file has only one array.
+        dataset (`str`, *optional*): Name (`"group/name"`); may be left out where the file has only one array.
 
     Raises:
         ValueError: if `h5py` is missing, the file is damaged, the array is not in it or lies in another file, or

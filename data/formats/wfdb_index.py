@@ -23,7 +23,7 @@ class WfdbIndex:
 
     Attributes:
         leads (`tuple[str, ...]`): Names of the leads, in the order of the file.
-        sampling_rate (`float`): In Hz.
+        sampling_rate (`float`): Rate in Hz.
         num_samples (`int`): Of each lead.
         gain (float32 `(num_records, num_leads)`): mV per step.
         baseline (int32 `(num_records, num_leads)`): Steps that stand for 0 mV.

@@ -8,6 +8,7 @@ import pytest
 
 from ecg_transformers import modeling
 from ecg_transformers.data.corpora import CORPORA
+from ecg_transformers.modeling.method import method_of
 from ecg_transformers.train.settings import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,13 @@ def test_the_methods_page_names_every_class_for_pretraining():
     assert {name for name in modeling.__all__ if name.endswith("ForPreTraining")} == set(
         re.findall(r"`(\w+ForPreTraining)`", METHODS)
     )
+
+
+def test_the_methods_page_says_when_to_use_each_as_its_configuration_does():
+    configs = [getattr(modeling, f"{method}Config")() for method in modeling.METHODS]
+    page = " ".join(METHODS.split())
+    for method in map(method_of, [*configs, modeling.EcgJepaConfig(mask_type="segments")]):
+        assert f"**{method.name}**: {method.use_when}" in page
 
 
 def test_the_readme_counts_the_corpora():

@@ -25,7 +25,7 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS
 from ecg_transformers.modeling import EcgFeatureExtractor
 
 from ..results import BASELINES, PRETRAINED, Result
-from .licences import EXPECTED_LICENCE, is_settled, licence_name, stated_licence
+from .licences import licence_name, require_settled, require_weights_licence, stated_licence
 from .model_card import (
     CARD_FACTS_NAME,
     DATA_LICENCE_KEY,
@@ -196,17 +196,8 @@ def published_card(
     header = _header_of(shared.card) if facts is None else {}
     stated = _one_text(header, DATA_LICENCE_KEY, "--licence") if facts is None else facts.data.licence
     stated = stated if data_licence is None else licence_name(data_licence)
-    if not is_settled(stated):
-        says = f"the card states {stated!r}" if data_licence is None else f"{data_licence!r}, which was given, is none"
-        raise ValueError(
-            f"The licence of the training data is not settled: {says}. Look it up where the recordings come from, and "
-            f'if it allows you to publish weights that were trained on them, state it: --licence "CC BY 4.0". '
-            f"{EXPECTED_LICENCE}."
-        )
-    if weights_licence is not None and not is_settled(weights_licence):
-        raise ValueError(
-            f"{weights_licence!r} is no licence of weights. Name one, such as cc-by-4.0, or 'other: NAME'."
-        )
+    require_settled(stated, "training data", "--licence")
+    require_weights_licence(weights_licence)
     if facts is not None:
         config = AutoConfig.from_pretrained(shared.folder) if config is None else config
         extractor = EcgFeatureExtractor.from_pretrained(shared.folder)

@@ -194,7 +194,7 @@ def published_card(
     """
     facts = shared.facts
     header = _header_of(shared.card) if facts is None else {}
-    stated = _one_text(header, DATA_LICENCE_KEY, "--licence") if facts is None else facts.data.licence
+    stated = _one_licence(header, DATA_LICENCE_KEY, "--licence") if facts is None else facts.data.licence
     stated = stated if data_licence is None else licence_name(data_licence)
     require_settled(stated, "training data", "--licence")
     require_weights_licence(weights_licence)
@@ -205,7 +205,7 @@ def published_card(
         return render_card(facts, config, extractor, repo_id, shared.shown, shared.pictures)
     names = ("license", "license_name")
     if weights_licence is None:
-        weights_licence = stated_licence({name: _one_text(header, name, "--weights_licence") for name in names})
+        weights_licence = stated_licence({name: _one_licence(header, name, "--weights_licence") for name in names})
     replaced = (*names, "model-index") if shared.shown else names
     kept = {name: value for name, value in header.items() if name not in replaced}
     kept = {"library_name": "transformers"} | kept | licence_header(stated, weights_licence)
@@ -223,15 +223,10 @@ def _header_of(text: str) -> dict[str, Any]:
         raise ValueError(f"The header of README.md cannot be read: {reason}. Correct it by hand.") from error
 
 
-def _one_text(header: Mapping[str, Any], name: str, flag: str) -> str | None:
-    """A field that states one licence; a list of one is the same.
-
-    Raises:
-        ValueError: for anything else.
-    """
+def _one_licence(header: Mapping[str, Any], name: str, flag: str) -> str | None:
+    """A field that states one licence; a list of one is the same."""
     stated = header.get(name)
-    if isinstance(stated, list) and len(stated) == 1:
-        stated = stated[0]
+    stated = stated[0] if isinstance(stated, list) and len(stated) == 1 else stated
     if stated is not None and not isinstance(stated, str):
         raise ValueError(
             f"Expected one licence as {name} in the header of README.md, got {stated!r}. State the one that holds by "

@@ -8,8 +8,8 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 from ecg_transformers.hub.convert import SOURCES
 from ecg_transformers.modeling import EcgFmModel, EcgFounderModel, HubertEcgModel
+from ecg_transformers.modeling.method import method_of
 from ecg_transformers.train.cli import CONVERTED_SOURCES, main
-from ecg_transformers.train.methods import method_of
 
 from .test_convert_ecg_fm import published_state as ecg_fm_state
 from .test_convert_ecg_founder import published_state as ecg_founder_state

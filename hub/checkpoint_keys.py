@@ -162,6 +162,11 @@ def count_blocks(state: State, prefix: str) -> int:
     return len(numbers)
 
 
+def block_shapes(state: State, prefix: str, suffix: str, axes: str) -> list[tuple[int, ...]]:
+    """Shape of one tensor of every block, see [`count_blocks`] and [`shape_of`]."""
+    return [shape_of(state, f"{prefix}{number}{suffix}", axes) for number in range(count_blocks(state, prefix))]
+
+
 def check_stated(stated: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
     """Compares the settings of a file with those that its tensors show, under the same names."""
     wrong = [

@@ -22,11 +22,17 @@ from ecg_transformers.train.run_folder import claim_output_dir
 
 from .checkpoint_keys import extractor_for
 from .convert_ecg_cpc import convert_ecg_cpc_checkpoint, ecg_cpc_feature_extractor
-from .convert_ecg_fm import convert_ecg_fm_checkpoint, ecg_fm_feature_extractor
-from .convert_ecg_founder import convert_ecg_founder_checkpoint, ecg_founder_feature_extractor
-from .convert_hubert_ecg import CONFIGURATIONS, convert_hubert_ecg_checkpoint, hubert_ecg_feature_extractor
 from .convert_kim import convert_kim_checkpoint
 from .convert_lejepa import convert_lejepa_checkpoint, lejepa_feature_extractor
+from .convert_other_architectures import (
+    CONFIGURATIONS,
+    convert_ecg_fm_checkpoint,
+    convert_ecg_founder_checkpoint,
+    convert_hubert_ecg_checkpoint,
+    ecg_fm_feature_extractor,
+    ecg_founder_feature_extractor,
+    hubert_ecg_feature_extractor,
+)
 from .convert_st_mem import convert_st_mem_checkpoint, st_mem_feature_extractor
 from .convert_weimann import NUMPY_GLOBALS, convert_weimann_checkpoint, weimann_feature_extractor
 from .stand_ins import NAMESPACE, OMEGACONF, standing_in_for

@@ -9,6 +9,7 @@ and whose essentials the file repeats (`metadata_props` of ONNX, extra files of 
 """
 
 import argparse
+import importlib.util
 import json
 import logging
 import tempfile
@@ -40,7 +41,6 @@ HEAD_OUTPUTS = {
     "ForEmbedding": ("embeddings",),
 }
 METADATA_FILE = "ecg_transformers.json"  # within a .pt2 file
-ONNX_EXTRA = 'pip install "ecg-transformers[onnx]"'
 
 
 def run(args: argparse.Namespace):
@@ -275,12 +275,9 @@ def _example_inputs(model: PreTrainedModel, batch_size: int) -> tuple[torch.Tens
 
 
 def _require_onnx():
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ValueError(f"ONNX files need onnx, onnxruntime and onnxscript: {ONNX_EXTRA}") from error
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f'ONNX files need {name}: pip install "ecg-transformers[onnx]"')
 
 
 FORMATS: Mapping[str, Callable[..., Any]] = {"onnx": write_onnx, "torch-export": save_program, "int8": write_int8}

@@ -33,7 +33,7 @@ from ecg_transformers.train.publishing.hub_client import (
     send,
     upload_model,
 )
-from ecg_transformers.train.publishing.licences import EXPECTED_LICENCE, is_settled, licence_name
+from ecg_transformers.train.publishing.licences import licence_name, require_settled
 from ecg_transformers.train.publishing.shared_folder import is_model_folder, published_card, read_shared_folder
 from ecg_transformers.train.results import read_result
 
@@ -167,12 +167,7 @@ def push_prepared(
             "`prepare` into a new folder: this version stores name and checksum of such a file instead."
         )
     chosen = licence_name(manifest.licence if licence is None else licence)
-    if not is_settled(chosen):
-        raise ValueError(
-            f"The licence of the recordings is not settled: corpus {manifest.corpus!r} has {chosen!r}. Look it up at "
-            f"{manifest.homepage or 'their source'}, and if it allows you to publish them, state it: "
-            f'--licence "CC BY 4.0". {EXPECTED_LICENCE}.'
-        )
+    require_settled(chosen, f"recordings (corpus {manifest.corpus!r}, {manifest.homepage})", "--licence")
     verify_shards(folder, manifest, tuple(manifest.splits))
     files = _dataset_files(folder, manifest, dataclasses.replace(manifest, licence=chosen))
 

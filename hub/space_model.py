@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -206,23 +208,18 @@ class NeighbourIndex:
         if unknown := [record_id for record_id in table.record_ids if record_id not in places]:
             raise ValueError(f"The index names recordings that are not carried: {unknown[:5]}. Write the Space again.")
         self.places = [places[record_id] for record_id in table.record_ids]
-        features = table.features.astype(np.float64)
-        self.mean, spread = features.mean(axis=0), features.std(axis=0)
-        self.std = np.where(spread > 0, spread, 1.0)
-        self.directions = self._directions(features)
+        self.scaler = StandardScaler().fit(table.features.astype(np.float64))
+        self.search = NearestNeighbors(metric="cosine").fit(self.scaler.transform(table.features))
 
     def nearest(self, features: np.ndarray, k: int = NUM_NEIGHBOURS) -> list[Neighbour]:
         """The `k` nearest to a feature `(hidden_size,)`, the nearest first: by the cosine of standardised features, as
         in the protocol `knn`."""
-        if features.shape != self.mean.shape:
+        if features.shape != self.scaler.mean_.shape:
             raise ValueError("The index of neighbours is that of another model. Write the Space again.")
-        distances = 1 - self.directions @ self._directions(features[None])[0]
-        order = np.argsort(distances, kind="stable")[:k]
-        return [Neighbour(self.carried[self.places[n]], float(distances[n])) for n in order]
-
-    def _directions(self, features: np.ndarray) -> np.ndarray:
-        standardised = (features - self.mean) / self.std
-        return standardised / np.maximum(np.linalg.norm(standardised, axis=1, keepdims=True), 1e-12)
+        k = min(k, len(self.places))
+        distances, order = self.search.kneighbors(self.scaler.transform(features[None].astype(np.float64)), k)
+        found = zip(order[0], distances[0], strict=True)
+        return [Neighbour(self.carried[self.places[n]], float(distance)) for n, distance in found]
 
 
 def neighbour_table(model: SpaceModel) -> EmbeddingTable:

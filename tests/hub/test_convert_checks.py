@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from ecg_transformers.hub.convert import SOURCES, convert_file
-from ecg_transformers.hub.convert_ecg_founder import convert_ecg_founder_checkpoint
 from ecg_transformers.hub.convert_kim import convert_kim_checkpoint, kim_state_dict
 from ecg_transformers.hub.convert_lejepa import (
     convert_lejepa_checkpoint,
     lejepa_feature_extractor,
     lejepa_state_dict,
 )
+from ecg_transformers.hub.convert_other_architectures import convert_ecg_founder_checkpoint
 from ecg_transformers.hub.convert_st_mem import convert_st_mem_checkpoint
 from ecg_transformers.hub.convert_weimann import (
     convert_weimann_checkpoint,

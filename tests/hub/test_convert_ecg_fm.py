@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ecg_transformers.hub.convert_ecg_fm import convert_ecg_fm_checkpoint, ecg_fm_feature_extractor
+from ecg_transformers.hub.convert_other_architectures import convert_ecg_fm_checkpoint, ecg_fm_feature_extractor
 from ecg_transformers.modeling import EcgFmConfig, EcgFmForSequenceClassification, EcgFmModel
 
 WIDTH, FFN, CHANNELS, HEADS, LAYERS, GROUPS, TAPS = 32, 48, 24, 4, 2, 4, 16

@@ -10,7 +10,10 @@ import scipy.signal
 import torch
 
 from ecg_transformers.data.formats.wfdb_reader import read_record
-from ecg_transformers.hub.convert_ecg_founder import convert_ecg_founder_checkpoint, ecg_founder_feature_extractor
+from ecg_transformers.hub.convert_other_architectures import (
+    convert_ecg_founder_checkpoint,
+    ecg_founder_feature_extractor,
+)
 from ecg_transformers.modeling import EcgFounderConfig, EcgFounderForSequenceClassification, EcgFounderModel
 
 STEM, CHANNELS, DEPTHS, GROUP, TAPS = 8, (8, 12, 20), (2, 1, 2), 4, 16

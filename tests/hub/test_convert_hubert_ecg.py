@@ -6,7 +6,10 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel
 
-from ecg_transformers.hub.convert_hubert_ecg import convert_hubert_ecg_checkpoint, hubert_ecg_feature_extractor
+from ecg_transformers.hub.convert_other_architectures import (
+    convert_hubert_ecg_checkpoint,
+    hubert_ecg_feature_extractor,
+)
 from ecg_transformers.modeling import HubertEcgConfig, HubertEcgForSequenceClassification, HubertEcgModel
 
 CONVOLUTIONS = {

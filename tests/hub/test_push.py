@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import HfApi
 
 from ecg_transformers.data import load_ecg, prepare_corpus
 from ecg_transformers.data.prepared import read_manifest
@@ -80,13 +79,6 @@ def test_files_that_are_not_of_the_corpus_are_left_at_home(hub, prepared):
     assert without_attributes(hub.files("datasets", REPO)) == before
 
 
-def test_the_second_push_sends_nothing(hub, prepared):
-    push_prepared(prepared, REPO, **TOKEN)
-    hub.requests.clear()
-    push_prepared(prepared, REPO, **TOKEN)
-    assert hub.requests and not hub.uploads() and len(commits(hub)) == 2
-
-
 def test_only_what_changed_is_sent(hub, prepared):
     push_prepared(prepared, REPO, **TOKEN)
     (prepared / "README.md").write_text((prepared / "README.md").read_text() + "\nRead the paper first.\n")
@@ -111,23 +103,6 @@ def test_a_connection_that_breaks_for_a_moment_is_tried_again(hub, prepared, mon
     monkeypatch.setattr(time, "sleep", lambda seconds: setattr(hub, "uploads_before_drop", None))
     push_prepared(prepared, REPO, **TOKEN)
     assert without_attributes(hub.files("datasets", REPO)) == contents(prepared)
-
-
-@pytest.mark.parametrize(
-    ("token", "says"),
-    [
-        ("hf_wrong", "does not accept the token"),
-        (None, "does not accept the token, or there is none"),
-        ("hf_reader", "needs write permission for 'owner'"),
-        ("hf_stranger", "needs write permission for 'owner'"),
-    ],
-)
-@pytest.mark.parametrize("exists", [False, True])
-def test_a_token_that_may_not_write_is_one_sentence(hub, prepared, token, says, exists):
-    if exists:
-        hub.create("datasets", REPO)
-    assert says in refusal(prepared, token=token)
-    assert not hub.uploads()
 
 
 def test_a_private_repository_of_others_is_not_to_be_written(hub, prepared):
@@ -187,29 +162,6 @@ def test_a_repository_with_other_files_is_left_as_it_is(hub, prepared):
     for revision in (None, "new"):
         assert "other files (table.csv" in refusal(prepared, revision=revision, **TOKEN)
     assert hub.files("datasets", REPO) == {"table.csv": b"a,b\n"} and set(repo.branches) == {"main"}
-
-
-def test_private_is_private(hub, prepared):
-    push_prepared(prepared, REPO, private=True, **TOKEN)
-    assert hub.repos["datasets", REPO].private
-
-
-def test_a_public_repository_does_not_get_what_should_be_private(hub, prepared):
-    hub.create("datasets", REPO)
-    assert "is public" in refusal(prepared, private=True, **TOKEN)
-    assert not hub.uploads()
-
-
-def test_a_commit_of_someone_else_in_the_meantime_is_kept(hub, prepared, monkeypatch):
-    upload = HfApi.preupload_lfs_files
-
-    def interfere(self, *args, **settings):
-        hub.commit(hub.repos["datasets", REPO], "main", {"README.md": hub.store(b"theirs")}, "theirs")
-        return upload(self, *args, **settings)
-
-    monkeypatch.setattr(HfApi, "preupload_lfs_files", interfere)
-    assert "Someone else has committed" in refusal(prepared, **TOKEN)
-    assert hub.files("datasets", REPO) == {"README.md": b"theirs"}
 
 
 def test_a_branch_is_made_and_main_stays(hub, prepared):

@@ -338,7 +338,7 @@ def header(fields):
         (header("license: 4.0"), "--weights_licence NAME"),
         (header("license: other\nlicense_name: {a: b}"), "Expected one licence as license_name"),
         (header("training_data_license: [CC0, MIT]"), "State the one that holds by --licence NAME"),
-        (header("training_data_license: n/a"), "the card states 'n/a'"),
+        (header("training_data_license: n/a"), "is not settled: it is 'n/a'"),
         (lambda folder: (folder / "card.json").write_text("[]"), "card.json is no JSON mapping"),
         (break_facts, "does not hold the facts of a card"),
         *[(link_elsewhere(name), f"{name} is a link to") for name in LINKED],

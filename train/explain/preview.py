@@ -13,12 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    AutoModel,
-    AutoModelForPreTraining,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-)
+from matplotlib.figure import Figure
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME
 
@@ -58,14 +54,18 @@ def run_picture(results: Sequence[Result], state: Mapping[str, Any] | None) -> P
     """Scores beside the baselines, else the course of the training, `trainer_state.json`."""
     for outcome in (outcome for result in results if result.is_compared for outcome in result.outcomes):
         if outcome.kind.name == "classification":
-            content = figure_to_bytes(plot_label_bars(outcome.sides()), dpi=DPI)
             caption = f"AUROC on the test split with 95 % intervals, protocol {outcome.protocol}."
-            return Picture(content, "Bars of the AUROC of the pretrained encoder and its baselines", caption)
+            figure = plot_label_bars(outcome.sides())
+            return _picture(figure, "Bars of the AUROC of the pretrained encoder and its baselines", caption)
     history = [] if state is None else state.get("log_history", [])
     if any("loss" in entry for entry in history):
-        content = figure_to_bytes(plot_training_curve(history), dpi=DPI)
-        return Picture(content, "The course of the training over its steps", "The course of the training.")
+        alt = "The course of the training over its steps"
+        return _picture(plot_training_curve(history), alt, "The course of the training.")
     return None
+
+
+def _picture(figure: Figure, alt: str, caption: str) -> Picture:
+    return Picture(figure_to_bytes(figure, dpi=DPI), alt, caption)
 
 
 def ecg_picture(folder: Path) -> Picture | None:
@@ -89,11 +89,8 @@ def ecg_picture(folder: Path) -> Picture | None:
 def _load(folder: Path) -> PreTrainedModel:
     """The model by the code of this package, never by that of the folder."""
     name = (json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("architectures") or [""])[0]
-    auto_class = AutoModel
-    if names_classifier(name):
-        auto_class = AutoModelForSequenceClassification
-    elif name.endswith("ForPreTraining"):
-        auto_class = AutoModelForPreTraining
+    auto_class = AutoModelForPreTraining if name.endswith("ForPreTraining") else AutoModel
+    auto_class = AutoModelForSequenceClassification if names_classifier(name) else auto_class
     return auto_class.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
 
 
@@ -117,7 +114,7 @@ def _draw(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, row: M
         figure = found.plot(layout=_layout(found.leads), title=title)
         alt += "; colour shows where the attention of the encoder goes"
         caption = "Where the attention of the encoder goes."
-    return Picture(figure_to_bytes(figure, dpi=DPI), alt, f"{caption} {ATTRIBUTION}")
+    return _picture(figure, alt, f"{caption} {ATTRIBUTION}")
 
 
 def _mask_picture(
@@ -143,7 +140,7 @@ def _mask_picture(
     )
     caption = f"Shaded: what one mask of the pretraining hides ({hidden.mean():.0%}), to be inferred from the rest."
     alt = "An electrocardiogram on ECG paper with hidden patches shaded"
-    return Picture(figure_to_bytes(figure, dpi=DPI), alt, f"{caption} {ATTRIBUTION}")
+    return _picture(figure, alt, f"{caption} {ATTRIBUTION}")
 
 
 def _scores_picture(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> Picture:
@@ -166,7 +163,7 @@ def _scores_picture(model: PreTrainedModel, feature_extractor: EcgFeatureExtract
         scores = ", ".join(f"{score['label']} {score['score']:.2f}" for score in shown)
         alt = f"An electrocardiogram on ECG paper and bars of the scores: {scores}"
         caption = f"The {calibrated} scores of one recording; one recording says nothing of how good the model is."
-    return Picture(figure_to_bytes(paper.figure, dpi=DPI), alt, f"{caption} {ATTRIBUTION}")
+    return _picture(paper.figure, alt, f"{caption} {ATTRIBUTION}")
 
 
 def _draw_scores(paper: EcgPaper, scores: list[dict[str, Any]], heading: str) -> None:
@@ -206,12 +203,12 @@ def _layout(leads: Sequence[str]) -> str:
 
 
 def complete_push(shared: SharedFolder, with_model: bool = True) -> SharedFolder:
-    """Adds to a push what takes a model or a chart: its pictures, and its scores as Markdown.
+    """Adds the parts of a push that take a model or a chart: its pictures, and its scores as Markdown.
 
     Args:
-        shared ([`SharedFolder`]): The files of a checkpoint.
+        shared ([`SharedFolder`]): Files of a checkpoint.
         with_model (`bool`, *optional*, defaults to `True`):
-            Whether to run the model for a picture of what it makes of an electrocardiogram.
+            Run the model for a picture of what it makes of an electrocardiogram.
 
     Raises:
         ValueError: for results or a state of the training that cannot be shown.

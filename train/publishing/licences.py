@@ -9,11 +9,6 @@ HUB_IDENTIFIERS = {*HUB_LICENCES.values()} | set(
 )
 OTHER = "other:"
 LONGEST_NAME = 200
-EXPECTED_LICENCE = (
-    "Expected a known licence, such as 'CC BY 4.0', 'CC0 1.0', 'ODC-BY 1.0' or 'ODbL 1.0', or 'other: NAME' with the "
-    "name of the agreement under which you were given them, in one line"
-)
-"""End of a message about a licence of recordings that is not settled."""
 
 
 def hub_identifier(licence: str | None) -> str | None:
@@ -40,6 +35,34 @@ def hub_identifier(licence: str | None) -> str | None:
 def is_settled(licence: str | None) -> bool:
     """Returns `True` for a known licence, and for `"other: NAME"`."""
     return hub_identifier(licence) is not None
+
+
+def require_settled(licence: str | None, recordings: str, flag: str, ending: str = ""):
+    """Raises `ValueError` for a licence of recordings that is not settled.
+
+    Args:
+        licence (`str`, *optional*): Licence as it is stated.
+        recordings (`str`): Name of the recordings, such as `"training data"`.
+        flag (`str`): Flag of the command line that states it.
+        ending (`str`, *optional*): End of the message.
+    """
+    if not is_settled(licence):
+        raise ValueError(
+            f"The licence of the {recordings} is not settled: it is {licence!r}. Look it up where the recordings come "
+            f"from, and if it allows you to publish them, or weights that were trained on them, state it: {flag} "
+            "\"CC BY 4.0\". Expected a known licence, such as 'CC BY 4.0', 'CC0 1.0', 'ODC-BY 1.0' or "
+            "'ODbL 1.0', or 'other: NAME' with the name of the agreement under which you were given them, in one "
+            f"line.{ending}"
+        )
+
+
+def require_weights_licence(licence: str | None, ending: str = ""):
+    """Raises `ValueError` for a licence of weights that is given and none."""
+    if licence is not None and not is_settled(licence):
+        raise ValueError(
+            f"{licence!r} is no licence of weights. State a known one, such as --weights_licence cc-by-4.0, or "
+            f'"other: NAME".{ending}'
+        )
 
 
 def licence_name(licence: str) -> str:

@@ -22,7 +22,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from ecg_transformers.data.corpus import DataSource, declared_source
 
 from .hub_client import look_up, open_model_repository, plain_errors, upload_model
-from .licences import EXPECTED_LICENCE, is_settled
+from .licences import require_settled, require_weights_licence
 from .model_card import CardFacts, write_card
 from .shared_folder import ARGUMENTS_NAME, SharedFolder, published_card, read_shared_folder, shared_arguments
 
@@ -78,17 +78,8 @@ class PushingTrainer(Trainer):
             )
         if not self.is_world_process_zero():
             return
-        if not is_settled(licence := self.recordings().licence):
-            raise ValueError(
-                f"push_to_hub: the licence of the training data is not settled: it is {licence!r}. Look it up where "
-                "the recordings come from, and if it allows you to publish weights that were trained on them, state "
-                f'it: --data_licence "CC BY 4.0". {EXPECTED_LICENCE}. Nothing has been trained.'
-            )
-        if args.weights_licence is not None and not is_settled(args.weights_licence):
-            raise ValueError(
-                f"push_to_hub: {args.weights_licence!r} is no licence of weights. State a known one, such as "
-                '--weights_licence cc-by-4.0, or "other: NAME". Nothing has been trained.'
-            )
+        require_settled(self.recordings().licence, "training data", "--data_licence", " Nothing has been trained.")
+        require_weights_licence(args.weights_licence, " Nothing has been trained.")
         if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             raise ValueError(
                 f"hub_strategy={args.hub_strategy.value!r} publishes pickled optimiser states. Use 'every_save' or "

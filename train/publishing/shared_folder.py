@@ -25,7 +25,7 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS
 from ecg_transformers.modeling import EcgFeatureExtractor
 
 from ..results import BASELINES, PRETRAINED, Result
-from .licences import EXPECTED_LICENCE, is_settled, licence_name, stated_licence
+from .licences import licence_name, require_settled, require_weights_licence, stated_licence
 from .model_card import (
     CARD_FACTS_NAME,
     DATA_LICENCE_KEY,
@@ -194,19 +194,10 @@ def published_card(
     """
     facts = shared.facts
     header = _header_of(shared.card) if facts is None else {}
-    stated = _one_text(header, DATA_LICENCE_KEY, "--licence") if facts is None else facts.data.licence
+    stated = _one_licence(header, DATA_LICENCE_KEY, "--licence") if facts is None else facts.data.licence
     stated = stated if data_licence is None else licence_name(data_licence)
-    if not is_settled(stated):
-        says = f"the card states {stated!r}" if data_licence is None else f"{data_licence!r}, which was given, is none"
-        raise ValueError(
-            f"The licence of the training data is not settled: {says}. Look it up where the recordings come from, and "
-            f'if it allows you to publish weights that were trained on them, state it: --licence "CC BY 4.0". '
-            f"{EXPECTED_LICENCE}."
-        )
-    if weights_licence is not None and not is_settled(weights_licence):
-        raise ValueError(
-            f"{weights_licence!r} is no licence of weights. Name one, such as cc-by-4.0, or 'other: NAME'."
-        )
+    require_settled(stated, "training data", "--licence")
+    require_weights_licence(weights_licence)
     if facts is not None:
         config = AutoConfig.from_pretrained(shared.folder) if config is None else config
         extractor = EcgFeatureExtractor.from_pretrained(shared.folder)
@@ -214,7 +205,7 @@ def published_card(
         return render_card(facts, config, extractor, repo_id, shared.shown, shared.pictures)
     names = ("license", "license_name")
     if weights_licence is None:
-        weights_licence = stated_licence({name: _one_text(header, name, "--weights_licence") for name in names})
+        weights_licence = stated_licence({name: _one_licence(header, name, "--weights_licence") for name in names})
     replaced = (*names, "model-index") if shared.shown else names
     kept = {name: value for name, value in header.items() if name not in replaced}
     kept = {"library_name": "transformers"} | kept | licence_header(stated, weights_licence)
@@ -232,15 +223,10 @@ def _header_of(text: str) -> dict[str, Any]:
         raise ValueError(f"The header of README.md cannot be read: {reason}. Correct it by hand.") from error
 
 
-def _one_text(header: Mapping[str, Any], name: str, flag: str) -> str | None:
-    """A field that states one licence; a list of one is the same.
-
-    Raises:
-        ValueError: for anything else.
-    """
+def _one_licence(header: Mapping[str, Any], name: str, flag: str) -> str | None:
+    """A field that states one licence; a list of one is the same."""
     stated = header.get(name)
-    if isinstance(stated, list) and len(stated) == 1:
-        stated = stated[0]
+    stated = stated[0] if isinstance(stated, list) and len(stated) == 1 else stated
     if stated is not None and not isinstance(stated, str):
         raise ValueError(
             f"Expected one licence as {name} in the header of README.md, got {stated!r}. State the one that holds by "

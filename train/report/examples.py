@@ -14,7 +14,6 @@ from .labels import spelled_out
 from .page import ReportFigure
 
 KINDS = ("false positive", "false negative", "true positive")
-MOST_EXAMPLES = 6
 PAPER_DPI = 110
 MOST_SCORES = 5
 """Named in a caption: the highest ones."""
@@ -41,13 +40,12 @@ class Example:
     scores: dict[str, float]
 
 
-def choose_examples(result: ProtocolResult, found: Mapping, most: int = MOST_EXAMPLES) -> list[Example]:
+def choose_examples(result: ProtocolResult, found: Mapping) -> list[Example]:
     """The most confident false positive, false negative and true positive of the labels predicted best and worst.
 
     Args:
         result ([`ProtocolResult`]): Predictions of a classification.
         found (`Mapping`): Its scores: `per_class` orders the labels, `thresholds` (else 0.5) say what is positive.
-        most (`int`, *optional*, defaults to 6): Three to a label.
     """
     by_area = sorted(found["per_class"], key=lambda name: -found["per_class"][name])
     labels = list(dict.fromkeys([by_area[0], by_area[-1]]))
@@ -68,7 +66,7 @@ def choose_examples(result: ProtocolResult, found: Mapping, most: int = MOST_EXA
                 row = int(np.argmax(np.where(members, confidence, -np.inf)))
                 shown[row] = True
                 examples.append(_example(result, row, kind, label, threshold))
-    return examples[:most]
+    return examples
 
 
 def draw_examples(examples: Sequence[Example], rows: Dataset, task: str = "") -> tuple[list[ReportFigure], list[str]]:

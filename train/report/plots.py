@@ -22,12 +22,7 @@ CURVE_STYLES = ("-", "--", "-.", ":")
 BLUE, ORANGE, GREEN, GREY, LIGHT_GREY = "#0072B2", "#D55E00", "#009E73", "#666666", "#b0b0b0"
 
 
-def plot_training_curve(
-    log_history: Sequence[Mapping[str, float]],
-    loss_key: str = "loss",
-    rank_key: str = "effective_rank",
-    std_key: str = "feature_std",
-) -> Figure:
+def plot_training_curve(log_history: Sequence[Mapping[str, float]]) -> Figure:
     """Draws the loss, the effective rank and the standard deviation of the features, one below the other.
 
     A falling loss alone proves nothing in a joint-embedding method: rank and deviation show whether the features
@@ -35,22 +30,16 @@ def plot_training_curve(
 
     Args:
         log_history (`Sequence[Mapping]`): `trainer.state.log_history`; entries without a key are skipped.
-        loss_key, rank_key, std_key (`str`, *optional*): Names of the three series.
     """
-    monitored = any(rank_key in entry or std_key in entry for entry in log_history)
+    monitored = any("effective_rank" in entry or "feature_std" in entry for entry in log_history)
     figure = Figure(figsize=(7, 6.0 if monitored else 2.6), layout="constrained")
-    if monitored:
-        loss_axes, rank_axes, lower_axes = figure.subplots(3, 1, sharex=True)
-        _draw_series(rank_axes, log_history, rank_key, "effective rank", GREEN, "-s")
-        _draw_series(lower_axes, log_history, std_key, "feature std", ORANGE, "--^")
-        for axes in (rank_axes, lower_axes):
-            axes.spines["right"].set_visible(False)
-    else:
-        loss_axes = lower_axes = figure.subplots()
-    _draw_series(loss_axes, log_history, loss_key, "loss", BLUE, "-o")
-    loss_axes.spines["right"].set_visible(False)
-    lower_axes.set_xlabel("optimiser step")
-    lower_axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes = figure.subplots(3 if monitored else 1, 1, sharex=True, squeeze=False)[:, 0]
+    series = ("loss", "loss", BLUE, "-o"), ("effective_rank", "effective rank", GREEN, "-s")
+    for each, style in zip(axes, (*series, ("feature_std", "feature std", ORANGE, "--^")), strict=False):
+        _draw_series(each, log_history, *style)
+        each.spines["right"].set_visible(False)
+    axes[-1].set_xlabel("optimiser step")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
 
 

@@ -40,7 +40,7 @@ def score_table(outcome: Outcome, columns: Sequence[Column], caption: str) -> Ta
         beaten = [other for other in sides if other.key != key]
         cells = tuple(_score_cell(scores, column, key == PRETRAINED and bool(beaten), beaten) for column in columns)
         rows.append(Row(name, cells))
-    rows += difference_rows(outcome, len(columns) - 1)
+    rows += difference_rows(outcome, (outcome.kind.score,), len(columns) - 1)
     return Table(caption, ("Encoder", *(column.title for column in columns)), tuple(rows))
 
 
@@ -55,14 +55,18 @@ def _score_cell(scores: Mapping, column: Column, may_be_best: bool, others) -> C
     return Cell(format_score(value), small, bool(best and value > max(values, default=value)))
 
 
-def difference_rows(outcome: Outcome, num_empty: int) -> list[Row]:
-    """Pretrained minus each baseline, by the score that decides."""
+def difference_rows(outcome: Outcome, keys: Sequence[str], num_empty: int, part: str | None = None) -> list[Row]:
+    """Pretrained minus each baseline, by some scores; with `part`, of an algorithm that has scores of its own."""
     rows = []
     compared = sum(baseline.key in outcome.baselines for baseline in BASELINES)
     for baseline in BASELINES:
-        if (found := outcome.difference_to(baseline)) is not None:
+        gained = outcome.differences.get(baseline.key, {})
+        if gained := gained if part is None else gained.get(part):
+            found = [Difference.read(gained, key) for key in keys]
+            cells = [EMPTY if each is None else difference_cell(each) for each in found]
             name = "Difference" if compared == 1 else f"Difference to {decapitalized(outcome.name_of(baseline))}"
-            rows.append(Row(name, (difference_cell(found), *[EMPTY] * num_empty)))
+            name = name if part is None else f"{part}: {decapitalized(name)}"
+            rows.append(Row(name, (*cells, *[EMPTY] * num_empty)))
     return rows
 
 

@@ -27,7 +27,7 @@ from ecg_transformers.train.report.figures import (
     plot_roc,
 )
 from ecg_transformers.train.report.projection import plot_projection, project, single_classes
-from ecg_transformers.train.report.setting_figures import plot_low_shot, plot_names, plot_noise
+from ecg_transformers.train.report.settings import plot_low_shot, plot_names, plot_noise
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Side
 
 NAMES = ("NORM", "MI", "STTC")

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from ...results import BASELINES, Difference, Outcome, Result, decapitalized, format_score
-from ..page import EMPTY, Cell, Row, Section, Table
-from ..tables import difference_cell, with_interval
+from ...results import Outcome, Result, decapitalized, format_score
+from ..page import Cell, Row, Section, Table
+from ..tables import difference_rows, with_interval
 from . import Shown
 
 AGREEMENT = ("nmi", "ari")
@@ -31,13 +31,7 @@ def cluster_table(outcome: Outcome) -> Table:
             noise = (f"{found['num_noise']} records in none",) if found["num_noise"] else ()
             cells.append(Cell(str(found["num_clusters"]), noise))
             rows.append(Row(f"{algorithm}: {decapitalized(name)}", tuple(cells)))
-        for baseline in BASELINES:
-            gained = outcome.differences.get(baseline.key, {}).get(algorithm)
-            if gained is not None:
-                found = [Difference.read(gained, key) for key in AGREEMENT]
-                cells = [EMPTY if each is None else difference_cell(each) for each in found]
-                title = f"{algorithm}: difference to {decapitalized(baseline.title)}"
-                rows.append(Row(title, (*cells, *[EMPTY] * 3)))
+        rows += difference_rows(outcome, AGREEMENT, 3, algorithm)
     header = ("Algorithm and encoder", "NMI", "ARI", "Silhouette", "Davies-Bouldin (lower: more separate)", "Clusters")
     caption = f"Protocol {outcome.protocol}: {outcome.words}, test records with exactly one class."
     return Table(caption, header, tuple(rows))

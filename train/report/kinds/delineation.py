@@ -1,8 +1,8 @@
 """Delineation: overlap of waves, and onsets, peaks and offsets."""
 
-from ...results import BASELINES, Difference, Outcome, Result, decapitalized, format_score
-from ..page import EMPTY, Cell, Row, Section, Table
-from ..tables import MISSING, difference_cell, with_interval
+from ...results import Outcome, Result, decapitalized, format_score
+from ..page import Cell, Row, Section, Table
+from ..tables import MISSING, difference_rows, with_interval
 from . import Shown
 
 OVERLAPS = ("P", "QRS", "T", "background")
@@ -22,13 +22,7 @@ def overlap_table(outcome: Outcome) -> Table:
     for _, name, scores in outcome.sides():
         cells = [with_interval(scores, "miou_waves"), with_interval(scores, "miou")]
         rows.append(Row(name, (*cells, *(Cell(format_score(scores["iou"].get(wave))) for wave in names))))
-    for baseline in BASELINES:
-        if gained := outcome.differences.get(baseline.key):
-            found = [Difference.read(gained, key) for key in ("miou_waves", "miou")]
-            cells = [EMPTY if each is None else difference_cell(each) for each in found]
-            rows.append(
-                Row(f"Difference to {decapitalized(outcome.name_of(baseline))}", (*cells, *[EMPTY] * len(names)))
-            )
+    rows += difference_rows(outcome, ("miou_waves", "miou"), len(names))
     caption = (
         f"Protocol {outcome.protocol}: overlap (intersection over union) with the marks, samples of all leads together"
     )

@@ -5,12 +5,12 @@ Format: AliveCor, Alive File Format Specification (names, sizes and order of the
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 
 from ..records import EcgRecord
-from .channels import Channel, choose_channels
+from .channels import Channel, ChannelChoice, choose_channels
 from .limits import read_bytes
 
 SIGNATURE = b"ALIVE\0\0\0"
@@ -19,17 +19,11 @@ _HEADER_BYTES = 12
 _LEADS = {b"ecg ": "I", b"ecg2": "II", b"ecg3": "III", b"ecg4": "aVR", b"ecg5": "aVL", b"ecg6": "aVF"}
 
 
-def read_atc(
-    path: str | os.PathLike,
-    record_id: str,
-    rename_leads: Mapping[str | int, str] | str | None = None,
-    leads: Sequence[str | int] | None = None,
-    unit: str | None = None,
-) -> EcgRecord:
+def read_atc(path: str | os.PathLike, record_id: str, **choice: Unpack[ChannelChoice]) -> EcgRecord:
     """Reads a KardiaMobile file.
 
     Args:
-        rename_leads, leads, unit: Renaming and choice of channels by the caller, as in [`choose_channels`].
+        choice ([`ChannelChoice`]): Channels to take.
 
     Returns:
         the record in µV, int16: lead I, or the six limb leads. The average beats are left out.
@@ -52,7 +46,7 @@ def read_atc(
             f"and {sorted(lengths)} bytes."
         )
     channels = [Channel(_LEADS[name], "uV", float(rate), True) for name in names]
-    chosen = choose_channels(path, channels, leads, rename_leads, unit)
+    chosen = choose_channels(path, channels, **choice)
     steps = np.stack([np.frombuffer(blocks[names[position]], "<i2") for position in chosen.positions])
     gain = [nanovolts / 1000] * len(steps)
     return EcgRecord(record_id, steps.astype(np.int16), chosen.leads, float(rate), "uV", gain, notes=chosen.notes)

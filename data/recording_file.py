@@ -12,6 +12,7 @@ from typing import Any
 
 from .formats.aecg_reader import read_aecg
 from .formats.array_reader import STACK_AXES, ArrayDeclaration, open_npy, open_npz, record_of_array, records_of_stack
+from .formats.atc_reader import read_atc
 from .formats.cardiosoft_reader import read_cardiosoft
 from .formats.channels import parse_renaming
 from .formats.dicom_reader import read_dicom
@@ -36,6 +37,7 @@ _READERS: Mapping[str, Callable[..., EcgRecord]] = {
     "MUSE": read_muse,
     "Philips": read_philips,
     "ISHNE": read_ishne,
+    "ATC": read_atc,
     "SCP": read_scp,
 }
 _READERS_OF_PARTS: Mapping[str, Callable[..., EcgRecord]] = {"CardioSoft": read_cardiosoft, "DICOM": read_dicom}

@@ -1,5 +1,7 @@
-"""What a command is given as a model, before anything of it is loaded. Importing this loads neither torch nor
-transformers, so that a wrong name is told at once."""
+"""Names of models that a command is given, checked before anything of them is loaded.
+
+Importing this loads neither torch nor transformers, so that a wrong name is told at once.
+"""
 
 import socket
 import urllib.request

@@ -38,7 +38,7 @@ COMMANDS = {
 DATASETS = ("brugada-huca", "chapman-shaoxing", "cinc2017", "cinc2021", "code-15", "cpsc2018", "cpsc-extra")
 DATASETS += ("ecgfolder", "georgia", "incart", "ludb", "mimic-iv-ecg", "mit-bih", "ningbo", "npy", "nstdb")
 DATASETS += ("prepared", "ptb", "ptb-xl", "ptb-xl-sample", "sami-trop", "sph", "wfdb")
-CARRIED_DATASET = "ptb-xl-sample"
+CARRIED_DATASET, OWN_DATASETS = "ptb-xl-sample", ("wfdb", "npy", "ecgfolder", "prepared")
 # As in train/evaluation, which would import torch.
 PROTOCOLS = ("linear", "linear-kim", "linear-weimann", "linear-st-mem", "knn", "attentive", "finetuned")
 PROTOCOLS += ("zero-shot-cluster",)
@@ -466,36 +466,38 @@ def check_call(args: argparse.Namespace):
             _check_preset(method.split(":")[0], "configs")
     for flag, kind in (("checkpoint", "file"), ("folder", "folder"), ("results", "file"), ("nstdb", "folder")):
         if given.get(flag) is not None:
-            _check_exists(given[flag], kind)
+            hint = " Give the --output_dir of the command that wrote it." if args.command == "push" else ""
+            _check_exists(given[flag], kind, hint)
     if args.command == "push" and not re.fullmatch(r"[\w.-]+/[\w.-]+", args.repo_id):
         raise ValueError(f"Expected --repo_id OWNER/NAME, got {args.repo_id!r}.")
     if args.model is not None:
         check_there(find_checkpoint(args.model))
 
 
-def _check_exists(path: str, kind: str):
+def _check_exists(path: str, kind: str, hint: str = ""):
     """A path of a `"file"`, a `"folder"` or either; a WFDB record may be named without its ending."""
     expanded = os.path.expanduser(path)
     is_there = {"file": os.path.isfile, "folder": os.path.isdir}.get(kind, os.path.lexists)(expanded)
     if not is_there and not (kind == "file or folder" and os.path.isfile(f"{expanded}.hea")):
-        raise ValueError(f"There is no {kind} {path!r}.")
+        raise ValueError(f"There is no {kind} {path!r}.{hint}")
 
 
 def _check_dataset(name: str, data_dir: str | None):
     if name not in DATASETS:
         close = difflib.get_close_matches(name.lower().replace("_", "-"), DATASETS, n=1, cutoff=0.7)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown corpus {name!r}.{hint} Choose from {list(DATASETS)}.")
+        raise ValueError(f"Unknown corpus {name!r}.{hint} Choose from {sorted(DATASETS)}.")
+    where = "" if name in OWN_DATASETS else f" docs/corpora.md says where to get {name}."
     if name == CARRIED_DATASET:
         if data_dir is not None:
             raise ValueError(f"Corpus {name!r} is carried by the package: leave out --data_dir {data_dir}.")
     elif data_dir is None:
         raise ValueError(
-            f"Corpus {name!r} needs --data_dir, the folder that holds it; docs/corpora.md says where to get it. "
-            f"{CARRIED_DATASET!r} comes with the package."
+            f"Corpus {name!r} needs --data_dir, the folder that holds it.{where} {CARRIED_DATASET!r} comes with the "
+            "package."
         )
     elif "://" not in data_dir:
-        _check_exists(data_dir, "file or folder")
+        _check_exists(data_dir, "file or folder", where)
 
 
 def _check_preset(name: str, folder: str):

@@ -65,7 +65,7 @@ def encode(
         device (`torch.device` or `str`, *optional*): Where the model runs; by default an accelerator, if any.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
         stated:
-            What arrays or files do not say themselves (`sampling_rate`, `leads`, `unit`, ..., as in
+            Facts that arrays or files do not state (`sampling_rate`, `leads`, `unit`, ..., as in
             [`read_recording`]), and settings of the feature extractor for this call (`missing_leads="mask"`, ...).
 
     Returns:
@@ -128,7 +128,7 @@ def predict(
     """The scores of recordings, by a classifier; those of `pipeline("ecg-classification")`, as a table.
 
     Args:
-        recordings, batch_size, device, progress, stated: As of [`encode`].
+        recordings, batch_size, device, progress, stated: Those of [`encode`].
         model (`str`, *optional*, defaults to `"ecg-small-superdiagnostic"`):
             A carried model (research software, not a medical device), a folder that `finetune` wrote, or an id of the
             Hub.
@@ -174,11 +174,11 @@ def predict(
 
 
 class Recordings:
-    """What a caller names as recordings, read one after the other into rows.
+    """Recordings that a caller names, read one after the other into rows.
 
     Args:
         source: See [`encode`].
-        declared (`Mapping`): What arrays and files do not say themselves.
+        declared (`Mapping`): Facts that arrays and files do not state.
 
     `record_ids` names, once each, what was read so far and what could not be; `left_out` says why it could not.
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from .atc_reader import SIGNATURE as ATC_SIGNATURE
 from .edf_reader import is_edf
 from .hdf5_reader import SIGNATURE as HDF5_SIGNATURE
 from .ishne_reader import SIGNATURE as ISHNE_SIGNATURE
@@ -19,6 +20,7 @@ FORMATS = {
     "Philips": "Sierra ECG, .xml",
     "CardioSoft": "GE CardioSoft, .xml",
     "ISHNE": "Holter, .ecg",
+    "ATC": "KardiaMobile, .atc",
     "SCP": "SCP-ECG, .scp",
     "npy": ".npy",
     "npz": ".npz",
@@ -81,6 +83,8 @@ def _format_of_content(head: bytes, path: str) -> str | None:
         return "MATLAB"
     if head[16:22] == SCP_SIGNATURE:
         return "SCP"
+    if head.startswith(ATC_SIGNATURE):
+        return "ATC"
     if head.startswith(ISHNE_SIGNATURE):
         return "ISHNE"
     if head.startswith(b"PAR1"):

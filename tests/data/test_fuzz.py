@@ -165,6 +165,18 @@ def write_ishne(folder: Path, name: str):
     return folder / "r.ecg", [folder / "r.ecg"], {}
 
 
+@seed("atc")
+def write_atc(folder: Path, name: str):
+    content = b"ALIVE\0\0\0" + struct.pack("<I", 3)
+    blocks = [(b"fmt ", struct.pack("<BHHBH", 1, 250, 5000, 2, 0))]
+    blocks += [(name, steps.astype("<i2").tobytes()) for name, steps in zip((b"ecg ", b"ecg2"), STEPS, strict=False)]
+    for name, values in blocks:
+        whole = name + struct.pack("<I", len(values)) + values
+        content += whole + struct.pack("<I", sum(whole))
+    (folder / "r.atc").write_bytes(content)
+    return folder / "r.atc", [folder / "r.atc"], {}
+
+
 @seed("parquet rows", "parquet columns")
 def write_parquet(folder: Path, name: str):
     import pyarrow as pa

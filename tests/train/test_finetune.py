@@ -151,7 +151,7 @@ def test_windows_in_evaluation_are_those_of_the_feature_extractor(checkpoint, sp
     extractor, rows = AutoFeatureExtractor.from_pretrained(checkpoint), splits.test.select(range(3))
     windows = WindowRows(rows, extractor, random=False)
     assert windows.windows[:5] == [(0, 0), (0, 250), (0, 500), (0, 600), (1, 0)]
-    batch = EcgDataCollator(extractor, return_sample_id=True)([windows[number] for number in range(len(windows))])
+    batch = EcgDataCollator(extractor, {}, return_sample_id=True)([windows[number] for number in range(len(windows))])
     expected = extractor([row["ecg"] for row in rows])
     assert torch.equal(batch["input_values"], expected["input_values"]) and batch["lead_mask"].all()
     assert len(batch["sample_id"].unique()) == 3 and batch["sample_id"][:4].unique().numel() == 1
@@ -168,7 +168,7 @@ def test_a_training_window_is_drawn_anew_by_the_seed(checkpoint, splits):
     row = windows[0]
     cut = EcgFeatureExtractor(**INPUT | {"num_samples": 1000})(row["ecg"])["input_values"][0]
     cut = cut[:, row["window_start"] : row["window_start"] + 400]
-    found = EcgDataCollator(EcgFeatureExtractor(**INPUT))([row])["input_values"][0]
+    found = EcgDataCollator(EcgFeatureExtractor(**INPUT), {})([row])["input_values"][0]
     assert torch.equal(found, cut)
 
 
@@ -178,7 +178,7 @@ def test_a_batch_of_windows_takes_several_layouts_and_names_what_it_leaves_out(s
     ecg = rows[1]["ecg"]
     rows[1] = rows[1] | {"ecg": ecg | {"signal": ecg["signal"][:2], "leads": ecg["leads"][:2]}}  # without V2
     rows[2] = rows[2] | {"ecg": ecg | {"signal": ecg["signal"][:, :300]}}  # too short
-    collator = EcgDataCollator(extractor, return_sample_id=True)
+    collator = EcgDataCollator(extractor, {}, return_sample_id=True)
     batch = collator(rows)
     assert batch["lead_mask"].tolist() == [[True] * 3, [True, True, False], [True] * 3]
     assert list(collator.bad_records) == [rows[2]["record_id"]]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from ecg_transformers.data import load_ecg
+from ecg_transformers.modeling import EcgViTConfig, EcgViTModel
 from ecg_transformers.train.callbacks import describe_data
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.run_folder import (
@@ -110,9 +111,40 @@ def test_the_command_writes_over_no_finished_model(tmp_path, capsys, tiny_yaml):
     assert (folder / "model.safetensors").read_bytes() == first
     assert main([*command, "--seed", "1", "--overwrite_output_dir"]) == 0
     assert (folder / "model.safetensors").read_bytes() != first
-    for other in (["finetune", "--model", str(folder)], ["convert", "--source", "kim", "--checkpoint", "none.pth"]):
+    model = ["--model", str(folder)]
+    for other in (
+        ["finetune", *model],
+        ["convert", "--source", "kim", "--checkpoint", "none.pth"],
+        ["evaluate", *model],
+        ["embed", *model, "--dataset", "ptb-xl-sample"],
+        ["export", *model, "--format", "torch-export"],
+        ["space", *model],
+    ):
         assert main([*other, "--output_dir", str(folder)]) == 1
         assert "holds a finished model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "embed", "export", "space"])
+def test_a_command_that_reads_a_model_writes_into_no_folder_of_others(tmp_path, capsys, command):
+    EcgViTModel(EcgViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(
+        tmp_path / "model"
+    )
+    folder = folder_of(tmp_path, **{"thesis.tex": "mine"})
+    words = {"embed": ["--dataset", "ptb-xl-sample"], "export": ["--format", "onnx"]}.get(command, [])
+    assert main([command, "--model", str(tmp_path / "model"), *words, "--output_dir", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert "other files (thesis.tex)" in said and "--overwrite_output_dir" in said
+    assert os.listdir(folder) == ["thesis.tex"]
+
+
+def test_overwriting_never_removes_what_the_command_reads(tmp_path):
+    folder = folder_of(tmp_path, **{"model.safetensors": "", "checkpoint-5/a": "", "data/b": ""})
+    for read in (folder, folder / "checkpoint-5", folder / "model.safetensors"):
+        with pytest.raises(ValueError, match="which this command reads: give another --output_dir"):
+            claim_output_dir(str(folder), overwrite=True, reads=read)
+    assert sorted(os.listdir(folder)) == ["checkpoint-5", "data", "model.safetensors"]
+    claim_output_dir(str(folder), overwrite=True, reads=folder / "data")
+    assert os.listdir(folder) == ["data"]
 
 
 def test_a_run_in_python_mixes_with_no_other(make_trainer):

@@ -22,6 +22,7 @@ from ecg_transformers.train.run_folder import (
     claim_output_dir,
     find_damage,
     last_complete_checkpoint,
+    seal_checkpoint,
 )
 from ecg_transformers.train.trainer import train_and_save
 
@@ -284,6 +285,18 @@ def test_a_damaged_file_is_named_and_the_newest_whole_checkpoint_is_taken(stoppe
     assert name.split(".")[0] in found or (damage == "missing" and found == "the weights are missing")
     assert last_complete_checkpoint(str(stopped)) == str(stopped / "checkpoint-2")
     assert f"{newest} is not whole" in caplog.text
+
+
+def test_damage_is_seen_anywhere_in_a_large_file(stopped):
+    checkpoint = stopped / "checkpoint-4"
+    (checkpoint / "large.bin").write_bytes(bytes(9 << 20))  # read in several blocks
+    seal_checkpoint(checkpoint, {})
+    assert find_damage(checkpoint) is None
+    for place in (0, 5 << 20, (9 << 20) - 1):
+        content = bytearray(9 << 20)
+        content[place] = 1
+        (checkpoint / "large.bin").write_bytes(content)
+        assert find_damage(checkpoint) == "large.bin does not hold what was saved"
 
 
 def test_a_run_that_was_killed_in_its_first_save_begins_anew(make_trainer, tmp_path):

@@ -153,9 +153,11 @@ def _run_pytest(package: Path, tests: list[str], sender) -> None:
 
 
 def stages(mutation: Mutation) -> Iterator[tuple[str, list[str]]]:
-    """The tests of the table, those of the same package, and all others."""
+    """The test that was added, those of the table, those of the same package, and all others."""
     own = mutation.file.split("/")[0]
     others = [f"tests/{name}" for name in (*PACKAGES, "conformance", "packaging") if name != own]
+    if mutation.added is not None:
+        yield "added", [mutation.added]
     yield "named", mutation.tests
     yield "same package", [f"tests/{own}"]
     yield "elsewhere", others
@@ -165,7 +167,9 @@ def try_mutation(package: Path, mutation: Mutation, only_named: bool = False) ->
     """Where the bug was seen, and by which test; `None` if it survived."""
     path = package / mutation.file
     text = path.read_text(encoding="utf-8")
-    for stage, tests in list(stages(mutation))[: 1 if only_named else None]:
+    for stage, tests in stages(mutation):
+        if only_named and stage not in ("added", "named"):
+            break
         path.write_text(mutation.planted(text), encoding="utf-8")
         try:
             test = first_failure(package, tests)

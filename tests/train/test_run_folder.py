@@ -353,11 +353,13 @@ def test_a_last_short_batch_of_a_stream_is_dropped_where_asked(make_trainer, rec
     assert sizes == {True: [4, 4], False: [4, 4, 1]}
 
 
-def test_a_stream_of_several_epochs_resumes_bit_for_bit(make_trainer, recordings):
+@pytest.mark.parametrize(("num_records", "accumulation"), [(13, 1), (20, 2)])
+def test_a_stream_of_several_epochs_resumes_bit_for_bit(make_trainer, recordings, num_records, accumulation):
     settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 8, "dataloader_drop_last": True}
+    settings["gradient_accumulation_steps"] = accumulation
 
     def stream():
-        return stream_of(recordings, 13).shuffle(seed=1, buffer_size=5)
+        return stream_of(recordings, num_records).shuffle(seed=1, buffer_size=5)
 
     straight = make_trainer(stream(), name="straight", **settings)
     train_and_save(straight)

@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import json
 import logging
+import re
 import shutil
 import sys
 from pathlib import Path

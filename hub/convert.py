@@ -180,7 +180,7 @@ SOURCES = {
 
 def run(args: argparse.Namespace):
     """The command."""
-    claim_output_dir(args.output_dir, args.overwrite_output_dir)
+    claim_output_dir(args.output_dir, args.overwrite_output_dir, reads=args.checkpoint)
     given = {name: vars(args)[name] for name in FLAGS}
     if args.leads is not None:
         given["leads"] = canonical_leads(args.leads.split(","))

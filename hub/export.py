@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import json
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -26,9 +27,11 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrained
 from ecg_transformers import modeling
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.calibration import calibration_of
+from ecg_transformers.train.run_folder import claim_output_dir
 
 logger = logging.getLogger("ecg_transformers")
 
+WRITTEN = re.compile(r"model(\.int8)?\.onnx(\.data)?|model\.pt2|preprocessor_config\.json|.*\.py")
 ONNX_OPSET = 20
 LARGEST_DIFFERENCE = 1e-4
 """Between the file and the model, over all outputs, before the export of a float model counts as failed."""
@@ -48,6 +51,7 @@ def run(args: argparse.Namespace):
     logger.setLevel(logging.INFO)
     for chatty in (None, "torch.onnx"):  # exporter and quantiser log every node on the root logger
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    claim_output_dir(args.output_dir, args.overwrite_output_dir, written=WRITTEN, reads=args.model)
     path = export_model(args.model, args.format, args.output_dir)
     logger.info("Wrote %s (%.1f MB) and its feature extractor", path, path.stat().st_size / 1e6)
 

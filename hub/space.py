@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import json
 import logging
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS
 from ecg_transformers.train.publishing.licences import CODE_LICENCE, hub_licence, is_settled, stated_licence
 from ecg_transformers.train.publishing.shared_folder import own_file, read_weights, refuse_places
 from ecg_transformers.train.publishing.templates import template_environment
+from ecg_transformers.train.run_folder import claim_output_dir
 
 from .space_model import SpaceModel, check_files, neighbour_table
 from .space_page import LONGEST_NAME, markdown_text
@@ -36,11 +38,14 @@ GRADIO_VERSION = "6.31.0"  # the one that the page was tried with
 ALSO_IMPORTED = ("fsspec", "tqdm")  # which others of the requirements bring
 READING_EXTRAS = ("edf", "dicom", "hdf5")
 MODEL_FOLDER, NEIGHBOURS_NAME = "model", "neighbours.parquet"
+WRITTEN = re.compile(
+    rf"app\.py|README\.md|requirements\.txt|ecg_transformers|{MODEL_FOLDER}|{re.escape(NEIGHBOURS_NAME)}"
+)
 
 
 def run(args: argparse.Namespace):
     """The command."""
-    folder = write_space(args.model, args.output_dir)
+    folder = write_space(args.model, args.output_dir, args.overwrite_output_dir)
     logger.info(
         "Wrote the Space to %s. Try it:\n  pip install -r %s/requirements.txt\n  python %s/app.py\nPublish it:\n"
         "  hf upload OWNER/NAME %s --repo-type space",
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace):
     )
 
 
-def write_space(checkpoint: str, output_dir: str | Path) -> Path:
+def write_space(checkpoint: str, output_dir: str | Path, overwrite: bool = False) -> Path:
     """Writes a Space for a model: `app.py`, `README.md`, `requirements.txt`, this package, the model, the index.
 
     A local model is copied into `model/`: weights as safetensors, configuration (with the calibration), feature
@@ -57,14 +62,14 @@ def write_space(checkpoint: str, output_dir: str | Path) -> Path:
     Args:
         checkpoint (`str`): Folder or id of a classifier, or of an encoder: then the page has no probabilities.
         output_dir (`str`): New or empty folder.
+        overwrite (`bool`, *optional*): First remove an earlier Space from there; every other file stays.
 
     Raises:
         ValueError: for a folder that is not empty, what is no model, or a model that cannot read the carried
             recordings.
     """
     folder = Path(output_dir).expanduser()
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty, and nothing in it is written over. Give a new --output_dir.")
+    claim_output_dir(str(folder), overwrite, written=WRITTEN, reads=Path(checkpoint).expanduser())
     local = Path(checkpoint).expanduser()
     local = local.resolve() if local.is_dir() else None
     check_files(checkpoint)

@@ -304,7 +304,8 @@ class EcgVqVaeForPreTraining(PretrainingMixin, EcgVqVaePreTrainedModel):
 def squared_error(prediction: torch.Tensor, signal: torch.Tensor, lead_mask: torch.Tensor | None) -> torch.Tensor:
     """Mean squared error over all samples of present leads, of all ranks, in float32.
 
-    Use it when a whole signal is reconstructed.
+    Use it when a whole signal is reconstructed. The error is divided before it is squared: a sum of squares overflows
+    long before their mean does.
 
     ```python
     import torch
@@ -314,12 +315,13 @@ def squared_error(prediction: torch.Tensor, signal: torch.Tensor, lead_mask: tor
     squared_error(torch.randn(1, 3, 900, requires_grad=True), torch.randn(1, 3, 900), lead_mask).backward()
     ```
     """
-    error = (prediction.float() - signal.float()).square()
+    difference = prediction.float() - signal.float()
     if lead_mask is None:
-        return error.mean()
+        return (difference * difference.numel() ** -0.5).square().sum()
     # The mean over what is present on all ranks, so that two processes equal one with the whole batch.
     num_present = sum_over_ranks(lead_mask.sum().float()) / world_size()
-    return torch.where(lead_mask, error.mean(dim=2), 0.0).sum() / num_present.clamp(min=1.0)
+    error = (difference * (num_present.clamp(min=1.0) * signal.shape[2]) ** -0.5).square().sum(dim=2)
+    return torch.where(lead_mask, error, 0.0).sum()
 
 
 class EcgVqVaeTokenizer(nn.Module):

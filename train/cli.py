@@ -255,6 +255,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--batch_size", type=_positive, default=64)
     parser.add_argument("--seed", type=int, default=0, help="of the random encoder, heads, draws and bootstrap")
     _output_argument(parser)
+    _overwrite_argument(parser)
 
 
 def _recording_arguments(parser: argparse.ArgumentParser):
@@ -311,6 +312,7 @@ def _embed_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
     parser.add_argument("--batch_size", type=_positive, default=64)
     _output_argument(parser)
+    _overwrite_argument(parser)
 
 
 def _classify_arguments(parser: argparse.ArgumentParser):
@@ -403,11 +405,13 @@ def _export_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
     parser.add_argument("--format", choices=("onnx", "int8", "torch-export"), required=True, help="of the file")
     _output_argument(parser)
+    _overwrite_argument(parser)
 
 
 def _space_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
     _output_argument(parser)
+    _overwrite_argument(parser)
 
 
 def _positive(text: str) -> int:

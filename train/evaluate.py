@@ -7,6 +7,7 @@ Writes `metrics.json`, `predictions.parquet` (every score of every record, to sc
 import argparse
 import datetime
 import logging
+import re
 import shlex
 import time
 from collections.abc import Collection, Mapping
@@ -33,12 +34,17 @@ from .report.evaluation_page import EvaluationReport, encoder_facts, evaluation_
 from .report.examples import choose_examples
 from .report.page import ReportFigure, write_page
 from .results import Result, installed_versions, write_json
+from .run_folder import claim_output_dir
 from .settings import extractor_changes, parse_options, pooled_changes
 from .tasks.labelled_splits import LabelledSplits, task_name
 from .tasks.targets import load_task
 
 logger = logging.getLogger("ecg_transformers")
 
+WRITTEN = re.compile(
+    r"metrics\.json|predictions\.parquet|evaluation\.html|card_section\.md|finetuned"
+    r"|(linear|finetuned)(\.json|_waves\.parquet|_delineator)"
+)
 NUM_EXPLAINED = 3
 FOLDS_OF_DELINEATION = "five folds by subject: each tests once, another one selects, three train"
 
@@ -47,6 +53,7 @@ def run(args: argparse.Namespace):
     """The command."""
     started = time.monotonic()
     check_flags(args)
+    claim_output_dir(args.output_dir, args.overwrite_output_dir, written=WRITTEN, reads=args.model)
     changes = extractor_changes(args)
     model, feature_extractor = load_encoder(args.model, pooled=pooled_changes(args), **changes)
     if torch.accelerator.is_available():

@@ -141,7 +141,8 @@ def run(args: argparse.Namespace):
         )
         return
     settings |= parse_flags(args.rest) | {"output_dir": args.output_dir}
-    claim_output_dir(args.output_dir, args.overwrite_output_dir, settings.get("resume_from_checkpoint"))
+    resumed = settings.get("resume_from_checkpoint")
+    claim_output_dir(args.output_dir, args.overwrite_output_dir, resumed, reads=args.model)
     options = parse_options(args.options)
     splits = load_task(
         *(args.dataset, args.data_dir, options, args.target, args.problem_type, args.unlabelled), args.delineator

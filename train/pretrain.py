@@ -49,7 +49,8 @@ def run(args: argparse.Namespace):
         return
     settings |= parse_flags(args.rest)
     settings["output_dir"] = args.output_dir
-    claim_output_dir(args.output_dir, args.overwrite_output_dir, settings.get("resume_from_checkpoint"))
+    resumed = settings.get("resume_from_checkpoint")
+    claim_output_dir(args.output_dir, args.overwrite_output_dir, resumed, reads=args.model)
     options = parse_options(args.options)
     if args.mix:
         dataset, source = mix_corpora(args, options, int(settings.get("seed", 42)))

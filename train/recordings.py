@@ -34,9 +34,13 @@ from ecg_transformers.modeling.recording_input import read_recordings as read_de
 from .checkpoints import check_checkpoint, find_checkpoint
 from .features import embed, load_encoder
 from .inference import in_evaluation, input_batches, log_quality, outputs_of
+from .run_folder import claim_output_dir
 from .settings import declarations, extractor_changes, parse_options, pooled_changes
 
 logger = logging.getLogger("ecg_transformers")
+
+WRITTEN = re.compile(r"embeddings\.(parquet|npz)")
+"""Names of what `embed` leaves in its folder."""
 
 
 def encode(
@@ -332,6 +336,8 @@ def _device(device: torch.device | str | None) -> torch.device | str:
 
 def run(args: argparse.Namespace):
     """The commands `embed` and `classify`."""
+    if args.command == "embed":
+        claim_output_dir(args.output_dir, args.overwrite_output_dir, written=WRITTEN, reads=args.model)
     if args.files:
         source, declared = args.files[0] if len(args.files) == 1 else args.files, declarations(args)
     else:

@@ -26,7 +26,7 @@ RUN_NAMES = re.compile(
     r"|report|predictions|all_results|train_results)\.(json|bin|parquet)|.*\.py|README\.md|(training|report)\.html|runs"
     r"|\.push-.*|pictures"
 )
-"""Names of what a run leaves in its folder, which `--overwrite_output_dir` removes."""
+"""Names of what a training leaves in its folder, which `--overwrite_output_dir` removes."""
 NUM_NAMED = 5
 
 
@@ -43,15 +43,21 @@ def is_last(resume_from_checkpoint: str | bool | None) -> bool:
 
 
 def claim_output_dir(
-    output_dir: str, overwrite: bool = False, resume_from_checkpoint: str | bool | None = None
+    output_dir: str,
+    overwrite: bool = False,
+    resume_from_checkpoint: str | bool | None = None,
+    written: re.Pattern[str] = RUN_NAMES,
+    reads: str | os.PathLike | None = None,
 ) -> None:
-    """Looks whether a run may write to a folder, before any work.
+    """Checks that a command may write to a folder, before any work.
 
     Args:
         output_dir (`str`): The folder; it need not exist.
         overwrite (`bool`, *optional*): Remove what an earlier run left there; every other file stays.
         resume_from_checkpoint (`str`, *optional*): As of [`~transformers.TrainingArguments`]; a run that goes on
             finds its own files.
+        written (`re.Pattern`, *optional*): Names of what the command leaves there; by default those of a training.
+        reads (`str`, *optional*): The model or file that the command reads, which `overwrite` never removes.
 
     Raises:
         ValueError: names what lies there, if it is neither empty nor the run's own.
@@ -65,8 +71,12 @@ def claim_output_dir(
             "--overwrite_output_dir would remove what --resume_from_checkpoint goes on from: give one of them."
         )
     if overwrite:
+        if reads is not None and _lies_in(folder, Path(reads), written):
+            raise ValueError(
+                f"--overwrite_output_dir would remove {reads}, which this command reads: give another --output_dir."
+            )
         if int(os.environ.get("RANK", 0)) == 0:
-            _remove_run(folder, names)
+            _remove(folder, [name for name in names if written.fullmatch(name)])
         return
     checkpoints = [path.name for path in checkpoints_of(output_dir)]
     is_resumed = resume_from_checkpoint not in (None, False)
@@ -81,8 +91,8 @@ def claim_output_dir(
     else:
         found, cure = f"other files ({_some(names)})", "give another --output_dir"
     raise ValueError(
-        f"{output_dir} holds {found}. Nothing is written over: {cure}, or --overwrite_output_dir removes what a run "
-        "left there, old checkpoints too, and keeps every other file."
+        f"{output_dir} holds {found}. Nothing is written over: {cure}, or --overwrite_output_dir removes what has a "
+        "name that this command writes, old checkpoints of a training too, and keeps every other file."
     )
 
 
@@ -101,16 +111,23 @@ def check_no_other_run(output_dir: str, is_resumed: bool = False) -> None:
         )
 
 
-def _remove_run(folder: Path, names: list[str]) -> None:
-    removed = [name for name in names if RUN_NAMES.fullmatch(name)]
-    for name in removed:
+def _lies_in(folder: Path, path: Path, written: re.Pattern[str]) -> bool:
+    """Whether a path is the folder itself or lies in something there of a name that is written."""
+    folder, path = folder.resolve(), path.resolve()
+    if not path.exists() or not path.is_relative_to(folder):
+        return False
+    return path == folder or written.fullmatch(path.relative_to(folder).parts[0]) is not None
+
+
+def _remove(folder: Path, names: list[str]) -> None:
+    for name in names:
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-    if removed:
-        logger.warning("Removed from %s what an earlier run left there: %s", folder, ", ".join(removed))
+    if names:
+        logger.warning("Removed from %s what an earlier run left there: %s", folder, ", ".join(names))
 
 
 def _some(names: list[str]) -> str:

@@ -47,6 +47,13 @@ def test_batch_has_inputs_and_multi_hot_labels(decoded):
     assert named == [sorted(row["labels"]) for row in rows]
 
 
+def test_labels_are_in_the_order_of_label2id_whatever_their_names():
+    labels = EcgDataCollator(extractor(), {"STTC": 0, "NORM": 1, "CD": 2})([row()])["labels"]
+    assert labels.tolist() == [[0.0, 1.0, 0.0]]
+    labels = EcgDataCollator(extractor(), {"NORM": 2, "STTC": 0, "CD": 1})([row()])["labels"]
+    assert labels.tolist() == [[0.0, 0.0, 1.0]]
+
+
 def test_stored_and_decoded_rows_give_the_same_batch(decoded, stored):
     collator = EcgDataCollator(extractor(), LABEL2ID)
     torch.testing.assert_close(collator(list(decoded))["input_values"], collator(list(stored))["input_values"])

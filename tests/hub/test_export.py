@@ -248,7 +248,8 @@ def test_the_command_exports_the_encoder_of_a_pretraining_checkpoint(tmp_path):
     folder = save(tmp_path / "model", EcgJepaForPreTraining, EcgJepaConfig, **mask, **predictor)
     output = tmp_path / "out"
     assert main(["export", "--model", folder, "--format", "onnx", "--output_dir", str(output)]) == 0
-    assert {"model.onnx", "preprocessor_config.json"} <= {path.name for path in output.iterdir()}
+    names = {path.name for path in output.iterdir()}
+    assert {"model.onnx", "preprocessor_config.json"} <= names and all(map(export.WRITTEN.fullmatch, names))
     assert_parity(folder, output / "model.onnx")
 
 

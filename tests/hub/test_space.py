@@ -69,6 +69,7 @@ def header_of(folder):
 def test_the_folder_holds_what_is_needed_and_nothing_else(written):
     expected = {"README.md", "app.py", "requirements.txt", "neighbours.parquet", "model", "ecg_transformers"}
     assert {path.name for path in written.iterdir()} == expected
+    assert all(map(space.WRITTEN.fullmatch, expected))  # which --overwrite_output_dir removes
     files = {"config.json", "preprocessor_config.json", "model.safetensors", "README.md"}
     assert {path.name for path in (written / "model").iterdir()} == files
     config = json.loads((written / "model" / "config.json").read_text())
@@ -249,7 +250,7 @@ def test_the_index_holds_the_features_of_the_encoder_that_everybody_loads(model_
 def test_a_folder_that_is_not_empty_is_left_as_it_is(model_folder, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert main(["space", "--model", str(model_folder), "--output_dir", str(tmp_path)]) == 1
-    assert "is not empty" in capsys.readouterr().err
+    assert "other files (mine.txt)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

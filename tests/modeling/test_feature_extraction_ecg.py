@@ -66,6 +66,15 @@ def test_resampling_equals_scipy():
     np.testing.assert_allclose(values[0].numpy(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("num_samples", "sampling_rate", "expected"), [(4097, 400, 2561), (4096, 400, 2560)])
+def test_a_length_that_does_not_divide_is_rounded(num_samples, sampling_rate, expected):
+    assert small().resampled_length(num_samples, sampling_rate) == expected
+    signal = ecg(num_samples=num_samples)
+    values = values_of(EcgFeatureExtractor(num_samples=expected), signal, sampling_rate=sampling_rate)
+    assert values.shape[-1] == expected
+    np.testing.assert_allclose(values[0].numpy(), scipy.signal.resample(signal, expected, axis=-1), atol=1e-5)
+
+
 def test_published_preprocessing_of_ecg_jepa(golden):
     stored = golden("kim_data")
     declared = {"sampling_rate": 500, "leads": ["I", "II"], "unit": "mV"}

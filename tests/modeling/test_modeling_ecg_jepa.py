@@ -141,12 +141,15 @@ def test_variance_and_covariance_terms_equal_a_manual_computation():
     assert covariance.item() == pytest.approx(sum(products) / 3, rel=1e-5)
 
 
-def test_the_regularisers_enter_the_loss_by_their_weights():
-    plain, regularised = tiny_model().eval(), tiny_model(variance_weight=0.5, covariance_weight=0.25).eval()
+@pytest.mark.parametrize("weights", [(0.5, 0.25), (0.0, 1e4)])  # the covariance is tiny before any training
+def test_the_regularisers_enter_the_loss_by_their_weights(weights):
+    regularised = tiny_model(variance_weight=weights[0], covariance_weight=weights[1]).eval()
+    plain = tiny_model().eval()
     output = plain(signals(), bool_masked_pos=mask(1, 4))
     pooled = plain.ecg_vit(signals(), bool_masked_pos=mask(1, 4)).pooler_output
     variance, covariance = variance_and_covariance(pooled, POOLED_STD)
-    expected = output.loss + 0.5 * variance + 0.25 * covariance
+    assert weights[1] < 1 or weights[1] * covariance > 0.1 * output.loss
+    expected = output.loss + weights[0] * variance + weights[1] * covariance
     torch.testing.assert_close(regularised(signals(), bool_masked_pos=mask(1, 4)).loss, expected)
 
 

@@ -113,6 +113,20 @@ def test_a_fresh_teacher_is_its_student_and_follows_it(family):
 
 
 @FAMILIES
+def test_a_reset_changes_the_teacher_alone_buffers_too(family):
+    model = tiny_model(family).eval()
+    with torch.no_grad():
+        for tensor in [*model.trained_encoder.parameters(), *model.trained_encoder.buffers()]:
+            tensor.mul_(2)
+    before = {name: tensor.clone() for name, tensor in model.trained_encoder.state_dict().items()}
+    model.reset_teacher()
+    student, teacher = model.trained_encoder.state_dict(), model.target_encoder.state_dict()
+    assert all(
+        torch.equal(student[name], before[name]) and torch.equal(teacher[name], before[name]) for name in before
+    )
+
+
+@FAMILIES
 def test_training_with_a_teacher_that_stands_still_is_refused(family):
     with pytest.raises(ValueError, match="the teacher none"):
         train_for(tiny_model(family).train(), 4)

@@ -54,6 +54,19 @@ def trained_model(**fields):
 # --- the loss
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_loss_is_finite_for_the_largest_signals_that_other_methods_read(training):
+    model, signal = tiny_model().train(training), 1e18 * signals()
+    mask = torch.ones(8, 3, dtype=torch.bool)
+    mask[0, 1] = False
+    for lead_mask in (None, mask):
+        loss = model(signal, lead_mask=lead_mask).loss
+        loss.backward()
+        present = signal.double() if lead_mask is None else signal.double()[lead_mask]
+        torch.testing.assert_close(loss.double(), present.square().mean(), rtol=1e-4, atol=0)
+        assert all(weights.grad.isfinite().all() for weights in model.parameters() if weights.grad is not None)
+
+
 def leads_first(tensor, axis=0):
     """A patch of the authors holds its samples one after the other, each of all leads; ours its leads."""
     return tensor.movedim(axis, -1).unflatten(-1, (75, 12)).transpose(-1, -2).flatten(-2).movedim(-1, axis)

@@ -32,6 +32,16 @@ def test_codes_and_losses_equal_a_manual_search(published):
     assert output.loss.item() == pytest.approx((1.25 if published else 0.25) * commitment, rel=1e-5)
 
 
+def test_each_term_of_the_published_loss_moves_its_own_side():
+    model, inputs = quantizer(published=True), latents(10, 4).requires_grad_()
+    output = model(inputs)
+    output.loss.backward()
+    towards = 2 * (inputs.detach() - model.codebook.detach()[output.code_indices]) / inputs.numel()
+    torch.testing.assert_close(inputs.grad, 0.25 * towards)
+    expected = torch.zeros(6, 4).index_add_(0, output.code_indices, -towards)
+    torch.testing.assert_close(model.codebook.grad, expected)
+
+
 def test_the_gradient_goes_straight_through():
     model, inputs = quantizer(), latents(3, 4).requires_grad_()
     weights = latents(3, 4, seed=1)

@@ -265,6 +265,10 @@ def test_a_pretrained_folder_goes_through_embed(tiny_yaml, tmp_path):
 
     table = pq.read_table(tmp_path / "features" / "embeddings.parquet")
     assert len(table) == 66 and table["features"].type.list_size == 16
+    assert main(embed) == 1  # a table that is there is not written over
+    (tmp_path / "features" / "notes.txt").write_text("mine")
+    assert main([*embed, "--format", "npz", "--overwrite_output_dir"]) == 0
+    assert sorted(path.name for path in (tmp_path / "features").iterdir()) == ["embeddings.npz", "notes.txt"]
 
 
 def test_pretraining_goes_on_from_a_checkpoint(tiny_yaml, tmp_path):

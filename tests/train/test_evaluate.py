@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, main
-from ecg_transformers.train.evaluate import name_folds
+from ecg_transformers.train.evaluate import WRITTEN, name_folds
 from ecg_transformers.train.evaluation import run, settings
 from ecg_transformers.train.inference import find_quality, records_by_finding
 from ecg_transformers.train.publishing.shared_folder import public_results
@@ -54,6 +54,11 @@ def evaluation(checkpoint, tmp_path_factory):
         patch.setattr(targets, "load_labelled_splits", with_a_copy)
         patch.setattr(run, "KERNELS", {"random_kernels_126": 12, "random_kernels": 24})  # faster
         return output, evaluated(checkpoint, output, "--protocol", "linear", "knn", "zero-shot-cluster")
+
+
+def test_overwriting_would_remove_all_that_an_evaluation_writes(evaluation):
+    folder, _ = evaluation
+    assert all(WRITTEN.fullmatch(path.name) for path in folder.iterdir())
 
 
 def test_every_protocol_stands_beside_a_random_encoder(evaluation):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from ecg_transformers.data import load_ecg
+from ecg_transformers.modeling import EcgViTConfig, EcgViTModel
 from ecg_transformers.train.callbacks import describe_data
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.run_folder import (
@@ -21,6 +22,7 @@ from ecg_transformers.train.run_folder import (
     claim_output_dir,
     find_damage,
     last_complete_checkpoint,
+    seal_checkpoint,
 )
 from ecg_transformers.train.trainer import train_and_save
 
@@ -110,9 +112,40 @@ def test_the_command_writes_over_no_finished_model(tmp_path, capsys, tiny_yaml):
     assert (folder / "model.safetensors").read_bytes() == first
     assert main([*command, "--seed", "1", "--overwrite_output_dir"]) == 0
     assert (folder / "model.safetensors").read_bytes() != first
-    for other in (["finetune", "--model", str(folder)], ["convert", "--source", "kim", "--checkpoint", "none.pth"]):
+    model = ["--model", str(folder)]
+    for other in (
+        ["finetune", *model],
+        ["convert", "--source", "kim", "--checkpoint", "none.pth"],
+        ["evaluate", *model],
+        ["embed", *model, "--dataset", "ptb-xl-sample"],
+        ["export", *model, "--format", "torch-export"],
+        ["space", *model],
+    ):
         assert main([*other, "--output_dir", str(folder)]) == 1
         assert "holds a finished model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "embed", "export", "space"])
+def test_a_command_that_reads_a_model_writes_into_no_folder_of_others(tmp_path, capsys, command):
+    EcgViTModel(EcgViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(
+        tmp_path / "model"
+    )
+    folder = folder_of(tmp_path, **{"thesis.tex": "mine"})
+    words = {"embed": ["--dataset", "ptb-xl-sample"], "export": ["--format", "onnx"]}.get(command, [])
+    assert main([command, "--model", str(tmp_path / "model"), *words, "--output_dir", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert "other files (thesis.tex)" in said and "--overwrite_output_dir" in said
+    assert os.listdir(folder) == ["thesis.tex"]
+
+
+def test_overwriting_never_removes_what_the_command_reads(tmp_path):
+    folder = folder_of(tmp_path, **{"model.safetensors": "", "checkpoint-5/a": "", "data/b": ""})
+    for read in (folder, folder / "checkpoint-5", folder / "model.safetensors"):
+        with pytest.raises(ValueError, match="which this command reads: give another --output_dir"):
+            claim_output_dir(str(folder), overwrite=True, reads=read)
+    assert sorted(os.listdir(folder)) == ["checkpoint-5", "data", "model.safetensors"]
+    claim_output_dir(str(folder), overwrite=True, reads=folder / "data")
+    assert os.listdir(folder) == ["data"]
 
 
 def test_a_run_in_python_mixes_with_no_other(make_trainer):
@@ -254,6 +287,18 @@ def test_a_damaged_file_is_named_and_the_newest_whole_checkpoint_is_taken(stoppe
     assert f"{newest} is not whole" in caplog.text
 
 
+def test_damage_is_seen_anywhere_in_a_large_file(stopped):
+    checkpoint = stopped / "checkpoint-4"
+    (checkpoint / "large.bin").write_bytes(bytes(9 << 20))  # read in several blocks
+    seal_checkpoint(checkpoint, {})
+    assert find_damage(checkpoint) is None
+    for place in (0, 5 << 20, (9 << 20) - 1):
+        content = bytearray(9 << 20)
+        content[place] = 1
+        (checkpoint / "large.bin").write_bytes(content)
+        assert find_damage(checkpoint) == "large.bin does not hold what was saved"
+
+
 def test_a_run_that_was_killed_in_its_first_save_begins_anew(make_trainer, tmp_path):
     folder = tmp_path / "run" / "checkpoint-2"
     folder.mkdir(parents=True)
@@ -308,11 +353,13 @@ def test_a_last_short_batch_of_a_stream_is_dropped_where_asked(make_trainer, rec
     assert sizes == {True: [4, 4], False: [4, 4, 1]}
 
 
-def test_a_stream_of_several_epochs_resumes_bit_for_bit(make_trainer, recordings):
+@pytest.mark.parametrize(("num_records", "accumulation"), [(13, 1), (20, 2)])
+def test_a_stream_of_several_epochs_resumes_bit_for_bit(make_trainer, recordings, num_records, accumulation):
     settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 8, "dataloader_drop_last": True}
+    settings["gradient_accumulation_steps"] = accumulation
 
     def stream():
-        return stream_of(recordings, 13).shuffle(seed=1, buffer_size=5)
+        return stream_of(recordings, num_records).shuffle(seed=1, buffer_size=5)
 
     straight = make_trainer(stream(), name="straight", **settings)
     train_and_save(straight)

@@ -153,7 +153,7 @@ def _corpus_arguments(parser: argparse.ArgumentParser, default: str | None = Non
         metavar="NAME",
         default=default,
         required=default is None,
-        help="corpus, as in load_ecg: ptb-xl, mimic-iv-ecg, wfdb, ecgfolder, prepared, ...",
+        help="corpus, as in load_ecg: ptb-xl, wfdb, prepared, ...",
     )
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the corpus (prepared: or its URL)")
     parser.add_argument(
@@ -222,7 +222,7 @@ def _finetune_arguments(parser: argparse.ArgumentParser):
 
 
 def _task_arguments(parser: argparse.ArgumentParser, targets: tuple[str, ...]):
-    parser.add_argument("--target", choices=targets, default="labels", help="what is to be told of a record (labels)")
+    parser.add_argument("--target", metavar="NAME", choices=targets, default="labels", help=", ".join(targets))
     parser.add_argument("--delineator", metavar="DIR", help="of intervals, where no waves are marked")
     parser.add_argument(
         "--problem_type",

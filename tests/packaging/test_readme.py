@@ -14,8 +14,8 @@ from ecg_transformers.train.settings import parse_flags, read_config, split_sett
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ecg-transformers ((?:.*\\\n)*.*)", README, flags=re.MULTILINE)
-TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-TINY |= {f"predictor_{name}": value for name, value in TINY.items()} | {"use_cpu": True, "disable_tqdm": True}
+TINY = {"hidden_size": 16, "stem_widths": [8, 16], "stem_depths": [1, 1], "num_kernels": 24}
+TINY |= {"use_cpu": True, "disable_tqdm": True}
 SMALLER = {
     '"max_steps": 1000}': f'"max_steps": 2}} | {TINY}',
     "max_steps=100,": "max_steps=2, use_cpu=True, disable_tqdm=True,",

@@ -65,7 +65,7 @@ def test_the_budget_that_a_preset_names_is_that_of_its_values(name):
 
 def test_every_flag_is_listed_on_demand(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["pretrain", "--config", "quickstart", "--help_all"]) == 0
+    assert main(["pretrain", "--config", "ecg_jepa_cpu", "--help_all"]) == 0
     listed = capsys.readouterr().out
     assert all(flag in listed for flag in ("--learning_rate", "--ema_start", "--mask_ratio", "--normalization"))
 

@@ -226,6 +226,12 @@ def quantize_onnx(source: Path, target: Path) -> Path:
     heads = [f"{node.name}_MatMul" for node in graph.graph.node if node.op_type == "Gemm"]  # as it renames them
     settings = {"weight_type": QuantType.QUInt8, "per_channel": True, "op_types_to_quantize": ["MatMul"]}
     quantize_dynamic(graph, target, nodes_to_exclude=heads, **settings)
+    if not any("Integer" in node.op_type for node in onnx.load(target).graph.node):
+        target.unlink()
+        raise ValueError(
+            "int8 quantises linear layers, and this model has none but its head: a convolutional encoder gains "
+            "nothing. Export it with the format 'onnx'."
+        )
     return target
 
 

@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoFeatureExtractor
 
-from ecg_transformers import modeling
+from ecg_transformers import carried_model, modeling
 from ecg_transformers.data import label_names, load_ecg
 from ecg_transformers.hub import export
 from ecg_transformers.modeling import (
@@ -181,6 +181,13 @@ def test_a_torch_program_goes_round_without_pickles(tmp_path):
             assert not content.startswith((b"PK", b"\x80")), name  # torch.save, pickle
             assert b'"use_pickle": true' not in content, name
             assert str(REPOSITORY).encode() not in content, name
+
+
+@pytest.mark.slow
+def test_int8_of_a_model_without_linear_layers_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'onnx'"):
+        export.export_model(carried_model("ecg-small-superdiagnostic"), "int8", tmp_path)
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 @pytest.mark.slow

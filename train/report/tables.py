@@ -88,6 +88,9 @@ def counts_of(outcome: Outcome) -> str:
     trained = f"Trained on {scores['num_train_records']} records, tested on" if "num_train_records" in scores else ""
     records = scores.get("num_test_records", scores.get("num_records"))
     patients = scores.get("num_test_patients", scores.get("num_patients"))
+    if num_folds := scores.get("details", {}).get("num_folds"):
+        folds = f"Cross-validated in {num_folds} folds by patient: each record is predicted by the model of the others."
+        return f"{folds} {records} records of {patients} patients."
     return f"{trained or 'Tested on'} {records} records of {patients} patients."
 
 
@@ -98,7 +101,7 @@ def choices_of(outcome: Outcome) -> str:
         for _, name, scores in outcome.sides()
     ]
     parts = []
-    for key in dict.fromkeys(key for _, details in sides for key in details):
+    for key in dict.fromkeys(key for _, details in sides for key in details if key != "num_folds"):
         found = {name: details[key] for name, details in sides if isinstance(details.get(key), (str, int, float))}
         texts = {name: _plain(value) for name, value in found.items()}
         label = key.replace("_", " ")

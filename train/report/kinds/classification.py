@@ -27,7 +27,7 @@ COLUMNS = (
 def section(outcome: Outcome, result: Result, shown: Shown) -> Section:
     scores, sides = outcome.scores, outcome.sides()
     caption = (
-        f"Protocol {outcome.protocol}: {outcome.words}. Test split, 95 % intervals from a bootstrap over patients."
+        f"Protocol {outcome.protocol}: {outcome.words}; 95 % intervals from a bootstrap over patients."
     )
     notes = [sentence for sentence in (counts_of(outcome), choices_of(outcome)) if sentence]
     temperatures = [

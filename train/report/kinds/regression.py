@@ -12,7 +12,7 @@ MOST_TARGETS = 6
 def section(outcome: Outcome, result: Result, shown: Shown) -> Section:
     kind = outcome.kind
     caption = (
-        f"Protocol {outcome.protocol}: {outcome.words}. Test split, 95 % intervals from a bootstrap over patients."
+        f"Protocol {outcome.protocol}: {outcome.words}; 95 % intervals from a bootstrap over patients."
     )
     columns = (Column(kind.score, f"{kind.title}, lower is better", True),)
     figures = []

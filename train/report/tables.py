@@ -89,8 +89,8 @@ def counts_of(outcome: Outcome) -> str:
     records = scores.get("num_test_records", scores.get("num_records"))
     patients = scores.get("num_test_patients", scores.get("num_patients"))
     if num_folds := scores.get("details", {}).get("num_folds"):
-        folds = f"Cross-validated in {num_folds} folds by patient: each record is predicted by the model of the others."
-        return f"{folds} {records} records of {patients} patients."
+        folds = f"Cross-validated in {num_folds} folds by patient"
+        return f"{folds}, each predicted by a model of the others. {records} records of {patients} patients."
     return f"{trained or 'Tested on'} {records} records of {patients} patients."
 
 

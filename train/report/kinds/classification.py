@@ -26,9 +26,7 @@ COLUMNS = (
 
 def section(outcome: Outcome, result: Result, shown: Shown) -> Section:
     scores, sides = outcome.scores, outcome.sides()
-    caption = (
-        f"Protocol {outcome.protocol}: {outcome.words}; 95 % intervals from a bootstrap over patients."
-    )
+    caption = f"Protocol {outcome.protocol}: {outcome.words}; 95 % intervals from a bootstrap over patients."
     notes = [sentence for sentence in (counts_of(outcome), choices_of(outcome)) if sentence]
     temperatures = [
         f"{each['temperature']:.3f} ({decapitalized(name)})" for _, name, each in sides if each.get("temperature")

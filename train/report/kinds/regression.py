@@ -11,9 +11,7 @@ MOST_TARGETS = 6
 
 def section(outcome: Outcome, result: Result, shown: Shown) -> Section:
     kind = outcome.kind
-    caption = (
-        f"Protocol {outcome.protocol}: {outcome.words}; 95 % intervals from a bootstrap over patients."
-    )
+    caption = f"Protocol {outcome.protocol}: {outcome.words}; 95 % intervals from a bootstrap over patients."
     columns = (Column(kind.score, f"{kind.title}, lower is better", True),)
     figures = []
     if (predictions := shown.of(outcome)) is not None:

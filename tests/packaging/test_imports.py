@@ -178,4 +178,4 @@ def test_docstrings_and_arguments_begin_with_a_noun_or_a_verb():
         arguments[path.parts[0]] += len(of_argument.findall(text.partition("Args:\n")[2].partition("\n\n")[0]))
     assert openings["modeling"] == openings["data"] == arguments["modeling"] == arguments["data"] == 0
     # 15 and 25 are the aim; lower these with every file that is mended.
-    assert sum(openings.values()) <= 82 and sum(arguments.values()) <= 131, (openings, arguments)
+    assert sum(openings.values()) <= 81 and sum(arguments.values()) <= 128, (openings, arguments)

@@ -20,7 +20,7 @@ from ecg_transformers.modeling import EcgCpcConfig, EcgCpcForPreTraining, EcgCpc
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 from ecg_transformers.modeling.state_space import state_space_basis
 
-from .checkpoint_keys import check_fits, count_blocks, extractor_for, renamed
+from .checkpoint_keys import check_fits, count_blocks, extractor_for, renamed, state_of
 
 FIRST_KEY = "encoder.layers.0.0.weight"
 HEAD_KEY = "head_ssl.proj.0.weight"
@@ -56,7 +56,7 @@ def convert_ecg_cpc_checkpoint(
     Raises:
         ValueError: if a key is missing or unexpected, a shape does not fit, or a kernel lies outside of our basis.
     """
-    state = checkpoint["state_dict"] if isinstance(checkpoint.get("state_dict"), dict) else checkpoint
+    state = state_of(checkpoint, "state_dict")
     starts = [key.removesuffix(FIRST_KEY) for key in state if key.endswith(FIRST_KEY)]
     if len(starts) != 1:
         raise ValueError(

@@ -262,12 +262,8 @@ def render_card(
         licences=licence_section(facts.data.licence, facts.weights_licence),
     )
     more = dict(facts.header) | ({} if facts.costs is None else facts.costs.metadata())
-    tags = [
-        "ecg",
-        "electrocardiogram",
-        *["self-supervised-learning"] * (facts.kind == "pretrained"),
-        config.model_type,
-    ]
+    tags = ["ecg", "electrocardiogram"]
+    tags += ["self-supervised-learning"] * (facts.kind == "pretrained") + [config.model_type]
     header = {
         "library_name": "transformers",
         "pipeline_tag": None if is_classifier else "feature-extraction",

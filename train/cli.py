@@ -466,8 +466,8 @@ def check_call(args: argparse.Namespace):
         _check_choices("--protocol", args.protocol, PROTOCOLS)
         _check_choices("--setting", args.setting, SETTINGS)
     if args.command == "compare":
-        for method in (args.methods or "").split(",") if args.methods else ():
-            _check_preset(method.split(":")[0], "configs")
+        for method in re.split(r",(?![^\[]*\])", args.methods) if args.methods else ():  # not of [0.6,0.7]
+            _check_preset(method.strip().split(":")[0], "configs")
     for flag, kind in (("checkpoint", "file"), ("folder", "folder"), ("results", "file"), ("nstdb", "folder")):
         if given.get(flag) is not None:
             hint = " Give the --output_dir of the command that wrote it." if args.command == "push" else ""

@@ -293,7 +293,7 @@ def test_methods_are_presets_with_changes():
 
 
 def test_flags_of_the_input_are_the_whole_treatment_for_all_methods():
-    method = parse_methods("quickstart")["quickstart"]
+    method = parse_methods("kim_hybrid_cpu")["kim_hybrid_cpu"]
     own = method_settings(method, {"weight_decay": 0.1}, seed=3, records_seen=100)
     assert own["normalization"] == "fixed" and own["weight_decay"] == 0.1 and own["seed"] == 3
     assert own["max_steps"] == 4  # of 32 records

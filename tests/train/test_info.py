@@ -152,7 +152,7 @@ def test_a_corpus_is_described_as_it_would_be_loaded(info, folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nosuch.csv"], "There is no file nosuch.csv"),
+        (["nosuch.csv"], "There is no file or folder 'nosuch.csv'"),
         ([".", "--write"], "--write writes what --table FILE proposes"),
         ([".", "--dataset", "nosuch"], "Choose from ['brugada-huca'"),
         ([".", "--dataset", "ptb-xl-sample"], "no corpus with a folder"),

@@ -153,7 +153,7 @@ def _corpus_arguments(parser: argparse.ArgumentParser, default: str | None = Non
         metavar="NAME",
         default=default,
         required=default is None,
-        help="corpus, as in load_ecg: ptb-xl, mimic-iv-ecg, wfdb, ecgfolder, prepared, ...",
+        help="corpus, as in load_ecg: ptb-xl, wfdb, ecgfolder, ...",
     )
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the corpus (prepared: or its URL)")
     parser.add_argument(
@@ -241,9 +241,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
     _model_argument(parser, "ecg-small")
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals", "delineation", "identity"))
-    parser.add_argument(
-        "--protocol", nargs="+", default=["linear"], metavar="NAME", help=f"how it is judged: {', '.join(PROTOCOLS)}"
-    )
+    parser.add_argument("--protocol", nargs="+", default=["linear"], metavar="NAME", help=", ".join(PROTOCOLS))
     parser.add_argument(
         "--setting", nargs="+", default=[], metavar="NAME", help=f"on harder terms: {', '.join(SETTINGS)}"
     )

@@ -14,7 +14,7 @@ from sklearn.metrics import (
 )
 
 from ecg_transformers.train.evaluate_metrics.challenge_scores import challenge_scores, challenge_weights
-from ecg_transformers.train.metrics import paired_bootstrap
+from ecg_transformers.train.metrics import auroc_interval, paired_bootstrap
 from ecg_transformers.train.predictions import Predictions, ProtocolResult, compare_results, judge, write_predictions
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -124,6 +124,16 @@ def test_nothing_that_can_be_learnt_is_an_error():
         result(train=np.zeros((5, 3), dtype=np.int8)).judge(20)
     with pytest.raises(ValueError, match="Expected problem_type of"):
         judge(predictions(), NAMES, "ranking", predictions("train").labels)
+
+
+def test_the_intervals_of_areas_are_a_bootstrap_of_patients():
+    test = result().test
+    judged = judge(test, NAMES, MULTI_LABEL, test.labels, num_resamples=50, seed=3)
+    of_patients, of_records = (
+        auroc_interval(test.labels, test.scores, NAMES, 50, 3, groups) for groups in (test.patients(), None)
+    )
+    assert judged["macro_auroc_ci95"] == list(of_patients.macro) != list(of_records.macro)
+    assert judged["per_class_ci95"] == {name: list(bounds) for name, bounds in of_patients.per_class.items()}
 
 
 def test_records_without_a_patient_count_as_patients_of_their_own():

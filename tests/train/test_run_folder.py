@@ -113,9 +113,10 @@ def test_the_command_writes_over_no_finished_model(tmp_path, capsys, tiny_yaml):
     assert main([*command, "--seed", "1", "--overwrite_output_dir"]) == 0
     assert (folder / "model.safetensors").read_bytes() != first
     model = ["--model", str(folder)]
+    (tmp_path / "file.pth").write_bytes(b"")
     for other in (
         ["finetune", *model],
-        ["convert", "--source", "kim", "--checkpoint", "none.pth"],
+        ["convert", "--source", "kim", "--checkpoint", str(tmp_path / "file.pth")],
         ["evaluate", *model],
         ["embed", *model, "--dataset", "ptb-xl-sample"],
         ["export", *model, "--format", "torch-export"],

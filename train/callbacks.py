@@ -24,6 +24,8 @@ MONITOR_WINDOW = 512
 
 MIN_RELATIVE_SPREAD = 1e-3
 MIN_EFFECTIVE_RANK = 1.5
+COLLAPSED_PROJECTIONS = 1e-4
+"""Spread of projections below which the gradient of SIGReg does not part records any more."""
 
 
 class TeacherCallback(TrainerCallback):
@@ -104,6 +106,12 @@ class CollapseMonitor(TrainerCallback):
             or logs.get("projection_std", 1.0) < MIN_RELATIVE_SPREAD  # of methods with a projector: no gradient there
         )
         self.collapsed_logs = self.collapsed_logs + 1 if dead else 0
+        if logs.get("projection_std", 1.0) < COLLAPSED_PROJECTIONS:
+            logger.warning_once(
+                f"The projections have collapsed: they differ between records by {logs['projection_std']:.1e}, where "
+                "SIGReg wants 1. Its gradient vanishes there, so that training will not recover. Lower the learning "
+                "rate, raise sigreg_weight, or look for records that are all alike."
+            )
         if args.collapse_patience and self.collapsed_logs >= args.collapse_patience:
             raise RuntimeError(
                 f"The features have collapsed: at step {state.global_step} they differ between records by "

@@ -145,7 +145,7 @@ class EcgSslTrainer(PushingTrainer):
             num_windows = len(inputs["input_values"]) // len(sample_ids)
             sample_ids = [record for record in sample_ids for _ in range(num_windows)]
         if sample_ids or training:  # the stock Trainer prepares a batch of an evaluation twice
-            inputs |= self.model.draw_inputs(inputs["input_values"], self._draw_keys(sample_ids))
+            inputs = self.model.step_inputs(inputs, self._draw_keys(sample_ids))
         return inputs
 
     def _draw_keys(self, sample_ids: list[int]) -> DrawKeys:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..modeling.feature_extraction_ecg import EcgFeatureExtractor
+from ..modeling.feature_extraction_ecg import LARGEST_VALUE, EcgFeatureExtractor
 from ..modeling.recording_input import cut
-from .records import INVALID_SAMPLE, known_lead_names, quantise, stored_steps
+from .records import INVALID_SAMPLE, MAX_STEP, known_lead_names, quantise, stored_steps
 
 logger = logging.getLogger(__name__)
 
@@ -202,9 +202,11 @@ class EcgPretrainingCollator(_EcgCollator):
     """Turns rows into small batches of integers, which the Trainer makes into float input on the device.
 
     Gives `{"signal": int16 (batch, num_leads, num_samples), "gain": float32 (batch, num_leads) in mV per step,
-    "sample_id": int64 (batch,), "sampling_rate": float}` with the leads of the feature extractor, in its order;
-    missing samples are `INVALID_SAMPLE`. Batches whose records differ in layout, or need a lead to be derived or
-    masked, come out of the feature extractor instead: `{"input_values", "lead_mask" if it has one, "sample_id"}`.
+    "sampling_rate": float, "is_complete": bool, "sample_id": (batch,), "record_id": (batch,)}` with the leads of the
+    feature extractor, in its order; missing samples are `INVALID_SAMPLE`, and `is_complete` where there are none.
+    Numbers and names of the records are arrays of numpy, which stay on the host. Batches whose records differ in
+    layout, or need a lead to be derived or masked, come out of the feature extractor instead: `{"input_values",
+    "lead_mask" if it has one, "sample_id", "record_id"}`.
 
     Stored rows (`load_ecg(..., decode=False)`) are the fast path; decoded ones are rounded to int16 again.
 
@@ -221,7 +223,7 @@ class EcgPretrainingCollator(_EcgCollator):
         batch = self._stack(rows, layouts.pop()) if len(layouts) == 1 else None
         if batch is None:
             batch, kept = self._extract(rows)
-            batch["sample_id"] = torch.tensor([sample_id(row["record_id"]) for row in kept])
+            batch |= _names(kept)
         return batch
 
     def _stack(self, rows: Sequence[Mapping[str, Any]], layout: tuple) -> dict[str, torch.Tensor | float] | None:
@@ -236,24 +238,35 @@ class EcgPretrainingCollator(_EcgCollator):
         order = [leads.index(lead) for lead in extractor.leads]
         signal = np.empty((len(rows), len(order), int(num_samples)), dtype=np.int16)
         gain = np.empty((len(rows), len(order)), dtype=np.float32)
-        kept = []
+        kept, is_complete = [], True
         for row in rows:
             try:
                 steps, gains = self._steps(row["ecg"])
                 signal[len(kept)], gain[len(kept)] = steps[order], gains[order]
-                if extractor.nan_policy == "raise" and signal[len(kept)].min() == INVALID_SAMPLE:
+                has_gaps = signal[len(kept)].min() == INVALID_SAMPLE
+                if extractor.nan_policy == "raise" and has_gaps:
                     count = int((signal[len(kept)] == INVALID_SAMPLE).sum())
                     raise ValueError(
                         f"{count} samples are missing. Leave it out, or set nan_policy='interpolate' in the feature "
                         "extractor."
                     )
                 kept.append(row)
+                is_complete = is_complete and not has_gaps
             except ValueError as error:
                 self._report(row, error)
         self._check_not_empty(kept, rows)
         return {
             "signal": torch.from_numpy(signal[: len(kept)]),
             "gain": torch.from_numpy(gain[: len(kept)]),
-            "sample_id": torch.tensor([sample_id(row["record_id"]) for row in kept]),
             "sampling_rate": float(sampling_rate),
-        }
+            "is_complete": is_complete and float(np.abs(gain[: len(kept)]).max()) * MAX_STEP <= LARGEST_VALUE,
+        } | _names(kept)
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Numbers and names of records, on the host: tensors would be moved to the device and have to be fetched again."""
+    names = [row["record_id"] for row in rows]
+    return {
+        "sample_id": np.array([sample_id(name) for name in names], dtype=np.int64),
+        "record_id": np.array(names, dtype=object),
+    }

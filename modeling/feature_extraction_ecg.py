@@ -25,6 +25,7 @@ from .input_checks import (
 )
 from .lead_plan import LeadPlan, plan_leads
 from .leads import DERIVED_LIMB_LEADS, ELECTRODE_PLACEMENTS, FRANK_LEADS, INDEPENDENT_LEADS, canonical_leads
+from .masking import on_device
 from .recording_input import (
     DIMENSIONLESS,
     check_sampling_rate,
@@ -45,7 +46,7 @@ from .signal_processing import (
 logger = logging.get_logger(__name__)
 
 # What is larger (in mV, or dimensionless) was never recorded, and its square is soon infinite in float32.
-_LARGEST_VALUE = 1e9
+LARGEST_VALUE = 1e9
 # Beyond any use: a saved setting must not decide alone how long one waits and how much memory is taken.
 _MOST_FILTER_ORDER, _MOST_SAMPLES = 20, 2**26
 # How far `resample_to_length` may shift the rate: 4096 samples at 400 Hz to 2500 (CODE-15) is 2.3 %.
@@ -419,6 +420,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         sampling_rate: float | None = None,
         lead_mask: torch.Tensor | None = None,
         window_starts: torch.Tensor | None = None,
+        is_complete: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The contract for recordings of one layout, batched on the device of `signal`; what `__call__` uses.
 
@@ -431,6 +433,9 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
             lead_mask (bool `torch.Tensor` of shape `(batch, num_source_leads)`, *optional*): `True` = recorded.
             window_starts (integer `torch.Tensor` of shape `(batch,)`, *optional*):
                 Start of one window of each record instead of `long_records`, in samples at the model's rate.
+            is_complete (`bool`, *optional*, defaults to `False`):
+                Whether the caller knows that every sample is finite and recorded. Otherwise the samples are looked
+                at, for which the host waits where they lie on a GPU.
 
         Returns:
             `input_values`, float32 `(batch * num_windows, num_leads + num_beat_channels, num_samples)`, windows of a
@@ -452,7 +457,9 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         if not signal.is_floating_point() and gain is None:
             raise ValueError(f"A signal of {signal.dtype} needs `gain`, the mV per step of each lead.")
         numbers = range(len(signal))
-        batch = self._process(signal, gain, leads, float(sampling_rate), lead_mask, numbers, False, window_starts)
+        batch = self._process(
+            signal, gain, leads, float(sampling_rate), lead_mask, numbers, False, window_starts, is_complete
+        )
         return batch.input_values, batch.lead_mask
 
     @torch.no_grad()
@@ -466,6 +473,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         record_numbers: Sequence[int],
         check_amplitude: bool,
         window_starts: torch.Tensor | None = None,
+        is_complete: bool = False,
     ) -> "_Processed":
         plan = self.lead_plan(leads)
         length = self.resampled_length(signal.shape[-1], sampling_rate)
@@ -479,7 +487,8 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         with torch.autocast(signal.device.type, enabled=False):
             values = to_millivolts(signal, gain, plan.sources)
             present = None if lead_mask is None else lead_mask[:, list(plan.sources)]
-            values, present = self._fill_gaps(values, present, [leads[i] for i in plan.sources], record_numbers)
+            if not is_complete:
+                values, present = self._fill_gaps(values, present, [leads[i] for i in plan.sources], record_numbers)
             values = resample(values, length)
             if not self.filter_windows:
                 values = self._filter(values)
@@ -536,7 +545,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         """Applies `nan_policy`; leads that are not present are zeros and never looked at."""
         if present is not None:
             values = values.masked_fill(~present[..., None], 0.0)
-        finite = values.abs() <= _LARGEST_VALUE
+        finite = values.abs() <= LARGEST_VALUE
         if finite.all():
             self._check_any_present(present, record_numbers)
             return values, present
@@ -594,7 +603,8 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
 
     def _normalize(self, values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         if self.normalization == "fixed":
-            means, stds = (values.new_tensor(constants)[:, None] for constants in (self.lead_means, self.lead_stds))
+            constants = {"means": torch.tensor(self.lead_means), "stds": torch.tensor(self.lead_stds)}
+            means, stds = (each.to(values.dtype)[:, None] for each in on_device(constants, values.device).values())
             values = (values - means) / stds
         elif self.normalization == "lead_range":
             lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)

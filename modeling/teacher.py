@@ -16,7 +16,8 @@ class TeacherStudentMixin:
     `ecg_vit` is the one that is evaluated. The class calls `init_teacher()` when both are there, before `post_init`.
     """
 
-    _last_seen_version = None
+    _has_followed = False
+    _last_seen_weight = None
     _steps_without_teacher = 0
 
     @property
@@ -69,19 +70,22 @@ class TeacherStudentMixin:
             raise ValueError("teacher='random' never moves. Set teacher='ema' for one that follows the student.")
         teacher, student = list(self.target_encoder.parameters()), list(self.trained_encoder.parameters())
         torch._foreach_lerp_(teacher, student, 1.0 - momentum)
-        self._last_seen_version = None
+        self._last_seen_weight = None
         self._steps_without_teacher = 0
+        self._has_followed = momentum > 0  # at 0 it was made a copy, which is how it begins
 
     def _check_teacher_follows(self):
-        """An optimiser step changes the version of the weights of the student's last norm, which is known without a
-        look at their values; the teacher has to follow each."""
+        """An optimiser step shows in the weights of the student's last norm; the teacher has to follow each. A GPU is
+        asked until the teacher has followed once: after that no step waits."""
         if not self.training or not self.has_teacher or torch.compiler.is_compiling():
             return
         norm = [module for module in self.trained_encoder.modules() if isinstance(module, nn.LayerNorm)][-1]
-        version = norm.weight._version
-        if self._last_seen_version is not None and version != self._last_seen_version:
+        weight = norm.weight.detach()
+        if self._has_followed and weight.device.type != "cpu":
+            return
+        if self._last_seen_weight is not None and not torch.equal(weight, self._last_seen_weight):
             self._steps_without_teacher += 1
-        self._last_seen_version = version
+        self._last_seen_weight = weight.clone()
         if self._steps_without_teacher >= 2:
             raise ValueError(
                 "The student has taken 2 optimiser steps and the teacher none: training like this learns nothing. "

@@ -193,7 +193,7 @@ def test_missing_samples_reach_an_extractor_that_interpolates():
 def test_mixed_layouts_are_brought_to_one_by_the_extractor():
     rows = [row("a"), row("b", num_samples=5000, sampling_rate=500)]
     batch = EcgPretrainingCollator(extractor())(rows)
-    assert set(batch) == {"input_values", "sample_id"}
+    assert set(batch) == {"input_values", "sample_id", "record_id"}
     assert batch["input_values"].shape == (2, 8, 1000)
     assert batch["sample_id"].tolist() == [sample_id("a"), sample_id("b")]
 

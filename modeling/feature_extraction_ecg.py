@@ -485,7 +485,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
             )
         # The caller may train in mixed precision; the input must not depend on it.
         with torch.autocast(signal.device.type, enabled=False):
-            values = to_millivolts(signal, gain, plan.sources)
+            values = to_millivolts(signal, gain, plan.sources, is_complete)
             present = None if lead_mask is None else lead_mask[:, list(plan.sources)]
             if not is_complete:
                 values, present = self._fill_gaps(values, present, [leads[i] for i in plan.sources], record_numbers)
@@ -502,8 +502,9 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
                 values = self._normalize(values / scale_of(self.unit), present)
             if window_starts is None:
                 starts = self.window_starts(length)
-                values = torch.stack([values[..., start : start + self.num_samples] for start in starts], dim=1)
-                values = values.flatten(0, 1)  # (batch * windows, leads, samples)
+                windows = [values[..., start : start + self.num_samples] for start in starts]
+                # (batch * windows, leads, samples)
+                values = windows[0].contiguous() if len(windows) == 1 else torch.stack(windows, dim=1).flatten(0, 1)
                 present = None if present is None else present.repeat_interleave(len(starts), dim=0)
             else:
                 starts = [0]
@@ -515,7 +516,8 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
                 beats = self._beat_channels(values, present)
                 if self.unit != "mV":
                     values = values / scale_of(self.unit)
-                values = torch.cat((self._normalize(values, present), *beats), dim=1)
+                values = self._normalize(values, present)
+                values = torch.cat((values, *beats), dim=1) if beats else values
         if length < self.num_samples:
             values = torch.nn.functional.pad(values, (0, self.num_samples - length))
         if self.missing_leads == "mask" and present is None:

@@ -114,7 +114,36 @@ class EcgViTMLP(nn.Module):
         self.fc2 = EcgViTBranchOutput(config.intermediate_size, config.hidden_size, config.use_bias, layer_number)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        before, is_plain = self.fc1(hidden_states), type(self.fc2) is EcgViTBranchOutput  # no adapter around it
+        # A compiler decides for itself what it keeps.
+        if not is_plain or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.fc2(self.activation(before))
+        return _ActivatedLinear.apply(before, self.fc2.weight, self.fc2.bias, self.activation)
+
+
+class _ActivatedLinear(torch.autograd.Function):
+    """A linear of an activation that keeps the activation's argument alone: its result, as wide, is computed again in
+    the backward pass."""
+
+    @staticmethod
+    def forward(ctx, before, weight, bias, activation):
+        ctx.save_for_backward(before, weight)
+        ctx.activation, ctx.has_bias = activation, bias is not None
+        return nn.functional.linear(activation(before), weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output):
+        before, weight = ctx.saved_tensors
+        with torch.enable_grad():
+            argument = before.detach().requires_grad_()
+            activated = ctx.activation(argument)
+        grad_activated = grad_output @ weight.to(grad_output.dtype)
+        (grad_before,) = torch.autograd.grad(activated, argument, grad_activated.to(activated.dtype))
+        rows = grad_output.flatten(0, -2)
+        grad_weight = rows.t() @ activated.detach().flatten(0, -2).to(rows.dtype)
+        grad_bias = rows.sum(dim=0).to(weight.dtype) if ctx.has_bias else None
+        return grad_before, grad_weight.to(weight.dtype), grad_bias, None
 
 
 class EcgViTResidual(nn.Module):

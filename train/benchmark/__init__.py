@@ -1,0 +1,1 @@
+"""What the fast paths are worth on the machine at hand."""

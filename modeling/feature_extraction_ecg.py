@@ -26,16 +26,11 @@ from .input_checks import (
 from .lead_plan import LeadPlan, plan_leads
 from .leads import DERIVED_LIMB_LEADS, ELECTRODE_PLACEMENTS, FRANK_LEADS, INDEPENDENT_LEADS, canonical_leads
 from .masking import on_device
-from .recording_input import (
-    DIMENSIONLESS,
-    check_sampling_rate,
-    read_recordings,
-    recorded_leads,
-    scale_of,
-)
+from .recording_input import DIMENSIONLESS, check_sampling_rate, read_recordings, recorded_leads, scale_of
 from .signal_processing import (
     average_windows,  # noqa: F401  (part of this module's interface)
     butterworth_sos,
+    cut_windows,
     filter_zero_phase,
     interpolate_gaps,
     notch_sos,
@@ -434,8 +429,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
             window_starts (integer `torch.Tensor` of shape `(batch,)`, *optional*):
                 Start of one window of each record instead of `long_records`, in samples at the model's rate.
             is_complete (`bool`, *optional*, defaults to `False`):
-                Whether the caller knows that every sample is finite and recorded. Otherwise the samples are looked
-                at, for which the host waits where they lie on a GPU.
+                Whether all samples are known to be finite; otherwise they are looked at, and a host waits for its GPU.
 
         Returns:
             `input_values`, float32 `(batch * num_windows, num_leads + num_beat_channels, num_samples)`, windows of a
@@ -500,16 +494,10 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
                 values = values - running_median(values, self._median_taps)
             if self.normalize_recordings:
                 values = self._normalize(values / scale_of(self.unit), present)
-            if window_starts is None:
-                starts = self.window_starts(length)
-                windows = [values[..., start : start + self.num_samples] for start in starts]
-                # (batch * windows, leads, samples)
-                values = windows[0].contiguous() if len(windows) == 1 else torch.stack(windows, dim=1).flatten(0, 1)
-                present = None if present is None else present.repeat_interleave(len(starts), dim=0)
-            else:
-                starts = [0]
-                index = window_starts[:, None] + torch.arange(self.num_samples, device=values.device)
-                values = values.gather(-1, index[:, None].expand(-1, values.shape[1], -1))
+            starts = self.window_starts(length) if window_starts is None else window_starts
+            num_windows = len(starts) if window_starts is None else 1
+            values = cut_windows(values, starts, self.num_samples)
+            present = None if present is None else present.repeat_interleave(num_windows, dim=0)
             if self.filter_windows:
                 values = self._filter(values)
             if not self.normalize_recordings:
@@ -522,7 +510,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
             values = torch.nn.functional.pad(values, (0, self.num_samples - length))
         if self.missing_leads == "mask" and present is None:
             present = torch.ones(len(values), len(self.leads), dtype=torch.bool, device=values.device)
-        return _Processed(values, present if self.missing_leads == "mask" else None, len(starts))
+        return _Processed(values, present if self.missing_leads == "mask" else None, num_windows)
 
     def lead_plan(self, leads: tuple[str, ...]) -> LeadPlan:
         plan = plan_leads(self.leads, leads, self.derive_limb_leads, self.electrode_placement)
@@ -605,8 +593,8 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
 
     def _normalize(self, values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         if self.normalization == "fixed":
-            constants = {"means": torch.tensor(self.lead_means), "stds": torch.tensor(self.lead_stds)}
-            means, stds = (each.to(values.dtype)[:, None] for each in on_device(constants, values.device).values())
+            constants = torch.tensor([self.lead_means, self.lead_stds], dtype=values.dtype)[..., None]
+            means, stds = on_device({"constants": constants}, values.device)["constants"]
             values = (values - means) / stds
         elif self.normalization == "lead_range":
             lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)

@@ -54,7 +54,7 @@ class DrawKeys:
 
 
 def on_device(drawn: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """What was drawn on the host, on the device of the input. A GPU gets it from pinned memory: neither waits for the
+    """Tensors of the host on the device of the input. A GPU gets them from pinned memory: neither waits for the
     other."""
     if device.type == "cuda":
         return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in drawn.items()}

@@ -323,7 +323,7 @@ class KernelResponseForPreTraining(PretrainingMixin, KernelResponsePreTrainedMod
         return {"views": views, "view_leads": view_leads}
 
     def step_inputs(self, inputs: dict[str, torch.Tensor], keys: DrawKeys) -> dict[str, torch.Tensor]:
-        """As of every method, and once they are fitted, the targets, which are no part of what is compiled."""
+        """Arguments as of every method, and the targets once they are fitted: they are no part of what is compiled."""
         inputs = super().step_inputs(inputs, keys)
         if self.needs_fitting:
             return inputs

@@ -1,1 +1,1 @@
-"""What the fast paths are worth on the machine at hand."""
+"""Measurements of the fast paths on the machine at hand."""

@@ -42,14 +42,14 @@ class Measure:
     """One row of the table.
 
     Args:
-        item (`str`): What was measured.
-        milliseconds (`float`): Of the fast path.
+        item (`str`): Name of the row.
+        milliseconds (`float`): Time of the fast path.
         ratio (`float`, *optional*): Time of the plain way over that of the fast one.
         against (`str`): The plain way.
         difference (`float`, *optional*): Largest difference of their results, over the largest value.
         gflops (`float`, *optional*): Billions of multiplications and additions a second.
         share_of_peak (`float`, *optional*): The same over the peak of matrix products.
-        records_per_second (`float`, *optional*): Of one thread, or of the GPU.
+        records_per_second (`float`, *optional*): Rate of one thread, or of the GPU.
     """
 
     item: str

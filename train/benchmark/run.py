@@ -38,7 +38,7 @@ def run(args: argparse.Namespace):
 
 
 def machine() -> dict[str, str | int]:
-    """Where and when it is measured."""
+    """Facts of the machine and the day."""
     facts = {
         "date": date.today().isoformat(),
         "processor": platform.processor() or platform.machine(),

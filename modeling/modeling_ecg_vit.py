@@ -137,7 +137,7 @@ class _ActivatedLinear(torch.autograd.Function):
         before, weight = ctx.saved_tensors
         with torch.enable_grad():
             argument = before.detach().requires_grad_()
-            activated = ctx.activation(argument)
+            activated = ctx.activation.forward(argument)  # hooks have seen the forward pass
         grad_activated = grad_output @ weight.to(grad_output.dtype)
         (grad_before,) = torch.autograd.grad(activated, argument, grad_activated.to(activated.dtype))
         rows = grad_output.flatten(0, -2)

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from ..modeling.feature_extraction_ecg import EcgFeatureExtractor
+from ..modeling.feature_extraction_ecg import LARGEST_VALUE, EcgFeatureExtractor
 from ..modeling.recording_input import cut
-from .records import INVALID_SAMPLE, known_lead_names, quantise, stored_steps
+from .features import ECG_STORAGE
+from .records import INVALID_SAMPLE, MAX_STEP, known_lead_names, quantise, stored_steps
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +69,11 @@ class _EcgCollator:
 
     def _layout(self, ecg: Mapping[str, Any]) -> tuple[tuple[str, ...], float, int, str]:
         signal, num_leads = ecg["signal"], max(len(ecg["leads"]), 1)
-        num_samples = len(signal) / 2 / num_leads if isinstance(signal, bytes) else np.shape(signal)[-1]
+        num_samples = len(signal) / 2 / num_leads if isinstance(signal, bytes | pa.Buffer) else np.shape(signal)[-1]
         return tuple(ecg["leads"]), ecg["sampling_rate"], num_samples, ecg["unit"]
 
     def _steps(self, ecg: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(ecg["signal"], bytes):
+        if isinstance(ecg["signal"], bytes | pa.Buffer):
             return stored_steps(ecg), np.asarray(ecg["gain"], dtype=np.float32)
         return quantise(ecg["signal"])
 
@@ -202,26 +204,40 @@ class EcgPretrainingCollator(_EcgCollator):
     """Turns rows into small batches of integers, which the Trainer makes into float input on the device.
 
     Gives `{"signal": int16 (batch, num_leads, num_samples), "gain": float32 (batch, num_leads) in mV per step,
-    "sample_id": int64 (batch,), "sampling_rate": float}` with the leads of the feature extractor, in its order;
-    missing samples are `INVALID_SAMPLE`. Batches whose records differ in layout, or need a lead to be derived or
-    masked, come out of the feature extractor instead: `{"input_values", "lead_mask" if it has one, "sample_id"}`.
+    "sampling_rate": float, "is_complete": bool, "sample_id": (batch,), "record_id": (batch,)}` with the leads of the
+    feature extractor, in its order; missing samples are `INVALID_SAMPLE`, and `is_complete` where there are none.
+    Numbers and names of the records are arrays of numpy, which stay on the host. Batches whose records differ in
+    layout, or need a lead to be derived or masked, come out of the feature extractor instead: `{"input_values",
+    "lead_mask" if it has one, "sample_id", "record_id"}`.
 
-    Stored rows (`load_ecg(..., decode=False)`) are the fast path; decoded ones are rounded to int16 again.
+    Stored rows (`load_ecg(..., decode=False)`) are the fast path, and tables of them the fastest: those of a stream in
+    the format `"arrow"` are copied into the batch as they lie. Decoded rows are rounded to int16 again.
 
     Args:
         feature_extractor ([`EcgFeatureExtractor`]): The input contract of the model.
 
     Raises:
         ValueError: if no record of the batch can become input.
+
+    Example:
+
+    ```python
+    >>> stream = load_ecg("prepared", "prepared/ptb-xl", streaming=True, decode=False).with_format("arrow")
+    >>> batches = map(EcgPretrainingCollator(feature_extractor), stream.iter(batch_size=64))
+    ```
     """
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | float]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> dict[str, torch.Tensor | float]:
+        if isinstance(rows, pa.Table):
+            rows = _stored_rows(rows)
+        elif isinstance(rows[0], pa.Table):  # of a `DataLoader`: one record each
+            rows = _stored_rows(pa.concat_tables(rows))
         self._check_columns(rows[0])
         layouts = {self._layout(row["ecg"]) for row in rows}
         batch = self._stack(rows, layouts.pop()) if len(layouts) == 1 else None
         if batch is None:
             batch, kept = self._extract(rows)
-            batch["sample_id"] = torch.tensor([sample_id(row["record_id"]) for row in kept])
+            batch |= _names(kept)
         return batch
 
     def _stack(self, rows: Sequence[Mapping[str, Any]], layout: tuple) -> dict[str, torch.Tensor | float] | None:
@@ -236,24 +252,49 @@ class EcgPretrainingCollator(_EcgCollator):
         order = [leads.index(lead) for lead in extractor.leads]
         signal = np.empty((len(rows), len(order), int(num_samples)), dtype=np.int16)
         gain = np.empty((len(rows), len(order)), dtype=np.float32)
-        kept = []
+        kept, is_complete = [], True
         for row in rows:
             try:
                 steps, gains = self._steps(row["ecg"])
-                signal[len(kept)], gain[len(kept)] = steps[order], gains[order]
-                if extractor.nan_policy == "raise" and signal[len(kept)].min() == INVALID_SAMPLE:
+                if order == list(range(len(steps))):
+                    signal[len(kept)], gain[len(kept)] = steps, gains
+                else:
+                    signal[len(kept)], gain[len(kept)] = steps[order], gains[order]
+                has_gaps = signal[len(kept)].min() == INVALID_SAMPLE
+                if extractor.nan_policy == "raise" and has_gaps:
                     count = int((signal[len(kept)] == INVALID_SAMPLE).sum())
                     raise ValueError(
                         f"{count} samples are missing. Leave it out, or set nan_policy='interpolate' in the feature "
                         "extractor."
                     )
                 kept.append(row)
+                is_complete = is_complete and not has_gaps
             except ValueError as error:
                 self._report(row, error)
         self._check_not_empty(kept, rows)
         return {
             "signal": torch.from_numpy(signal[: len(kept)]),
             "gain": torch.from_numpy(gain[: len(kept)]),
-            "sample_id": torch.tensor([sample_id(row["record_id"]) for row in kept]),
             "sampling_rate": float(sampling_rate),
-        }
+            "is_complete": is_complete and float(np.abs(gain[: len(kept)]).max()) * MAX_STEP <= LARGEST_VALUE,
+        } | _names(kept)
+
+
+def _stored_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows with their stored `ecg`, whose signals are views of the table's memory."""
+    names, rows = iter(table["record_id"].to_pylist()), []
+    for chunk in table["ecg"].chunks:
+        columns = {name: chunk.field(name).to_pylist() for name in ECG_STORAGE if name != "signal"}
+        for signal, *values in zip(chunk.field("signal"), *columns.values(), strict=True):
+            ecg = dict(zip(columns, values, strict=True), signal=signal.as_buffer())
+            rows.append({"record_id": next(names), "ecg": ecg})
+    return rows
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Numbers and names of records, on the host: tensors would be moved to the device and have to be fetched again."""
+    names = [row["record_id"] for row in rows]
+    return {
+        "sample_id": np.array([sample_id(name) for name in names], dtype=np.int64),
+        "record_id": np.array(names, dtype=object),
+    }

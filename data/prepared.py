@@ -181,8 +181,13 @@ def _open_shard(url: str):
         yield file if file.seekable() else io.BytesIO(file.read())
 
 
-def read_tables(url: str, num_records: int) -> Iterator[pa.Table]:
+def read_tables(url: str, num_records: int, verify: bool = True) -> Iterator[pa.Table]:
     """The row groups of a shard, one at a time.
+
+    Args:
+        url (`str`): Where it lies.
+        num_records (`int`): Number of its records by the manifest.
+        verify (`bool`, *optional*, defaults to `True`): Whether the checksum of every page is compared.
 
     Raises:
         ValueError: if it is missing, damaged, or holds another number of records than the manifest states.
@@ -193,7 +198,7 @@ def read_tables(url: str, num_records: int) -> Iterator[pa.Table]:
     )  # bound here: at exit, Python empties modules before generators
     try:
         with _open_shard(url) as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            parquet = pq.ParquetFile(file, page_checksum_verification=verify)
             num_bytes = file.seek(0, os.SEEK_END)
             for number in range(parquet.num_row_groups):
                 check_expansion(url, parquet.metadata.row_group(number).total_byte_size, num_bytes)
@@ -259,6 +264,10 @@ class PreparedDatasetBuilder(datasets.ArrowBasedBuilder):
     BUILDER_CONFIG_CLASS = PreparedConfig
     DEFAULT_WRITER_BATCH_SIZE = 100
 
+    def __init__(self, *args, **kwargs):
+        self._verified: set[str] = set()
+        super().__init__(*args, **kwargs)
+
     def _info(self):
         manifest = self.config.manifest
         first = next(shard for shards in manifest.splits.values() for shard in shards)
@@ -291,12 +300,14 @@ class PreparedDatasetBuilder(datasets.ArrowBasedBuilder):
     def _generate_tables(self, shards):
         schema = self.info.features.arrow_schema
         for number, (url, num_records) in enumerate(shards):
-            for group, table in enumerate(read_tables(url, num_records)):
+            # Once in each process: what a first epoch has found whole is whole in the second.
+            for group, table in enumerate(read_tables(url, num_records, verify=url not in self._verified)):
                 try:
                     table = table.cast(schema)
                 except (pa.ArrowException, ValueError) as error:
                     raise ValueError(f"Shard {url} has other columns than the first one: {error}. {CURE}") from error
                 yield f"{number}-{group}", table
+            self._verified.add(url)
 
 
 def prepared_label_names(location: str | os.PathLike | None) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def share_of_records(batch_size: int, device: torch.device | str) -> torch.Tenso
     takes, is that of all records: 1 where all ranks have equally many."""
     if world_size() == 1:
         return 1.0
-    records = torch.tensor(float(batch_size), device=device)
+    records = torch.full((), float(batch_size), device=device)
     return records * world_size() / sum_over_ranks(records)
 
 

@@ -11,7 +11,7 @@ Three implementations of the same function, each equal to dense attention under 
 * `"axial"`: two flash-attention calls, one an axis, merged exactly by their log-sum-exps. Memory is linear in N.
   Uses the CPU flash kernel of torch; on other devices `"eager"`, which has the same complexity, stands in.
 
-`"auto"` takes `"sdpa"` on grids of at most 256 tokens and `"axial"` above.
+`"auto"` takes `"sdpa"` on grids of at most 256 tokens and `"axial"` above; within `torch.compile`, `"axial"` always.
 """
 
 import torch
@@ -58,7 +58,9 @@ def cross_pattern_attention(
             f"{tuple(row_mask.shape)}."
         )
     if implementation == "auto":
-        implementation = "sdpa" if rows * columns <= SDPA_MAX_TOKENS or rows == 1 else "axial"
+        # One graph serves any number of visible columns: it must not choose by their number.
+        is_small = rows == 1 or (not torch.compiler.is_compiling() and rows * columns <= SDPA_MAX_TOKENS)
+        implementation = "sdpa" if is_small else "axial"
     if implementation == "axial" and query.device.type != "cpu":
         implementation = "eager"
 

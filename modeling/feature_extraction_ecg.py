@@ -25,16 +25,12 @@ from .input_checks import (
 )
 from .lead_plan import LeadPlan, plan_leads
 from .leads import DERIVED_LIMB_LEADS, ELECTRODE_PLACEMENTS, FRANK_LEADS, INDEPENDENT_LEADS, canonical_leads
-from .recording_input import (
-    DIMENSIONLESS,
-    check_sampling_rate,
-    read_recordings,
-    recorded_leads,
-    scale_of,
-)
+from .masking import on_device
+from .recording_input import DIMENSIONLESS, check_sampling_rate, read_recordings, recorded_leads, scale_of
 from .signal_processing import (
     average_windows,  # noqa: F401  (part of this module's interface)
     butterworth_sos,
+    cut_windows,
     filter_zero_phase,
     interpolate_gaps,
     notch_sos,
@@ -45,7 +41,7 @@ from .signal_processing import (
 logger = logging.get_logger(__name__)
 
 # What is larger (in mV, or dimensionless) was never recorded, and its square is soon infinite in float32.
-_LARGEST_VALUE = 1e9
+LARGEST_VALUE = 1e9
 # Beyond any use: a saved setting must not decide alone how long one waits and how much memory is taken.
 _MOST_FILTER_ORDER, _MOST_SAMPLES = 20, 2**26
 # How far `resample_to_length` may shift the rate: 4096 samples at 400 Hz to 2500 (CODE-15) is 2.3 %.
@@ -419,6 +415,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         sampling_rate: float | None = None,
         lead_mask: torch.Tensor | None = None,
         window_starts: torch.Tensor | None = None,
+        is_complete: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The contract for recordings of one layout, batched on the device of `signal`; what `__call__` uses.
 
@@ -431,6 +428,8 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
             lead_mask (bool `torch.Tensor` of shape `(batch, num_source_leads)`, *optional*): `True` = recorded.
             window_starts (integer `torch.Tensor` of shape `(batch,)`, *optional*):
                 Start of one window of each record instead of `long_records`, in samples at the model's rate.
+            is_complete (`bool`, *optional*, defaults to `False`):
+                Whether all samples are known to be finite; otherwise they are looked at, and a host waits for its GPU.
 
         Returns:
             `input_values`, float32 `(batch * num_windows, num_leads + num_beat_channels, num_samples)`, windows of a
@@ -452,7 +451,9 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         if not signal.is_floating_point() and gain is None:
             raise ValueError(f"A signal of {signal.dtype} needs `gain`, the mV per step of each lead.")
         numbers = range(len(signal))
-        batch = self._process(signal, gain, leads, float(sampling_rate), lead_mask, numbers, False, window_starts)
+        batch = self._process(
+            signal, gain, leads, float(sampling_rate), lead_mask, numbers, False, window_starts, is_complete
+        )
         return batch.input_values, batch.lead_mask
 
     @torch.no_grad()
@@ -466,6 +467,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         record_numbers: Sequence[int],
         check_amplitude: bool,
         window_starts: torch.Tensor | None = None,
+        is_complete: bool = False,
     ) -> "_Processed":
         plan = self.lead_plan(leads)
         length = self.resampled_length(signal.shape[-1], sampling_rate)
@@ -477,9 +479,10 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
             )
         # The caller may train in mixed precision; the input must not depend on it.
         with torch.autocast(signal.device.type, enabled=False):
-            values = to_millivolts(signal, gain, plan.sources)
+            values = to_millivolts(signal, gain, plan.sources, is_complete)
             present = None if lead_mask is None else lead_mask[:, list(plan.sources)]
-            values, present = self._fill_gaps(values, present, [leads[i] for i in plan.sources], record_numbers)
+            if not is_complete:
+                values, present = self._fill_gaps(values, present, [leads[i] for i in plan.sources], record_numbers)
             values = resample(values, length)
             if not self.filter_windows:
                 values = self._filter(values)
@@ -491,27 +494,23 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
                 values = values - running_median(values, self._median_taps)
             if self.normalize_recordings:
                 values = self._normalize(values / scale_of(self.unit), present)
-            if window_starts is None:
-                starts = self.window_starts(length)
-                values = torch.stack([values[..., start : start + self.num_samples] for start in starts], dim=1)
-                values = values.flatten(0, 1)  # (batch * windows, leads, samples)
-                present = None if present is None else present.repeat_interleave(len(starts), dim=0)
-            else:
-                starts = [0]
-                index = window_starts[:, None] + torch.arange(self.num_samples, device=values.device)
-                values = values.gather(-1, index[:, None].expand(-1, values.shape[1], -1))
+            starts = self.window_starts(length) if window_starts is None else window_starts
+            num_windows = len(starts) if window_starts is None else 1
+            values = cut_windows(values, starts, self.num_samples)
+            present = None if present is None else present.repeat_interleave(num_windows, dim=0)
             if self.filter_windows:
                 values = self._filter(values)
             if not self.normalize_recordings:
                 beats = self._beat_channels(values, present)
                 if self.unit != "mV":
                     values = values / scale_of(self.unit)
-                values = torch.cat((self._normalize(values, present), *beats), dim=1)
+                values = self._normalize(values, present)
+                values = torch.cat((values, *beats), dim=1) if beats else values
         if length < self.num_samples:
             values = torch.nn.functional.pad(values, (0, self.num_samples - length))
         if self.missing_leads == "mask" and present is None:
             present = torch.ones(len(values), len(self.leads), dtype=torch.bool, device=values.device)
-        return _Processed(values, present if self.missing_leads == "mask" else None, len(starts))
+        return _Processed(values, present if self.missing_leads == "mask" else None, num_windows)
 
     def lead_plan(self, leads: tuple[str, ...]) -> LeadPlan:
         plan = plan_leads(self.leads, leads, self.derive_limb_leads, self.electrode_placement)
@@ -536,7 +535,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         """Applies `nan_policy`; leads that are not present are zeros and never looked at."""
         if present is not None:
             values = values.masked_fill(~present[..., None], 0.0)
-        finite = values.abs() <= _LARGEST_VALUE
+        finite = values.abs() <= LARGEST_VALUE
         if finite.all():
             self._check_any_present(present, record_numbers)
             return values, present
@@ -594,7 +593,8 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
 
     def _normalize(self, values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         if self.normalization == "fixed":
-            means, stds = (values.new_tensor(constants)[:, None] for constants in (self.lead_means, self.lead_stds))
+            constants = torch.tensor([self.lead_means, self.lead_stds], dtype=values.dtype)[..., None]
+            means, stds = on_device({"constants": constants}, values.device)["constants"]
             values = (values - means) / stds
         elif self.normalization == "lead_range":
             lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)

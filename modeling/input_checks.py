@@ -183,15 +183,19 @@ def describe_input(extractor: Any, recording: Recording) -> list[str]:
     return report
 
 
-def to_millivolts(signal: torch.Tensor, gain: torch.Tensor | None, sources: tuple[int, ...]) -> torch.Tensor:
-    """Float32 millivolts of the rows `sources` of `(batch, num_source_leads, num_samples)`."""
+def to_millivolts(
+    signal: torch.Tensor, gain: torch.Tensor | None, sources: tuple[int, ...], is_complete: bool = False
+) -> torch.Tensor:
+    """Float32 millivolts of the rows `sources` of `(batch, num_source_leads, num_samples)`; `is_complete` where no
+    sample is missing."""
     if sources != tuple(range(signal.shape[1])):
         signal = signal[:, list(sources)]
         gain = None if gain is None else gain[:, list(sources)]
     values = signal.float()
     if gain is not None:
-        values = values * gain.to(values.device, torch.float32)[..., None]
-    if signal.dtype == torch.int16:
+        gain = gain.to(values.device, torch.float32)[..., None]
+        values = values * gain if values is signal else values.mul_(gain)
+    if signal.dtype == torch.int16 and not is_complete:
         values.masked_fill_(signal == INVALID_SAMPLE, torch.nan)
     return values
 

@@ -53,6 +53,48 @@ class DrawKeys:
         return [keyed_generator(self.seed, purpose, self.epoch, sample_id) for sample_id in self.sample_ids]
 
 
+def on_device(drawn: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Tensors of the host on the device of the input. A GPU gets them from pinned memory: neither waits for the
+    other."""
+    if device.type == "cuda":
+        return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in drawn.items()}
+    return {name: tensor.to(device) for name, tensor in drawn.items()}
+
+
+def split_masked(bool_masked_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Increasing indices of the visible and of the hidden positions, `(batch, visible)` and `(batch, hidden)`.
+
+    Their number is read from the mask: where that lies on a GPU, the host waits for it. What draws a mask splits it on
+    the host.
+
+    Args:
+        bool_masked_pos (`torch.BoolTensor` of shape `(batch, positions)`): `True` = hidden, equally many in each row.
+    """
+    counts = bool_masked_pos.sum(dim=1)
+    num_hidden = int(counts[0])
+    if bool((counts != num_hidden).any()):
+        raise ValueError(
+            "Expected equally many hidden patches in every sequence of bool_masked_pos (a record; ST-MEM: a lead), "
+            f"got {counts.tolist()}. Draw the masks of a batch with one count."
+        )
+    if num_hidden == bool_masked_pos.shape[1]:
+        raise ValueError(f"bool_masked_pos hides all {num_hidden} patches. Leave at least one visible.")
+    visible, hidden = (mask.nonzero()[:, 1] for mask in (~bool_masked_pos, bool_masked_pos))
+    return visible.view(len(counts), -1), hidden.view(len(counts), num_hidden)
+
+
+def with_indices(bool_masked_pos: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A mask `(..., positions)` that was drawn on the host, and `visible_patches` and `hidden_patches`, the increasing
+    indices of its positions `(..., visible)` and `(..., hidden)`: shapes, so that no device is asked for numbers."""
+    visible, hidden = split_masked(bool_masked_pos.flatten(0, -2))
+    shape = bool_masked_pos.shape[:-1]
+    return {
+        "bool_masked_pos": bool_masked_pos,
+        "visible_patches": visible.unflatten(0, shape),
+        "hidden_patches": hidden.unflatten(0, shape),
+    }
+
+
 def sample_random_mask(
     num_columns: int, ratio_range: tuple[float, float], generator: torch.Generator
 ) -> torch.BoolTensor:

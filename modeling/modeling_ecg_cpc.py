@@ -25,7 +25,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .collectives import mean_over_records
 from .configuration_ecg_cpc import EcgCpcConfig
-from .masking import DrawKeys
+from .masking import DrawKeys, on_device
 from .modeling_ecg_s4 import EcgS4Linear, EcgS4Model, EcgS4PreTrainedModel
 from .modeling_ecg_vit import EcgViTForEmbedding, EcgViTForSequenceClassification, EcgViTForTokenClassification
 from .pretraining import PretrainingMixin, PretrainingOutput
@@ -101,7 +101,7 @@ class EcgCpcForPreTraining(PretrainingMixin, EcgCpcPreTrainedModel):
             sample_negatives(num_tokens, self.config.horizon, self.config.num_negatives, generator)
             for generator in self.generators_of_records(keys, "negatives", len(input_values))
         ]
-        return {"negatives": torch.stack(negatives).to(input_values.device)}
+        return on_device({"negatives": torch.stack(negatives)}, input_values.device)
 
     @can_return_tuple
     def forward(

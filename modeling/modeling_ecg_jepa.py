@@ -30,7 +30,15 @@ from transformers.utils.generic import can_return_tuple
 
 from .collectives import gather_rows, share_of_records, sum_over_ranks, world_size
 from .configuration_ecg_jepa import EcgJepaConfig
-from .masking import DrawKeys, sample_multi_block_mask, sample_random_mask, sample_segment_masks
+from .masking import (
+    DrawKeys,
+    on_device,
+    sample_multi_block_mask,
+    sample_random_mask,
+    sample_segment_masks,
+    split_masked,
+    with_indices,
+)
 from .modeling_ecg_vit import (
     EcgViTAttention,
     EcgViTAttentivePooler,
@@ -42,7 +50,7 @@ from .modeling_ecg_vit import (
     EcgViTModel,
     EcgViTPreTrainedModel,
 )
-from .patch_embedding import EcgViTEmbeddings, TokenGrid, position_table, split_masked
+from .patch_embedding import EcgViTEmbeddings, TokenGrid, position_table
 from .pretraining import PretrainingMixin, PretrainingOutput
 from .teacher import TeacherStudentMixin
 from .vicreg import standardize_by_position, variance_and_covariance
@@ -188,14 +196,18 @@ class MaskedPrediction(PretrainingMixin):
             config.num_columns, config.mask_ratio, config.min_segment_patches, shared, per_record
         )
 
-    def visible_and_hidden(self, bool_masked_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Numbers of the visible and of the hidden columns, each `(batch or 1, columns)`."""
+    def visible_and_hidden(
+        self, bool_masked_pos: torch.Tensor, visible: torch.Tensor | None = None, hidden: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Numbers of the visible and of the hidden columns, each `(batch or 1, columns)`: read from the mask where
+        they did not come with it."""
         if bool_masked_pos.dim() != 2 or bool_masked_pos.shape[1] != self.config.num_columns:
             raise ValueError(
                 f"Expected bool_masked_pos of shape (batch or 1, {self.config.num_columns}), got "
                 f"{tuple(bool_masked_pos.shape)}: a time patch is hidden in all leads at once."
             )
-        visible, hidden = split_masked(bool_masked_pos)
+        if visible is None or hidden is None:
+            visible, hidden = split_masked(bool_masked_pos)
         if hidden.shape[1] == 0:
             raise ValueError("bool_masked_pos hides nothing, so that nothing can be predicted. Hide a patch or more.")
         return visible, hidden
@@ -280,8 +292,9 @@ class EcgJepaForPreTraining(TeacherStudentMixin, MaskedPrediction, EcgJepaPreTra
         return self
 
     def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
-        """Draws `bool_masked_pos`: `(1, columns)` where all records share a mask, else `(batch_size, columns)`."""
-        return {"bool_masked_pos": self.draw_masks(len(input_values), keys)}
+        """Draws `bool_masked_pos`, `(1, columns)` where all records share a mask, else `(batch_size, columns)`, with
+        its indices."""
+        return on_device(with_indices(self.draw_masks(len(input_values), keys)), input_values.device)
 
     @can_return_tuple
     def forward(
@@ -290,6 +303,8 @@ class EcgJepaForPreTraining(TeacherStudentMixin, MaskedPrediction, EcgJepaPreTra
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        visible_patches: torch.Tensor | None = None,
+        hidden_patches: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EcgJepaForPreTrainingOutput:
         r"""
@@ -297,18 +312,28 @@ class EcgJepaForPreTraining(TeacherStudentMixin, MaskedPrediction, EcgJepaPreTra
         bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, columns)` or `(1, columns)`, *optional*):
             `True` = hidden from the student, in all leads at once. [`EcgSslTrainer`] draws it with `draw_inputs`;
             without it the model draws one itself, from a stream of its own.
+        visible_patches, hidden_patches (`torch.LongTensor` of shape `(batch_size or 1, columns)`, *optional*):
+            Increasing indices of what it leaves visible and hides, as `draw_inputs` gives them.
         """
         drawn = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)
         self._check_teacher_follows()
         bool_masked_pos = drawn["bool_masked_pos"].to(input_values.device)
-        visible, hidden = self.visible_and_hidden(bool_masked_pos)
+        indices = (visible_patches, hidden_patches)
+        if "visible_patches" in drawn:
+            indices = (drawn["visible_patches"], drawn["hidden_patches"])
+        visible, hidden = self.visible_and_hidden(bool_masked_pos, *indices)
         with torch.no_grad():
             teacher_output = self.target_encoder(input_values, leads=leads, lead_mask=lead_mask)
             states = self.on_grid(teacher_output.last_hidden_state, self.config.num_columns)
             targets = self.take_columns(self._normalize_targets(states, lead_mask), hidden)
 
         student_output = self.trained_encoder(
-            input_values, leads=leads, lead_mask=lead_mask, bool_masked_pos=bool_masked_pos, **kwargs
+            input_values,
+            leads=leads,
+            lead_mask=lead_mask,
+            bool_masked_pos=bool_masked_pos,
+            visible_patches=visible,
+            **kwargs,
         )
         student_tokens = self.on_grid(student_output.last_hidden_state, visible.shape[1])
         predictions = self.predictor(student_tokens, visible, hidden)

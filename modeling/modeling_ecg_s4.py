@@ -34,7 +34,7 @@ from .modeling_ecg_vit import (
     EcgViTModel,
     EcgViTPreTrainedModel,
 )
-from .patch_embedding import TokenGrid, check_rows
+from .patch_embedding import TokenGrid, check_rows, take_rows
 from .projector import SyncedBatchNorm1d, init_projector_weights
 from .state_space import StateSpaceConvolution
 
@@ -83,7 +83,7 @@ class EcgS4Stem(nn.Module):
         padding = (1, -input_values.shape[-1] % config.patch_size)
         values = nn.functional.pad(input_values, padding).unfold(-1, config.patch_size + 1, config.patch_size)
         if lead_rows != list(range(len(config.position_leads))):
-            weight = weight.unflatten(1, (len(config.position_leads), -1))[:, lead_rows].flatten(1)
+            weight = take_rows(weight.unflatten(1, (len(config.position_leads), -1)), lead_rows, dim=1).flatten(1)
         batch, num_tokens = len(values), values.shape[2]
         rows = nn.functional.linear(values.transpose(1, 2).reshape(batch * num_tokens, -1), weight)
         rows = nn.functional.relu(self.norms[0](rows))

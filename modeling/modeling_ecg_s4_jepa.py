@@ -26,7 +26,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .collectives import mean_over_records
 from .configuration_ecg_s4_jepa import EcgS4JepaConfig
-from .masking import DrawKeys, sample_multi_block_mask
+from .masking import DrawKeys, on_device, sample_multi_block_mask
 from .modeling_ecg_s4 import EcgS4Layer, EcgS4Linear, EcgS4Model, EcgS4PreTrainedModel
 from .modeling_ecg_vit import EcgViTForEmbedding, EcgViTForSequenceClassification, EcgViTForTokenClassification
 from .pretraining import PretrainingMixin, PretrainingOutput
@@ -136,7 +136,8 @@ class EcgS4JepaForPreTraining(TeacherStudentMixin, PretrainingMixin, EcgS4JepaPr
             sample_multi_block_mask(num_tokens, config.mask_ratio, config.num_mask_blocks, generator)
             for generator in self.generators_of_records(keys, "mask", len(input_values))
         ]
-        return {"bool_masked_pos": torch.stack(masks).to(input_values.device)}
+        mask = torch.stack(masks)
+        return on_device({"bool_masked_pos": mask, "num_hidden": _num_hidden(mask)}, input_values.device)
 
     @can_return_tuple
     def forward(
@@ -145,6 +146,7 @@ class EcgS4JepaForPreTraining(TeacherStudentMixin, PretrainingMixin, EcgS4JepaPr
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        num_hidden: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EcgS4JepaForPreTrainingOutput:
         r"""
@@ -152,13 +154,14 @@ class EcgS4JepaForPreTraining(TeacherStudentMixin, PretrainingMixin, EcgS4JepaPr
         bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, tokens)`, *optional*):
             `True` = hidden from the student. [`EcgSslTrainer`] draws it with `draw_inputs`; without it the model draws
             one itself: always the same in evaluation, others each time in training.
+        num_hidden (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+            Number of its hidden tokens, 1 or more, as `draw_inputs` gives it.
         """
-        bool_masked_pos = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)["bool_masked_pos"]
+        drawn = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)
+        bool_masked_pos, num_hidden = drawn["bool_masked_pos"], drawn.get("num_hidden", num_hidden)
         self._check_teacher_follows()
         hidden = bool_masked_pos.to(input_values.device).expand(len(input_values), -1)
-        num_hidden = hidden.sum(dim=1)
-        if not num_hidden.all():
-            raise ValueError("bool_masked_pos hides nothing of a record, so that nothing can be predicted of it.")
+        num_hidden = _num_hidden(hidden) if num_hidden is None else num_hidden
         with torch.no_grad():
             teacher_output = self.teacher(input_values, leads=leads, lead_mask=lead_mask)
             targets = teacher_output.last_hidden_state.float()
@@ -182,3 +185,11 @@ class EcgS4JepaForPreTraining(TeacherStudentMixin, PretrainingMixin, EcgS4JepaPr
             last_hidden_state=student_output.last_hidden_state,
             hidden_states=student_output.hidden_states,
         )
+
+
+def _num_hidden(bool_masked_pos: torch.Tensor) -> torch.LongTensor:
+    """Hidden tokens of each record; the host waits for them."""
+    num_hidden = bool_masked_pos.sum(dim=1)
+    if not num_hidden.all():
+        raise ValueError("bool_masked_pos hides nothing of a record, so that nothing can be predicted of it.")
+    return num_hidden

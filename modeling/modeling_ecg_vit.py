@@ -34,7 +34,14 @@ from .cropa import cross_pattern_attention, cross_pattern_attention_with_weights
 from .leads import lead_indices
 from .masking import DrawKeys
 from .metric_learning import EmbeddingProjection, mined_triplet_loss
-from .patch_embedding import EcgViTEmbeddings, TokenGrid, mean_of_patches, position_table, statistics_of_patches
+from .patch_embedding import (
+    EcgViTEmbeddings,
+    TokenGrid,
+    mean_of_patches,
+    position_table,
+    statistics_of_patches,
+    take_rows,
+)
 from .remote_code import ShippedModelMixin
 
 # `axial` only means something on the cross; where the attention is full it is plain SDPA.
@@ -107,7 +114,36 @@ class EcgViTMLP(nn.Module):
         self.fc2 = EcgViTBranchOutput(config.intermediate_size, config.hidden_size, config.use_bias, layer_number)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        before, is_plain = self.fc1(hidden_states), type(self.fc2) is EcgViTBranchOutput  # no adapter around it
+        # A compiler decides for itself what it keeps.
+        if not is_plain or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.fc2(self.activation(before))
+        return _ActivatedLinear.apply(before, self.fc2.weight, self.fc2.bias, self.activation)
+
+
+class _ActivatedLinear(torch.autograd.Function):
+    """A linear of an activation that keeps the activation's argument alone: its result, as wide, is computed again in
+    the backward pass."""
+
+    @staticmethod
+    def forward(ctx, before, weight, bias, activation):
+        ctx.save_for_backward(before, weight)
+        ctx.activation, ctx.has_bias = activation, bias is not None
+        return nn.functional.linear(activation(before), weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output):
+        before, weight = ctx.saved_tensors
+        with torch.enable_grad():
+            argument = before.detach().requires_grad_()
+            activated = ctx.activation.forward(argument)  # hooks have seen the forward pass
+        grad_activated = grad_output @ weight.to(grad_output.dtype)
+        (grad_before,) = torch.autograd.grad(activated, argument, grad_activated.to(activated.dtype))
+        rows = grad_output.flatten(0, -2)
+        grad_weight = rows.t() @ activated.detach().flatten(0, -2).to(rows.dtype)
+        grad_bias = rows.sum(dim=0).to(weight.dtype) if ctx.has_bias else None
+        return grad_before, grad_weight.to(weight.dtype), grad_bias, None
 
 
 class EcgViTResidual(nn.Module):
@@ -173,6 +209,11 @@ class EcgViTPreTrainedModel(ShippedModelMixin, CalibratedModelMixin, PreTrainedM
             self._num_own_draws += 1
             number = self._num_own_draws
         return DrawKeys(seed=0, step=number, epoch=number, sample_ids=tuple(range(batch_size)))
+
+    def step_inputs(self, inputs: dict[str, torch.Tensor], keys: DrawKeys) -> dict[str, torch.Tensor]:
+        """The arguments of `forward` of a pretraining model for one step: a batch (`input_values` and, where leads are
+        absent, `lead_mask`) and what is drawn for it."""
+        return inputs | self.draw_inputs(inputs["input_values"], keys)
 
     def has_weight_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Matrices decay, and so do tokens; biases, norms and LayerScale do not (the rule of Kim's code)."""
@@ -242,6 +283,7 @@ class EcgViTModel(EcgViTPreTrainedModel):
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        visible_patches: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         r"""
@@ -255,11 +297,16 @@ class EcgViTModel(EcgViTPreTrainedModel):
         bool_masked_pos (`torch.BoolTensor`, *optional*):
             `(batch_size, columns)` for all rows, or `(batch_size, rows, columns)`. `True` = hidden. Hidden patches
             are dropped: the output holds the visible tokens only, in grid order.
+        visible_patches (`torch.LongTensor` of shape `(batch_size or 1, visible)`, *optional*):
+            Increasing indices of what `bool_masked_pos` leaves visible, among columns or among rows x columns. Without
+            them the host waits for the mask, and nothing compiles as one graph.
 
         Returns `last_hidden_state` `(batch_size, num_registers + tokens, hidden_size)`, registers first, then row by
         row, and `pooler_output` `(batch_size, config.pooled_size)`.
         """
-        hidden_states, grid = self.encode_tokens(input_values, leads, lead_mask, bool_masked_pos, **kwargs)
+        hidden_states, grid = self.encode_tokens(
+            input_values, leads, lead_mask, bool_masked_pos, visible_patches, **kwargs
+        )
         last_hidden_state = self.layernorm(hidden_states)
         pooled = self.pool(hidden_states, last_hidden_state, grid)
         if self.config.lead_separators:  # internal to the encoder
@@ -293,6 +340,7 @@ class EcgViTModel(EcgViTPreTrainedModel):
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        visible_patches: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, TokenGrid]:
         """All tokens after the last layer and before the final norm, `(batch, num_prefix + tokens, hidden_size)`, with
@@ -300,7 +348,9 @@ class EcgViTModel(EcgViTPreTrainedModel):
         if input_values is None:
             raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
         input_values = input_values.to(self.layernorm.weight.dtype)
-        hidden_states, positions, grid = self.embeddings(input_values, leads, lead_mask, bool_masked_pos)
+        hidden_states, positions, grid = self.embeddings(
+            input_values, leads, lead_mask, bool_masked_pos, visible_patches
+        )
         grid.attention_mask = self._dense_attention_mask(grid)
         pooled_layers = self._pooled_layers()
         for number, layer in enumerate(self.layers):
@@ -492,7 +542,7 @@ class EcgViTForTokenClassification(EcgViTPreTrainedModel):
             return logits.unflatten(-1, samples).unflatten(1, (len(leads), -1)).flatten(2, 3)
         logits = self.token_classifier(tokens).unflatten(-1, (len(config.position_leads), *samples))
         logits = logits.movedim(2, 1).flatten(2, 3)  # (batch, position_leads, num_samples, num_labels)
-        return logits[:, lead_indices(leads, config.position_leads)]
+        return take_rows(logits, lead_indices(leads, config.position_leads), dim=1)
 
 
 @dataclass

@@ -322,6 +322,14 @@ class KernelResponseForPreTraining(PretrainingMixin, KernelResponsePreTrainedMod
         views, view_leads = make_window_views(input_values, settings, keys.per_record("views"))
         return {"views": views, "view_leads": view_leads}
 
+    def step_inputs(self, inputs: dict[str, torch.Tensor], keys: DrawKeys) -> dict[str, torch.Tensor]:
+        """Arguments as of every method, and the targets once they are fitted: they are no part of what is compiled."""
+        inputs = super().step_inputs(inputs, keys)
+        if self.needs_fitting:
+            return inputs
+        values = inputs["input_values"].float()
+        return inputs | {"targets": self.targets(values, self.config.leads, inputs.get("lead_mask"))}
+
     @can_return_tuple
     def forward(
         self,
@@ -330,6 +338,7 @@ class KernelResponseForPreTraining(PretrainingMixin, KernelResponsePreTrainedMod
         lead_mask: torch.Tensor | None = None,
         views: torch.Tensor | None = None,
         view_leads: torch.Tensor | None = None,
+        targets: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> KernelResponseForPreTrainingOutput:
         r"""
@@ -339,6 +348,8 @@ class KernelResponseForPreTraining(PretrainingMixin, KernelResponsePreTrainedMod
             Altered windows of each record, and `True` for the leads that they show. [`EcgSslTrainer`] draws both with
             [`~KernelResponseForPreTraining.draw_inputs`], keyed by seed, epoch and record; without them the model
             draws its own: always the same in evaluation, others each time in training.
+        targets (`torch.FloatTensor` of shape `(batch_size, target_size + beat_target_size)`, *optional*):
+            What is predicted, as `step_inputs` gives it.
         """
         if input_values is None or input_values.dim() != 3:
             shape = None if input_values is None else tuple(input_values.shape)
@@ -355,7 +366,8 @@ class KernelResponseForPreTraining(PretrainingMixin, KernelResponsePreTrainedMod
         outputs = self.ecg_vit(views.flatten(0, 1), leads=leads, lead_mask=view_leads.flatten(0, 1), **kwargs)
         pooled = outputs.pooler_output
         predictions = self.response_head(self.response_norm(pooled)).float().unflatten(0, (batch, num_views))
-        targets = self._targets(input_values, self.config.leads if leads is None else tuple(leads), lead_mask)
+        if targets is None:
+            targets = self._targets(input_values, self.config.leads if leads is None else tuple(leads), lead_mask)
         response_loss = (predictions - targets[:, None]).square().mean() * share_of_records(batch, targets.device)
         loss, terms = response_loss, {}
         if self.config.uses_vicreg:

@@ -27,7 +27,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .augmentation import ViewSettings, make_views
 from .configuration_lejepa import LeJepaConfig
-from .masking import DrawKeys
+from .masking import DrawKeys, on_device
 from .modeling_ecg_vit import (
     EcgViTForEmbedding,
     EcgViTForSequenceClassification,
@@ -132,7 +132,7 @@ class LeJepaForPreTraining(PretrainingMixin, LeJepaPreTrainedModel):
         )
         views = make_views(input_values, settings, keys.per_record("views"))
         directions = draw_directions(config.projection_size, config.num_slices, keys.shared("sigreg"))
-        return {"views": views, "directions": directions.to(input_values.device)}
+        return {"views": views} | on_device({"directions": directions}, input_values.device)
 
     @can_return_tuple
     def forward(
@@ -176,7 +176,7 @@ class LeJepaForPreTraining(PretrainingMixin, LeJepaPreTrainedModel):
             loss=weight * sigreg_loss + (1.0 - weight) * invariance_loss,
             invariance_loss=invariance_loss,
             sigreg_loss=sigreg_loss,
-            projection_std=projection_spread(projections, warn=self.training),
+            projection_std=projection_spread(projections),
             projections=projections,
             pooler_output=outputs.pooler_output.unflatten(0, (batch, num_views)).mean(dim=1),
             last_hidden_state=outputs.last_hidden_state,

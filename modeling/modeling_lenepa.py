@@ -28,7 +28,7 @@ from transformers.utils.generic import can_return_tuple
 from .causal_vit import CausalAttention, CausalViTLayer
 from .collectives import mean_over_records
 from .configuration_lenepa import EcgLeNepaConfig
-from .masking import DrawKeys
+from .masking import DrawKeys, on_device
 from .modeling_ecg_s4 import EcgS4Layer, EcgS4Linear, EcgS4Model, EcgS4PreTrainedModel, EcgS4Stem
 from .modeling_ecg_vit import (
     EcgViTBranchOutput,
@@ -156,7 +156,7 @@ class EcgLeNepaForPreTraining(PretrainingMixin, EcgLeNepaPreTrainedModel):
         """The directions of SIGReg, the same on all ranks."""
         config = self.config
         directions = draw_directions(config.projection_size, config.num_slices, keys.shared("sigreg"))
-        return {"directions": directions.to(input_values.device)}
+        return on_device({"directions": directions}, input_values.device)
 
     @can_return_tuple
     def forward(

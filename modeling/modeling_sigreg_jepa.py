@@ -22,7 +22,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_sigreg_jepa import SigRegJepaConfig
-from .masking import DrawKeys
+from .masking import DrawKeys, on_device, with_indices
 from .modeling_ecg_jepa import EcgJepaPredictor, EcgJepaPreTrainedModel, MaskedPrediction
 from .modeling_ecg_vit import (
     EcgViTForEmbedding,
@@ -114,15 +114,14 @@ class SigRegJepaForPreTraining(MaskedPrediction, SigRegJepaPreTrainedModel):
     def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
         """Draws the mask, of each record (`"segments"`) or of the whole batch, and SIGReg's directions."""
         config = self.config
-        drawn = {
-            "bool_masked_pos": self.draw_masks(len(input_values), keys),
+        drawn = with_indices(self.draw_masks(len(input_values), keys)) | {
             "directions": draw_directions(config.projection_size, config.num_slices, keys.shared("sigreg")),
         }
         if config.token_sigreg_weight:
             drawn["token_directions"] = draw_directions(
                 config.hidden_size, config.num_slices, keys.shared("token sigreg")
             )
-        return {name: tensor.to(input_values.device) for name, tensor in drawn.items()}
+        return on_device(drawn, input_values.device)
 
     @can_return_tuple
     def forward(
@@ -131,6 +130,8 @@ class SigRegJepaForPreTraining(MaskedPrediction, SigRegJepaPreTrainedModel):
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        visible_patches: torch.Tensor | None = None,
+        hidden_patches: torch.Tensor | None = None,
         directions: torch.Tensor | None = None,
         token_directions: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -141,6 +142,8 @@ class SigRegJepaForPreTraining(MaskedPrediction, SigRegJepaPreTrainedModel):
             `True` = hidden from the context, in all leads at once. [`EcgSslTrainer`] draws it and the directions with
             [`~SigRegJepaForPreTraining.draw_inputs`]; without them the model draws its own: always the same in
             evaluation, others each time in training.
+        visible_patches, hidden_patches (`torch.LongTensor` of shape `(batch_size or 1, columns)`, *optional*):
+            Increasing indices of what it leaves visible and hides, as `draw_inputs` gives them.
         directions (`torch.FloatTensor` of shape `(projection_size, num_slices)`, *optional*):
             Unit columns along which SIGReg looks at the projections.
         token_directions (`torch.FloatTensor` of shape `(hidden_size, num_slices)`, *optional*):
@@ -152,8 +155,10 @@ class SigRegJepaForPreTraining(MaskedPrediction, SigRegJepaPreTrainedModel):
             wanted["token_directions"] = token_directions
         drawn = self.draw_missing(input_values, **wanted)
         self.check_several_records(len(input_values))
+        if bool_masked_pos is None:
+            visible_patches, hidden_patches = drawn["visible_patches"], drawn["hidden_patches"]
         bool_masked_pos = drawn["bool_masked_pos"].to(input_values.device)
-        visible, hidden = self.visible_and_hidden(bool_masked_pos)
+        visible, hidden = self.visible_and_hidden(bool_masked_pos, visible_patches, hidden_patches)
 
         whole = self.ecg_vit(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
         tokens = self.on_grid(whole.last_hidden_state, config.num_columns)
@@ -161,7 +166,12 @@ class SigRegJepaForPreTraining(MaskedPrediction, SigRegJepaPreTrainedModel):
         if config.target_normalization == "layer_norm":
             targets = nn.functional.layer_norm(targets.float(), targets.shape[-1:], eps=1e-5)
         context = self.ecg_vit(
-            input_values, leads=leads, lead_mask=lead_mask, bool_masked_pos=bool_masked_pos, **kwargs
+            input_values,
+            leads=leads,
+            lead_mask=lead_mask,
+            bool_masked_pos=bool_masked_pos,
+            visible_patches=visible,
+            **kwargs,
         )
         predictions = self.predictor(self.on_grid(context.last_hidden_state, visible.shape[1]), visible, hidden)
         prediction_loss = self.prediction_loss(predictions, targets, lead_mask)
@@ -177,7 +187,7 @@ class SigRegJepaForPreTraining(MaskedPrediction, SigRegJepaPreTrainedModel):
             prediction_loss=prediction_loss,
             sigreg_loss=sigreg_loss,
             token_sigreg_loss=token_sigreg_loss,
-            projection_std=projection_spread(projections, warn=self.training),
+            projection_std=projection_spread(projections),
             predictions=predictions,
             targets=targets,
             pooler_output=whole.pooler_output,

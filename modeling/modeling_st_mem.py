@@ -31,7 +31,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .collectives import sum_over_ranks, world_size
 from .configuration_st_mem import MaskedAutoencoderConfig, MlaeConfig, MtaeConfig, StMemConfig
 from .leads import lead_indices
-from .masking import DrawKeys, mask_from_noise, num_visible_patches
+from .masking import DrawKeys, mask_from_noise, num_visible_patches, on_device, split_masked, with_indices
 from .modeling_ecg_vit import (
     EcgViTAttention,
     EcgViTForEmbedding,
@@ -41,7 +41,7 @@ from .modeling_ecg_vit import (
     EcgViTModel,
     EcgViTPreTrainedModel,
 )
-from .patch_embedding import TokenGrid, position_table, split_masked
+from .patch_embedding import TokenGrid, index_tensor, position_table, take_rows
 from .pretraining import PretrainingMixin, PretrainingOutput
 
 
@@ -116,20 +116,20 @@ class MaskedAutoencoderDecoder(nn.Module):
         self,
         hidden_states: torch.Tensor,
         num_prefix: int,
-        bool_masked_pos: torch.Tensor,
+        visible: torch.Tensor,
+        hidden: torch.Tensor,
         positions: torch.Tensor | None = None,
         present: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         hidden_states (`torch.FloatTensor` of shape `(sequences, num_prefix + visible, hidden_size)`):
             The encoder's tokens; the prefix (separators or class token) has no position.
-        bool_masked_pos (`torch.BoolTensor` of shape `(sequences, length)`): `True` = hidden.
+        visible, hidden (`torch.LongTensor` of shape `(sequences, positions)`): which positions these are, increasing.
         positions (`torch.LongTensor` of shape `(length,)`, *optional*): rows of the position table; by default all.
         present (`torch.BoolTensor` of shape `(sequences, length)`, *optional*): tokens that others may attend to.
 
         Returns all patches in their order, `(sequences, length, patch values)`.
         """
-        visible, hidden = split_masked(bool_masked_pos)
         order = torch.cat((visible, hidden), dim=1)
         table = self.position_embeddings if positions is None else self.position_embeddings[positions]
         tokens = self.embedding(hidden_states)
@@ -172,14 +172,16 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
     # --- masks --------------------------------------------------------------------------------------------------
 
     def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
-        """A mask for every record, `{"bool_masked_pos": (batch, rows, columns)}`: the smallest of uniform noise stay.
+        """A mask for every record, `bool_masked_pos` of shape `(batch, rows, columns)`, by uniform noise of which the
+        smallest stay visible, and the indices of each sequence that it leaves and hides.
 
         ST-MEM hides as many patches in every lead, drawn for each lead on its own; MTAE moments; MLAE leads.
         """
         shape = self._sequence_shape(input_values.shape[1])
         noise = torch.stack([torch.rand(shape, generator=generator) for generator in keys.per_record("mask")])
-        mask = self._between_grid_and_sequences(mask_from_noise(noise, self.config.mask_ratio))
-        return {"bool_masked_pos": mask.to(input_values.device)}
+        drawn = with_indices(mask_from_noise(noise, self.config.mask_ratio))
+        drawn["bool_masked_pos"] = self._between_grid_and_sequences(drawn["bool_masked_pos"])
+        return on_device(drawn, input_values.device)
 
     def _sequence_shape(self, num_leads: int) -> tuple[int, int]:
         """Number and length of the sequences that one record is cut into."""
@@ -238,6 +240,8 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        visible_patches: torch.Tensor | None = None,
+        hidden_patches: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedAutoencoderOutput:
         r"""
@@ -247,14 +251,21 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
             every lead); or `(batch_size or 1, length)`, the same in all sequences: moments, for MLAE leads.
             [`EcgSslTrainer`] draws it with [`~MaskedAutoencoderForPreTraining.draw_inputs`]; without it the model
             draws one itself, in evaluation always the same.
+        visible_patches, hidden_patches (`torch.LongTensor` of shape `(batch_size, sequences, positions)`, *optional*):
+            Increasing indices of what it leaves visible and hides in each sequence, as `draw_inputs` gives them.
         """
-        bool_masked_pos = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)["bool_masked_pos"]
-        if not bool_masked_pos.any():
+        drawn = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)
+        bool_masked_pos = drawn["bool_masked_pos"]
+        visible_patches = drawn.get("visible_patches", visible_patches)
+        hidden_patches = drawn.get("hidden_patches", hidden_patches)
+        if hidden_patches is None and not bool_masked_pos.any():
             raise ValueError(
                 "bool_masked_pos hides nothing, so that there is nothing to reconstruct and no loss. Hide a patch or "
                 "more; for features of the whole recording call the encoder, `model.ecg_vit`."
             )
-        output = self._reconstruct_patches(input_values, leads, lead_mask, bool_masked_pos, **kwargs)
+        output = self._reconstruct_patches(
+            input_values, leads, lead_mask, bool_masked_pos, visible_patches, hidden_patches, **kwargs
+        )
         present = self._presence(lead_mask)
         output.loss = masked_patch_loss(
             output.reconstruction, self._targets(input_values, lead_mask), output.bool_masked_pos, present
@@ -267,19 +278,22 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        visible_patches: torch.Tensor | None = None,
+        hidden_patches: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The decoder's reconstruction as a signal, in the unit of `input_values`.
 
         With `norm_pix_loss` the decoder gives the **shape** of a patch at zero mean and unit deviation; level and size
         are then taken from the recording itself, also where it was hidden. A figure of it shows how well shapes are
-        filled in, not that amplitudes are known.
+        filled in, not that amplitudes are known. Arguments as in `forward`.
 
         Returns:
             The signal, `(batch, num_leads, num_samples)`, visible patches reconstructed as well (nothing trains
             these), and bool `(batch, num_leads, columns)`, `True` = hidden.
         """
-        bool_masked_pos = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)["bool_masked_pos"]
-        output = self._reconstruct_patches(input_values, leads, lead_mask, bool_masked_pos)
+        masks = {"visible_patches": visible_patches, "hidden_patches": hidden_patches}
+        masks |= self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)
+        output = self._reconstruct_patches(input_values, leads, lead_mask, **masks)
         patches = output.reconstruction.float()
         if self.config.norm_pix_loss:
             mean, deviation = patch_statistics(self.patchify(input_values.float()), self._presence(lead_mask))
@@ -287,35 +301,43 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
         hidden = output.bool_masked_pos.expand(-1, input_values.shape[1], -1)
         return self.unpatchify(patches), hidden
 
-    def _reconstruct_patches(self, input_values, leads, lead_mask, bool_masked_pos, **kwargs):
+    def _reconstruct_patches(
+        self, input_values, leads, lead_mask, bool_masked_pos, visible_patches=None, hidden_patches=None, **kwargs
+    ) -> MaskedAutoencoderOutput:
         mask = self._sequence_mask(bool_masked_pos, input_values)  # (batch, sequences, length)
-        (batch, num_sequences, length), num_hidden = mask.shape, int(mask[0, 0].sum())
-        if bool((mask.sum(dim=-1) != num_hidden).any()):
-            raise ValueError(
-                "Expected equally many hidden patches in every sequence (ST-MEM: in every lead), got "
-                f"{mask.sum(dim=-1).tolist()}."
-            )
+        batch, num_sequences, length = mask.shape
+        visible, hidden = visible_patches, hidden_patches
+        if visible is None or hidden is None:
+            visible, hidden = (part.unflatten(0, mask.shape[:2]) for part in split_masked(mask.flatten(0, 1)))
+        # In the grid one sequence follows the other.
+        starts = length * torch.arange(num_sequences, device=mask.device)[:, None]
         grid_mask = self._between_grid_and_sequences(mask)
         hidden_states, grid = self.ecg_vit.encode_tokens(
-            input_values, leads=leads, lead_mask=lead_mask, bool_masked_pos=grid_mask, **kwargs
+            input_values,
+            leads=leads,
+            lead_mask=lead_mask,
+            bool_masked_pos=grid_mask,
+            visible_patches=(starts + visible).flatten(1),
+            **kwargs,
         )
         normed = self.ecg_vit.layernorm(hidden_states)
         prefix, tokens = normed.split((grid.num_prefix, normed.shape[1] - grid.num_prefix), dim=1)
         # Separators come as left ones of all leads, then right ones; a class token belongs to the one sequence.
         prefix = prefix.unflatten(1, (-1, num_sequences)).transpose(1, 2)
-        tokens = tokens.unflatten(1, (num_sequences, length - num_hidden))
+        tokens = tokens.unflatten(1, (num_sequences, visible.shape[-1]))
         rows = lead_indices(self.config.leads if leads is None else leads, self.config.position_leads)
         reconstruction = self.decoder(
             torch.cat((prefix, tokens), dim=2).flatten(0, 1),
             prefix.shape[2],
-            mask.flatten(0, 1),
-            torch.tensor(rows, device=mask.device) if self.sequence_of_leads else None,
+            visible.flatten(0, 1),
+            hidden.flatten(0, 1),
+            index_tensor(rows, mask.device) if self.sequence_of_leads else None,
             lead_mask if self.sequence_of_leads else None,
         )
         reconstruction = self._between_grid_and_sequences(reconstruction.unflatten(0, (batch, num_sequences)))
         if self.config.patching == "all_leads":
             per_lead = reconstruction.unflatten(-1, (len(self.config.position_leads), -1))
-            reconstruction = per_lead[..., rows, :].flatten(-2)
+            reconstruction = take_rows(per_lead, rows, dim=-2).flatten(-2)
         return MaskedAutoencoderOutput(
             reconstruction=reconstruction,
             bool_masked_pos=grid_mask,

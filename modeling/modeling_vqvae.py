@@ -26,7 +26,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .collectives import sum_over_ranks, world_size
 from .configuration_vqvae import EcgVqVaeConfig
 from .leads import lead_indices
-from .masking import DrawKeys
+from .masking import DrawKeys, on_device
 from .modeling_ecg_vit import (
     EcgViTAttention,
     EcgViTForEmbedding,
@@ -36,7 +36,7 @@ from .modeling_ecg_vit import (
     EcgViTModel,
     EcgViTPreTrainedModel,
 )
-from .patch_embedding import EcgViTEmbeddings, TokenGrid
+from .patch_embedding import EcgViTEmbeddings, TokenGrid, take_rows
 from .pretraining import PretrainingMixin, PretrainingOutput
 from .vector_quantizer import QuantizerOutput, VectorQuantizer
 
@@ -120,12 +120,16 @@ class EcgVqVaeModel(EcgVqVaePreTrainedModel, EcgViTModel):
         self.post_init()
 
     def quantize_tokens(
-        self, last_hidden_state: torch.Tensor, num_prefix: int, update_codebook: bool
+        self,
+        last_hidden_state: torch.Tensor,
+        num_prefix: int,
+        update_codebook: bool,
+        latent_order: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, QuantizerOutput]:
         """Latents `(batch, tokens, latent_size)` of tokens after the final norm, and what the quantiser makes of
         them."""
         latents = self.latent_projection(last_hidden_state[:, num_prefix:])
-        return latents, self.quantizer(latents, update_codebook)
+        return latents, self.quantizer(latents, update_codebook, latent_order)
 
     def pool_features(self, last_hidden_state, num_prefix, latents, quantized) -> torch.Tensor:
         """`pooler_output`, by `config.features`."""
@@ -260,8 +264,12 @@ class EcgVqVaeForPreTraining(PretrainingMixin, EcgVqVaePreTrainedModel):
         self.post_init()
 
     def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
-        """Nothing: all of a batch is known."""
-        return {}
+        """In training the order in which latents of this batch, of all ranks, become codes that nothing has chosen."""
+        quantizer = self.ecg_vit.quantizer
+        if not self.training or quantizer.published:
+            return {}
+        num_latents = world_size() * len(input_values) * self.config.num_columns
+        return on_device({"latent_order": quantizer.next_order(num_latents)}, input_values.device)
 
     def set_attn_implementation(self, *args, **kwargs):
         super().set_attn_implementation(*args, **kwargs)
@@ -279,14 +287,23 @@ class EcgVqVaeForPreTraining(PretrainingMixin, EcgVqVaePreTrainedModel):
         input_values: torch.Tensor | None = None,
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
+        latent_order: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EcgVqVaeForPreTrainingOutput:
-        r"""input_values, leads, lead_mask: see [`EcgViTModel`]. In training the codebook learns from this batch."""
+        r"""
+        input_values, leads, lead_mask: see [`EcgViTModel`]. In training the codebook learns from this batch.
+        latent_order (`torch.LongTensor` of shape `(latents of all ranks,)`, *optional*):
+            A random order, as `draw_inputs` gives it; without it the model draws one.
+        """
+        if input_values is None:
+            raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
+        if latent_order is None:
+            latent_order = self.draw_inputs(input_values, self.own_keys(len(input_values))).get("latent_order")
         hidden_states, grid = self.ecg_vit.encode_tokens(input_values, leads, lead_mask, **kwargs)
         last_hidden_state = self.ecg_vit.layernorm(hidden_states)
-        latents, codes = self.ecg_vit.quantize_tokens(last_hidden_state, grid.num_prefix, self.training)
+        latents, codes = self.ecg_vit.quantize_tokens(last_hidden_state, grid.num_prefix, self.training, latent_order)
         rows = lead_indices(self.config.leads if leads is None else leads, self.config.position_leads)
-        reconstruction = self.decoder(codes.quantized.to(latents.dtype))[:, rows]
+        reconstruction = take_rows(self.decoder(codes.quantized.to(latents.dtype)), rows, dim=1)
         reconstruction_loss = squared_error(reconstruction, input_values, lead_mask)
         return EcgVqVaeForPreTrainingOutput(
             loss=reconstruction_loss + codes.loss,

@@ -13,6 +13,7 @@ from torch import nn
 from .configuration_ecg_vit import EcgViTConfig
 from .conv_stem import ConvStem
 from .leads import lead_indices
+from .masking import on_device, split_masked
 
 
 @dataclass
@@ -112,6 +113,7 @@ class EcgViTEmbeddings(nn.Module):
         leads: Sequence[str] | None = None,
         lead_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        visible_patches: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, TokenGrid]:
         """Returns the tokens and their positions, each `(batch, num_prefix + tokens, hidden_size)` (the positions
         with a leading 1 where the batch shares them), and where the tokens lie.
@@ -141,7 +143,7 @@ class EcgViTEmbeddings(nn.Module):
             )
         if config.stem == "conv":
             grids = self.stem(self._blank_hidden(input_values, bool_masked_pos), lead_rows)
-            tokens, grid = self._visible_patches(grids[-1], table_rows, row_mask, bool_masked_pos)
+            tokens, grid = self._visible_patches(grids[-1], table_rows, row_mask, bool_masked_pos, visible_patches)
             grid.stage_tokens = tuple(
                 self._stage_tokens(grids[stage], row_mask, bool_masked_pos) for stage in config.pooled_stages
             )
@@ -150,7 +152,7 @@ class EcgViTEmbeddings(nn.Module):
             if config.patching == "all_leads":
                 # One row; a patch holds its leads one after the other, as the weight of a Conv1d does.
                 patches = patches.transpose(1, 2).reshape(batch, 1, num_columns, -1)
-            patches, grid = self._visible_patches(patches, table_rows, row_mask, bool_masked_pos)
+            patches, grid = self._visible_patches(patches, table_rows, row_mask, bool_masked_pos, visible_patches)
             tokens = self._project(patches, lead_rows, channel_mask)
         if config.position_embedding == "none":
             positions = tokens.new_zeros(1, tokens.shape[1], 1)
@@ -158,7 +160,7 @@ class EcgViTEmbeddings(nn.Module):
             positions = self.position_embeddings[grid.rows, grid.columns].to(tokens.dtype)
         if config.lead_separators:
             tokens = tokens + self.lead_embeddings[grid.rows].to(tokens.dtype)
-            separators = (self.separator + self.lead_embeddings[lead_rows]).repeat(1, 2, 1)
+            separators = (self.separator + take_rows(self.lead_embeddings, lead_rows, dim=0)).repeat(1, 2, 1)
             tokens, positions = self._put_before(separators, tokens, positions, grid)
         elif config.num_registers:
             tokens, positions = self._put_before(self.register_tokens, tokens, positions, grid)
@@ -219,19 +221,21 @@ class EcgViTEmbeddings(nn.Module):
 
     def _of_leads(self, weight: torch.Tensor, lead_rows: list[int]) -> torch.Tensor:
         """The columns of some leads, in their order, of a weight `(out, leads * patch_size)`."""
-        return weight.unflatten(1, (len(self.config.position_leads), -1))[:, lead_rows].flatten(1)
+        return take_rows(weight.unflatten(1, (len(self.config.position_leads), -1)), lead_rows, dim=1).flatten(1)
 
-    def _visible_patches(self, patches, table_rows, row_mask, bool_masked_pos) -> tuple[torch.Tensor, TokenGrid]:
+    def _visible_patches(
+        self, patches, table_rows, row_mask, bool_masked_pos, visible
+    ) -> tuple[torch.Tensor, TokenGrid]:
         batch, num_rows, num_columns, _ = patches.shape
-        rows = torch.tensor(table_rows, device=patches.device)
+        rows = index_tensor(table_rows, patches.device)
         if bool_masked_pos is None:
             columns = torch.arange(num_columns, device=patches.device)[None]
         elif bool_masked_pos.dim() == 2:
-            columns, _ = split_masked(bool_masked_pos)
+            columns = split_masked(bool_masked_pos)[0] if visible is None else visible
             patches = patches.gather(2, columns[:, None, :, None].expand(batch, num_rows, -1, patches.shape[-1]))
             num_columns = columns.shape[1]
         else:
-            visible, _ = split_masked(bool_masked_pos.flatten(1))
+            visible = split_masked(bool_masked_pos.flatten(1))[0] if visible is None else visible
             patches = patches.flatten(1, 2).gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
             row_of_token, columns = visible // num_columns, visible % num_columns
             present = None if row_mask is None else row_mask.gather(1, row_of_token)
@@ -293,23 +297,18 @@ def check_rows(
         )
 
 
-def split_masked(bool_masked_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Increasing indices of the visible and of the hidden positions, `(batch, visible)` and `(batch, hidden)`.
+def index_tensor(rows: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Row numbers as a tensor; the usual ones, 0 to n - 1, are made on the device itself."""
+    if list(rows) == list(range(len(rows))):
+        return torch.arange(len(rows), device=device)
+    return on_device({"rows": torch.tensor(rows)}, device)["rows"]
 
-    Args:
-        bool_masked_pos (`torch.BoolTensor` of shape `(batch, positions)`): `True` = hidden, equally many in each row.
-    """
-    counts = bool_masked_pos.sum(dim=1)
-    num_hidden = int(counts[0])
-    if bool((counts != num_hidden).any()):
-        raise ValueError(
-            f"Expected equally many hidden patches in every row of bool_masked_pos, got {counts.tolist()}. "
-            "Draw the masks of a batch with one count."
-        )
-    if num_hidden == bool_masked_pos.shape[1]:
-        raise ValueError(f"bool_masked_pos hides all {num_hidden} patches. Leave at least one visible.")
-    order = torch.argsort(bool_masked_pos.to(torch.uint8), dim=1, stable=True)
-    return order.split((order.shape[1] - num_hidden, num_hidden), dim=1)
+
+def take_rows(tensor: torch.Tensor, rows: Sequence[int], dim: int) -> torch.Tensor:
+    """Some of the rows along an axis, in their order; the tensor itself where these are all."""
+    if list(rows) == list(range(tensor.shape[dim])):
+        return tensor
+    return tensor.index_select(dim, index_tensor(rows, tensor.device))
 
 
 def statistics_of_patches(

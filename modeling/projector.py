@@ -4,14 +4,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import logging
 
 from .collectives import sum_over_ranks, world_size
-
-logger = logging.get_logger(__name__)
-
-COLLAPSED_SPREAD = 1e-4
-"""Spread of the projections, which SIGReg wants at 1, below which its gradient does not part records any more."""
 
 
 class Projector(nn.Module):
@@ -66,20 +60,13 @@ def init_projector_weights(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def projection_spread(projections: torch.Tensor, warn: bool) -> torch.FloatTensor:
+def projection_spread(projections: torch.Tensor) -> torch.FloatTensor:
     """Standard deviation between the records of `(..., batch, width)` projections, a mean over the rest.
 
-    Warns at exact collapse: there SIGReg's gradient is zero or the same for all records, so that descent cannot part
-    them, while the loss stands still and looks like any other.
+    At 0 SIGReg's gradient is zero or the same for all records, so that descent cannot part them, while the loss stands
+    still and looks like any other: [`EcgSslTrainer`] looks at it whenever it logs.
     """
-    spread = projections.std(dim=-2, correction=0).mean()
-    if warn and spread.item() < COLLAPSED_SPREAD * max(1.0, projections.abs().max().item()):
-        logger.warning_once(
-            f"The projections have collapsed: they differ between records by {spread.item():.1e}, where SIGReg wants "
-            "1. Its gradient vanishes there, so that training will not recover. Lower the learning rate, raise "
-            "sigreg_weight, or look for records that are all alike."
-        )
-    return spread
+    return projections.std(dim=-2, correction=0).mean()
 
 
 class SyncedBatchNorm1d(nn.BatchNorm1d):
@@ -93,7 +80,7 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
             return super().forward(hidden_states)
         with torch.autocast(hidden_states.device.type, enabled=False):
             rows = hidden_states.float()
-            count = sum_over_ranks(torch.tensor(float(len(rows)), device=rows.device))
+            count = sum_over_ranks(rows.new_full((), len(rows)))
             mean = _SumOverRanks.apply(rows.sum(dim=0)) / count
             centred = rows - mean
             variance = _SumOverRanks.apply(centred.square().sum(dim=0)) / count

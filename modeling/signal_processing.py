@@ -218,6 +218,21 @@ def filter_zero_phase(signal: torch.Tensor, sos: np.ndarray) -> torch.Tensor:
     return both_ways[:, num_extra : num_extra + num_samples].reshape(signal.shape).to(signal.dtype)
 
 
+def cut_windows(signal: torch.Tensor, starts: list[int] | torch.Tensor, num_samples: int) -> torch.Tensor:
+    """Windows of records `(batch, leads, samples)`, those of a record side by side: `(batch * windows, leads,
+    num_samples)`.
+
+    Args:
+        starts (`list[int]` or `torch.LongTensor` of shape `(batch,)`):
+            First samples of the windows of every record, or of the one window of each.
+    """
+    if isinstance(starts, torch.Tensor):
+        index = starts[:, None] + torch.arange(num_samples, device=signal.device)
+        return signal.gather(-1, index[:, None].expand(-1, signal.shape[1], -1))
+    windows = [signal[..., start : start + num_samples] for start in starts]
+    return windows[0].contiguous() if len(windows) == 1 else torch.stack(windows, dim=1).flatten(0, 1)
+
+
 def _require_float(signal: torch.Tensor, operation: str) -> None:
     if signal.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{operation} needs float32 or float64, got {signal.dtype}. Convert with `.float()` first.")

@@ -91,7 +91,7 @@ class _SigReg(torch.autograd.Function):
         ranks = world_size() if over_ranks else 1
         total_rows = num_rows
         if ranks > 1:
-            total_rows = int(sum_over_ranks(torch.tensor([num_rows], device=projections.device)))
+            total_rows = sum_over_ranks(projections.new_full((), num_rows))
         knots, target, weights = knots_and_weights(projections.device)
         needs_gradient = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(projections) if needs_gradient else None

@@ -16,6 +16,7 @@ class TeacherStudentMixin:
     `ecg_vit` is the one that is evaluated. The class calls `init_teacher()` when both are there, before `post_init`.
     """
 
+    _has_followed = False
     _last_seen_weight = None
     _steps_without_teacher = 0
 
@@ -71,13 +72,17 @@ class TeacherStudentMixin:
         torch._foreach_lerp_(teacher, student, 1.0 - momentum)
         self._last_seen_weight = None
         self._steps_without_teacher = 0
+        self._has_followed = momentum > 0  # at 0 it was made a copy, which is how it begins
 
     def _check_teacher_follows(self):
-        """An optimiser step shows in the weights of the student's last norm; the teacher has to follow each."""
+        """An optimiser step shows in the weights of the student's last norm; the teacher has to follow each. A GPU is
+        asked until the teacher has followed once: after that no step waits."""
         if not self.training or not self.has_teacher or torch.compiler.is_compiling():
             return
         norm = [module for module in self.trained_encoder.modules() if isinstance(module, nn.LayerNorm)][-1]
         weight = norm.weight.detach()
+        if self._has_followed and weight.device.type != "cpu":
+            return
         if self._last_seen_weight is not None and not torch.equal(weight, self._last_seen_weight):
             self._steps_without_teacher += 1
         self._last_seen_weight = weight.clone()

@@ -86,6 +86,8 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("code_sums", torch.empty(num_codes, code_size))
         self.register_buffer("steps_unused", torch.empty(num_codes, dtype=torch.long))
         self.register_buffer("num_updates", torch.empty((), dtype=torch.long))
+        self._num_drawn = None
+        self.register_load_state_dict_post_hook(_count_anew)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -97,10 +99,24 @@ class VectorQuantizer(nn.Module):
         init.constant_(self.steps_unused, self.dead_code_steps)
         init.zeros_(self.num_updates)
 
-    def forward(self, latents: torch.Tensor, update: bool = False) -> QuantizerOutput:
+    def next_order(self, num_latents: int) -> torch.LongTensor:
+        """A random order of so many latents, keyed by the number of this training step, which is counted here: the
+        buffer is read once, and after loading."""
+        if self._num_drawn is None:
+            self._num_drawn = int(self.num_updates)
+        purpose = "restart" if self._num_drawn else "start"
+        generator = keyed_generator("VectorQuantizer", purpose, self._num_drawn)
+        self._num_drawn += 1
+        return torch.randperm(num_latents, generator=generator)
+
+    def forward(
+        self, latents: torch.Tensor, update: bool = False, latent_order: torch.Tensor | None = None
+    ) -> QuantizerOutput:
         """
         latents (`torch.FloatTensor` of shape `(..., code_size)`): what to quantise.
         update (`bool`, *optional*, defaults to `False`): whether the codebook learns from them; a training step.
+        latent_order (`torch.LongTensor` of shape `(latents of all ranks,)`, *optional*):
+            Order in which latents become codes; by default [`~VectorQuantizer.next_order`].
         """
         with torch.autocast(latents.device.type, enabled=False):
             flat = latents.float().flatten(0, -2)
@@ -109,14 +125,19 @@ class VectorQuantizer(nn.Module):
                     f"The codebook is in {self.code_sums.dtype}: its averages would stand still. Load the model with "
                     "dtype=torch.float32 and train with bf16=True."
                 )
-            if update and not self.published and self.num_updates == 0:
-                self._start_from(flat.detach())
+            candidates = None
+            if update and not self.published:
+                gathered = gather_rows(flat.detach())
+                order = self.next_order(len(gathered)) if latent_order is None else latent_order
+                order = order.to(gathered.device).repeat(-(-len(self.codebook) // len(order)))
+                candidates = gathered[order[: len(self.codebook)]]
+                self._start_from(candidates)
             indices = self.nearest_codes(flat)
             quantized = self.codebook[indices].float()
-            counts = torch.bincount(indices, minlength=len(self.codebook)).float()
+            counts = flat.new_zeros(len(self.codebook)).index_add_(0, indices, flat.new_ones(len(flat)))
             if update:
                 counts = sum_over_ranks(counts)
-                self._update_averages(flat.detach(), indices, counts)
+                self._update_averages(flat.detach(), indices, counts, candidates)
             commitment_loss = nn.functional.mse_loss(flat, quantized.detach())
             loss = self.commitment_weight * commitment_loss
             if self.published:
@@ -142,14 +163,15 @@ class VectorQuantizer(nn.Module):
         return (squared_norms - 2.0 * latents @ codebook.T).argmin(dim=1)
 
     @torch.no_grad()
-    def _start_from(self, latents: torch.Tensor):
-        """Puts every code onto a latent of the first batch; where there are too few, several share one."""
-        self.codebook.copy_(self._draw(gather_rows(latents), len(self.codebook), "start"))
-        self.code_sums.copy_(self.codebook)
-        self.code_counts.fill_(1.0)
+    def _start_from(self, candidates: torch.Tensor):
+        """In the first step puts every code onto a latent; where there are too few, several share one."""
+        is_first = self.num_updates == 0
+        self.codebook.copy_(torch.where(is_first, candidates, self.codebook))
+        self.code_sums.copy_(torch.where(is_first, candidates, self.code_sums))
+        self.code_counts.masked_fill_(is_first, 1.0)
 
     @torch.no_grad()
-    def _update_averages(self, latents: torch.Tensor, indices: torch.Tensor, counts: torch.Tensor):
+    def _update_averages(self, latents, indices, counts, candidates: torch.Tensor | None):
         """One step of the moving averages of how many latents chose each code and of their sum."""
         sums = torch.zeros_like(self.code_sums).index_add_(0, indices, latents)
         self.code_counts.mul_(self.decay).add_(counts, alpha=1.0 - self.decay)
@@ -160,22 +182,19 @@ class VectorQuantizer(nn.Module):
         self.codebook.data.copy_(self.code_sums / self.code_counts.clamp(min=SMOOTHING)[:, None])
         self.steps_unused.add_(1).masked_fill_(counts > 0, 0)
         if not self.published:
-            self._restart_dead_codes(latents)
+            self._restart_dead_codes(candidates)
         self.num_updates.add_(1)
 
-    def _restart_dead_codes(self, latents: torch.Tensor):
-        # Again and again, every `dead_code_steps` steps, until something chooses the code.
+    def _restart_dead_codes(self, candidates: torch.Tensor):
+        # Again and again, every `dead_code_steps` steps, until something chooses the code. All ranks count alike.
         is_due = (self.steps_unused > 0) & (self.steps_unused % self.dead_code_steps == 0)
-        dead = is_due.nonzero()[:, 0]
-        if len(dead):  # equal on all ranks, since the counts are
-            codes = self._draw(gather_rows(latents), len(dead), "restart")
-            self.codebook[dead] = codes
-            self.code_sums[dead] = codes
-            self.code_counts[dead] = 1.0
+        place = (is_due.long().cumsum(dim=0) - 1).clamp(min=0)  # among those that are due
+        codes, is_due_code = candidates[place], is_due[:, None]
+        self.codebook.copy_(torch.where(is_due_code, codes, self.codebook))
+        self.code_sums.copy_(torch.where(is_due_code, codes, self.code_sums))
+        self.code_counts.masked_fill_(is_due, 1.0)
 
-    def _draw(self, latents: torch.Tensor, number: int, purpose: str) -> torch.Tensor:
-        """Some of the latents of all ranks, without repetition while there are enough."""
-        generator = keyed_generator("VectorQuantizer", purpose, int(self.num_updates))
-        order = torch.randperm(len(latents), generator=generator)
-        chosen = order.repeat(-(-number // len(latents)))[:number]
-        return latents[chosen.to(latents.device)]
+
+def _count_anew(module: VectorQuantizer, incompatible_keys) -> None:
+    """After loading, the number of steps is that of the file."""
+    module._num_drawn = None

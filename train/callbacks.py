@@ -5,7 +5,7 @@ import signal
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ MONITOR_WINDOW = 512
 
 MIN_RELATIVE_SPREAD = 1e-3
 MIN_EFFECTIVE_RANK = 1.5
+COLLAPSED_PROJECTIONS = 1e-4
+"""Spread of projections below which the gradient of SIGReg does not part records any more."""
 
 
 class TeacherCallback(TrainerCallback):
@@ -104,6 +106,12 @@ class CollapseMonitor(TrainerCallback):
             or logs.get("projection_std", 1.0) < MIN_RELATIVE_SPREAD  # of methods with a projector: no gradient there
         )
         self.collapsed_logs = self.collapsed_logs + 1 if dead else 0
+        if logs.get("projection_std", 1.0) < COLLAPSED_PROJECTIONS:
+            logger.warning_once(
+                f"The projections have collapsed: they differ between records by {logs['projection_std']:.1e}, where "
+                "SIGReg wants 1. Its gradient vanishes there, so that training will not recover. Lower the learning "
+                "rate, raise sigreg_weight, or look for records that are all alike."
+            )
         if args.collapse_patience and self.collapsed_logs >= args.collapse_patience:
             raise RuntimeError(
                 f"The features have collapsed: at step {state.global_step} they differ between records by "
@@ -111,6 +119,47 @@ class CollapseMonitor(TrainerCallback):
                 "Nothing is learned any more. Lower the learning rate, start the teacher's momentum (ema_start) "
                 "higher, or hide less; collapse_patience=0 goes on regardless."
             )
+
+
+class LossWatch:
+    """Finds the first loss that is no number, without a wait in each step: on the device it is kept which it was, on
+    the host the steps and records since the last look."""
+
+    LONGEST = 1000
+    """Losses after which to look even where nothing is logged."""
+
+    def __init__(self):
+        self.batches = []
+        self.first_bad = None
+
+    def observe(self, loss: torch.Tensor, step: int, record_ids: Sequence[str]):
+        """Takes the loss `()` of one micro-batch."""
+        number = torch.full((), float(len(self.batches)), device=loss.device)
+        bad = torch.where(torch.isfinite(loss), torch.inf, number)
+        self.first_bad = bad if self.first_bad is None else torch.minimum(self.first_bad, bad)
+        self.batches.append((step, record_ids))
+        if len(self.batches) >= self.LONGEST:
+            self.check()
+
+    def check(self):
+        """Looks at the losses since the last look.
+
+        Raises:
+            RuntimeError: names the step and the records of the first that is NaN or infinite.
+        """
+        if not self.batches:
+            return
+        first, batches = self.first_bad.item(), self.batches
+        self.batches, self.first_bad = [], None
+        if first == float("inf"):
+            return
+        step, record_ids = batches[int(first)]
+        records = ", ".join(map(str, record_ids[:8])) + (", ..." if len(record_ids) > 8 else "")
+        raise RuntimeError(
+            f"The loss is NaN or infinite at step {step}, first seen on the records {records or 'of its batch'}. "
+            "Lower the learning rate, add warm-up or train in float32; if it comes in the first step, look for absurd "
+            "amplitudes in these records."
+        )
 
 
 def effective_rank(features: torch.Tensor) -> float:
@@ -257,25 +306,28 @@ class Preemption(TrainerCallback):
     def __init__(self):
         self.is_asked, self.is_stopping = False, False
         self._asked_before, self._handler = None, None
+        self._group = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.is_asked = self.is_stopping = False
         if threading.current_thread() is threading.main_thread():  # only there can a signal be caught
             self._handler = signal.signal(signal.SIGTERM, self._ask)
+        if torch.distributed.is_initialized():  # on the host: to ask a GPU is to wait for all that it has to do
+            self._group = torch.distributed.new_group(backend="gloo")
 
     def _ask(self, number, frame):
         self.is_asked = True
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self._all_stop(args):
+        if self._all_stop():
             self.is_stopping = control.should_save = control.should_training_stop = True
 
-    def _all_stop(self, args: TrainingArguments) -> bool:
+    def _all_stop(self) -> bool:
         if not torch.distributed.is_initialized():
             return self.is_asked
         # What was asked a step ago has come round meanwhile, so that no step waits for it.
-        before, asked = self._asked_before, torch.tensor(int(self.is_asked), device=args.device)
-        work = torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, async_op=True)
+        before, asked = self._asked_before, torch.tensor(int(self.is_asked))
+        work = torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, group=self._group, async_op=True)
         self._asked_before = (asked, work)
         if before is None:
             return False

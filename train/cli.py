@@ -33,6 +33,7 @@ COMMANDS = {
     "convert": ("ecg_transformers.hub.convert", "turn an authors' checkpoint into one that from_pretrained loads"),
     "export": ("ecg_transformers.hub.export", "write a model as ONNX, int8 ONNX or a torch.export program"),
     "space": ("ecg_transformers.hub.space", "write a page for a model: a Space of the Hub that runs here too"),
+    "benchmark": ("ecg_transformers.train.benchmark.run", "measure the fast paths on this machine, a GPU's if there"),
 }
 
 DATASETS = ("brugada-huca", "chapman-shaoxing", "cinc2017", "cinc2021", "code-15", "cpsc2018", "cpsc-extra")
@@ -119,6 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
         "convert": _convert_arguments,
         "export": _export_arguments,
         "space": _space_arguments,
+        "benchmark": _benchmark_arguments,
     }
     for name, (_, summary) in COMMANDS.items():
         description = summary[0].upper() + summary[1:] + "."
@@ -381,6 +383,11 @@ def _info_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--max_records", type=_positive, default=200, metavar="N", help="of a folder (200)")
     parser.add_argument("--json", metavar="FILE", help="also write everything here")
     parser.add_argument("--plot", metavar="FILE", help="draw 10 s (of a folder an overview): .png, .svg or .pdf")
+    parser.set_defaults(output_dir=None)
+
+
+def _benchmark_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--json", metavar="FILE", help="also write everything here")
     parser.set_defaults(output_dir=None)
 
 

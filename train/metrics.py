@@ -9,14 +9,15 @@ Two rules hold everywhere: a label that a test set cannot judge is left out *and
 as 0.5; and two models are compared on the same resamples, since their errors on one record go together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from transformers import EvalPrediction
 
-RESAMPLES_AT_ONCE = 100  # bounds the memory of a bootstrap to about 100 x records x 8 bytes
+COUNTS_AT_ONCE = 2**18
+"""Resamples x records of a bootstrap that are in memory, some 2 MB an array, so that they stay in a cache."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,13 @@ def resample_counts(
     Returns:
         `np.ndarray` of int32 and shape `(num_resamples, num_records)`.
     """
+    return np.concatenate(list(_chunks_of_counts(num_records, num_resamples, seed, groups)))
+
+
+def _chunks_of_counts(
+    num_records: int, num_resamples: int, seed: int, groups: Sequence | None
+) -> Iterator[np.ndarray]:
+    """The rows of [`resample_counts`], a few at a time."""
     if groups is None:
         members, num_units = np.arange(num_records), num_records
     else:
@@ -184,11 +192,12 @@ def resample_counts(
             raise ValueError(f"Expected one group for each of {num_records} records, got {len(groups)}.")
         units, members = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
         num_units = len(units)
-    generator = np.random.default_rng(seed)
-    counts = np.empty((num_resamples, num_records), dtype=np.int32)
-    for resample in range(num_resamples):
-        counts[resample] = np.bincount(generator.integers(num_units, size=num_units), minlength=num_units)[members]
-    return counts
+    generator, at_once = np.random.default_rng(seed), max(1, COUNTS_AT_ONCE // max(num_records, 1))
+    for start in range(0, num_resamples, at_once):
+        counts = np.empty((min(at_once, num_resamples - start), num_records), dtype=np.int32)
+        for row in counts:
+            row[:] = np.bincount(generator.integers(num_units, size=num_units), minlength=num_units)[members]
+        yield counts
 
 
 def auroc_interval(
@@ -206,8 +215,7 @@ def auroc_interval(
     resample that loses every label is left out of the interval. Labels excluded from the point estimate stay out.
     """
     labels, scores, kept = _judgeable(labels, scores, label_names, min_positives)
-    counts = resample_counts(len(labels), num_resamples, seed, groups)
-    areas = resampled_auroc(labels, scores, counts)
+    areas = _resampled_auroc(labels, scores, _chunks_of_counts(len(labels), num_resamples, seed, groups))
     return AurocInterval(
         macro=percentile_interval(_mean_over_labels(areas)),
         per_class={name: percentile_interval(areas[:, column]) for column, name in enumerate(kept)},
@@ -234,10 +242,11 @@ def paired_bootstrap(
     baseline = macro_auroc(labels, baseline_scores, label_names, min_positives).value
     kept_labels, kept_scores, _ = _judgeable(labels, scores, label_names, min_positives)
     _, kept_baseline, _ = _judgeable(labels, baseline_scores, label_names, min_positives)
-    counts = resample_counts(len(kept_labels), num_resamples, seed, groups)
-    differences = _mean_over_labels(resampled_auroc(kept_labels, kept_scores, counts)) - _mean_over_labels(
-        resampled_auroc(kept_labels, kept_baseline, counts)
+    ours, theirs = (  # the seed gives both the same resamples
+        _resampled_auroc(kept_labels, judged, _chunks_of_counts(len(kept_labels), num_resamples, seed, groups))
+        for judged in (kept_scores, kept_baseline)
     )
+    differences = _mean_over_labels(ours) - _mean_over_labels(theirs)
     facts = paired_facts(differences)
     return PairedDifference(value - baseline, ci95=tuple(facts["ci95"]), p_value=facts["p_value"])
 
@@ -289,21 +298,37 @@ def resampled_auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) 
     Returns:
         `np.ndarray` of shape `(num_resamples, num_labels)`, NaN where a resample lost all positives or all negatives.
     """
-    areas = np.empty((len(counts), labels.shape[1]))
-    for column in range(labels.shape[1]):
-        order = np.argsort(scores[:, column], kind="stable")
-        ranked_scores, positive = scores[order, column], labels[order, column].astype(float)
-        tie_start = np.searchsorted(ranked_scores, ranked_scores, side="left")
-        tie_end = np.searchsorted(ranked_scores, ranked_scores, side="right")
-        for start in range(0, len(counts), RESAMPLES_AT_ONCE):
-            weights = counts[start : start + RESAMPLES_AT_ONCE, order]
-            negatives_below = np.zeros((len(weights), len(order) + 1))
-            np.cumsum(weights * (1 - positive), axis=1, out=negatives_below[:, 1:])
-            positives = weights * positive
-            won = (positives * (negatives_below[:, tie_start] + negatives_below[:, tie_end]) / 2).sum(axis=1)
-            pairs = positives.sum(axis=1) * negatives_below[:, -1]
-            areas[start : start + len(weights), column] = np.where(pairs > 0, won / np.maximum(pairs, 1), np.nan)
-    return areas
+    at_once = max(1, COUNTS_AT_ONCE // max(len(labels), 1))
+    return _resampled_auroc(labels, scores, (counts[at : at + at_once] for at in range(0, len(counts), at_once)))
+
+
+def _resampled_auroc(labels: np.ndarray, scores: np.ndarray, chunks: Iterable[np.ndarray]) -> np.ndarray:
+    """As [`resampled_auroc`], of counts that come a few resamples at a time."""
+    ranked = [_ranked(labels[:, column], scores[:, column]) for column in range(labels.shape[1])]
+    return np.concatenate([np.stack([_areas(counts, *of_label) for of_label in ranked], axis=1) for counts in chunks])
+
+
+def _ranked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of one label the order of the scores, what is positive in that order, and where the ties of each begin and
+    end."""
+    order = np.argsort(scores, kind="stable")
+    in_order = scores[order]
+    ties = (np.searchsorted(in_order, in_order, side=side) for side in ("left", "right"))
+    return order, labels[order].astype(bool), *ties
+
+
+def _areas(
+    counts: np.ndarray, order: np.ndarray, positive: np.ndarray, tie_start: np.ndarray, tie_end: np.ndarray
+) -> np.ndarray:
+    """Areas `(resamples,)` of one label by the sums of negatives below each positive."""
+    weights = counts[:, order].astype(float)
+    negatives_below = np.zeros((len(weights), len(order) + 1))
+    np.cumsum(np.where(positive, 0.0, weights), axis=1, out=negatives_below[:, 1:])
+    of_positives = weights[:, positive]
+    below = negatives_below[:, tie_start[positive]] + negatives_below[:, tie_end[positive]]
+    won = (of_positives * below / 2).sum(axis=1)
+    pairs = of_positives.sum(axis=1) * negatives_below[:, -1]
+    return np.where(pairs > 0, won / np.maximum(pairs, 1), np.nan)
 
 
 def _macro(metric, labels, scores, label_names, min_positives) -> MacroMetric:

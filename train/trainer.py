@@ -15,12 +15,13 @@ from transformers.utils import ModelOutput
 
 from ecg_transformers.data.bad_record_report import CorpusGoneError
 from ecg_transformers.modeling import EcgJepaForPreTraining
-from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
+from ecg_transformers.modeling.masking import DrawKeys, keyed_generator, on_device
 
 from .callbacks import (
     CodebookMonitor,
     CollapseMonitor,
     FittingCallback,
+    LossWatch,
     Preemption,
     RunRecord,
     TeacherCallback,
@@ -49,7 +50,8 @@ class EcgSslTrainer(PushingTrainer):
     over a batch is drawn from a generator keyed by (seed, optimiser step), hence equal on all ranks, in all
     micro-batches of a step and after a resume, and what belongs to a record from one keyed by (seed, epoch, record);
     the teacher follows; the parts of a loss are logged; collapse and NaN losses stop the run; a push holds the
-    card, and no pickle ([`PushingTrainer`]).
+    card, and no pickle ([`PushingTrainer`]). Between two logs the host reads nothing of the device, but for records
+    with gaps: what stops a run is kept there and looked at when logs are written.
     Accumulation equals one large batch for losses that are means over records (Kim's, with all leads present); what
     an objective takes from the batch as a whole (position statistics, variance and covariance, the number of present
     leads) is taken from a micro-batch. `processing_class` is the [`EcgFeatureExtractor`], saved with every
@@ -68,6 +70,8 @@ class EcgSslTrainer(PushingTrainer):
                 "steps round to nothing. Load it with dtype=torch.float32 and train with bf16=True."
             )
         self._parts = {}
+        self._records = ()
+        self.loss_watch = LossWatch()
         self.collapse_monitor = CollapseMonitor()
         self.add_callback(self.collapse_monitor)
         self.add_callback(CodebookMonitor())
@@ -125,6 +129,7 @@ class EcgSslTrainer(PushingTrainer):
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
         sample_ids = inputs.pop("sample_id").tolist() if "sample_id" in inputs else []
+        self._records = inputs.pop("record_id", self._records)
         training = self.model.training
         if "signal" in inputs:
             signal, sampling_rate = inputs.pop("signal"), inputs.pop("sampling_rate")
@@ -132,20 +137,25 @@ class EcgSslTrainer(PushingTrainer):
             if self.args.random_windows and training:
                 window_starts = self._draw_window_starts(sample_ids, signal.shape[-1], sampling_rate)
             input_values, lead_mask = self.processing_class.process_batch(
-                signal, inputs.pop("gain"), sampling_rate=sampling_rate, window_starts=window_starts
+                signal,
+                inputs.pop("gain"),
+                sampling_rate=sampling_rate,
+                window_starts=window_starts,
+                is_complete=inputs.pop("is_complete", False),
             )
             inputs["input_values"] = input_values
             if lead_mask is not None:
                 inputs["lead_mask"] = lead_mask
         elif self.args.random_windows and training:
             chosen = self._choose_windows(sample_ids)
-            inputs = {name: value[chosen] for name, value in inputs.items()}
+            rows = on_device({"rows": torch.tensor(chosen)}, self.args.device)["rows"]
+            inputs = {name: value[rows] for name, value in inputs.items()}
             sample_ids = [sample_ids[row] for row in chosen]
         if sample_ids:  # all windows of a record draw alike
             num_windows = len(inputs["input_values"]) // len(sample_ids)
             sample_ids = [record for record in sample_ids for _ in range(num_windows)]
         if sample_ids or training:  # the stock Trainer prepares a batch of an evaluation twice
-            inputs |= self.model.draw_inputs(inputs["input_values"], self._draw_keys(sample_ids))
+            inputs = self.model.step_inputs(inputs, self._draw_keys(sample_ids))
         return inputs
 
     def _draw_keys(self, sample_ids: list[int]) -> DrawKeys:
@@ -172,7 +182,7 @@ class EcgSslTrainer(PushingTrainer):
             int(torch.randint(max(last, 0) + 1, (1,), generator=keyed_generator(self.args.seed, epoch, record)))
             for record in sample_ids
         ]
-        return torch.tensor(starts, device=self.args.device)
+        return on_device({"starts": torch.tensor(starts)}, self.args.device)["starts"]
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # The stock method looks for the labels (our input_values) before it prepares the inputs.
@@ -180,11 +190,7 @@ class EcgSslTrainer(PushingTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise RuntimeError(
-                f"The loss is {loss.item()} at step {self.state.global_step}. Lower the learning rate, add warm-up or "
-                "train in float32; if it comes in the first step, look for NaN or absurd amplitudes in the recordings."
-            )
+        self.loss_watch.observe(loss.detach(), self.state.global_step, self._records)
         if self.model.training:
             self.collapse_monitor.observe(outputs.pooler_output)
             self._observe_parts(outputs)
@@ -198,11 +204,16 @@ class EcgSslTrainer(PushingTrainer):
                 self._parts[name] = (total + value.detach().float(), count + 1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        self.loss_watch.check()
         if "loss" in logs:
             logs |= self.collapse_monitor.measure()
             logs |= {name: (total / count).item() for name, (total, count) in self._parts.items()}
             self._parts.clear()
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, model, trial):
+        self.loss_watch.check()  # nothing is saved that has learnt from a loss of NaN
+        super()._save_checkpoint(model, trial)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """What decays is a method's own rule (`has_weight_decay`)."""

@@ -4,6 +4,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from ecg_transformers.data import EcgDataCollator, EcgPretrainingCollator, label_names, load_ecg, sample_id
@@ -200,7 +201,7 @@ def test_missing_samples_reach_an_extractor_that_interpolates():
 def test_mixed_layouts_are_brought_to_one_by_the_extractor():
     rows = [row("a"), row("b", num_samples=5000, sampling_rate=500)]
     batch = EcgPretrainingCollator(extractor())(rows)
-    assert set(batch) == {"input_values", "sample_id"}
+    assert set(batch) == {"input_values", "sample_id", "record_id"}
     assert batch["input_values"].shape == (2, 8, 1000)
     assert batch["sample_id"].tolist() == [sample_id("a"), sample_id("b")]
 
@@ -234,3 +235,32 @@ def test_with_transform_works_without_a_collator(decoded):
     torch.testing.assert_close(
         transformed[:6]["input_values"], EcgDataCollator(feature_extractor, {})(list(decoded))["input_values"]
     )
+
+
+def test_tables_of_a_stream_give_the_batches_of_their_rows():
+    """Tables are the fast path; rows, one after the other, are the slow one."""
+    stored = load_ecg("ptb-xl-sample", split="train", decode=False, streaming=True)
+    rows = list(stored.take(6))
+    collator = EcgPretrainingCollator(extractor())
+    expected = collator(rows)
+    (table,) = stored.with_format("arrow").take(6).iter(batch_size=6)
+    (loaded,) = DataLoader(stored.with_format("arrow").take(6), batch_size=6, collate_fn=collator)
+    for batch in (collator(table), loaded):
+        assert batch.keys() == expected.keys()
+        assert torch.equal(batch["signal"], expected["signal"]) and torch.equal(batch["gain"], expected["gain"])
+        assert batch["sample_id"].tolist() == expected["sample_id"].tolist()
+        assert batch["record_id"].tolist() == [row["record_id"] for row in rows]
+
+
+def test_a_batch_says_whether_samples_are_missing():
+    rows = [dict(row) for row in load_ecg("ptb-xl-sample", split="train").select(range(2))]
+    feature_extractor = extractor()
+    assert EcgPretrainingCollator(feature_extractor)(rows)["is_complete"] is True
+    rows[1]["ecg"]["signal"][1, 70:80] = np.nan
+    changed = feature_extractor.changed(nan_policy="interpolate")
+    batch = EcgPretrainingCollator(changed)(rows)
+    assert batch["is_complete"] is False
+    values, _ = changed.process_batch(batch["signal"], batch["gain"], sampling_rate=batch["sampling_rate"])
+    whole = {"sampling_rate": batch["sampling_rate"], "is_complete": True}
+    known, _ = changed.process_batch(batch["signal"][:1], batch["gain"][:1], **whole)
+    assert torch.equal(values[:1], known) and values.isfinite().all()

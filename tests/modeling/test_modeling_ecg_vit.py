@@ -8,7 +8,7 @@ from ecg_transformers.modeling import (
     EcgViTForSequenceClassification,
     EcgViTModel,
 )
-from ecg_transformers.modeling.modeling_ecg_vit import EcgViTResidual
+from ecg_transformers.modeling.modeling_ecg_vit import EcgViTMLP, EcgViTResidual
 
 LEADS = ("I", "II", "V1", "V2")
 
@@ -400,3 +400,49 @@ def test_an_impossible_configuration_is_refused(fields, message):
 
 def test_the_models_keep_the_trainer_from_rescaling_the_loss():
     assert EcgViTForSequenceClassification.accepts_loss_kwargs is False
+
+
+# --- memory -------------------------------------------------------------------------------------------------------
+
+
+def kept_bytes(function) -> tuple[int, torch.Tensor]:
+    """Bytes that a forward pass keeps for the backward pass, each memory counted once, and what it gives."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = function()
+    return sum(kept.values()), output
+
+
+def tiny_mlp(bias: bool) -> EcgViTMLP:
+    return EcgViTMLP(tiny_config(intermediate_size=128, use_bias=bias), 1)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_an_activation_is_computed_again_with_the_gradients_of_one_that_is_kept(autocast, bias):
+    mlp, inputs = tiny_mlp(bias), torch.randn(4, 50, 32, generator=torch.Generator().manual_seed(0))
+
+    def gradients(function):
+        mlp.zero_grad()
+        own = inputs.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            function(own).float().square().sum().backward()
+        return [own.grad, *(parameter.grad.clone() for parameter in mlp.parameters())]
+
+    plain = gradients(lambda own: mlp.fc2(mlp.activation(mlp.fc1(own))))
+    tolerance = 1e-2 if autocast else 1e-5
+    for mine, expected in zip(gradients(mlp), plain, strict=True):
+        torch.testing.assert_close(mine, expected, atol=tolerance * float(expected.abs().max()), rtol=0)
+
+
+def test_an_mlp_keeps_one_wide_activation_instead_of_two():
+    mlp, inputs = tiny_mlp(True), torch.randn(4, 50, 32)
+    wide = 4 * 50 * 128 * 4
+    narrow = inputs.nbytes + sum(parameter.nbytes for parameter in mlp.parameters())
+    assert wide <= kept_bytes(lambda: mlp(inputs))[0] <= wide + narrow
+    assert kept_bytes(lambda: mlp.fc2(mlp.activation(mlp.fc1(inputs))))[0] >= 2 * wide

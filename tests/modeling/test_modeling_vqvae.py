@@ -214,7 +214,7 @@ def test_nothing_is_drawn_from_the_global_generator():
     for _ in range(3):
         model(signals())
     assert torch.equal(state, torch.random.get_rng_state())
-    assert model.draw_inputs(signals(), model.own_keys(8)) == {}
+    assert model.eval().draw_inputs(signals(), model.own_keys(8)) == {}
 
 
 # --- as an encoder

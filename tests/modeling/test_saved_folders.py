@@ -151,7 +151,7 @@ def test_a_saved_folder_loads_whole_and_puts_out_what_it_did(name):
     assert json.loads((folder / "config.json").read_text())["architectures"] == [name]
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     outputs, expected = outputs_of(model, extractor), load_file(folder / "outputs.safetensors")
-    assert outputs.keys() == expected.keys()
+    assert outputs.keys() >= expected.keys()  # indices of a mask travel beside it since
     for key in expected:
         torch.testing.assert_close(
             outputs[key], expected[key], **TOLERANCE, msg=lambda text, key=key: f"{key}: {text}"

@@ -62,7 +62,7 @@ def test_the_first_training_batch_gives_the_codes():
     model, inputs = quantizer(), latents(20, 4)
     model(inputs, update=True)
     start = quantizer()
-    start._start_from(inputs)
+    start._start_from(inputs[start.next_order(20)[:6]])
     assert all(any(torch.equal(code, row) for row in inputs) for code in start.codebook)
     assert len(start.codebook.unique(dim=0)) == 6
 

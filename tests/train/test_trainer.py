@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModel, Trainer, TrainerCallback, TrainingArguments
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.train.callbacks import CollapseMonitor, effective_rank
+from ecg_transformers.train.callbacks import CollapseMonitor, LossWatch, effective_rank
 from ecg_transformers.train.pretrain import build_trainer
 from ecg_transformers.train.run_folder import last_complete_checkpoint
 
@@ -186,7 +187,7 @@ def test_random_windows_belong_to_record_and_epoch(make_trainer, recordings):
     def windows(epoch, rows):
         trainer.state.epoch = epoch
         trainer.model.train()
-        picked = {name: value[rows] if torch.is_tensor(value) else value for name, value in batch.items()}
+        picked = {name: value if isinstance(value, float | bool) else value[rows] for name, value in batch.items()}
         return trainer._prepare_inputs(picked)["input_values"]
 
     together = windows(0.5, list(range(6)))
@@ -270,7 +271,9 @@ def test_the_published_schedule_is_used_when_asked_for(make_trainer):
 
 def test_a_nan_loss_stops_the_run_with_a_sentence(make_trainer):
     trainer = make_trainer(learning_rate=1e30, lr_scheduler_type="constant")
-    with pytest.raises(RuntimeError, match=r"The loss is (nan|inf) at step \d+. Lower the learning rate"):
+    with pytest.raises(
+        RuntimeError, match=r"The loss is NaN or infinite at step \d+, first seen on the records .*\. Lower"
+    ):
         trainer.train()
 
 
@@ -345,3 +348,54 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(make_trainer):
     with open(f"{newest}/trainer_state.json", "w") as file:
         file.write('{"epoch": 1.')
     assert last_complete_checkpoint(trainer.args.output_dir).endswith("checkpoint-2")
+
+
+# --- no waiting ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mask_type": "segments", "mask_ratio": [0.4, 0.6], "min_segment_patches": 2, "highpass_hz": 0.5},
+        {"num_samples": 500, "patch_size": 50, "long_records": "all", "random_windows": True},
+    ],
+    ids=lambda settings: ",".join(settings) or "plain",
+)
+def test_between_two_logs_the_host_reads_nothing_of_the_device(make_trainer, recordings, monkeypatch, settings):
+    """On the meta device, which has no values, so that every read raises."""
+    trainer = make_trainer(**settings)
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # which meta does not know
+    monkeypatch.setattr(type(trainer.args), "device", torch.device("meta"))
+    trainer.model.to("meta").train()
+    optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
+    for step in range(4):
+        trainer.state.global_step = step
+        inputs = trainer._prepare_inputs(trainer.data_collator([recordings[number] for number in range(4)]))
+        assert inputs["input_values"].is_meta
+        trainer.compute_loss(trainer.model, inputs).backward()
+        torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+        optimizer.step()
+        trainer.model.update_teacher(0.9)
+    with pytest.raises(RuntimeError, match="meta"):
+        trainer.log({"loss": 1.0})
+
+
+def test_a_loss_of_nan_is_named_with_its_step_and_records_when_it_is_looked_for():
+    watch = LossWatch()
+    watch.check()
+    watch.observe(torch.tensor(1.0), 6, ["a"])
+    watch.check()
+    for step, loss in enumerate([0.5, math.inf, math.nan, 0.5], start=7):
+        watch.observe(torch.tensor(loss), step, [f"record {step}"])
+    with pytest.raises(RuntimeError, match="at step 8, first seen on the records record 8. Lower"):
+        watch.check()
+    watch.check()  # said once
+
+
+def test_nothing_is_saved_after_a_loss_of_nan(make_trainer):
+    trainer = make_trainer(save_strategy="steps", save_steps=1, logging_strategy="no")
+    trainer.loss_watch.observe(torch.tensor(math.nan), 0, ["a"])
+    with pytest.raises(RuntimeError, match="NaN or infinite at step 0"):
+        trainer.train()
+    assert last_complete_checkpoint(trainer.args.output_dir) is None

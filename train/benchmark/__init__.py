@@ -1,0 +1,1 @@
+"""Measurements of the fast paths on the machine at hand."""

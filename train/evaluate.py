@@ -179,9 +179,7 @@ def identity(
 ) -> dict[str, Any]:
     """Among the rows of `--split`, features standardised by the training split."""
     train = load_ecg(args.dataset, data_dir=args.data_dir, split="train", decode=False, **options)
-    compared = compare_identity(
-        model, feature_extractor, rows, train, batch_size=args.batch_size, seed=args.seed, progress=False
-    )
+    compared = compare_identity(model, feature_extractor, rows, train, batch_size=args.batch_size, seed=args.seed)
     splits = {"train": {"records": len(train)}, args.split: {"records": len(rows)}}
     return {"problem_type": "retrieval", "label_names": [], "splits": splits, **compared}
 

@@ -209,7 +209,7 @@ def auroc_interval(
     counts = resample_counts(len(labels), num_resamples, seed, groups)
     areas = resampled_auroc(labels, scores, counts)
     return AurocInterval(
-        macro=percentile_interval(_mean_over_labels(areas)),
+        macro=percentile_interval(mean_over_labels(areas)),
         per_class={name: percentile_interval(areas[:, column]) for column, name in enumerate(kept)},
     )
 
@@ -235,7 +235,7 @@ def paired_bootstrap(
     kept_labels, kept_scores, _ = _judgeable(labels, scores, label_names, min_positives)
     _, kept_baseline, _ = _judgeable(labels, baseline_scores, label_names, min_positives)
     counts = resample_counts(len(kept_labels), num_resamples, seed, groups)
-    differences = _mean_over_labels(resampled_auroc(kept_labels, kept_scores, counts)) - _mean_over_labels(
+    differences = mean_over_labels(resampled_auroc(kept_labels, kept_scores, counts)) - mean_over_labels(
         resampled_auroc(kept_labels, kept_baseline, counts)
     )
     facts = paired_facts(differences)
@@ -340,7 +340,7 @@ def _judgeable(labels, scores, label_names, min_positives) -> tuple[np.ndarray, 
     return labels[:, columns], scores[:, columns], [label_names[column] for column in columns]
 
 
-def _mean_over_labels(areas: np.ndarray) -> np.ndarray:
+def mean_over_labels(areas: np.ndarray) -> np.ndarray:
     """Mean of `(num_resamples, num_labels)` over the labels that the resample kept; NaN where it kept none."""
     kept = ~np.isnan(areas)
     return np.where(kept.any(axis=1), np.nansum(areas, axis=1) / np.maximum(kept.sum(axis=1), 1), np.nan)

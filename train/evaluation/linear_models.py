@@ -1,4 +1,4 @@
-"""Linear models of frozen features, and their penalty: everything that is called `linear` is learnt here.
+"""Linear models of frozen features, and their penalty: everything that is called `linear` is fitted here.
 
 The penalty is chosen by cross-validation by patient inside the training split, so that neither validation nor test
 records take part in any choice.
@@ -33,7 +33,7 @@ def cross_validated_C(
 ) -> float:
     """Chooses the penalty of a linear model from its own training records.
 
-    Each fold of patients is told by a model of the other folds. The quality of a candidate is the mean over labels of
+    A model of the other folds predicts each fold of patients. The quality of a candidate is the mean over labels of
     the mean area under the ROC curve over folds (for a regression the smallest mean absolute error, in deviations);
     a fold that has no positive or no negative of a label, or whose model cannot learn it, is left out for that label.
     With few records that may be every fold of every label: then, as between equals, the strongest penalty is taken.
@@ -45,9 +45,6 @@ def cross_validated_C(
         task ([`HeadTask`]): Made from `truth`.
         C_grid (`Sequence[float]`, *optional*): Candidates.
         num_folds (`int`, *optional*, defaults to 5): Folds; fewer where there are fewer patients.
-
-    Returns:
-        `float`: one of `C_grid`.
     """
     candidates = sorted(C_grid)
     folds = folds_of_patients(patients, num_folds)
@@ -103,9 +100,7 @@ def _qualities(scores: np.ndarray, truth: np.ndarray, task: HeadTask, columns: l
 class LinearFit:
     """A fitted linear model: features `(num_records, hidden_size)` to scores `(num_records, num_labels)`.
 
-    Args:
-        scores (`Callable`): From features to scores.
-        coefficients (`np.ndarray`, *optional*): Of logistic regressions, intercepts last: where a next fit may start.
+    Logistic regressions have `coefficients`, intercepts last, from which a next fit may start.
     """
 
     def __init__(self, scores: Callable[[np.ndarray], np.ndarray], coefficients: np.ndarray | None = None):
@@ -124,12 +119,10 @@ def fit_linear(
     tolerance: float = TOLERANCE,
 ) -> LinearFit:
     """Fits logistic regressions (one of all classes where a record has one), for a regression ridge, with `alpha = 1 /
-    C` on standardised targets. Labels that cannot be learnt score 0.
+    C` on standardised targets. Labels that cannot be learned score 0.
 
-    Args:
-        start ([`LinearFit`], *optional*): A fit of the same records with another penalty, to begin with.
-        tolerance (`float`, *optional*): Of logistic regressions of several labels, see `TOLERANCE`.
-        The other arguments are those of [`cross_validated_C`].
+    `start` is a fit of the same records with another penalty, to begin with, `tolerance` that of logistic regressions
+    of several labels, see `TOLERANCE`.
     """
     if task.problem_type == REGRESSION:
         ridge = Ridge(alpha=1 / C).fit(features, (truth - task.centre) / task.scale)
@@ -152,19 +145,12 @@ def fit_logistic(
     """Fits logistic regressions with an L2 penalty, one a label, all at once.
 
     The minimum of scikit-learn's `LogisticRegression`: the sum of the losses of the records plus half the squared
-    coefficients (without the intercept) over `C`. It is looked for by L-BFGS in coordinates in which the curvature of
-    the loss is about the same along all axes, which for rotated features ([`FrozenTables.compressed`]) takes some
+    coefficients (without the intercept) over `C`. L-BFGS searches it in coordinates in which the curvature of
+    the loss is about the same along all axes, which for rotated features ([`fit_probe`]) takes some
     tens of steps where plain coordinates take hundreds.
 
-    Args:
-        features (`np.ndarray` of shape `(num_records, hidden_size)`): Taken as they are.
-        labels (`np.ndarray` of shape `(num_records, num_labels)`): 0 or 1.
-        C (`float`): Inverse strength of the penalty.
-        start (`np.ndarray`, *optional*): Coefficients of a fit with another penalty.
-        tolerance (`float`, *optional*): See `TOLERANCE`.
-
     Returns:
-        [`LinearFit`]: to probabilities, 0 for labels without a positive or a negative, which cannot be learnt.
+        [`LinearFit`]: to probabilities, 0 for labels without a positive or a negative, which cannot be learned.
     """
     learnt = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
     features = np.asarray(features, dtype=np.float64)
@@ -196,6 +182,3 @@ def fit_logistic(
         return scores
 
     return LinearFit(probabilities, coefficients)
-
-
-__all__ = ["C_GRID", "LinearFit", "cross_validated_C", "fit_linear", "fit_logistic", "folds_of_patients"]

@@ -1,9 +1,9 @@
-"""What is left when test records come from another device: other sampling rates, other units, shorter recordings.
+"""Settings of another device: test records of other sampling rates, in other units, and shorter ones.
 
-The probe is learnt and chosen on the unchanged records. Rates and units are declared with each record, so the input
+The probe is fitted and chosen on the unchanged records. Rates and units are declared with each record, so the input
 contract should bring them to what the model reads: units to rounding, rates as far as the rate holds the band that the
 model reads. Entries of the group `misuse` break the contract on purpose (a unit that is not the declared one, leads
-under each other's names) and show what that costs; nobody is judged by them.
+under each other's names) and show what that costs; no encoder is ranked by them.
 """
 
 from collections.abc import Mapping, Sequence

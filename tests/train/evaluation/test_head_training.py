@@ -114,7 +114,6 @@ def test_a_class_is_learnt_by_its_number():
         (np.zeros((3, 2), np.int8), MULTI_LABEL, "No label can be learnt"),
         (np.array([[1.0, 2.0], [1.0, 3.0]]), REGRESSION, r"targets \['A'\] are the same"),
         (np.array([[np.nan, 2.0], [1.0, 3.0]]), REGRESSION, r"targets \['A'\] are the same .* or not finite"),
-        (TRUTH[:, :2], "ranking", "Expected problem_type of"),
     ],
 )
 def test_what_cannot_be_learnt_is_an_error(truth, problem_type, reason):

@@ -14,12 +14,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.cluster import HDBSCAN, KMeans
-from sklearn.metrics import (
-    adjusted_rand_score,
-    davies_bouldin_score,
-    normalized_mutual_info_score,
-    silhouette_score,
-)
+from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, normalized_mutual_info_score, silhouette_score
 from sklearn.preprocessing import StandardScaler
 
 from ..features import EmbeddingTable, refuse_patients_in_two_tables
@@ -69,7 +64,7 @@ class Clustering:
         features (`np.ndarray` of shape `(num_records, hidden_size)`): Standardised by the training split.
         classes (`np.ndarray` of shape `(num_records,)`): Position of the class in `class_names`.
         class_names (`list[str]`): The classes that the training split has; as many clusters has k-means.
-        clusters (`dict[str, np.ndarray]`): By algorithm, the cluster of each record.
+        clusters (`dict[str, np.ndarray]`): Cluster of each record, by algorithm.
         record_ids, patients (`list[str]`): Names and patients of the records.
         left_out (`int`): Test records with none of the labels or with several.
     """

@@ -141,7 +141,7 @@ def judge_pair(
     sources of chance; with few draws it is rather too narrow.
 
     Args:
-        results (`Mapping[str, Sequence[ProtocolResult]]`): By encoder, one a draw, all on the same test records.
+        results (`Mapping[str, Sequence[ProtocolResult]]`): Results by encoder, one a draw, on the same test records.
         deviations (`np.ndarray` of shape `(num_targets,)`, *optional*):
             Divisors of the errors of a regression; by default the deviations of each draw's training targets.
 
@@ -203,7 +203,7 @@ def judge_areas(result: ProtocolResult, counts: np.ndarray) -> Judged:
     excluded = _excluded([result])
     columns = [column for column, name in enumerate(result.label_names) if name not in excluded]
     if not columns:
-        raise ValueError(f"No label can be learnt and judged: {excluded}. Give more records.")
+        raise ValueError(f"No label can be learned and judged: {excluded}. Give more records.")
     labels, scores = result.test.labels[:, columns], result.test.scores[:, columns]
     area = macro_auroc(labels, scores, [result.label_names[column] for column in columns])
     return Judged(area.value, area.per_class, mean_over_labels(resampled_auroc(labels, scores, counts)))

@@ -32,13 +32,13 @@ class HeadTask:
                 constant = [name for name, scale in zip(label_names, self.scale, strict=True) if not scale > 0]
                 raise ValueError(
                     f"The targets {constant} are the same in every training record, or not finite: nothing can be "
-                    "learnt. Leave them out."
+                    "learned. Leave them out."
                 )
         else:
             unlearnt = excluded_labels(train_truth, label_names)
-            self.learnt = [column for column, name in enumerate(label_names) if name not in unlearnt]
-            if not self.learnt:
-                raise ValueError(f"No label can be learnt: {unlearnt}. Train on more records.")
+            self.trained = [column for column, name in enumerate(label_names) if name not in unlearnt]
+            if not self.trained:
+                raise ValueError(f"No label can be learned: {unlearnt}. Train on more records.")
 
     def targets(self, truth: np.ndarray) -> torch.Tensor:
         """Truth for the loss: `(num_records,)` class numbers of a single-label task, else
@@ -69,8 +69,8 @@ class HeadTask:
         the mean absolute error in deviations of the training targets."""
         if self.problem_type == REGRESSION:
             return -float((np.abs(scores - truth) / self.scale).mean())
-        names = [self.label_names[column] for column in self.learnt]
-        return macro_auroc(truth[:, self.learnt], scores[:, self.learnt], names).value
+        names = [self.label_names[column] for column in self.trained]
+        return macro_auroc(truth[:, self.trained], scores[:, self.trained], names).value
 
 
 @dataclass(frozen=True)

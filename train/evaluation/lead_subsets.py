@@ -30,11 +30,6 @@ logger = logging.get_logger(__name__)
 ROWS_AT_ONCE = 1000
 
 
-def masking_missing_leads(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:
-    """The same feature extractor, but for `missing_leads="mask"`."""
-    return type(feature_extractor).from_dict(feature_extractor.to_dict() | {"missing_leads": "mask"})
-
-
 def lead_subset_scores(pair: EncoderPair, subsets: Mapping[str, Sequence[str]] = LEAD_SUBSETS) -> list[dict[str, Any]]:
     """Runs the protocol `linear` on training, validation and test records of fewer leads.
 
@@ -44,7 +39,7 @@ def lead_subset_scores(pair: EncoderPair, subsets: Mapping[str, Sequence[str]] =
         those of the whole recordings (`pair.linear`) if these give it too. A subset that the recordings lack, or that
         an encoder cannot take, is `refused` with the reason.
     """
-    masking = masking_missing_leads(pair.feature_extractor)
+    masking = pair.feature_extractor.changed(missing_leads="mask")
     recorded, some_row = _recorded_leads(pair.splits), _readable_row(pair.splits, masking)
     whole = {str(_input_of(masking, names)) for by_leads in recorded.values() for names in by_leads}
     found = {whole.pop(): pair.linear} if pair.linear is not None and len(whole) == 1 else {}

@@ -50,13 +50,13 @@ def cross_validated_C(
     folds = folds_of_patients(patients, num_folds)
     qualities = np.full((len(candidates), folds.max() + 1, truth.shape[1]), np.nan)
     for fold in range(folds.max() + 1):
-        judged, learnt = folds == fold, folds != fold
-        columns = _columns_to_judge(truth[learnt], truth[judged], task)
+        judged, trained = folds == fold, folds != fold
+        columns = _columns_to_judge(truth[trained], truth[judged], task)
         if not columns:
             continue
         start = None
         for number, C in enumerate(candidates):
-            start = fit_linear(features[learnt], truth[learnt], task, C, start, TOLERANCE_OF_CHOICE)
+            start = fit_linear(features[trained], truth[trained], task, C, start, TOLERANCE_OF_CHOICE)
             qualities[number, fold, columns] = _qualities(start(features[judged]), truth[judged], task, columns)
     known = ~np.isnan(qualities[0]).all(axis=0)
     if not known.any():
@@ -76,15 +76,15 @@ def folds_of_patients(patients: Sequence[str], num_folds: int = NUM_FOLDS) -> np
     return dealt[person]
 
 
-def _columns_to_judge(learnt: np.ndarray, judged: np.ndarray, task: HeadTask) -> list[int]:
+def _columns_to_judge(trained: np.ndarray, judged: np.ndarray, task: HeadTask) -> list[int]:
     """Labels that the records of the other folds teach and those of the fold can judge."""
-    if not len(learnt):
+    if not len(trained):
         return []
     if task.problem_type == REGRESSION:
-        return list(range(learnt.shape[1]))
-    names = list(range(learnt.shape[1]))
-    lost = excluded_labels(learnt, names).keys() | excluded_labels(judged, names).keys()
-    if task.problem_type == SINGLE_LABEL and learnt.any(axis=0).sum() < 2:
+        return list(range(trained.shape[1]))
+    names = list(range(trained.shape[1]))
+    lost = excluded_labels(trained, names).keys() | excluded_labels(judged, names).keys()
+    if task.problem_type == SINGLE_LABEL and trained.any(axis=0).sum() < 2:
         return []
     return [column for column in names if column not in lost]
 
@@ -152,10 +152,10 @@ def fit_logistic(
     Returns:
         [`LinearFit`]: to probabilities, 0 for labels without a positive or a negative, which cannot be learned.
     """
-    learnt = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
+    trained = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
     features = np.asarray(features, dtype=np.float64)
     with_ones = np.column_stack([features, np.ones(len(features))])
-    truth = labels[:, learnt].astype(np.float64)
+    truth = labels[:, trained].astype(np.float64)
     penalty = np.append(np.full(features.shape[1], 1 / C), 0.0)[:, None]
     share = truth.mean(axis=0)
     curvature = np.square(with_ones).sum(axis=0)[:, None] * share * (1 - share) + penalty
@@ -170,15 +170,15 @@ def fit_logistic(
         return value / len(features), (gradient * scale).ravel() / len(features)
 
     coefficients = np.zeros((with_ones.shape[1], labels.shape[1]))
-    if learnt:
-        begin = np.zeros(scale.shape) if start is None else start[:, learnt] / np.where(scale > 0, scale, 1)
+    if trained:
+        begin = np.zeros(scale.shape) if start is None else start[:, trained] / np.where(scale > 0, scale, 1)
         options = {"maxiter": MAX_ITERATIONS, "maxfun": 2 * MAX_ITERATIONS, "ftol": 0.0, "gtol": tolerance}
         found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options=options | {"maxcor": 20})
-        coefficients[:, learnt] = found.x.reshape(scale.shape) * scale
+        coefficients[:, trained] = found.x.reshape(scale.shape) * scale
 
     def probabilities(other: np.ndarray) -> np.ndarray:
         scores = np.zeros((len(other), labels.shape[1]))
-        scores[:, learnt] = expit(other @ coefficients[:-1, learnt] + coefficients[-1, learnt])
+        scores[:, trained] = expit(other @ coefficients[:-1, trained] + coefficients[-1, trained])
         return scores
 
     return LinearFit(probabilities, coefficients)

@@ -180,11 +180,11 @@ def _reason_against(tables: FrozenTables, rows: np.ndarray) -> str | None:
         constant = [name for name, values in zip(names, truth.T, strict=True) if np.ptp(values) == 0]
         return f"{len(rows)} records have the same {constant}: draw more." if constant else None
     unlearnt = excluded_labels(truth, names)
-    learnt = [column for column, name in enumerate(names) if name not in unlearnt]
-    if tables.problem_type == SINGLE_LABEL and len(learnt) < 2:
-        return f"{len(rows)} records have {len(learnt)} classes, two are needed: draw more."
+    trained = [column for column, name in enumerate(names) if name not in unlearnt]
+    if tables.problem_type == SINGLE_LABEL and len(trained) < 2:
+        return f"{len(rows)} records have {len(trained)} classes, two are needed: draw more."
     for split in ("validation", "test"):
-        learnt_names = [names[column] for column in learnt]
-        if len(excluded_labels(tables.truth[split][:, learnt], learnt_names)) == len(learnt):
-            return f"{len(rows)} records teach {learnt_names}, of which the {split} split judges none: draw more."
+        trained_names = [names[column] for column in trained]
+        if len(excluded_labels(tables.truth[split][:, trained], trained_names)) == len(trained):
+            return f"{len(rows)} records teach {trained_names}, of which the {split} split judges none: draw more."
     return None

@@ -1,6 +1,6 @@
 """The setting `noise`: test records with noise of the MIT-BIH Noise Stress Test Database at fixed ratios.
 
-The probe is learnt and chosen on clean records. To each test record a stretch of half an hour of real noise is added:
+The probe is fitted and chosen on clean records. To each test record a stretch of half an hour of real noise is added:
 baseline wander, electrode motion or muscle artefact (Moody et al., Computers in Cardiology 1984;11:381).
 
 The signal-to-noise ratio is the plain ratio of powers, 10 log10(variance of the recording / variance of the noise),

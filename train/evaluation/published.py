@@ -64,7 +64,7 @@ def comparable_numbers(
         task (`str`): Name of the task, see [`task_name`].
         protocol (`str`): Protocol of ours; `"from_scratch"` for `finetuned` without pretraining.
         train_split, test_split (`str`): `"folds 1-8"` and `"fold 10"`; folds that only choose do not count.
-        test_is_complete (`bool`): Whether every record of the test split was scored, see [`is_complete_test`].
+        test_is_complete (`bool`): `True` where every record of the test split was scored, see [`is_complete_test`].
         excluded_labels (`Sequence[str]`, *optional*): Labels that our test left out: a mean over fewer is another.
         metric (`str`, *optional*, defaults to `"macro_auroc"`): Metric of our number.
 
@@ -102,7 +102,7 @@ def comparable_numbers(
 
 
 def is_complete_test(task: str, num_test_records: int) -> bool:
-    """Whether so many labelled test records are all of fold 10, for the tasks of PTB-XL; else `False`."""
+    """Checks that so many labelled test records are all of fold 10, for the tasks of PTB-XL; else `False`."""
     return num_test_records in COMPLETE_TEST_RECORDS.get(task, ())
 
 

@@ -32,8 +32,8 @@ class SgdLinear:
         peak_learning_rate (`float`), weight_decay (`float`): Settings of AdamW; the decay is that of weight and bias.
         learning_rates (`Callable`): From step (numbered from 0), steps an epoch, epochs and peak to the rate.
         epochs (`int`, *optional*), num_steps (`int`, *optional*): Length of the training, one of the two.
-        drop_last (`bool`): Whether the rest of an epoch that is smaller than a batch is left out.
-        bias (`bool`): Whether the layer has one.
+        drop_last (`bool`): Leave out the rest of an epoch that is smaller than a batch.
+        bias (`bool`): Give the layer a bias.
         truncated_normal (`bool`):
             Initial weights from a truncated normal of deviation 0.02, and zero biases; else both are uniform within
             1 / sqrt(width), as those of `torch.nn.Linear`.

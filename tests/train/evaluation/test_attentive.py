@@ -129,9 +129,9 @@ def test_the_head_computes_what_the_classifier_of_the_library_does(feature_extra
 
 def test_training_equals_a_plain_loop_with_the_modules_of_the_library(model, caches, splits):
     truth = {name: splits.truth_of(name) for name in caches}
-    learnt = HeadTask(truth["train"], splits.label_names, MULTI_LABEL)
+    task_of_head = HeadTask(truth["train"], splits.label_names, MULTI_LABEL)
     settings = dataclasses.replace(SHORT, gradient_clip=0.05, weight_decay=0.5, select_every=6)
-    head, trained = train_attentive_head(model.config, caches, truth, learnt, settings, seed=3)
+    head, trained = train_attentive_head(model.config, caches, truth, task_of_head, settings, seed=3)
 
     pooler, layer = EcgViTAttentivePooler(model.config), torch.nn.Linear(16, 2, bias=False)
     start = AttentiveHead.drawn(model.config, 2, False, settings.initializer_range, seed=3)

@@ -8,12 +8,7 @@ from ecg_transformers.data import EcgRecord
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 from ecg_transformers.train.evaluation.encoder_pair import EncoderPair
-from ecg_transformers.train.evaluation.lead_subsets import (
-    LEAD_SUBSETS,
-    keep_leads,
-    lead_subset_scores,
-    masking_missing_leads,
-)
+from ecg_transformers.train.evaluation.lead_subsets import LEAD_SUBSETS, keep_leads, lead_subset_scores
 from ecg_transformers.train.evaluation.protocols import embed_splits, linear_protocol
 from ecg_transformers.train.features import decoded, random_encoder_like
 
@@ -43,13 +38,10 @@ def test_leads_that_are_left_out_are_gone_from_the_recording(few_splits):
 
 
 def test_scores_are_those_of_a_probe_learnt_chosen_and_tested_on_the_subset(entries, tiny_pair):
-    masking = masking_missing_leads(tiny_pair.feature_extractor)
+    masking = tiny_pair.feature_extractor.changed(missing_leads="mask")
     assert tiny_pair.feature_extractor.missing_leads == "raise" and masking.missing_leads == "mask"
     tables = embed_splits(
-        tiny_pair.models["pretrained"],
-        masking,
-        tiny_pair.splits,
-        change=lambda row: keep_leads(row, ("II", "V1")),
+        tiny_pair.models["pretrained"], masking, tiny_pair.splits, change=lambda row: keep_leads(row, ("II", "V1"))
     )
     judged = linear_protocol(tables).judge(num_resamples=20)
     assert entries["II+V1"]["pretrained"]["macro_auroc"] == pytest.approx(judged["macro_auroc"])
@@ -60,7 +52,7 @@ def test_scores_are_those_of_a_probe_learnt_chosen_and_tested_on_the_subset(entr
 def test_an_absent_lead_is_as_if_the_encoder_had_never_had_it(tiny_pair):
     row = keep_leads(decoded(tiny_pair.splits.test)[0], ("II", "V1"))
     model, extractor = tiny_pair.models["pretrained"], tiny_pair.feature_extractor
-    masked = masking_missing_leads(extractor)([row["ecg"]])
+    masked = extractor.changed(missing_leads="mask")([row["ecg"]])
     signal = torch.tensor(row["ecg"]["signal"][None, :, :500])
     with torch.inference_mode():
         got, expected = model(**masked).pooler_output, model(signal, leads=["II", "V1"]).pooler_output

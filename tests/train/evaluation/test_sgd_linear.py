@@ -7,12 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from ecg_transformers.train.evaluation.head_training import shuffled_batches
 from ecg_transformers.train.evaluation.protocols import FrozenTables
-from ecg_transformers.train.evaluation.sgd_linear import (
-    SGD_LINEAR_FORMS,
-    SgdLinear,
-    draw_linear,
-    sgd_linear_protocol,
-)
+from ecg_transformers.train.evaluation.sgd_linear import SGD_LINEAR_FORMS, SgdLinear, draw_linear, sgd_linear_protocol
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 

@@ -281,7 +281,7 @@ class RunRecord(TrainerCallback):
 
 
 def describe_data(dataset: Any, name: str | None = None) -> dict[str, Any]:
-    """What tells one set of training records from another: their number and names, of a stream its shards."""
+    """Facts that distinguish sets of training records: their number and names, of a stream its shards."""
     rows = dataset.rows if isinstance(dataset, torch.utils.data.Dataset) and "rows" in vars(dataset) else dataset
     facts = {"name": name}
     if isinstance(rows, IterableDataset):

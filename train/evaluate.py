@@ -1,4 +1,4 @@
-"""`ecg-transformers evaluate`: what an encoder knows, by the field's protocols, beside a random one like it.
+"""`ecg-transformers evaluate`: scores of an encoder by the field's protocols, beside a random one like it.
 
 Writes `metrics.json`, `predictions.parquet` (every score of every record, to score again), `evaluation.html` and
 `card_section.md`, what the model's README.md may say; in a checkpoint folder that was evaluated nothing changes.
@@ -162,7 +162,7 @@ def check_flags(args: argparse.Namespace):
 
 
 def delineation(args: argparse.Namespace, rows: Dataset, changes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Of the frozen encoder, and with `--protocol finetuned` of all weights."""
+    """Delineation by the frozen encoder, and with `--protocol finetuned` by all weights."""
     found: dict[str, Any] = {"problem_type": "token_classification", "label_names": ["P", "QRS", "T"]}
     found |= {part: {} for part in ("random_encoder", "pretrained", "difference")}
     for protocol in args.protocol:
@@ -179,9 +179,7 @@ def identity(
 ) -> dict[str, Any]:
     """Among the rows of `--split`, features standardised by the training split."""
     train = load_ecg(args.dataset, data_dir=args.data_dir, split="train", decode=False, **options)
-    compared = compare_identity(
-        model, feature_extractor, rows, train, batch_size=args.batch_size, seed=args.seed, progress=False
-    )
+    compared = compare_identity(model, feature_extractor, rows, train, batch_size=args.batch_size, seed=args.seed)
     splits = {"train": {"records": len(train)}, args.split: {"records": len(rows)}}
     return {"problem_type": "retrieval", "label_names": [], "splits": splits, **compared}
 

@@ -1,4 +1,4 @@
-"""What fine-tuning minimises and what it selects by: the losses and the scores that the stock Trainer is given."""
+"""Losses that fine-tuning minimises and scores that it selects by, for the stock Trainer."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from .metrics import excluded_labels, macro_auroc
+from .evaluation.head_training import HeadTask
 from .results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
@@ -43,20 +43,19 @@ class WeightedLoss:
 
 
 class ScaledTargets(TrainerCallback):
-    """Squared error on targets in standard deviations of the training split, for a model that answers in their unit.
+    """Squared error on targets in standard deviations of the training split, for a model that predicts in their unit.
 
-    A head with small weights cannot say 65 years in a few steps, so it learns deviations from the mean; when the
-    training ends, mean and deviation are folded into its weights and bias, and the saved model speaks in the unit of
+    A head with small weights cannot reach 65 years in a few steps, so it learns deviations from the mean; when the
+    training ends, mean and deviation are folded into its weights and bias, and the saved model predicts in the unit of
     the target. Use it as `compute_loss_func` and as a callback, so that it knows on which side of that the model is.
 
-    Args:
-        targets (`np.ndarray` of shape `(num_records, num_targets)`): Of the training split, in their unit.
+    `targets` `(num_records, num_targets)` are those of the training split, in their unit.
     """
 
     def __init__(self, targets: np.ndarray):
         self.mean, self.deviation = targets.mean(axis=0), targets.std(axis=0)
         if not (self.deviation > 0).all():
-            raise ValueError("A target is the same in every training record: nothing can be learnt. Leave it out.")
+            raise ValueError("A target is the same in every training record: nothing can be learned. Leave it out.")
         self.is_folded = False
 
     def __call__(
@@ -81,38 +80,27 @@ class ScaledTargets(TrainerCallback):
 
 
 class ValidationMetrics:
-    """`compute_metrics` of the Trainer: outputs of the windows of a record are averaged, then judged.
+    """`compute_metrics` of the Trainer: outputs of the windows of a record are averaged, then scored.
 
     Gives `macro_auroc` over the labels that the training split has, or for a regression `macro_zmae`, the mean
     absolute error in deviations of the training split.
     """
 
-    def __init__(
-        self,
-        label_names: Sequence[str],
-        problem_type: str,
-        train_labels: np.ndarray,
-        scale: ScaledTargets | None = None,
-    ):
-        self.label_names, self.problem_type, self.scale = list(label_names), problem_type, scale
-        if problem_type != REGRESSION:
-            unlearnt = excluded_labels(train_labels, label_names)
-            self.learnt = [column for column, name in enumerate(label_names) if name not in unlearnt]
+    def __init__(self, task: HeadTask, scale: ScaledTargets | None = None):
+        self.task, self.scale = task, scale
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         truth, sample_ids = prediction.label_ids
         _, first, record = np.unique(sample_ids, return_index=True, return_inverse=True)
-        sums = np.zeros((len(first), len(self.label_names)))
+        sums = np.zeros((len(first), len(self.task.label_names)))
         np.add.at(sums, record, prediction.predictions)
         logits, truth = sums / np.bincount(record)[:, None], truth[first]
-        if self.problem_type == REGRESSION:
-            errors = np.abs(self.scale.in_units(logits) - truth) / self.scale.deviation
-            return {"macro_zmae": float(errors.mean())}
-        if self.problem_type == SINGLE_LABEL:
-            truth = np.eye(len(self.label_names), dtype=np.int8)[truth]
+        if self.task.problem_type == REGRESSION:
+            return {"macro_zmae": -self.task.quality(self.scale.in_units(logits), truth)}
+        if self.task.problem_type == SINGLE_LABEL:
+            truth = np.eye(len(self.task.label_names), dtype=np.int8)[truth]
             logits = torch.from_numpy(logits).softmax(dim=-1).numpy()  # one class against the rest depends on it
-        names = [self.label_names[column] for column in self.learnt]
-        return {"macro_auroc": macro_auroc(truth.astype(np.int8)[:, self.learnt], logits[:, self.learnt], names).value}
+        return {"macro_auroc": self.task.quality(logits, truth.astype(np.int8))}
 
 
 class WindowRows(torch.utils.data.Dataset):
@@ -120,12 +108,8 @@ class WindowRows(torch.utils.data.Dataset):
     time; one row a window of the feature extractor in evaluation.
 
     One row a window, because the stock Trainer counts rows: a collator that made several windows of a row would lose
-    those of the last batch in `Trainer.evaluate`.
-
-    Args:
-        rows (`Dataset`): Stored rows of [`load_ecg`].
-        feature_extractor ([`EcgFeatureExtractor`]): What cuts the windows.
-        random (`bool`): Whether to draw, from torch's generator, hence by the seed of the Trainer.
+    those of the last batch in `Trainer.evaluate`. Places are drawn (`random`) from torch's generator, hence by the
+    seed of the Trainer.
     """
 
     def __init__(self, rows: Dataset, feature_extractor: EcgFeatureExtractor, random: bool):
@@ -201,8 +185,8 @@ def layer_decay_groups(
 
     Args:
         model ([`PreTrainedModel`]): Its encoder is `ecg_vit`; what decays is its own rule (`has_weight_decay`).
-        learning_rate (`float`): Of the head.
-        weight_decay (`float`): Of what decays: matrices and tokens, not biases, norms and LayerScale.
+        learning_rate (`float`): Rate of the head.
+        weight_decay (`float`): Decay of matrices and tokens, not of biases, norms and LayerScale.
         layer_decay (`float`, *optional*, defaults to 1.0):
             Factor from each layer to the one below it: the embeddings of 12 layers get `layer_decay ** 13`.
 

@@ -38,13 +38,8 @@ _MAX_CLASSES = 100
 
 @dataclass
 class Proposal:
-    """What a table of recordings seems to say.
-
-    Args:
-        declaration (`dict`): Keys and values of `ecgfolder.json`.
-        found (`dict`): Name of each key → a sentence on what its column holds.
-        missing (`list[str]`): All that has to be declared or mended, in sentences.
-    """
+    """Keys and values of `ecgfolder.json`, a sentence on the column of each key, and sentences on all that has to be
+    declared or mended."""
 
     declaration: dict[str, Any]
     found: dict[str, str] = field(default_factory=dict)
@@ -54,13 +49,8 @@ class Proposal:
 def propose(folder: Path, table: str, declared: Mapping[str, Any]) -> Proposal:
     """Proposes columns by their names and what is in them, and looks at files of each format.
 
-    Args:
-        folder (`Path`): The recordings, in it or below it.
-        table (`str`): The table, in the folder.
-        declared (`dict`): What the caller said of all files, as [`read_recording`] takes it.
-
-    Raises:
-        ValueError: for a table that is not in the folder or cannot be read.
+    `declared` is what the caller states of all files, as for [`read_recording`]. A table that is not in the folder or
+    cannot be read is a `ValueError`.
     """
     columns, lines, name = _read(folder, table)
     proposal = Proposal({"table": name})
@@ -85,11 +75,7 @@ def propose(folder: Path, table: str, declared: Mapping[str, Any]) -> Proposal:
 
 
 def write(folder: Path, proposal: Proposal) -> Path:
-    """Writes the proposal as `ecgfolder.json`.
-
-    Raises:
-        ValueError: if no column names files, or the folder has another such file.
-    """
+    """Writes the proposal as `ecgfolder.json`, if a column names files and the folder has no other such file."""
     path = folder / DECLARATION_NAME
     if "path" not in proposal.declaration:
         raise ValueError(f"Nothing to write to {path}: no column of the table names the files.")
@@ -180,7 +166,7 @@ def _add_files(
 
 
 def _fits(key: str, cells: Sequence[str], proposal: Proposal, column: str) -> bool:
-    """Whether the cells are what the name of their column promises; says what they hold, or why not."""
+    """Checks that the cells are what the name of their column promises, and notes what they hold, or why not."""
     values = Counter(cell for cell in cells if cell)
     numbers = [number for cell in values if (number := _number(cell)) is not None]
     odd = {

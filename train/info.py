@@ -91,10 +91,10 @@ def run(args: argparse.Namespace):
 
 
 def describe_file(path: str | os.PathLike, declared: Mapping[str, Any]) -> tuple[dict[str, Any], EcgRecord]:
-    """What a file holds, in plain types, and its (first) recording.
+    """Content of a file, in plain types, and its (first) recording.
 
     Args:
-        declared (`dict`): What the file does not say itself, as [`read_recordings`] takes it.
+        declared (`dict`): Facts that the file does not state itself, as [`read_recordings`] takes it.
 
     Raises:
         ValueError: if it cannot be read; says why and what to do.
@@ -113,11 +113,11 @@ def describe_file(path: str | os.PathLike, declared: Mapping[str, Any]) -> tuple
 
 
 def describe_folder(path: Path, declared: Mapping[str, Any], max_records: int) -> dict[str, Any]:
-    """What the recordings in and below a folder hold, by a sample of its files spread evenly over their names.
+    """Content of the recordings in and below a folder, by a sample of its files spread evenly over their names.
 
     Args:
-        declared (`dict`): What the files do not say themselves, as [`read_recordings`] takes it.
-        max_records (`int`): How many recordings are looked at.
+        declared (`dict`): Facts that the files do not state themselves, as [`read_recordings`] takes it.
+        max_records (`int`): Number of recordings that are looked at.
 
     Raises:
         ValueError: if the folder holds no file.
@@ -148,7 +148,7 @@ def describe_folder(path: Path, declared: Mapping[str, Any], max_records: int) -
 
 
 def describe_corpus(name: str, path: Path, options: Mapping[str, Any], max_records: int) -> dict[str, Any]:
-    """What `load_ecg(name, path, **options)` would serve, by a sample of records spread evenly over its index.
+    """Content of `load_ecg(name, path, **options)`, by a sample of records spread evenly over its index.
 
     Raises:
         ValueError: for an unknown corpus, one without a folder, or one whose index cannot be read.

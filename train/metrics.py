@@ -22,13 +22,8 @@ COUNTS_AT_ONCE = 2**18
 
 @dataclass(frozen=True)
 class MacroMetric:
-    """A metric averaged over labels, each label counting the same.
-
-    Args:
-        value (`float`): Unweighted mean over `per_class`.
-        per_class (`dict[str, float]`): The metric of each label that the test set can judge.
-        excluded (`dict[str, str]`): Labels left out, each with the reason.
-    """
+    """A metric of each label that the test set can evaluate, their unweighted mean `value`, and the labels that are
+    left out, each with the reason."""
 
     value: float
     per_class: dict[str, float]
@@ -45,13 +40,7 @@ class AurocInterval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Difference in macro AUROC between two models on the same records.
-
-    Args:
-        difference (`float`): Macro AUROC of the model minus that of the baseline.
-        ci95 (`tuple[float, float]`): Percentile interval of the difference over paired resamples.
-        p_value (`float`): Two-sided; see [`paired_facts`].
-    """
+    """Macro AUROC of a model minus that of a baseline on the same records, with the facts of [`paired_facts`]."""
 
     difference: float
     ci95: tuple[float, float]
@@ -59,7 +48,7 @@ class PairedDifference:
 
 
 def excluded_labels(labels: np.ndarray, label_names: Sequence[str], min_positives: int = 1) -> dict[str, str]:
-    """Labels that a set cannot judge, with the reason: fewer than `min_positives` positives, or no negative."""
+    """Labels that a set cannot evaluate, with the reason: fewer than `min_positives` positives, or no negative."""
     positives = np.asarray(labels).sum(axis=0)
     reasons = {}
     for name, count in zip(label_names, positives, strict=True):
@@ -76,8 +65,7 @@ def macro_auroc(
     """Macro-averaged area under the ROC curve of a multi-label task, by scikit-learn.
 
     Args:
-        labels (`np.ndarray` of shape `(num_records, num_labels)`): 1 where a record has a label, else 0.
-        scores (`np.ndarray` of shape `(num_records, num_labels)`): Higher means more likely; any monotone scale.
+        labels, scores (`np.ndarray` of shape `(num_records, num_labels)`): 0 or 1, and any monotone scale.
         label_names (`Sequence[str]`): Names of the columns.
         min_positives (`int`, *optional*, defaults to 1):
             Labels with fewer positives are excluded and named. 13 of PTB-XL's 71 labels have fewer than 10 in fold 10.
@@ -93,20 +81,14 @@ def macro_auprc(
 
 
 def macro_f1(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    label_names: Sequence[str],
-    threshold: float = 0.5,
-    min_positives: int = 1,
+    labels: np.ndarray, scores: np.ndarray, label_names: Sequence[str], threshold: float = 0.5, min_positives: int = 1
 ) -> MacroMetric:
     """Macro-averaged F1 score at a fixed threshold on probabilities. Other arguments as in [`macro_auroc`]."""
-    return _macro(
-        lambda truth, score: f1_score(truth, score >= threshold, zero_division=0.0),
-        labels,
-        scores,
-        label_names,
-        min_positives,
-    )
+
+    def f1(truth, score):
+        return f1_score(truth, score >= threshold, zero_division=0.0)
+
+    return _macro(f1, labels, scores, label_names, min_positives)
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -165,12 +147,9 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
 def resample_counts(
     num_records: int, num_resamples: int = 1000, seed: int = 0, groups: Sequence | None = None
 ) -> np.ndarray:
-    """How often each record occurs in each bootstrap resample.
+    """Counts of each record in each bootstrap resample, from a generator of their own.
 
     Args:
-        num_records (`int`): Size of the test set.
-        num_resamples (`int`, *optional*, defaults to 1000): Number of resamples.
-        seed (`int`, *optional*, defaults to 0): Seed of a generator of its own; no global generator is touched.
         groups (`Sequence`, *optional*):
             One hashable value for each record, e.g. its patient. Whole groups are then drawn (as many as there are),
             because records of one patient are not independent. Without groups, records are drawn.
@@ -217,7 +196,7 @@ def auroc_interval(
     labels, scores, kept = _judgeable(labels, scores, label_names, min_positives)
     areas = _resampled_auroc(labels, scores, _chunks_of_counts(len(labels), num_resamples, seed, groups))
     return AurocInterval(
-        macro=percentile_interval(_mean_over_labels(areas)),
+        macro=percentile_interval(mean_over_labels(areas)),
         per_class={name: percentile_interval(areas[:, column]) for column, name in enumerate(kept)},
     )
 
@@ -246,13 +225,13 @@ def paired_bootstrap(
         _resampled_auroc(kept_labels, judged, _chunks_of_counts(len(kept_labels), num_resamples, seed, groups))
         for judged in (kept_scores, kept_baseline)
     )
-    differences = _mean_over_labels(ours) - _mean_over_labels(theirs)
+    differences = mean_over_labels(ours) - mean_over_labels(theirs)
     facts = paired_facts(differences)
     return PairedDifference(value - baseline, ci95=tuple(facts["ci95"]), p_value=facts["p_value"])
 
 
 def paired_facts(differences: np.ndarray) -> dict[str, list[float] | float]:
-    """What a paired bootstrap says of a difference between two models, ready for JSON.
+    """Interval and p-value of a difference between two models by a paired bootstrap, ready for JSON.
 
     The p-value is two-sided and inverts the percentile interval: twice the smaller of the fractions of resamples in
     which the difference is at most, or at least, zero, with one added to count and number (so that it is never zero,
@@ -260,26 +239,16 @@ def paired_facts(differences: np.ndarray) -> dict[str, list[float] | float]:
 
     Args:
         differences (`np.ndarray` of shape `(num_resamples,)`):
-            The difference in each resample, both models judged on the same; NaN where it could not be judged.
-
-    Returns:
-        `dict` of `ci95`, see [`percentile_interval`], and `p_value`.
+            The difference in each resample, the same for both models; NaN where it could not be computed.
     """
     known = differences[~np.isnan(differences)]
     tail = min((known <= 0).sum(), (known >= 0).sum())
-    return {
-        "ci95": list(percentile_interval(known)),
-        "p_value": float(min(1.0, 2 * (tail + 1) / (len(known) + 1))),
-    }
+    return {"ci95": list(percentile_interval(known)), "p_value": float(min(1.0, 2 * (tail + 1) / (len(known) + 1)))}
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float, float]:
-    """The 2.5 and 97.5 percentiles of resampled values `(num_resamples,)`; NaN, a resample that could not be judged,
-    is left out.
-
-    Raises:
-        ValueError: if none could be judged.
-    """
+    """The 2.5 and 97.5 percentiles of resampled values `(num_resamples,)`; NaN, a resample without the score, is left
+    out. All of them NaN is a `ValueError`."""
     values = values[~np.isnan(values)]
     if not len(values):
         raise ValueError("No bootstrap resample could be judged. Test on more records.")
@@ -346,7 +315,7 @@ def _macro(metric, labels, scores, label_names, min_positives) -> MacroMetric:
 
 
 def _judgeable(labels, scores, label_names, min_positives) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Checks shapes and values, and keeps the columns that the set can judge."""
+    """Checks shapes and values, and keeps the columns that the set can evaluate."""
     labels, scores, label_names = np.asarray(labels), np.asarray(scores, dtype=float), list(label_names)
     if labels.ndim != 2 or labels.shape != scores.shape or labels.shape[1] != len(label_names):
         raise ValueError(
@@ -365,7 +334,7 @@ def _judgeable(labels, scores, label_names, min_positives) -> tuple[np.ndarray, 
     return labels[:, columns], scores[:, columns], [label_names[column] for column in columns]
 
 
-def _mean_over_labels(areas: np.ndarray) -> np.ndarray:
+def mean_over_labels(areas: np.ndarray) -> np.ndarray:
     """Mean of `(num_resamples, num_labels)` over the labels that the resample kept; NaN where it kept none."""
     kept = ~np.isnan(areas)
     return np.where(kept.any(axis=1), np.nansum(areas, axis=1) / np.maximum(kept.sum(axis=1), 1), np.nan)

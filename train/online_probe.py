@@ -64,11 +64,11 @@ class OnlineProbe(TrainerCallback):
         tables = {name or "train": table.with_any_label(self.label_names) for name, table in tables.items()}
         truth = {name: table.multi_hot(self.label_names) for name, table in tables.items()}
         frozen = FrozenTables(tables, truth, tuple(self.label_names), MULTI_LABEL)
-        learnt = frozen.task().learnt
-        names = [self.label_names[column] for column in learnt]
+        trained = frozen.task().trained
+        names = [self.label_names[column] for column in trained]
         # A point on a curve: intervals, for which bootstrap resamples are drawn, come at the end of the run.
         return {
-            f"{PROBE_PREFIX}{name}_macro_auroc": macro_auroc(truth[name][:, learnt], found[:, learnt], names).value
+            f"{PROBE_PREFIX}{name}_macro_auroc": macro_auroc(truth[name][:, trained], found[:, trained], names).value
             for name, found in linear_scores(frozen)[0].items()
         }
 

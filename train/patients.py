@@ -1,4 +1,4 @@
-"""Whose a recording is: what splits are kept apart by and intervals are drawn over."""
+"""Patients of recordings: splits are kept apart and intervals are drawn by patient."""
 
 from collections.abc import Iterable, Mapping
 

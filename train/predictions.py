@@ -1,7 +1,7 @@
-"""What a model said of the records of a split, and how good that is.
+"""Predictions of a model for the records of a split, and their scores.
 
-Every protocol of the evaluation, and fine-tuning, ends in the same thing: scores of the validation and the test split.
-They are judged in one place, [`judge`], and written to one kind of file, from which anybody can score them again.
+Every protocol of the evaluation, and fine-tuning, ends in predictions of the validation and the test split. They are
+scored in one place, [`judge`], and written to one kind of file, from which anybody can score them again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy.special import expit, logit
 
 from .evaluate_metrics.calibration_scores import calibration_scores
@@ -27,23 +29,23 @@ from .metrics import (
     resample_counts,
 )
 from .patients import patients_of
-from .results import MULTI_LABEL, PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
+from .results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 FEW_POSITIVES = 10
-"""Of a label in the test split: below it, an area under a curve is hardly more than an anecdote."""
+"""Least number for a label in the test split: below it, an area under a curve is hardly more than an anecdote."""
 CLOSEST_PROBABILITY = 1e-6
-"""To 0 and 1: neighbours that all agree say 1, of which no logit could be taken."""
+"""Distance to 0 and 1: neighbours that all agree give 1, which has no logit."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of the records of one split.
+    """Predictions of a model for the records of one split.
 
     Args:
         scores (`np.ndarray` of shape `(num_records, num_labels)`):
             Probabilities; for a regression, values in the unit of the target.
         labels (`np.ndarray` of shape `(num_records, num_labels)`): Truth, 0 or 1; for a regression, the targets.
-        record_ids (`list[str]`), patient_ids (`list[str | None]`): Which records, and whose.
+        record_ids (`list[str]`), patient_ids (`list[str | None]`): Names and patients of the records.
     """
 
     scores: np.ndarray
@@ -58,15 +60,14 @@ class Predictions:
 
 @dataclass(frozen=True)
 class ProtocolResult:
-    """What a protocol found with one encoder.
+    """Result of a protocol with one encoder.
 
     Args:
-        protocol (`str`): Its name.
-        label_names (`tuple[str, ...]`): The columns of scores and labels; of a regression, targets with their unit.
-        problem_type (`str`): One of `PROBLEM_TYPES`.
-        train_labels (`np.ndarray` of shape `(num_train_records, num_labels)`): What was learnt from.
-        validation, test ([`Predictions`]): Of the two other splits; `validation` may be `None`.
-        details (`dict`, *optional*): What was chosen or counted, ready for JSON: `C`, `k`, steps.
+        protocol (`str`), problem_type (`str`): Name of the protocol; one of `PROBLEM_TYPES`.
+        label_names (`tuple[str, ...]`): Columns of scores and labels; for a regression, targets with their unit.
+        train_labels (`np.ndarray` of shape `(num_train_records, num_labels)`): Truth of the training records.
+        validation, test ([`Predictions`]): Predictions of the two other splits; `validation` may be `None`.
+        details (`dict`, *optional*): Choices and counts, ready for JSON: `C`, `k`, steps.
     """
 
     protocol: str
@@ -111,32 +112,26 @@ def judge(
     `excluded`.
 
     Args:
-        found ([`Predictions`]): Of the split to judge.
-        label_names (`Sequence[str]`): Its columns.
-        problem_type (`str`): One of `PROBLEM_TYPES`.
-        train_labels (`np.ndarray` of shape `(num_train_records, num_labels)`): Truth of the training split.
+        found ([`Predictions`]): Predictions to score.
         validation ([`Predictions`], *optional*):
-            On which thresholds and the temperature are chosen; without it, `*_tuned` and `*_scaled` are missing.
-        num_resamples (`int`, *optional*, defaults to 1000), seed (`int`, *optional*, defaults to 0): Of the bootstrap.
+            Predictions that choose thresholds and temperature; without it, `*_tuned` and `*_scaled` are missing.
 
     Returns:
         `dict`: for classification `macro_auroc`, `macro_auroc_ci95`, `per_class`, `per_class_ci95` (areas under the
         ROC curve), `macro_auprc`, `per_class_auprc`, F1 (`macro_f1_at_0.5` and `macro_f1_tuned` with `thresholds`;
-        of one label a record `macro_f1_argmax` and `accuracy`), `ece`, `brier`, `nll` and after temperature scaling
+        with one label a record `macro_f1_argmax` and `accuracy`), `ece`, `brier`, `nll` and after temperature scaling
         `temperature`, `ece_scaled`, `brier_scaled`, `nll_scaled`, `excluded`; `without_rare_labels`, the macro AUROC
         over the labels with at least `FEW_POSITIVES` positives, where some have fewer; `challenge_metric` where the
         labels are the 26 classes of CinC 2021. For regression see [`judge_regression`]. `num_records` and
         `num_patients` of both.
     """
-    if problem_type not in PROBLEM_TYPES:
-        raise ValueError(f"Expected problem_type of {list(PROBLEM_TYPES)}, got {problem_type!r}.")
     counts = {"num_records": len(found.record_ids), "num_patients": len(set(found.patients()))}
     if problem_type == REGRESSION:
         return judge_regression(found, label_names, train_labels, num_resamples, seed) | counts
     unlearnt = {name: f"training set: {why}" for name, why in excluded_labels(train_labels, label_names).items()}
     columns = [column for column, name in enumerate(label_names) if name not in unlearnt]
     if not columns:
-        raise ValueError(f"No label can be learnt: {unlearnt}. Train on more records.")
+        raise ValueError(f"No label can be learned: {unlearnt}. Train on more records.")
     names = [label_names[column] for column in columns]
     labels, scores = found.labels[:, columns], found.scores[:, columns]
     auroc, auprc = macro_auroc(labels, scores, names), macro_auprc(labels, scores, names)
@@ -185,7 +180,7 @@ def judge_regression(
     deviations = train_targets.std(axis=0)
     if (deviations == 0).any():
         constant = [name for name, deviation in zip(target_names, deviations, strict=True) if deviation == 0]
-        raise ValueError(f"The targets {constant} are the same in every training record: nothing can be learnt.")
+        raise ValueError(f"The targets {constant} are the same in every training record: nothing can be learned.")
     errors = found.scores - found.labels
     if not np.isfinite(errors).all():
         raise ValueError("Expected finite targets and predictions. Leave records without a target out of the split.")
@@ -213,12 +208,9 @@ def judge_regression(
 def compare_results(
     pretrained: ProtocolResult, random_encoder: ProtocolResult, num_resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """The difference between two encoders on the same test records, by the same resamples of patients for both.
-
-    Returns:
-        `dict` of `macro_auroc` (of a regression `macro_zmae`; pretrained minus random), `ci95` and `p_value`, see
-        [`~ecg_transformers.train.metrics.paired_facts`].
-    """
+    """The difference between two encoders on the same test records, by the same resamples of patients for both:
+    `macro_auroc` (for a regression `macro_zmae`; pretrained minus random), `ci95` and `p_value`, see
+    [`~ecg_transformers.train.metrics.paired_facts`]."""
     first, second = pretrained, random_encoder
     if (first.protocol, first.label_names, first.test.record_ids) != (
         second.protocol,
@@ -253,16 +245,13 @@ def judge_groups(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """The score that decides, of groups of the test records, such as women or an age.
+    """The score that decides for groups of the test records, such as women or an age.
 
-    Args:
-        found ([`Predictions`]): Predictions of the test split.
-        groups (`Mapping[str, Sequence[bool]]`): Members of each group among the records.
-        label_names, problem_type, train_labels, num_resamples, seed: Arguments of [`judge`].
+    `groups` names the members of each group among the records; the other arguments are those of [`judge`].
 
     Returns:
-        `dict[str, dict]`: By group, `macro_auroc` or `macro_zmae` with its interval, `num_records`, `num_patients` and
-        the number of labels that the group can judge, `num_labels`; or `refused`, with the reason.
+        `dict[str, dict]`: for each group, `macro_auroc` or `macro_zmae` with its interval, `num_records`,
+        `num_patients` and the number of labels that it can evaluate, `num_labels`; or `refused`, with the reason.
     """
     judged = {}
     for name, members in groups.items():
@@ -316,9 +305,6 @@ def write_predictions(
         label_names (`Sequence[str]`): Columns `label/NAME` (0 or 1, or the target) and `score/NAME`.
         path (`Path`): `.parquet`. The other columns are `keys`, `record_id` and `patient_id`.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     tables = []
     for values, part in found.items():
         values = (values,) if isinstance(values, str) else values
@@ -399,12 +385,10 @@ def stored_calibration(
     """`config.calibration` of a classifier, for `pipeline("ecg-classification")`.
 
     Args:
-        judgement (`Mapping`):
-            Of [`~ecg_transformers.train.predictions.judge`] with a validation split, where `temperature` and
-            `thresholds` come from.
+        judgement (`Mapping`): Scores by [`judge`] with a validation split, which give `temperature` and `thresholds`.
         label_names (`Sequence[str]`): All labels of the model, in their order.
         measured_on (`Mapping`, *optional*): See [`~ecg_transformers.train.tasks.lead_subsets.usual_input`].
-        subsets (`Mapping`, *optional*): Judgements with `leads`, those that the model gets, of records of fewer leads.
+        subsets (`Mapping`, *optional*): Scores of records of fewer leads, with the `leads` that the model gets.
 
     Returns:
         `dict`: `labels`, `temperature`, and `thresholds` where the judgement has some: those of probabilities before

@@ -38,7 +38,7 @@ class Preempted(RuntimeError):
 
 
 def is_last(resume_from_checkpoint: str | bool | None) -> bool:
-    """Whether a run is to go on from the newest checkpoint of its own folder."""
+    """Checks that a run is to go on from the newest checkpoint of its own folder."""
     return str(resume_from_checkpoint).lower() in ("true", "last")
 
 
@@ -54,7 +54,7 @@ def claim_output_dir(
     Args:
         output_dir (`str`): The folder; it need not exist.
         overwrite (`bool`, *optional*): Remove what an earlier run left there; every other file stays.
-        resume_from_checkpoint (`str`, *optional*): As of [`~transformers.TrainingArguments`]; a run that goes on
+        resume_from_checkpoint (`str`, *optional*): Flag of [`~transformers.TrainingArguments`]; a run that goes on
             finds its own files.
         written (`re.Pattern`, *optional*): Names of what the command leaves there; by default those of a training.
         reads (`str`, *optional*): The model or file that the command reads, which `overwrite` never removes.
@@ -112,7 +112,7 @@ def check_no_other_run(output_dir: str, is_resumed: bool = False) -> None:
 
 
 def _lies_in(folder: Path, path: Path, written: re.Pattern[str]) -> bool:
-    """Whether a path is the folder itself or lies in something there of a name that is written."""
+    """Checks that a path is the folder itself or lies in something there of a name that is written."""
     folder, path = folder.resolve(), path.resolve()
     if not path.exists() or not path.is_relative_to(folder):
         return False
@@ -192,13 +192,13 @@ def seal_checkpoint(checkpoint: str | os.PathLike, run: Mapping[str, Any]) -> No
 
 
 def sealed_run(checkpoint: str | os.PathLike) -> dict[str, Any] | None:
-    """What the run of a checkpoint began with; `None` of an earlier version."""
+    """Facts with which the run of a checkpoint began; `None` for an earlier version."""
     path = Path(checkpoint) / SEAL_NAME
     return json.loads(path.read_text(encoding="utf-8"))["run"] if path.is_file() else None
 
 
 def find_damage(checkpoint: str | os.PathLike) -> str | None:
-    """What is wrong with a checkpoint that a run is to go on from, in words; `None` if it is whole."""
+    """Damage of a checkpoint that a run is to go on from, in words; `None` if it is whole."""
     folder = Path(checkpoint)
     if not folder.is_dir():
         return "there is no such folder"
@@ -254,7 +254,7 @@ def _unreadable_file(folder: Path) -> str | None:
 
 
 def is_whole_safetensors(path: str | os.PathLike) -> bool:
-    """Whether a file ends where its header says."""
+    """Checks that a file ends where its header states."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -287,7 +287,7 @@ def _checksum(path: Path) -> int:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two runs began with differently, each as `field: then, now`."""
+    """Differences in the beginnings of two runs, each as `field: then, now`."""
     first, second = dict(_flat(then)), dict(_flat(now))
     missing = "nothing"
     return [

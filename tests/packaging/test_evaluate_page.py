@@ -8,8 +8,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModel
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.evaluation.run import PROTOCOLS, ProtocolOptions, evaluate_encoder
-from ecg_transformers.train.evaluation.settings import SETTINGS
+from ecg_transformers.train.evaluation.run import PROTOCOLS, SETTINGS, ProtocolOptions, evaluate_encoder
 from ecg_transformers.train.results import write_json
 from ecg_transformers.train.tasks.targets import TARGETS, load_task
 

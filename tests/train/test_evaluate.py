@@ -14,7 +14,7 @@ from transformers import AutoModel
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, main
 from ecg_transformers.train.evaluate import WRITTEN, name_folds
-from ecg_transformers.train.evaluation import run, settings
+from ecg_transformers.train.evaluation import run
 from ecg_transformers.train.inference import find_quality, records_by_finding
 from ecg_transformers.train.publishing.shared_folder import public_results
 from ecg_transformers.train.tasks import targets
@@ -139,7 +139,7 @@ def test_page_and_card_section_tell_the_numbers(evaluation):
 
 
 def test_the_command_line_names_what_there_is():
-    assert PROTOCOLS == run.PROTOCOLS and SETTINGS == settings.SETTINGS
+    assert PROTOCOLS == run.PROTOCOLS and SETTINGS == run.SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -198,18 +198,8 @@ def test_settings_and_other_targets_run_from_the_command_line(checkpoint, shared
 
 @pytest.mark.parametrize("name, width", [("random-kernels-126", 504), ("lead-statistics", 108)])
 def test_encoders_without_training_embed_by_their_name(name, width, tmp_path):
-    command = [
-        "embed",
-        "--model",
-        name,
-        "--dataset",
-        "ptb-xl-sample",
-        "--split",
-        "test",
-        "--output_dir",
-        str(tmp_path),
-    ]
-    assert main([*command, "--debug"]) == 0
+    command = ["embed", "--model", name, "--dataset", "ptb-xl-sample", "--split", "test"]
+    assert main([*command, "--output_dir", str(tmp_path), "--debug"]) == 0
     table = pq.read_table(tmp_path / "embeddings.parquet")
     assert len(table) == 66 and table["features"].type.list_size == width
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import concatenate_datasets
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -76,13 +77,10 @@ def save_without_code(model, feature_extractor: EcgFeatureExtractor, folder: Pat
 def tables_of(encoder, extractor: EcgFeatureExtractor, data, leads: Sequence[str] | None) -> dict[str, EmbeddingTable]:
     """Features of the training records and of the test records (folds 9 and 10) with these leads, `None` = all."""
     found = {}
-    for split in ("train", "validation", "test"):
-        rows = decoded(vars(data)[split])
-        found[split] = embed(encoder, extractor, rows if leads is None else KeptLeads(rows, leads), progress=False)
-    both = [found.pop(split) for split in ("validation", "test")]
-    columns = ("record_ids", "patient_ids", "labels", "folds")
-    joined = (sum((vars(table)[column] for table in both), []) for column in columns)
-    return found | {"test": EmbeddingTable(np.concatenate([table.features for table in both]), *joined)}
+    for name, rows in {"train": data.train, "test": concatenate_datasets([data.validation, data.test])}.items():
+        rows = decoded(rows)
+        found[name] = embed(encoder, extractor, rows if leads is None else KeptLeads(rows, leads), progress=False)
+    return found
 
 
 def linear_classifier(checkpoint: Path, tables: Mapping[str, Mapping[str, EmbeddingTable]], names: Sequence[str]):
@@ -98,16 +96,18 @@ def linear_classifier(checkpoint: Path, tables: Mapping[str, Mapping[str, Embedd
     C = cross_validated_C(standardised, labels, patients, task, C_GRID)
     unseen = {name: np.zeros(truth.shape) for name in train}
     for fold in range(folds.max() + 1):
-        learnt, judged = np.tile(folds != fold, len(train)), folds == fold
-        fit = fit_linear(standardised[learnt], labels[learnt], HeadTask(labels[learnt], names, MULTI_LABEL), C)
+        rest, of_fold = np.tile(folds != fold, len(train)), folds == fold
+        fit = fit_linear(standardised[rest], labels[rest], HeadTask(labels[rest], names, MULTI_LABEL), C)
         for name, table in train.items():
-            unseen[name][judged] = fit(scaler.transform(table.features[judged]))
+            unseen[name][of_fold] = fit(scaler.transform(table.features[of_fold]))
     fit = fit_linear(standardised, labels, task, C)
     judgements = {}
     for name, table in tables.items():
-        chosen = as_predictions(unseen[name], truth, table["train"])
-        test_truth = table["test"].multi_hot(names)
-        test = as_predictions(fit(scaler.transform(table["test"].features)), test_truth, table["test"])
+        scores = {"train": unseen[name], "test": fit(scaler.transform(table["test"].features))}
+        chosen, test = (
+            Predictions(scores[split], of_split.multi_hot(names), of_split.record_ids, of_split.patient_ids)
+            for split, of_split in table.items()
+        )
         judgements[name] = judge(test, names, MULTI_LABEL, truth, validation=chosen)
         judgements[name]["cross_validated"] = judge(chosen, names, MULTI_LABEL, truth)["macro_auroc"]
     classifier = AutoModelForSequenceClassification.from_pretrained(
@@ -124,11 +124,6 @@ def linear_classifier(checkpoint: Path, tables: Mapping[str, Mapping[str, Embedd
     measured: dict[str, Any] = {"leads": list(classifier.config.leads), **INPUT_MEASURED}
     classifier.config.calibration = stored_calibration(judgements["12"], names, measured, subsets)
     return classifier.eval(), {"C": C, "lead_sets": judgements}
-
-
-def as_predictions(scores: np.ndarray, truth: np.ndarray, table: EmbeddingTable) -> Predictions:
-    """Probabilities and truth of the records of a table."""
-    return Predictions(scores, truth, table.record_ids, table.patient_ids)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Everything that could let a test record into a training is checked here: folds and patients come from the corpus, or
 from a table of splits that must not contradict it; a recording that comes twice, by its name or bit by bit, is used
-once; patients of the folds 9 and 10 are never learnt from.
+once; patients of the folds 9 and 10 are never learned from.
 """
 
 import csv
@@ -31,12 +31,8 @@ SPLIT_COLUMNS = ("ecg_id", "patient_id", "strat_fold")
 
 @dataclass(frozen=True)
 class ExtraSource:
-    """Recordings that only add to pretraining, as `NAME:FOLDER[:HZ]`.
-
-    Args:
-        corpus, folder (`str`): As for [`load_ecg`].
-        sampling_rate (`int`, *optional*): Which files of a corpus that has several.
-    """
+    """Recordings that only add to pretraining, as `NAME:FOLDER[:HZ]`: corpus and folder of [`load_ecg`], and the rate
+    of the files of a corpus that has several."""
 
     corpus: str
     folder: str
@@ -55,14 +51,14 @@ class ExtraSource:
 
 @dataclass(frozen=True)
 class ComparisonData:
-    """What every run of a comparison learns from and is judged on. All datasets hold stored rows (`decode=False`).
+    """Recordings of every run of a comparison. All datasets hold stored rows (`decode=False`).
 
     Args:
-        name (`str`): Of the labelled corpus.
-        pretraining (`Dataset`): Folds 1-8, and what the extra sources add.
+        name (`str`): Name of the labelled corpus.
+        pretraining (`Dataset`): Folds 1-8, and the records of the extra sources.
         train, validation, test (`Dataset`): Folds 1-8, 9 and 10 of the labelled corpus; records with a label.
         label_names (`list[str]`): The classes.
-        left_out (`dict[str, int]`): How many extra recordings were not used, by reason.
+        left_out (`dict[str, int]`): Number of extra recordings that were not used, by reason.
     """
 
     name: str
@@ -192,7 +188,7 @@ def _agreed_fold(
 
 
 class _ExtraCollection:
-    """Goes through extra sources, and keeps what may be learnt from and is not there yet."""
+    """Goes through extra sources, and keeps what may be learned from and is not there yet."""
 
     def __init__(self, splits: Mapping, held_out: set[str], seen: set[str], dump: NpyDump | None):
         self.splits, self.held_out, self.seen = splits, held_out, seen
@@ -250,11 +246,7 @@ class BadRecording(ValueError):
 
 
 class DumpForm:
-    """Brings recordings in mV to the form in which a dump holds its own, by the `processing` that it declares.
-
-    Args:
-        dump ([`NpyDump`]): Declares leads, rate, unit and processing.
-    """
+    """Brings recordings in mV to the form in which a dump holds its own, by the `processing` that it declares."""
 
     def __init__(self, dump: NpyDump):
         self.dump, self.processing = dump, None

@@ -21,11 +21,8 @@ ROW_INCHES, LABEL_WIDTH = 0.27, 34
 
 
 def plot_comparison(comparison: Mapping) -> Figure:
-    """Draws every row with its 95 % interval and its seeds; on the right, where there are any, the learning curves.
-
-    Args:
-        comparison (`Mapping`): As [`~.comparison_scores.compare_rows`] returns it, with `curves`.
-    """
+    """Draws every row of [`~.scores.compare_rows`] with its 95 % interval and its seeds; on the right, where there are
+    any, the learning `curves`."""
     rows = comparison["rows"]
     groups = _groups(rows)
     curves = [curve for curve in comparison["curves"] if curve["points"]]

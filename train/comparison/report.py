@@ -1,12 +1,10 @@
-"""What a comparison found, written down: scores, a table, a page, and every single prediction."""
+"""Report of a comparison: scores, a table, a page, and every single prediction."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from ecg_transformers.data.corpus import DataSource, data_source
@@ -15,11 +13,11 @@ from ..report.page import Cell, Page, ReportFigure, Row, Section, Table, render_
 from ..report.plots import figure_to_bytes
 from ..report.tables import difference_cell
 from ..results import Difference, format_interval, format_score, installed_versions
-from . import scores as of_runs
 from .data import ComparisonData
 from .plots import plot_comparison
-from .runs import Run, RunFolder, write_atomically
+from .runs import Run, RunFolder, write_atomically, write_table
 from .scores import NUM_RESAMPLES, ROWS, TestSet, collect_rows, compare_rows
+from .scores import Row as ScoredRow
 
 
 def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | None, command: str):
@@ -49,9 +47,7 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
     section, figure = comparison_section(comparison), plot_comparison(comparison)
     source = data_source(shared.data.test, shared.data.name)
     folder = shared.folder
-    sink = io.BytesIO()
-    pq.write_table(predictions_table(rows, test), sink, compression="zstd")
-    write_atomically(folder / "predictions.parquet", sink.getvalue())
+    write_table(folder / "predictions.parquet", predictions_table(rows, test))
     write_atomically(folder / "comparison.json", json.dumps(comparison, indent=2) + "\n")
     write_atomically(folder / "comparison.md", section.markdown(level=2) + "\n")
     write_atomically(folder / "comparison.png", figure_to_bytes(figure, "png"))
@@ -59,7 +55,7 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
     return section.tables[0].markdown().splitlines(), folder / "comparison.html"
 
 
-def predictions_table(rows: Sequence[of_runs.Row], test: TestSet) -> pa.Table:
+def predictions_table(rows: Sequence[ScoredRow], test: TestSet) -> pa.Table:
     """One line for each row, seed and test record: `method, row, labelled_fraction, C, seed, record_id, patient_id`,
     then `label_<class>` (0 or 1) and `score_<class>` (probability) of each class. `C` is the penalty of frozen
     encoders."""
@@ -96,7 +92,7 @@ def data_facts(data: ComparisonData) -> dict:
 
 
 def comparison_section(comparison: Mapping) -> Section:
-    """The tables, and what has to be known to read them: for the page and for `comparison.md`."""
+    """The tables and their notes, for the page and for `comparison.md`."""
     gains = {
         (found["model"], "kernels" if found["baseline"].startswith("random-kernels:") else found["against"]): found
         for found in comparison["differences"]
@@ -152,7 +148,7 @@ def _difference(found: Mapping) -> Difference:
 
 
 def notes(comparison: Mapping) -> list[str]:
-    """Sentences without which the table cannot be read."""
+    """Notes for the reader of the table."""
     data = comparison["data"]
     lines = [
         f"Pretraining on {data['num_pretraining_records']:,} records without labels (folds 1-8); probes and training "

@@ -8,28 +8,26 @@ goes on from its last checkpoint.
 
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, concatenate_datasets
-from transformers import (
-    MODEL_MAPPING,
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
-    set_seed,
-)
+from transformers import MODEL_MAPPING, AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, set_seed
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.masking import keyed_generator
@@ -61,12 +59,11 @@ class Run:
 
     Args:
         kind (`str`): `"pretrain"`, `"supervised"` (from scratch) or `"finetune"` (from the pretrained checkpoint).
-        method (`str`): As the command line names it; of `"supervised"` all methods that have this encoder.
-        seed (`int`): Of weights, order and masks; of which labels are known, where `labelled_fraction` is below 1.
-        settings (`dict`):
-            Flat settings of the pretraining, without `output_dir`; for `"supervised"` what [`scratch_settings`] gives.
-        supervised (`SupervisedSettings`, *optional*): How labels are learnt.
-        labelled_fraction (`float`, *optional*, defaults to 1.0): Of the training records whose labels are known.
+        method (`str`): Name on the command line; for `"supervised"` all methods that have this encoder.
+        seed (`int`): Seed of weights, order and masks, and of the labels that are known.
+        settings (`dict`): Flat settings of the pretraining; for `"supervised"` those of [`scratch_settings`].
+        supervised (`SupervisedSettings`, *optional*): Settings of the training on labels.
+        labelled_fraction (`float`, *optional*, defaults to 1.0): Share of the training records with known labels.
         data (`str`): Fingerprint of the recordings.
         start (`Run`, *optional*): The pretraining that a fine-tuning starts from.
     """
@@ -98,7 +95,7 @@ class Run:
 
 @dataclass
 class RunFolder:
-    """Where the runs of a comparison lie and how they are shared.
+    """The folder in which processes share the runs of a comparison.
 
     Args:
         folder (`Path`): Folder of the comparison.
@@ -116,7 +113,7 @@ class RunFolder:
         return self.folder / "runs" / run.name
 
     def result(self, run: Run) -> dict | None:
-        """What a finished run found; `None` if it is not finished."""
+        """The result of a run; `None` if it is not finished."""
         try:
             return json.loads((self.path(run) / RESULT).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -151,7 +148,7 @@ class RunFolder:
             time.sleep(poll_seconds)
 
     def _claim_and_do(self, run: Run, failed: dict[str, str]) -> bool:
-        """Whether the run was free, and hence was tried (or turned out to be done)."""
+        """Tries a run; `False` where another process does it."""
         path = self.path(run)
         path.mkdir(parents=True, exist_ok=True)
         try:
@@ -164,9 +161,7 @@ class RunFolder:
             logger.info("%s ...", run)
             started = time.monotonic()
             try:
-                result = {"pretrain": self._pretrain, "supervised": self._train, "finetune": self._train}[run.kind](
-                    run
-                )
+                result = (self._pretrain if run.kind == "pretrain" else self._train)(run)
             except (RuntimeError, ValueError) as error:  # one method that fails leaves the others their table
                 failed[run.name] = f"{run}: {error}"
                 logger.warning("Failed. %s", failed[run.name])
@@ -177,7 +172,7 @@ class RunFolder:
             shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         return True
 
-    # --- what a run does ----------------------------------------------------------------------------------------
+    # --- work of a run ----------------------------------------------------------------------------------------
 
     def _pretrain(self, run: Run) -> dict:
         path = self.path(run)
@@ -249,61 +244,53 @@ class RunFolder:
             ),
         }
 
-    # --- probes of what a pretraining left ----------------------------------------------------------------------
+    # --- probes of a finished pretraining ----------------------------------------------------------------------
 
     def probes(self, run: Run, labelled_fraction: float = 1.0) -> dict[str, dict]:
         """The linear probes of the random and of the pretrained encoder of a finished pretraining, fitted once and
         kept beside it: `{"random" | "pretrained": {"C": ..., "judged": ..., "num_labelled_records": ...}}`."""
-        path = self.path(run) / f"linear-{labelled_fraction:g}.json"
-        if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
-        known = labelled_subset(self.data.train, labelled_fraction, run.seed)
-        known = set(self.data.train.select(known)["record_id"])
-        probes = {}
-        for encoder in ("random", "pretrained"):
-            table = EmbeddingTable.load(self.path(run) / f"{encoder}.parquet")
-            train = records_of(table, known)
-            probes[encoder] = self.probe(train, table.select_folds([9, 10]))
-        write_atomically(path, json.dumps(probes))
-        return probes
+        return kept_json(
+            self.path(run) / f"linear-{labelled_fraction:g}.json",
+            lambda: {
+                encoder: self.probe(
+                    EmbeddingTable.load(self.path(run) / f"{encoder}.parquet"), labelled_fraction, run.seed
+                )
+                for encoder in ("random", "pretrained")
+            },
+        )
 
     def kernel_probes(self, seed: int, labelled_fraction: float = 1.0) -> dict[str, dict]:
-        """The same of random kernels, on the same known labels, with `facts` for the table."""
-        known = labelled_subset(self.data.train, labelled_fraction, seed)
-        known = set(self.data.train.select(known)["record_id"])
+        """The same for random kernels, on the same known labels, with `facts` for the table."""
         probes = {}
         for name in KERNELS:
             model, extractor = load_encoder(name, treatment=self.treatment)
             what = repr((name, extractor.to_dict(), self.data.fingerprint)).encode()
             path = self.folder / "kernels" / hashlib.blake2b(what, digest_size=5).hexdigest()
-            if not (features := path.with_suffix(".parquet")).is_file():
-                path.parent.mkdir(exist_ok=True)
-                labelled = concatenate_datasets([vars(self.data)[split] for split in SPLITS])
-                table = embed(model, extractor, labelled, progress=False)
-                table.save(path.with_name(f".{path.name}-{os.getpid()}.parquet")).replace(features)
-            kept = path.with_name(f"{path.name}-linear-{labelled_fraction:g}-seed{seed}.json")
-            if labelled_fraction == 1:  # all labels are the same ones for every seed
-                kept = path.with_name(f"{path.name}-linear-1.json")
-            if not kept.is_file():
-                table = EmbeddingTable.load(features)
-                probe = self.probe(records_of(table, known), table.select_folds([9, 10]))
-                parameters = model.num_parameters()
-                encoder = {"hidden_size": model.config.hidden_size, "num_hidden_layers": 1, "parameters": parameters}
-                encoder |= {"num_leads": len(extractor.leads), "tokens": 1}
-                encoder["patch_ms"] = 1000 * extractor.num_samples / extractor.sampling_rate
-                facts = {"encoder": encoder, "num_labelled_records": probe["num_labelled_records"]}
-                write_atomically(kept, json.dumps(probe | {"facts": facts}))
-            probes[name] = json.loads(kept.read_text(encoding="utf-8"))
+            labelled = concatenate_datasets([vars(self.data)[split] for split in SPLITS])
+            compute = partial(embed, model, extractor, labelled, progress=False)
+            table = kept_table(path.with_suffix(".parquet"), compute)
+            of_seed = "" if labelled_fraction == 1 else f"-seed{seed}"  # all labels are the same ones for every seed
+            encoder = {"hidden_size": model.config.hidden_size, "num_hidden_layers": 1}
+            encoder |= {"parameters": model.num_parameters(), "num_leads": len(extractor.leads), "tokens": 1}
+            encoder["patch_ms"] = 1000 * extractor.num_samples / extractor.sampling_rate
+            found = kept_json(
+                path.with_name(f"{path.name}-linear-{labelled_fraction:g}{of_seed}.json"),
+                partial(self.probe, table, labelled_fraction, seed),
+            )
+            about = {"encoder": encoder, "num_labelled_records": found["num_labelled_records"]}
+            probes[name] = found | {"facts": about}
         return probes
 
-    def probe(self, train: EmbeddingTable, test: EmbeddingTable) -> dict[str, Any]:
-        """The protocol `linear`, which looks at neither of the folds 9 and 10 until it is judged on both."""
+    def probe(self, table: EmbeddingTable, labelled_fraction: float, seed: int) -> dict[str, Any]:
+        """The protocol `linear`, which looks at neither of the folds 9 and 10 until it is tested on both."""
         names = tuple(self.data.label_names)
-        tables = {"train": train, "test": test}
-        truth = {split: table.multi_hot(names) for split, table in tables.items()}
+        known = self.data.train.select(labelled_subset(self.data.train, labelled_fraction, seed))["record_id"]
+        tables = {"train": of_records(table, known), "test": table.select_folds([9, 10])}
+        truth = {split: of_split.multi_hot(names) for split, of_split in tables.items()}
         scores, C = linear_scores(FrozenTables(tables, truth, names, MULTI_LABEL))
+        test = tables["test"]
         judged = judged_as_json(names, truth["test"], scores["test"], test.record_ids, test.patient_ids)
-        return {"C": C, "judged": judged, "num_labelled_records": len(train)}
+        return {"C": C, "judged": judged, "num_labelled_records": len(tables["train"])}
 
 
 def train_or_go_on(trainer: EcgSslTrainer):
@@ -329,11 +316,10 @@ def judged_as_json(label_names, labels: np.ndarray, scores: np.ndarray, record_i
     }
 
 
-def records_of(table: EmbeddingTable, record_ids: set[str]) -> EmbeddingTable:
+def of_records(table: EmbeddingTable, record_ids: Iterable[str]) -> EmbeddingTable:
     """The rows of a table that belong to some records."""
-    rows = [row for row, record_id in enumerate(table.record_ids) if record_id in record_ids]
-    columns = (table.record_ids, table.patient_ids, table.labels, table.folds)
-    return EmbeddingTable(table.features[rows], *([column[row] for row in rows] for column in columns))
+    kept = set(record_ids)
+    return table.take([row for row, record_id in enumerate(table.record_ids) if record_id in kept])
 
 
 def labelled_subset(train: Dataset, fraction: float, seed: int) -> list[int]:
@@ -359,7 +345,7 @@ def records_per_step(args) -> int:
 
 
 def scratch_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What training a method's encoder from scratch depends on: `{"model_type", "encoder", "input"}`.
+    """Everything that training a method's encoder from scratch depends on: `{"model_type", "encoder", "input"}`.
 
     The encoder of a method is that of the library (`ecg_vit`) unless its class computes something else, so that
     methods with the same encoder and the same input get the same settings, and share the run.
@@ -374,7 +360,7 @@ def scratch_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encoder_facts(config: PreTrainedConfig) -> dict[str, Any]:
-    """Size of an encoder as a table prints it."""
+    """Sizes of an encoder for a table."""
     rows = len(config.leads) if config.patching == "per_lead" else 1
     return {
         "hidden_size": config.hidden_size,
@@ -391,3 +377,25 @@ def write_atomically(path: Path, content: str | bytes):
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
+
+
+def write_table(path: Path, table: pa.Table):
+    """Writes Parquet that others see whole or not at all."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomically(path, sink.getvalue())
+
+
+def kept_json(path: Path, compute: Callable[[], Any]) -> Any:
+    """The content of a file, computed and written where it is not there."""
+    if not path.is_file():
+        write_atomically(path, json.dumps(compute()))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def kept_table(path: Path, compute: Callable[[], EmbeddingTable]) -> EmbeddingTable:
+    """Features from a file, computed and written where it is not there."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        compute().save(path.with_name(f".{path.stem}-{os.getpid()}.parquet")).replace(path)
+    return EmbeddingTable.load(path)

@@ -6,7 +6,6 @@ changed before the feature extractor reads a recording. Fold 9 and fold 10 of th
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,21 +16,21 @@ import numpy as np
 
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from ..delineation.stored_tokens import linear_wave_counts
+from ..delineation.evaluation import linear_wave_counts
 from ..delineation.training import DelineationSettings
 from ..evaluate_metrics.delineation_scores import WAVES
 from ..evaluation.identity import match_identities
-from ..evaluation.lead_subsets import keep_leads, masking_missing_leads
 from ..evaluation.low_shot import draw_low_shot
 from ..evaluation.noise import white_noise_row
 from ..evaluation.protocols import FrozenTables, linear_scores
-from ..evaluation.robustness import first_seconds, padding_short_records
+from ..evaluation.robustness import first_seconds
 from ..features import EmbeddingTable
 from ..predictions import Predictions, ProtocolResult
 from ..tasks.duplicates import find_duplicates
-from .runs import write_atomically
+from ..tasks.lead_subsets import keep_leads
+from .runs import kept_json, of_records
 from .scoreboard_data import ScoreboardData, Task
-from .scoreboard_encoders import Features, FrozenEncoder, of_records
+from .scoreboard_encoders import Features, FrozenEncoder
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -52,14 +51,8 @@ def reading_millivolts(extractor: EcgFeatureExtractor, processing: Mapping[str, 
 
 @dataclass(frozen=True)
 class TermResult:
-    """What a term of the scoreboard found.
-
-    Args:
-        key (`str`), title (`str`): Name of the term, and in words.
-        metric (`str`): Key of `METRICS`.
-        results (`Results`): Predictions of each row, seed and draw of the training records.
-        refused (`dict[str, str]`): Rows that are not available, and why.
-    """
+    """Predictions of a term of the scoreboard, by row, seed and draw of the training records; `metric` is a key of
+    `METRICS`, `refused` names rows that are not available, with the reason."""
 
     key: str
     title: str
@@ -69,13 +62,7 @@ class TermResult:
 
 
 class Scoreboard:
-    """The terms of a scoreboard.
-
-    Args:
-        features ([`Features`]): Of all rows.
-        data ([`ScoreboardData`]): The recordings.
-        seed (`int`, *optional*, defaults to 0): Of draws and noise.
-    """
+    """The terms of a scoreboard, from the features of all rows; `seed` is that of draws and noise."""
 
     def __init__(self, features: Features, data: ScoreboardData, seed: int = 0):
         self.features, self.data, self.seed = features, data, seed
@@ -104,21 +91,18 @@ class Scoreboard:
         ]
 
     def all_labels(self) -> TermResult:
-        task = self.data.labels
-        results = {
-            name: [[self._fit(task, table, task.folds[0])] for table in tables] for name, tables in self.clean.items()
-        }
-        for name, seeds in results.items():
+        term = self._whole("labels_100", "all labels", self.clean, self.clean_refused)
+        for name, seeds in term.results.items():
             for seed, (result,) in enumerate(seeds):
                 self.penalties[name, seed] = result.details["C"]
-        return TermResult("labels_100", "all labels", "auroc", results, self.clean_refused)
+        return term
 
     def fewer_labels(self, fraction: float) -> TermResult:
         """A part of the training patients, by draws that are the same for all rows."""
         task = self.data.labels
-        learnt, tested = task.folds[0]
+        train, tested = task.folds[0]
         some = next(iter(self.clean.values()))[0]
-        known = [record_id for record_id in learnt if record_id in set(some.record_ids)]
+        known = [record_id for record_id in train if record_id in set(some.record_ids)]
         truth = np.stack([task.truth[record_id] for record_id in known])
         patients = [task.patients[record_id] for record_id in known]
         drawn = draw_low_shot(truth, patients, fraction, NUM_DRAWS, self.seed)
@@ -127,18 +111,13 @@ class Scoreboard:
         if not draws:
             size = len(drawn[0])
             return self._missing(key, title, "auroc", f"No draw of {size} training records can teach a label.")
-        results = {
-            name: [
-                [self._fit(task, table, ([known[row] for row in draw], tested)) for draw in draws] for table in tables
-            ]
-            for name, tables in self.clean.items()
-        }
-        return TermResult(key, title, "auroc", results, self.clean_refused)
+        folds = [([known[row] for row in draw], tested) for draw in draws]
+        return self._whole(key, title, self.clean, self.clean_refused, folds)
 
     def leads(self, key: str, leads: Sequence[str]) -> TermResult:
         """Training and test records with these leads alone."""
         change = partial(keep_leads, leads=leads)
-        tables, refused = self.features.tables(self.data.labels.recordings, key, change, masking_missing_leads)
+        tables, refused = self.features.tables(self.data.labels.recordings, key, change, {"missing_leads": "mask"})
         title = f"{'lead' if len(leads) == 1 else 'leads'} {' and '.join(leads)} alone"
         return self._whole(key, title, tables, refused)
 
@@ -146,7 +125,7 @@ class Scoreboard:
         """Training and test records cut to their first seconds, then zeros."""
         change = partial(first_seconds, seconds=SHORT_SECONDS)
         recordings = self.data.labels.recordings
-        tables, refused = self.features.tables(recordings, "first_2.5_s", change, padding_short_records)
+        tables, refused = self.features.tables(recordings, "first_2.5_s", change, {"short_records": "zero_pad"})
         return self._whole("seconds_2.5", f"first {SHORT_SECONDS:g} s", tables, refused)
 
     def noise(self) -> TermResult:
@@ -195,7 +174,7 @@ class Scoreboard:
         return TermResult("other_hospital", title, "auroc", results, refused)
 
     def target(self, key: str, task: Task | None, title: str, unit: str, metric: str, flag: str) -> TermResult:
-        """A target of other recordings, learnt from these."""
+        """A target of other recordings, fitted on these."""
         if task is None:
             return self._missing(key, title, metric, flag)
         tables, refused = self.features.tables(task.recordings)
@@ -203,23 +182,20 @@ class Scoreboard:
         return TermResult(key, f"{title} ({unit})", metric, results, refused)
 
     def identity(self) -> list[TermResult]:
-        """Whether the other record of a patient is found, first and among ten; nothing is learnt."""
+        """Searches for the other record of a patient, first and among ten; nothing is fitted."""
         task = self.data.labels
         copies = find_duplicates(task.recordings.rows)
-        learnt = set(task.folds[0][0])
+        known = set(task.folds[0][0])
         ranks = {1: "first", 10: "among ten"}
         results: dict[int, Results] = {rank: {} for rank in ranks}
         for name, tables in self.clean.items():
             for rank in ranks:
                 results[rank][name] = []
             for table in tables:
-                train = table.features[[record_id in learnt for record_id in table.record_ids]]
+                train = table.features[[record_id in known for record_id in table.record_ids]]
                 try:
-                    found = match_identities(
-                        *(table.features, table.patient_ids, table.record_ids),
-                        train_features=train,
-                        duplicates=copies,
-                    )
+                    about = (table.features, table.patient_ids, table.record_ids)
+                    found = match_identities(*about, train_features=train, duplicates=copies)
                 except ValueError as error:
                     return [self._missing(f"identity_at_{rank}", "identity", "share", str(error)) for rank in ranks]
                 for rank in ranks:
@@ -257,21 +233,24 @@ class Scoreboard:
             extractor = reading_millivolts(extractor, self.data.form.dump.processing)
         name = hashlib.blake2b(repr((WAVE_STEPS, self.data.ludb["record_id"][:])).encode(), digest_size=6).hexdigest()
         path = self.features.folder / encoder.digest(extractor) / f"waves-{name}.json"
-        if not path.is_file():
+
+        def count() -> list:
             settings = DelineationSettings(max_steps=WAVE_STEPS, seed=self.seed)
             counts = linear_wave_counts(encoder.model, extractor, self.data.ludb, settings)
-            write_atomically(path, json.dumps([list(counts.subjects), counts.overlaps.tolist()]))
-        subjects, overlaps = json.loads(path.read_text(encoding="utf-8"))
-        return subjects, overlaps
+            return [list(counts.subjects), counts.overlaps.tolist()]
+
+        return kept_json(path, count)
 
     def _missing(self, key: str, title: str, metric: str, cure: str) -> TermResult:
         reason = f"No recordings for it: give {cure}." if cure.startswith("--") else cure
         return TermResult(key, title, metric, {}, {row.name: reason for row in self.features.rows})
 
-    def _whole(self, key: str, title: str, tables, refused) -> TermResult:
+    def _whole(self, key: str, title: str, tables, refused, folds=None) -> TermResult:
+        """The labels of the labelled corpus by these tables; each of `folds` is a draw, by default all records."""
         task = self.data.labels
         results = {
-            name: [[self._fit(task, table, task.folds[0])] for table in found] for name, found in tables.items()
+            name: [[self._fit(task, table, fold) for fold in folds or task.folds] for table in of_seeds]
+            for name, of_seeds in tables.items()
         }
         return TermResult(key, title, "auroc", results, refused)
 
@@ -304,15 +283,16 @@ class Scoreboard:
         key = hashlib.blake2b(repr((C, train.patients(), frozen.problem_type)).encode(), digest_size=10)
         for array in (train.features, frozen.truth["train"], test.features):
             key.update(np.ascontiguousarray(array).tobytes())
-        path = self.features.folder / "linear" / f"{key.hexdigest()}.json"
-        if not path.is_file():
-            scores, C = linear_scores(frozen, C)
-            write_atomically(path, json.dumps({"C": C, "scores": scores["test"].tolist()}))
-        kept = json.loads(path.read_text(encoding="utf-8"))
+
+        def fit() -> dict:
+            scores, penalty = linear_scores(frozen, C)
+            return {"C": penalty, "scores": scores["test"].tolist()}
+
+        kept = kept_json(self.features.folder / "linear" / f"{key.hexdigest()}.json", fit)
         return np.array(kept["scores"]), kept["C"]
 
     def _cross_fit(self, task: Task, table: EmbeddingTable) -> ProtocolResult:
-        """All folds of a task together, each told by the model of its training records."""
+        """All folds of a task together, each predicted by the model of its training records."""
         parts = [self._fit(task, table, fold) for fold in task.folds]
         if len(parts) == 1:
             return parts[0]
@@ -326,5 +306,5 @@ class Scoreboard:
 
 
 def _can_teach(truth: np.ndarray) -> bool:
-    """Whether some label has a positive and a negative."""
+    """Looks for a label with a positive and a negative."""
     return bool(((truth.sum(axis=0) > 0) & (truth.sum(axis=0) < len(truth))).any())

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +23,7 @@ logger = logging.getLogger("ecg_transformers")
 TEST_FOLDS = (9, 10)
 LUDB_FOLDS = (1, 2, 3, 4, 5)
 MIN_POSITIVES = 5
-"""Of a class in another hospital; with fewer it is not judged."""
+"""Least number for a class in another hospital; with fewer it is not tested."""
 
 NORMAL_RHYTHMS = {"426783006", "426177001", "427084000", "427393009"}
 """Sinus rhythm, bradycardia, tachycardia, arrhythmia: a record that states nothing else is NORM."""
@@ -48,20 +48,11 @@ def superclasses_of_codes(codes: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Recordings:
-    """A set of decoded recordings that encoders embed.
-
-    Args:
-        name (`str`): Of the set.
-        rows (`Dataset`): Stored rows.
-        form (`DumpForm`, *optional*): Brings recordings in mV to the form of the labelled ones.
-    """
+    """Stored rows that are decoded for encoders; `form` brings those in mV to the form of the labelled ones."""
 
     name: str
     rows: Dataset
     form: DumpForm | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __iter__(self) -> Iterator[dict]:
         return iter(decoded(self.rows) if self.form is None else self._formed)
@@ -84,8 +75,8 @@ class Task:
 
     Args:
         recordings (`Recordings`): Those that state the target, and perhaps others.
-        truth (`dict[str, np.ndarray]`): By record id: 0 or 1 of each label, or the values of a regression.
-        label_names (`tuple[str, ...]`), problem_type (`str`): Of the target.
+        truth (`dict[str, np.ndarray]`): Truth by record id: 0 or 1 for each label, or the values of a regression.
+        label_names (`tuple[str, ...]`), problem_type (`str`): Names and type of the target.
         folds (`list[tuple[list[str], list[str]]]`):
             Record ids to learn from and to test on; with several folds every record is tested once.
         patients (`dict[str, str]`): Patient of each record.
@@ -101,21 +92,21 @@ class Task:
 
 @dataclass(frozen=True)
 class ScoreboardData:
-    """What the encoders of a scoreboard are judged on; sets that are not given make their terms not available.
+    """Recordings of a scoreboard; sets that are not given make their terms not available.
 
     Args:
         labelled ([`ComparisonData`]): The labelled corpus: folds 1-8 teach, 9 and 10 test.
         people (`Dataset`, *optional*): Rows with folds, age and sex; by default those of the labelled corpus.
         ludb (`Dataset`, *optional*): All rows of LUDB.
         hospital (`Dataset`, *optional*): Rows of another hospital whose labels are SNOMED CT codes.
-        form (`DumpForm`, *optional*): Of the labelled corpus, where its recordings are not in mV.
+        form (`DumpForm`, *optional*): Form of the labelled corpus, where its recordings are not in mV.
     """
 
     labelled: ComparisonData
     people: Dataset | None = None
     ludb: Dataset | None = None
     hospital: Dataset | None = None
-    form: DumpForm | None = field(default=None)
+    form: DumpForm | None = None
 
     @cached_property
     def labels(self) -> Task:
@@ -127,9 +118,9 @@ class ScoreboardData:
             record_id: np.array([name in labels for name in names], np.int8)
             for record_id, labels in zip(rows["record_id"], rows["labels"], strict=True)
         }
-        learnt, *tested = (list(part["record_id"]) for part in parts)
+        train, *tested = (list(part["record_id"]) for part in parts)
         recordings = Recordings("labelled", rows)
-        return Task(recordings, truth, names, MULTI_LABEL, [(learnt, sum(tested, []))], _patients(rows))
+        return Task(recordings, truth, names, MULTI_LABEL, [(train, sum(tested, []))], _patients(rows))
 
     @cached_property
     def sex(self) -> Task | None:
@@ -162,21 +153,18 @@ class ScoreboardData:
 
     @cached_property
     def intervals(self) -> Task | None:
-        """Heart rate and intervals of the marks of LUDB; each of its five folds is told by the four others."""
+        """Heart rate and intervals of the marks of LUDB; each of its five folds is predicted by the four others."""
         if self.ludb is None:
             return None
         targets = interval_targets(self.ludb)
         table = np.column_stack(list(targets.values()))
         known = np.isfinite(table).all(axis=1)
         ids, of_row = self.ludb["record_id"][:], self.ludb["fold"][:]
-        truth = {record_id: values for record_id, values, kept in zip(ids, table, known, strict=True) if kept}
-        folds = []
-        for tested in LUDB_FOLDS:
-            parts = ([], [])
-            for record_id, fold in zip(ids, of_row, strict=True):
-                if record_id in truth:
-                    parts[fold == tested].append(record_id)
-            folds.append(parts)
+        truth = {record_id: values for record_id, values, is_known in zip(ids, table, known, strict=True) if is_known}
+        kept = [(record_id, fold) for record_id, fold in zip(ids, of_row, strict=True) if record_id in truth]
+        folds = [
+            tuple([r for r, fold in kept if (fold == n) == tested] for tested in (False, True)) for n in LUDB_FOLDS
+        ]
         recordings = Recordings("ludb", self.ludb, self.form)
         return Task(recordings, truth, tuple(targets), REGRESSION, folds, _patients(self.ludb))
 

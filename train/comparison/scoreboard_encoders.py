@@ -15,6 +15,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ..checkpoints import UNTRAINED_ENCODERS, check_checkpoint
 from ..features import EmbeddingTable, embed, load_encoder, random_encoder_like
 from ..settings import extractor_field_names
+from .runs import kept_table, of_records
 from .scoreboard_data import Recordings
 
 logger = logging.getLogger("ecg_transformers")
@@ -42,10 +43,10 @@ class BoardRow:
     """A row of the scoreboard: the encoders of one name, one a seed.
 
     Args:
-        name (`str`): As given, or that of an untrained encoder, or `NAME, random weights`.
+        name (`str`): Name as given, or that of an untrained encoder, or `NAME, random weights`.
         kind (`str`): `"untrained"`, `"random"` or `"model"`.
         encoders (`list[FrozenEncoder]`): One a seed.
-        places (`list[str]`): Where the weights come from.
+        places (`list[str]`): Folders of the weights.
     """
 
     name: str
@@ -70,11 +71,9 @@ def parse_models(words: Sequence[str]) -> dict[str, list[str]]:
 def load_rows(models: Mapping[str, Sequence[str]], treatment: Mapping[str, Any]) -> list[BoardRow]:
     """The untrained encoders, then each model after its random encoder.
 
-    Args:
-        models (`Mapping[str, Sequence[str]]`): Folders (seeds) by name.
-        treatment (`Mapping`):
-            Settings of the feature extractor that make one treatment of the input for all encoders: what an encoder
-            stores of unit, filter and normalisation is then left out. Empty: each encoder reads as it is stored.
+    `models` are folders (seeds) by name. `treatment` are settings of the feature extractor that make one treatment of
+    the input for all encoders: their own unit, filter and normalisation are then left out. Empty: each encoder reads
+    as it is stored.
     """
     for folders in models.values():
         for folder in folders:
@@ -101,11 +100,7 @@ def random_name(model: str) -> str:
 
 
 def treatment_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags as settings of the feature extractor.
-
-    Raises:
-        ValueError: for a flag that is none of them.
-    """
+    """Flags as settings of the feature extractor; a `ValueError` for a flag that is none of them."""
     unknown = sorted(set(settings) - extractor_field_names())
     if unknown:
         raise ValueError(f"A scoreboard trains nothing: --{unknown[0]} is no setting of the feature extractor.")
@@ -114,13 +109,7 @@ def treatment_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Features:
-    """The features of the encoders, computed once and kept in a folder.
-
-    Args:
-        rows (`Sequence[BoardRow]`): Whose features.
-        folder (`Path`): Where they are kept, in a folder an encoder.
-        batch_size (`int`): Of embedding.
-    """
+    """The features of the encoders of all rows, computed once and kept in `folder`, in a folder an encoder."""
 
     rows: Sequence[BoardRow]
     folder: Path
@@ -130,17 +119,16 @@ class Features:
         self,
         recordings: Recordings,
         change: str = "",
-        changed: Callable[[dict], dict] | None = None,
-        reads: Callable[[EcgFeatureExtractor], EcgFeatureExtractor] | None = None,
+        changed: Callable[[dict], dict] = dict,
+        reads: Mapping[str, Any] | None = None,
         only: set[str] | None = None,
     ) -> tuple[dict[str, list[EmbeddingTable]], dict[str, str]]:
         """Tables of every row, one a seed, all of the same records; and why rows have none.
 
         Args:
-            recordings ([`Recordings`]): What is embedded.
             change (`str`): Name of a change of the recordings.
-            changed (`Callable`, *optional*): From a decoded row to the changed one.
-            reads (`Callable`, *optional*): From the feature extractor of an encoder to the one that reads the change.
+            changed (`Callable`, *optional*): Function from a decoded row to the changed one.
+            reads (`Mapping`, *optional*): Settings of the feature extractor with which it reads the change.
             only (`set[str]`, *optional*): Record ids, if not all.
         """
         ids = [record_id for record_id in recordings.rows["record_id"] if only is None or record_id in only]
@@ -160,21 +148,11 @@ class Features:
         return {name: [of_records(table, common) for table in tables] for name, tables in found.items()}, refused
 
     def _table(self, row, encoder, name, recordings, changed, reads, ids) -> EmbeddingTable:
-        extractor = encoder.extractor if reads is None else reads(encoder.extractor)
-        path = self.folder / encoder.digest(extractor) / f"{name}.parquet"
-        if path.is_file():
-            return EmbeddingTable.load(path)
-        logger.info("%s: %s", row.name, name)
-        rows = (record for record in recordings if record["record_id"] in ids)
-        if changed is not None:
-            rows = map(changed, rows)
-        table = embed(encoder.model, extractor, rows, self.batch_size, progress=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_name(f".{path.name}")
-        table.save(partial_path.with_suffix(".parquet")).replace(path)
-        return table
+        extractor = encoder.extractor.changed(**(reads or {}))
 
+        def compute() -> EmbeddingTable:
+            logger.info("%s: %s", row.name, name)
+            records = (record for record in recordings if record["record_id"] in ids)
+            return embed(encoder.model, extractor, map(changed, records), self.batch_size, progress=False)
 
-def of_records(table: EmbeddingTable, record_ids) -> EmbeddingTable:
-    kept = set(record_ids)
-    return table.take([row for row, record_id in enumerate(table.record_ids) if record_id in kept])
+        return kept_table(self.folder / encoder.digest(extractor) / f"{name}.parquet", compute)

@@ -1,6 +1,5 @@
 """A scoreboard written down: numbers with intervals, differences that are paired, and every single prediction."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..evaluation.encoder_pair import Judged, judge_areas, judge_errors
+from ..evaluation.encoder_pair import Judged, drawn_again, judge_areas, judge_errors, means_by_name
 from ..metrics import paired_facts, percentile_interval, resample_counts
 from ..predictions import ProtocolResult
 from ..results import format_interval, format_score
-from .runs import write_atomically
+from .runs import write_atomically, write_table
 from .scoreboard import TermResult
 from .scoreboard_encoders import BoardRow, random_name
 
@@ -48,7 +46,7 @@ def judge_term(term: TermResult, rows: Sequence[BoardRow], num_resamples: int = 
         if any(result.test.record_ids != ids for draws in seeds for result in draws):
             raise ValueError(f"The row {name} was judged on other records than the rows before: {term.title}.")
     counts = resample_counts(len(ids), num_resamples, seed, some[0].test.patients())
-    draw = np.random.default_rng([seed, 1]).integers(num_draws, size=(num_resamples, num_draws))
+    draw = drawn_again(num_draws, num_resamples, seed)
     facts |= {
         "num_train_records": len(some[0].train_labels),
         "num_draws": num_draws,
@@ -61,16 +59,10 @@ def judge_term(term: TermResult, rows: Sequence[BoardRow], num_resamples: int = 
         by_draw = np.mean([[one.resampled for one in draws] for draws in judged], axis=0)  # (draws, resamples)
         resampled[name] = np.take_along_axis(by_draw.T, draw, axis=1).mean(axis=1)
         values = np.array([[one.value for one in draws] for draws in judged])
-        names = dict.fromkeys(label for draws in judged for one in draws for label in one.by_name)
         facts["rows"][name] = {
             "value": float(values.mean()),
             "ci95": list(percentile_interval(resampled[name])),
-            "by_name": {
-                label: float(
-                    np.mean([one.by_name[label] for draws in judged for one in draws if label in one.by_name])
-                )
-                for label in names
-            },
+            "by_name": means_by_name([one.by_name for draws in judged for one in draws]),
             "seeds": values.tolist(),
             "C": [[result.details.get("C") for result in draws] for draws in seeds],
         }
@@ -108,11 +100,8 @@ def scoreboard_lines(facts: Mapping[str, Any]) -> list[str]:
         cells = []
         for name in names:
             found = term["rows"].get(name)
-            cells.append(
-                "not available"
-                if found is None
-                else f"{format_score(found['value'])} ({format_interval(found['ci95'])})"
-            )
+            score = found and f"{format_score(found['value'])} ({format_interval(found['ci95'])})"
+            cells.append(score or "not available")
         better = ", lower is better" if term["lower_is_better"] else ""
         lines.append(f"| {term['title']}{better} | " + " | ".join(cells) + " |")
     for row in facts["rows"]:
@@ -122,7 +111,7 @@ def scoreboard_lines(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _gain_lines(facts: Mapping[str, Any], model: str) -> list[str]:
-    """What a model gains over its baselines, and how often that is beyond chance."""
+    """Gains of a model over its baselines, and the number of terms in which they are beyond chance."""
     baselines = [*KERNELS, random_name(model)]
     ahead, behind, cells = dict.fromkeys(baselines, 0), dict.fromkeys(baselines, 0), []
     for term in facts["terms"]:
@@ -149,10 +138,10 @@ def _gain_lines(facts: Mapping[str, Any], model: str) -> list[str]:
 
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:
-    """What has to be known to read the table."""
+    """Notes for the reader of the table."""
     labels = facts["terms"][0]
     notes = [
-        f"Frozen features; `linear` learnt from {labels['num_train_records']:,} records of the folds 1-8, its penalty "
+        f"Frozen features; `linear` trained on {labels['num_train_records']:,} records of the folds 1-8, its penalty "
         f"chosen there by cross-validation by patient; tested on {labels['num_test_records']:,} records of "
         f"{labels['num_test_patients']:,} patients of the folds 9 and 10 together. Means over seeds and draws; 95 % "
         "intervals by a bootstrap over test patients and draws, paired for gains; they say nothing about other seeds."
@@ -168,7 +157,7 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
 def predictions_table(terms: Sequence[TermResult]) -> pa.Table:
     """One line for each term, row, seed, draw, test record and label: `truth` and `score`.
 
-    Of identity, `score` says whether the search found the other record; of errors it is the value in its unit; of
+    For identity, `score` is 1 where the search found the other record; for errors it is the value in its unit; for
     waves, `truth` and `score` are samples in either mask and in both.
     """
     columns: dict[str, list] = {name: [] for name in ("term", "row", "seed", "draw", "record_id", "patient_id")}
@@ -192,9 +181,7 @@ def predictions_table(terms: Sequence[TermResult]) -> pa.Table:
 def write_scoreboard(folder: Path, facts: Mapping[str, Any], terms: Sequence[TermResult]) -> list[str]:
     """Writes `scoreboard.json`, `scoreboard.md` and `predictions.parquet`; returns the lines of the table."""
     lines = scoreboard_lines(facts)
-    sink = io.BytesIO()
-    pq.write_table(predictions_table(terms), sink, compression="zstd")
-    write_atomically(folder / "predictions.parquet", sink.getvalue())
+    write_table(folder / "predictions.parquet", predictions_table(terms))
     write_atomically(folder / "scoreboard.json", json.dumps(facts, indent=2) + "\n")
     write_atomically(folder / "scoreboard.md", "\n".join(lines) + "\n")
     return lines

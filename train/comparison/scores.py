@@ -8,10 +8,12 @@ from one matrix of resampled macro AUROCs. A difference between the two kinds is
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from ..evaluation.encoder_pair import means_by_name
 from ..metrics import excluded_labels, macro_auroc, paired_facts, percentile_interval, resample_counts, resampled_auroc
 from ..patients import patients_of
 from .runs import Run, RunFolder
@@ -31,8 +33,8 @@ class Row:
     """One line of the table: a way to get predictions, with those of every seed.
 
     Args:
-        method (`str`), kind (`str`): As on the command line; one of `ROWS`.
-        labelled_fraction (`float`): Of the training records whose labels were known.
+        method (`str`), kind (`str`): Name on the command line; one of `ROWS`.
+        labelled_fraction (`float`): Share of the training records with known labels.
         record_ids (`list[str]`): Test records of the row.
         scores (`dict[int, np.ndarray]`): Probabilities `(num_records, num_labels)` of each seed.
         C (`dict[int, float]`): Penalty of each seed, of frozen encoders.
@@ -128,16 +130,15 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
 
 def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
     """Scores, intervals and paired differences of rows that were judged on the same records."""
-    judges: dict[tuple[str, ...], Callable[[np.ndarray], np.ndarray]] = {}
 
-    def judge_of(record_ids: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
-        if (key := tuple(record_ids)) not in judges:
-            judges[key] = _resampled_by(test.take(record_ids))
-        return judges[key]
+    @cache
+    def resampled_by(record_ids: tuple[str, ...]) -> Callable[[np.ndarray], np.ndarray]:
+        return _resampled_by(test.take(record_ids))
 
     def of_seeds(record_ids: Sequence[str], scores: Mapping[int, np.ndarray]) -> tuple[dict, np.ndarray]:
-        labels, resampled = test.take(record_ids).labels, judge_of(record_ids)
-        points = {seed: macro_auroc(labels, array, test.label_names) for seed, array in scores.items()}
+        part = test.take(record_ids)
+        resampled = resampled_by(tuple(record_ids))
+        points = {seed: macro_auroc(part.labels, array, test.label_names) for seed, array in scores.items()}
         draws = {seed: resampled(array) for seed, array in scores.items()}
         values = [point.value for point in points.values()]
         mean_draws = np.mean(list(draws.values()), axis=0)
@@ -145,10 +146,7 @@ def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
             "macro_auroc": float(np.mean(values)),
             "macro_auroc_ci95": list(percentile_interval(mean_draws)),
             "range": [min(values), max(values)],
-            "per_class": {
-                name: float(np.mean([point.per_class[name] for point in points.values()]))
-                for name in next(iter(points.values())).per_class
-            },
+            "per_class": means_by_name([point.per_class for point in points.values()]),
             "seeds": {
                 str(seed): {
                     "macro_auroc": points[seed].value,

@@ -25,15 +25,9 @@ logger = logging.getLogger("ecg_transformers")
 
 @dataclass(frozen=True)
 class SupervisedSettings:
-    """How labels are learnt.
-
-    Args:
-        records_seen (`int`): Records in all steps together; the best step of them is kept.
-        learning_rate (`float`, *optional*, defaults to 1e-3): At its peak, after a tenth of the steps; then a cosine.
-        batch_size (`int`, *optional*, defaults to 64): Records in a step.
-        weight_decay (`float`, *optional*, defaults to 0.05): Of matrices.
-        num_selections (`int`, *optional*, defaults to 20): How often the validation fold is looked at.
-    """
+    """Settings of a training on labels: the learning rate has its peak after a tenth of the steps, then falls along a
+    cosine; weight decay is that of matrices; the validation fold is looked at `num_selections` times in all
+    `records_seen`, and the best step is kept."""
 
     records_seen: int
     learning_rate: float = 1e-3
@@ -72,14 +66,10 @@ def train_on_labels(
 ) -> dict[str, float]:
     """Trains a classifier with one output a label, in place; it ends with the weights that did best on `validation`.
 
-    Args:
-        model ([`PreTrainedModel`]): An `AutoModelForSequenceClassification` of several labels.
-        train, validation (`Dataset`): Rows of [`load_ecg`] without a common patient.
-        seed (`int`): Of the order of the records (the weights are those of `model`).
-        output_dir (`str`): For the Trainer, which writes nothing there.
+    `seed` is that of the order of the records; the Trainer wants an `output_dir` and writes nothing there.
 
     Returns:
-        `dict` of `validation_macro_auroc`, `best_step` and `steps`.
+        `dict` of `validation_macro_auroc`, `best_step`, `steps` and `records_seen`.
     """
     batch_size = min(settings.batch_size, len(train))
     max_steps = math.ceil(settings.records_seen / batch_size)

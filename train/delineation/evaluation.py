@@ -1,4 +1,4 @@
-"""Delineation of P, QRS and T on LUDB: a head on the encoder, five folds of subjects, judged the field's way.
+"""Delineation of P, QRS and T on LUDB: a head on the encoder, five folds of subjects, scored the field's way.
 
 Protocols are `delineation_linear` (frozen encoder, one linear map of each token) and `delineation_finetuned` (all
 weights). Each fold of LUDB tests once, the next one selects the step, the other three teach. The same is done with a
@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoFeatureExtractor, PreTrainedModel
+from torch import nn
+from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoFeatureExtractor, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from ecg_transformers.data.records import EcgRecord
 from ecg_transformers.modeling import EcgFeatureExtractor
@@ -26,8 +28,8 @@ from ..inference import in_evaluation, readable
 from ..patients import refuse_shared_patients
 from ..results import write_json
 from .masks import LABEL_NAMES, RecordWaves, annotated_waves, subject_of, waves_of_mask
-from .scores import compare_waves, count_waves, judge_waves, write_waves
-from .training import DelineationSettings, MaskedWindows, token_classifier, train_delineator, windows_of
+from .scores import WaveCounts, compare_waves, count_waves, judge_waves, write_waves
+from .training import DelineationSettings, MaskedWindows, classifier_of, token_classifier, train_delineator, windows_of
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -45,7 +47,7 @@ def delineate(
     """The waves that a trained delineator sees in any recordings, in the leads that these and the model have.
 
     Windows overlap by half; their probabilities are averaged, each sample gets the likeliest class, and
-    [`~delineation_masks.waves_of_mask`] makes waves of the runs. Waves count samples of the recording.
+    [`~masks.waves_of_mask`] makes waves of the runs. Waves count samples of the recording.
 
     Args:
         model ([`PreTrainedModel`]): A token classifier of background, P, QRS and T.
@@ -141,11 +143,10 @@ def evaluate_delineation(
             Gets `<protocol>.json`, `<protocol>_waves.parquet`, and as `<protocol>_delineator` the model (with its
             feature extractor) that tests fold 1, for [`delineate`].
         frozen (`bool`, *optional*, defaults to `True`): `delineation_linear`; else `delineation_finetuned`.
-        num_folds (`int`, *optional*, defaults to 5): How many folds test; fewer for a quick look.
+        num_folds (`int`, *optional*, defaults to 5): Number of folds that test; fewer for a quick look.
         extractor_settings (`Mapping`, *optional*):
-            What differs from the checkpoint's feature extractor. A model of z-scores without unit refuses recordings
-            in mV: for it, say how they become z-scores (`unit="mV"`, `normalization="lead"`, ...).
-        num_resamples (`int`, *optional*, defaults to 1000): Bootstrap resamples of subjects.
+            Settings that differ from the checkpoint's feature extractor. A model of z-scores without unit refuses
+            recordings in mV: for it, state how they become z-scores (`unit="mV"`, `normalization="lead"`, ...).
         training: Fields of [`DelineationSettings`].
 
     Returns:
@@ -154,29 +155,26 @@ def evaluate_delineation(
     """
     if not 1 <= num_folds <= NUM_FOLDS:
         raise ValueError(f"Expected num_folds from 1 to {NUM_FOLDS}, got {num_folds}.")
-    settings = DelineationSettings(frozen=frozen, **training)
+    settings, folder = DelineationSettings(frozen=frozen, **training), Path(output_dir)
+    protocol = settings.protocol
     stored = AutoFeatureExtractor.from_pretrained(checkpoint)
     feature_extractor = EcgFeatureExtractor(**(stored.to_dict() | dict(extractor_settings or {})))
     folds = subject_folds(rows)
-    stride = feature_extractor.num_samples // 4
-    windows = {fold: MaskedWindows(of_fold, feature_extractor, stride) for fold, of_fold in folds.items()}
-    references = [annotated_waves(row) for fold in range(1, num_folds + 1) for row in folds[fold]]
+    windows = windows_of_folds(folds, feature_extractor)
     predictions, counts, result = {}, {}, {}
     for encoder in ("random_encoder", "pretrained"):
-        found, trainings = [], []
+        references, predictions[encoder], trainings = [], [], []
         for test in range(1, num_folds + 1):
-            validation = test % NUM_FOLDS + 1
-            taught = [fold for fold in folds if fold not in (test, validation)]
             model = token_classifier(checkpoint, settings, random_encoder=encoder == "random_encoder")
-            train = torch.utils.data.ConcatDataset([windows[fold] for fold in taught])
-            facts = train_delineator(model, train, windows[validation], settings)
-            found += delineate(model, feature_extractor, folds[test])
+            facts = train_for_fold(model, windows, test, settings)
+            references += [annotated_waves(row) for row in folds[test]]
+            predictions[encoder] += delineate(model, feature_extractor, folds[test])
             if encoder == "pretrained" and test == 1:
-                model.save_pretrained(Path(output_dir) / f"{settings.protocol}_delineator")
-                feature_extractor.save_pretrained(Path(output_dir) / f"{settings.protocol}_delineator")
-            trainings.append({"test": test, "validation": validation, "train": taught, **facts})
-            logger.info("%s of %s, fold %d: %s", settings.protocol, encoder, test, facts)
-        predictions[encoder], counts[encoder] = found, count_waves(references, found)
+                for part in (model, feature_extractor):
+                    part.save_pretrained(folder / f"{protocol}_delineator")
+            trainings.append(facts)
+            logger.info("%s of %s, fold %d: %s", protocol, encoder, test, facts)
+        counts[encoder] = count_waves(references, predictions[encoder])
         details = {
             "folds": trainings,
             "settings": asdict(settings) | {"learning_rate": settings.peak_learning_rate},
@@ -185,13 +183,63 @@ def evaluate_delineation(
             "sample_ms": 1000 / feature_extractor.sampling_rate,
             "window_seconds": feature_extractor.num_samples / feature_extractor.sampling_rate,
         }
-        result[encoder] = {
-            settings.protocol: judge_waves(counts[encoder], num_resamples, settings.seed) | {"details": details}
-        }
+        result[encoder] = {protocol: judge_waves(counts[encoder], num_resamples, settings.seed) | {"details": details}}
     difference = compare_waves(counts["pretrained"], counts["random_encoder"], num_resamples, settings.seed)
-    result["difference"] = {settings.protocol: difference}
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_waves(predictions, folder / f"{settings.protocol}_waves.parquet")
-    write_json(result, folder / f"{settings.protocol}.json")
+    result["difference"] = {protocol: difference}
+    write_json(result, folder / f"{protocol}.json")
+    write_waves(predictions, folder / f"{protocol}_waves.parquet")
     return result
+
+
+def windows_of_folds(folds: Mapping[int, Dataset], feature_extractor: EcgFeatureExtractor) -> dict[int, MaskedWindows]:
+    stride = feature_extractor.num_samples // 4
+    return {fold: MaskedWindows(of_fold, feature_extractor, stride) for fold, of_fold in folds.items()}
+
+
+def train_for_fold(
+    model: PreTrainedModel, windows: Mapping[int, MaskedWindows], test: int, settings: DelineationSettings
+) -> dict[str, Any]:
+    """Trains a token classifier for a fold that tests: the next fold selects the step, the other three teach."""
+    validation = test % NUM_FOLDS + 1
+    taught = [fold for fold in windows if fold not in (test, validation)]
+    train = torch.utils.data.ConcatDataset([windows[fold] for fold in taught])
+    facts = train_delineator(model, train, windows[validation], settings)
+    return {"test": test, "validation": validation, "train": taught, **facts}
+
+
+class StoredTokens(nn.Module):
+    """Stands in for an encoder: its input are the tokens."""
+
+    def forward(self, input_values: torch.Tensor, **kwargs) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=input_values)
+
+
+def linear_wave_counts(
+    model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, rows: Dataset, settings: DelineationSettings
+) -> WaveCounts:
+    """Counts of the protocol `delineation_linear` for an encoder in memory, which sees each window of LUDB once: its
+    tokens are stored, to compare many encoders.
+
+    Raises:
+        ValueError: for an encoder whose tokens do not stand for stretches of time.
+    """
+    if type(model.config) not in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+        raise ValueError(f"{type(model).__name__} has no tokens that stand for stretches of time: no waves to find.")
+    folds = subject_folds(rows)
+    windows = windows_of_folds(folds, feature_extractor)
+    with in_evaluation(model), torch.inference_mode():
+        for of_fold in windows.values():
+            for start in range(0, len(of_fold), WINDOWS_AT_ONCE):
+                items = of_fold.items[start : start + WINDOWS_AT_ONCE]
+                batch = {name: torch.stack([item[name] for item in items]) for name in items[0] if name != "labels"}
+                for item, tokens in zip(items, model(**batch).last_hidden_state, strict=True):
+                    item["input_values"] = tokens.clone()
+    references, found = [], []
+    for test in folds:
+        classifier = classifier_of(model, settings.seed)
+        encoder, classifier.ecg_vit = classifier.ecg_vit, StoredTokens()
+        train_for_fold(classifier, windows, test, settings)
+        classifier.ecg_vit = encoder
+        references += [annotated_waves(row) for row in folds[test]]
+        found += delineate(classifier, feature_extractor, folds[test])
+    return count_waves(references, found)

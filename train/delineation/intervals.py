@@ -13,7 +13,7 @@ in any lead to the latest offset in any, and hence longer: the two are not the s
 * QTc: QT, corrected by the median RR in seconds. By default QT / RR^(1/3) (Fridericia, Acta Med Scand 1920;53:469);
   QT / RR^(1/2) (Bazett, Heart 1920;7:353) corrects too much at high rates.
 
-What cannot be measured is NaN, with the reason.
+An interval that cannot be measured is NaN, with the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,12 +39,8 @@ DEFAULT_TARGETS = INTERVAL_NAMES[:5]
 
 @dataclass(frozen=True)
 class Intervals:
-    """What was measured in one recording.
-
-    Args:
-        values (`dict[str, float]`): One for each of `INTERVAL_NAMES`; NaN where it cannot be measured.
-        reasons (`dict[str, str]`): Why not, for these.
-    """
+    """Measured `values` of one recording for each of `INTERVAL_NAMES`, NaN where one cannot be measured, with the
+    reason in `reasons`."""
 
     values: dict[str, float]
     reasons: dict[str, str]
@@ -81,7 +77,7 @@ def interval_targets(
     Args:
         recordings: Rows of LUDB, measured by their marks; or the waves of any recordings, as
             [`~delineation.delineate`] predicts them.
-        names (`Sequence[str]`, *optional*, defaults to all but Bazett's QTc): Which of `INTERVAL_NAMES`.
+        names (`Sequence[str]`, *optional*, defaults to all but Bazett's QTc): Some of `INTERVAL_NAMES`.
     """
     unknown = sorted(set(names) - set(INTERVAL_NAMES))
     if unknown:

@@ -33,7 +33,7 @@ class RecordWaves:
     """The waves of a recording, marked or predicted.
 
     Args:
-        record_id (`str`), subject (`str`): The recording and whom it is of.
+        record_id (`str`), subject (`str`): The recording and its subject.
         sampling_rate (`float`): Samples per second that the waves count.
         num_samples (`int`): Length of the recording.
         leads (`tuple[str, ...]`): Leads in which waves were looked for.
@@ -54,7 +54,7 @@ class RecordWaves:
 
 
 def annotated_waves(row: Mapping[str, Any], leads: Sequence[str] | None = None) -> RecordWaves:
-    """What is marked in a row of LUDB, in all of its leads or in some."""
+    """The marked waves of a row of LUDB, in all of its leads or in some."""
     ecg = row["ecg"]
     if "wave_kind" not in row:
         raise ValueError(
@@ -75,7 +75,7 @@ def annotated_waves(row: Mapping[str, Any], leads: Sequence[str] | None = None) 
 
 
 def subject_of(row: Mapping[str, Any]) -> str:
-    """Whom a recording is of; one of nobody known is of somebody of its own."""
+    """The subject of a recording; one without a patient is a subject of its own."""
     return patient_of(row["record_id"], row.get("patient_id"))
 
 
@@ -88,9 +88,9 @@ def num_samples_of(ecg: Mapping[str, Any]) -> int:
 def mask_of_waves(record: RecordWaves, num_samples: int | None = None) -> np.ndarray:
     """A class for every sample: 0 background, 1 P, 2 QRS, 3 T, -1 not annotated.
 
-    Not annotated is what lies before the first and after the last mark of a lead (annotators mostly skip the first and
-    the last beat), a lead without marks, and, beside a peak whose onset or offset was not marked, everything up to the
-    neighbouring mark.
+    Not annotated are the samples before the first and after the last mark of a lead (annotators mostly skip the first
+    and the last beat), a lead without marks, and, beside a peak whose onset or offset was not marked, everything up to
+    the neighbouring mark.
 
     Args:
         record ([`RecordWaves`]): Marked waves.
@@ -144,7 +144,7 @@ def waves_of_mask(
         mask (`np.ndarray` of shape `(num_leads, num_mask_samples)`): 0 to 3; at any rate.
         signal (`np.ndarray` of shape `(num_leads, num_samples)`): The recording, in any unit.
         leads (`Sequence[str]`): Names of the rows of both.
-        sampling_rate (`float`): Of the recording, in Hz.
+        sampling_rate (`float`): Samples per second of the recording, in Hz.
         shortest_ms (`Mapping[str, float]`): Shortest wave of each kind.
 
     Returns:

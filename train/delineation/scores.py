@@ -1,7 +1,7 @@
-"""How good predicted waves are: points within 150 ms and overlap of masks, with intervals over subjects.
+"""Scores of predicted waves: points within 150 ms and overlap of masks, with intervals over subjects.
 
 Everything is counted at the rate of the recording, from the waves alone, so that a file of predicted waves can be
-scored again by anybody and models of different rates are judged on the same samples. Counts are kept for each subject:
+scored again by anybody and models of different rates are tested on the same samples. Counts are kept for each subject:
 sums over subjects give the pooled scores of `evaluate_metrics/delineation_scores.py` (a test compares), and sums over
 drawn subjects a bootstrap that costs nothing.
 """
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..evaluate_metrics.delineation_scores import (
     BACKGROUND,
@@ -28,14 +30,14 @@ TOLERANCE_MS = 150.0
 
 @dataclass(frozen=True)
 class WaveCounts:
-    """What the scores of some recordings are made of, subject by subject.
+    """Counts from which the scores of some recordings follow, subject by subject.
 
     Args:
         subjects (`tuple[str, ...]`): In order of appearance.
         points (`np.ndarray` of shape `(num_subjects, 9, 5)`):
-            For each of `POINTS`: references, predictions, matches, sum of errors (ms), sum of their squares.
+            Counts for each of `POINTS`: references, predictions, matches, sum of errors (ms), sum of their squares.
         overlaps (`np.ndarray` of shape `(num_subjects, 4, 2)`):
-            For background, P, QRS and T: annotated samples in both masks, and in either.
+            Annotated samples of background, P, QRS and T in both masks, and in either.
         num_rows (`int`): Leads of recordings; num_rows_not_annotated (`int`): of these without any mark.
     """
 
@@ -131,9 +133,6 @@ def compare_waves(counts: WaveCounts, baseline: WaveCounts, num_resamples: int =
 def write_waves(predictions: dict[str, Sequence[RecordWaves]], path: Path) -> Path:
     """Writes one row a wave as Parquet: `encoder`, `record_id`, `lead`, `kind`, `onset_sample`, `peak_sample`,
     `offset_sample` (of the recording, inclusive, null where unknown) and `sampling_rate`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = [
         (encoder, record.record_id, *wave, record.sampling_rate)
         for encoder, records in predictions.items()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoModelForTokenClassification,
     EvalPrediction,
     PreTrainedModel,
@@ -24,10 +25,15 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ..evaluate_metrics.delineation_scores import NOT_ANNOTATED
 from .masks import LABEL_NAMES, annotated_waves, mask_of_waves, num_samples_of
 
+CLASSES = {
+    "id2label": dict(enumerate(LABEL_NAMES)),
+    "label2id": {name: number for number, name in enumerate(LABEL_NAMES)},
+}
+
 
 @dataclass(frozen=True)
 class DelineationSettings:
-    """How a delineator is trained.
+    """Settings of the training of a delineator.
 
     Args:
         frozen (`bool`, *optional*, defaults to `True`): Train the head alone, without stochastic depth.
@@ -35,11 +41,11 @@ class DelineationSettings:
             Steps of a fold; the best of ten looks at its validation fold is kept, by the mean IoU of background, P,
             QRS and T.
         learning_rate (`float`, *optional*):
-            At its peak, after a tenth of the steps; then a cosine. By default 1e-2 for the head alone and 1e-3 for all
+            Peak after a tenth of the steps; then a cosine. By default 1e-2 for the head alone and 1e-3 for all
             weights.
         batch_size (`int`, *optional*, defaults to 32): Windows in a step.
-        weight_decay (`float`, *optional*, defaults to 0.01): Of matrices.
-        seed (`int`, *optional*, defaults to 0): Of the head, the random encoder and the order of the windows.
+        weight_decay (`float`, *optional*, defaults to 0.01): Weight decay of matrices.
+        seed (`int`, *optional*, defaults to 0): Seed of the head, the random encoder and the order of the windows.
     """
 
     frozen: bool = True
@@ -59,12 +65,9 @@ class DelineationSettings:
 
 
 class MaskedWindows(torch.utils.data.Dataset):
-    """Windows of some records with the mask of each, ready for a model and the stock Trainer.
+    """Windows of some rows of LUDB with the mask of each, ready for a model and the stock Trainer.
 
-    Args:
-        rows (`Sequence[Mapping]`): Rows of LUDB.
-        feature_extractor ([`EcgFeatureExtractor`]): What cuts the windows, at the model's rate.
-        stride (`int`): Samples between the starts of windows; the last one ends with the record.
+    `stride` is the number of samples between the starts of windows; the last one ends with the record.
     """
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], feature_extractor: EcgFeatureExtractor, stride: int):
@@ -105,9 +108,7 @@ def token_classifier(checkpoint: str, settings: DelineationSettings, random_enco
 
     The weights depend on checkpoint and seed alone; the global generators are left as they were.
     """
-    options = {"num_labels": len(LABEL_NAMES), "id2label": dict(enumerate(LABEL_NAMES))}
-    options["label2id"] = {name: number for number, name in enumerate(LABEL_NAMES)}
-    options |= {"drop_path_rate": 0.0} if settings.frozen else {}
+    options = CLASSES | {"num_labels": len(LABEL_NAMES)} | ({"drop_path_rate": 0.0} if settings.frozen else {})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
         model = AutoModelForTokenClassification.from_pretrained(
@@ -115,10 +116,26 @@ def token_classifier(checkpoint: str, settings: DelineationSettings, random_enco
         )
         if random_encoder:
             model = type(model)(copy.deepcopy(model.config))
-        nn.init.normal_(model.token_classifier.weight, std=model.config.initializer_range)
-        nn.init.zeros_(model.token_classifier.bias)
+        _new_head(model)
     model.ecg_vit.requires_grad_(not settings.frozen)
     return model
+
+
+def classifier_of(encoder: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """A token classifier with the weights of an encoder and a new head, which depends on the seed alone."""
+    config = copy.deepcopy(encoder.config)
+    config.update(CLASSES)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        classifier = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)](config)
+        _new_head(classifier)
+    classifier.ecg_vit.load_state_dict(encoder.state_dict())
+    return classifier.eval()
+
+
+def _new_head(model: PreTrainedModel):
+    nn.init.normal_(model.token_classifier.weight, std=model.config.initializer_range)
+    nn.init.zeros_(model.token_classifier.bias)
 
 
 def train_delineator(

@@ -1,8 +1,9 @@
-"""How far probabilities can be taken at their word: calibration error, Brier score, and temperature scaling."""
+"""Calibration of probabilities: calibration error, Brier score, and temperature scaling."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from ecg_transformers.train.evaluate_metrics.classification_scores import one_hot
 from ecg_transformers.train.metrics import excluded_labels
@@ -64,13 +65,8 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, may_lie_in_unit_inte
     It changes no ranking within a label, so neither AUROC nor, for a single label, the most probable class. Searched
     within `TEMPERATURE_RANGE`, whose end is returned for separable or useless logits. Fit it on a validation set.
 
-    Args:
-        labels (`np.ndarray`): As in [`calibration_scores`].
-        logits (`np.ndarray` of shape `(num_records, num_labels)`): Before the sigmoid or softmax.
-        may_lie_in_unit_interval (`bool`, *optional*, defaults to `False`): As in [`calibration_scores`].
+    Arguments are those of [`calibration_scores`].
     """
-    from scipy.optimize import minimize_scalar
-
     labels, logits = np.asarray(labels), _logits(logits, may_lie_in_unit_interval)
     _check_shapes(labels, logits)
     found = minimize_scalar(
@@ -92,13 +88,13 @@ def negative_log_likelihood(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def reliability_curve(correct: np.ndarray, probabilities: np.ndarray, num_bins: int = 15) -> dict[str, np.ndarray]:
-    """What happened, against what was said: `num_bins` bins of equal width in [0, 1].
+    """Observed frequency against predicted probability in `num_bins` bins of equal width in [0, 1].
 
     Bin `b` holds probabilities in `(b / num_bins, (b + 1) / num_bins]`, the first also 0.
 
     Args:
         correct (`np.ndarray` of shape `(num_records,)`): 1 where it was so (positive, or the class right), else 0.
-        probabilities (`np.ndarray` of shape `(num_records,)`): What the model said of it.
+        probabilities (`np.ndarray` of shape `(num_records,)`): Predicted probability of that.
 
     Returns:
         `dict[str, np.ndarray]` of arrays of shape `(num_bins,)`: `count`, `probability` and `frequency`, the means of

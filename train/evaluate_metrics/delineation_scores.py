@@ -7,6 +7,7 @@ judged within its annotated span alone: a point predicted outside it counts only
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 WAVES = ("P", "QRS", "T")
 LIMITS = ("onset", "peak", "offset")
@@ -30,7 +31,7 @@ def delineation_scores(
         predictions (`Sequence[Mapping[str, Sequence[int]]]`): The same of the model, for the same rows.
         sampling_rate (`float`): Samples per second of all rows.
         tolerance_ms (`float`, *optional*, defaults to 150): Points at most so far apart may match.
-        points (`Sequence[str]`, *optional*, defaults to all of `POINTS`): What to score.
+        points (`Sequence[str]`, *optional*, defaults to all of `POINTS`): Points to score.
         spans (`Sequence[tuple[int, int] | None]`, *optional*):
             First and last annotated sample of each row, `None` where nothing is annotated. By default the first and
             the last mark of the row, of any kind.
@@ -138,18 +139,8 @@ def points_of_waves(
 
 
 def match_points(marked: np.ndarray, predicted: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """One-to-one matches of points at most `tolerance` samples apart: as many as possible and, of those, the closest.
-
-    Args:
-        marked (`np.ndarray` of shape `(num_marked,)`): Samples.
-        predicted (`np.ndarray` of shape `(num_predicted,)`): Samples.
-        tolerance (`float`): In samples.
-
-    Returns:
-        `tuple[np.ndarray, np.ndarray]`: Indices into `marked` and `predicted`, both of shape `(num_matched,)`.
-    """
-    from scipy.optimize import linear_sum_assignment
-
+    """One-to-one matches of points at most `tolerance` samples apart, as indices `(num_matched,)` into both: as many
+    as possible and, of those, the closest."""
     if not len(marked) or not len(predicted):
         return np.zeros(0, dtype=int), np.zeros(0, dtype=int)
     distances = np.abs(np.subtract.outer(marked, predicted)).astype(float)

@@ -4,7 +4,6 @@ This is what Weimann & Conrad (and, after them, LeJEPA-ECG) call "linear": their
 beside a linear model of pooled features. The tokens are computed once and the head is trained on them.
 """
 
-import copy
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, FeatureExtractionMixin, PreTrainedModel
+from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ecg_transformers.modeling import EcgViTConfig
 from ecg_transformers.modeling.feature_extraction_ecg import average_windows
@@ -20,7 +19,6 @@ from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler, Ec
 
 from ..features import refuse_patients_in_two_tables
 from ..predictions import Predictions, ProtocolResult
-from ..results import REGRESSION
 from ..tasks.labelled_splits import LabelledSplits
 from .head_training import HeadTask, TrainedHead, shuffled_batches, train_head
 from .token_cache import TokenCache, cache_tokens
@@ -30,29 +28,22 @@ WINDOWS_AT_ONCE = 256  # in evaluation
 
 @dataclass(frozen=True)
 class AttentiveSettings:
-    """How the head is trained; the defaults are the form `"weimann"`.
+    """Settings of the training of the head; the defaults are the form `"weimann"`.
 
-    They are those of `configs/eval/linear.yaml` of the authors' code (github.com/kweimann/ECG-JEPA), except for what
-    follows from caching, and `patience`:
+    They are those of `configs/eval/linear.yaml` of the authors' code (github.com/kweimann/ECG-JEPA), except for the
+    windows, which are cached, and `patience`:
 
-    * The authors cut a random 2.5 s from each record anew at every step and judge by 7 windows of 2.5 s. Here a record
-      has the windows of the feature extractor; training draws one of them each time, judging averages the logits of
+    * The authors cut a random 2.5 s from each record anew at every step and score 7 windows of 2.5 s. Here a record
+      has the windows of the feature extractor; training draws one of them each time, scoring averages the logits of
       all.
     * The authors' patience is 5,000 steps, which is never. Here 10 looks (1,000 steps) without a gain end the
       training. On 200 to 1,442 records of PTB-XL the best look was between step 100 and 1,500.
 
-    Args:
-        num_steps (`int`), batch_size (`int`): Steps at most, and records in each (all of them, if there are fewer).
-        learning_rate (`float`): Of AdamW, constant.
-        weight_decay (`float`): Of the weights of the linear layers; neither of the query nor of biases.
-        betas (`tuple[float, float]`), gradient_clip (`float`): Of AdamW; largest norm of the gradient.
-        select_every (`int`), patience (`int`, *optional*):
-            The validation split is looked at every so many steps and after the last; after `patience` looks without a
-            gain the training stops (`None`: never). The head has the weights of the best look.
-        bias (`bool`): Of the linear layer.
-        initializer_range (`float`): Deviation of the initial weights, a truncated normal; biases are 0.
-        cache_dtype (`str`), cache_bytes (`int`):
-            Of the tokens, see [`cache_tokens`]; the limit is for the three splits together.
+    The validation split is looked at every `select_every` steps and after the last; after `patience` looks without a
+    gain the training stops (`None`: never), and the head has the weights of the best look. Weight decay is that of the
+    weights of the linear layers, not of the query nor of biases. Initial weights are a truncated normal of deviation
+    `initializer_range`, biases 0. `cache_dtype` and `cache_bytes` (a limit for the three splits together) are those of
+    [`cache_tokens`].
     """
 
     num_steps: int = 5000
@@ -75,7 +66,7 @@ ATTENTIVE_FORMS = {"weimann": AttentiveSettings()}
 class AttentiveHead(nn.Module):
     """The head of [`EcgViTForSequenceClassification`] with `classifier_pooling="attentive"`, under the same names.
 
-    What it computes is the same, in another order that is much cheaper for one query: the query is mapped through the
+    It computes the same, in another order that is much cheaper for one query: the query is mapped through the
     weights of the keys once, instead of every token, and the values are mapped after they have been averaged.
     """
 
@@ -121,47 +112,6 @@ class AttentiveHead(nn.Module):
         return self.classifier(pooled)
 
 
-@dataclass(frozen=True)
-class AttentiveFit:
-    """A trained head with what it said of the records.
-
-    Args:
-        head ([`AttentiveHead`]): With the weights of the best look.
-        task ([`HeadTask`]): What its logits mean.
-        result ([`ProtocolResult`]): Of the protocol `attentive`.
-    """
-
-    head: AttentiveHead
-    task: HeadTask
-    result: ProtocolResult
-
-    def classifier(self, encoder: PreTrainedModel) -> PreTrainedModel:
-        """The encoder with this head, ready for `save_pretrained`; its logits are those of the protocol, and of a
-        regression the values in the unit of the target."""
-        config = copy.deepcopy(encoder.config)
-        id2label = dict(enumerate(self.task.label_names))
-        config.update(
-            {
-                "id2label": id2label,
-                "label2id": {name: number for number, name in id2label.items()},
-                "problem_type": self.task.problem_type,
-                "classifier_pooling": "attentive",
-                "classifier_bias": self.head.classifier.bias is not None or self.task.problem_type == REGRESSION,
-            }
-        )
-        with torch.random.fork_rng(devices=[]):  # every weight is replaced
-            model = AutoModelForSequenceClassification.from_config(config)
-        model.ecg_vit.load_state_dict(encoder.state_dict())
-        weights = {name: value.cpu() for name, value in self.head.state_dict().items()}
-        model.attentive_pooler.load_state_dict(self.head.attentive_pooler.state_dict())
-        weight, bias = weights["classifier.weight"], weights.get("classifier.bias")
-        if self.task.problem_type == REGRESSION:
-            scale, centre = (torch.from_numpy(values).float() for values in (self.task.scale, self.task.centre))
-            weight, bias = weight * scale[:, None], centre + (0 if bias is None else bias * scale)
-        model.classifier.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
-        return model.to(device=encoder.device, dtype=encoder.dtype).eval()
-
-
 def attentive_protocol(
     model: PreTrainedModel,
     feature_extractor: FeatureExtractionMixin,
@@ -169,58 +119,35 @@ def attentive_protocol(
     settings: AttentiveSettings = ATTENTIVE_FORMS["weimann"],
     seed: int = 0,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
-    progress: bool = False,
 ) -> ProtocolResult:
-    """The result of [`fit_attentive`], whose arguments these are."""
-    return fit_attentive(model, feature_extractor, splits, settings, seed, batch_size, device, progress).result
-
-
-def fit_attentive(
-    model: PreTrainedModel,
-    feature_extractor: FeatureExtractionMixin,
-    splits: LabelledSplits,
-    settings: AttentiveSettings = ATTENTIVE_FORMS["weimann"],
-    seed: int = 0,
-    batch_size: int = 64,
-    device: torch.device | str | None = None,
-    progress: bool = False,
-) -> AttentiveFit:
     """Caches the tokens of every record and trains the head on those of the training split.
 
     The validation split chooses the step; the test split is scored once, with its weights. An encoder of another
     kind than EcgViT is a `ValueError`.
 
     Args:
-        model ([`PreTrainedModel`]): An encoder of this library; its weights stay as they are.
-        feature_extractor ([`EcgFeatureExtractor`]): Of the encoder.
         splits ([`LabelledSplits`]): The task, without a patient in two splits.
-        settings ([`AttentiveSettings`], *optional*): How the head is trained.
-        seed (`int`, *optional*, defaults to 0): Of the initial weights and the order of the records.
+        seed (`int`, *optional*, defaults to 0): Seed of the initial weights and the order of the records.
         batch_size (`int`, *optional*, defaults to 64): Records in a forward pass of the encoder.
-        device (`torch.device` or `str`, *optional*): Where encoder and head run; by default where the encoder is.
-        progress (`bool`, *optional*, defaults to `False`): Whether to show progress bars.
     """
     if not isinstance(model, EcgViTModel):
         raise ValueError(
             f"The protocol attentive pools the tokens of EcgViT encoders, got {type(model).__name__}. Take another "
             "protocol."
         )
-    device = torch.device(device) if device is not None else model.device
     started, free, caches, truth = time.monotonic(), settings.cache_bytes, {}, {}
     for split, rows in splits.items():
-        cache = cache_tokens(model, feature_extractor, rows, batch_size, settings.cache_dtype, free, device, progress)
+        cache = cache_tokens(model, feature_extractor, rows, batch_size, settings.cache_dtype, free)
         free -= cache.tokens.nbytes if cache.in_memory else 0
         caches[split], truth[split] = cache, splits.truth_of(split, cache.record_ids)
     refuse_patients_in_two_tables(caches)
     cached = time.monotonic()
     task = HeadTask(truth["train"], splits.label_names, splits.problem_type)
-    head, trained = train_attentive_head(model.config, caches, truth, task, settings, seed, device)
-    scores = {split: task.scores(record_logits(head, caches[split], device)) for split in ("validation", "test")}
-    found = {
-        split: Predictions(values, truth[split], caches[split].record_ids, caches[split].patient_ids)
-        for split, values in scores.items()
-    }
+    head, trained = train_attentive_head(model.config, caches, truth, task, settings, seed, model.device)
+    found = {}
+    for split in ("validation", "test"):
+        scores, cache = task.scores(record_logits(head, caches[split], model.device)), caches[split]
+        found[split] = Predictions(scores, truth[split], cache.record_ids, cache.patient_ids)
     details = {
         "form": next((name for name, form in ATTENTIVE_FORMS.items() if form == settings), "other settings"),
         "steps": trained.steps,
@@ -237,10 +164,7 @@ def fit_attentive(
         "cache": {split: cache.place for split, cache in caches.items()},
         "seconds": {"tokens": round(cached - started, 2), "head": round(time.monotonic() - cached, 2)},
     }
-    result = ProtocolResult(
-        "attentive", task.label_names, task.problem_type, truth["train"], found["validation"], found["test"], details
-    )
-    return AttentiveFit(head, task, result)
+    return ProtocolResult("attentive", task.label_names, task.problem_type, truth["train"], **found, details=details)
 
 
 def train_attentive_head(

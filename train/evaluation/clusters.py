@@ -5,22 +5,55 @@ the classes. (The published evaluation of the SMILES project gives the classes i
 information is always 1.) A record takes part if it has exactly one label of the task.
 
 Mutual information of clusters and classes is above 0 for clusters without meaning, the more so the fewer the records
-and the more the clusters; hence `nmi_chance` beside it, by classes dealt out anew.
+and the more the clusters; hence `nmi_chance` beside it, by classes in random order.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from sklearn.cluster import HDBSCAN, KMeans
+from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, normalized_mutual_info_score, silhouette_score
 from sklearn.preprocessing import StandardScaler
 
 from ..features import EmbeddingTable, refuse_patients_in_two_tables
 from ..metrics import paired_facts, percentile_interval, resample_counts
-from .neighbours import ALGORITHMS, find_clusters, score_clusters
 
 PROTOCOL = "zero-shot-cluster"
-AGREEMENTS = ("nmi", "ari")
+ALGORITHMS = ("k-means", "hdbscan")
 LOWEST = {"nmi": 0.0, "ari": -1.0}
+NOISE = -1
+"""Cluster of the records that HDBSCAN gives to none."""
+
+
+def find_clusters(features: np.ndarray, algorithm: str, num_clusters: int, seed: int = 0) -> np.ndarray:
+    """The cluster of each record, found without labels: by k-means (the best of 10 starts), or by HDBSCAN, which finds
+    the number of clusters itself and gives some records to none (`NOISE`)."""
+    if algorithm == "hdbscan":
+        return HDBSCAN(copy=True).fit_predict(features)
+    return KMeans(num_clusters, n_init=10, random_state=seed).fit_predict(features)
+
+
+def score_clusters(features: np.ndarray, clusters: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+    """Scores of found clusters against the one true class of each record.
+
+    Returns:
+        `dict`: `nmi`, normalised mutual information, 0 to 1; `ari`, Rand index adjusted for chance; `silhouette` (-1
+        to 1) and `davies_bouldin` (lower is more separate), `None` for fewer than two clusters; `num_clusters` without
+        noise; `num_noise`, records that count as one cluster in `nmi` and `ari` and are left out of the other two.
+    """
+    kept = clusters != NOISE
+    num_clusters = len(np.unique(clusters[kept]))
+    is_scored = 2 <= num_clusters < kept.sum()
+    return {
+        "nmi": float(normalized_mutual_info_score(classes, clusters)),
+        "ari": float(adjusted_rand_score(classes, clusters)),
+        "silhouette": float(silhouette_score(features[kept], clusters[kept])) if is_scored else None,
+        "davies_bouldin": float(davies_bouldin_score(features[kept], clusters[kept])) if is_scored else None,
+        "num_clusters": num_clusters,
+        "num_noise": int((~kept).sum()),
+    }
 
 
 @dataclass(frozen=True)
@@ -31,8 +64,8 @@ class Clustering:
         features (`np.ndarray` of shape `(num_records, hidden_size)`): Standardised by the training split.
         classes (`np.ndarray` of shape `(num_records,)`): Position of the class in `class_names`.
         class_names (`list[str]`): The classes that the training split has; as many clusters has k-means.
-        clusters (`dict[str, np.ndarray]`): By algorithm, the cluster of each record.
-        record_ids, patients (`list[str]`): Of the records.
+        clusters (`dict[str, np.ndarray]`): Cluster of each record, by algorithm.
+        record_ids, patients (`list[str]`): Names and patients of the records.
         left_out (`int`): Test records with none of the labels or with several.
     """
 
@@ -44,22 +77,28 @@ class Clustering:
     patients: list[str]
     left_out: int
 
-    def summary(self, num_resamples: int, seed: int) -> dict:
-        """The numbers of [`cluster_protocol`], ready for JSON."""
+    def summary(self, num_resamples: int = 1000, seed: int = 0) -> dict:
+        """Scores of each algorithm, ready for JSON.
+
+        Beside [`score_clusters`], `nmi` and `ari` have `_ci95` (over patients, clusters kept), `_chance` (mean over
+        classes in random order) and `_chance_p_value` (share of the orders that agree as well or better). Resampling
+        with replacement raises the mutual information, because records repeat; the intervals are moved back by the
+        mean of that.
+        """
         counts = resample_counts(len(self.classes), num_resamples, seed, self.patients)
-        dealt = _dealt_anew(self.classes, num_resamples, seed)
+        generator = np.random.default_rng(seed)
+        dealt = np.array([generator.permutation(self.classes) for _ in range(num_resamples)])
         result = {}
         for algorithm, clusters in self.clusters.items():
-            scores = asdict(score_clusters(self.features, clusters, self.classes))
+            scores = score_clusters(self.features, clusters, self.classes)
             resampled = resampled_agreement(self.classes, clusters, counts)
             chance = np.array([agreement(_contingency(classes, clusters)) for classes in dealt])
-            for column, name in enumerate(AGREEMENTS):
+            for column, name in enumerate(LOWEST):
                 low, high = percentile_interval(_centred(resampled[:, column], scores[name]))
+                as_good = (chance[:, column] >= scores[name]).sum()
                 scores[f"{name}_ci95"] = [float(max(low, LOWEST[name])), float(min(high, 1.0))]
                 scores[f"{name}_chance"] = float(chance[:, column].mean())
-                scores[f"{name}_chance_p_value"] = float(
-                    (1 + (chance[:, column] >= scores[name]).sum()) / (1 + num_resamples)
-                )
+                scores[f"{name}_chance_p_value"] = float((1 + as_good) / (1 + num_resamples))
             result[algorithm] = scores
         numbers, found = np.unique(self.classes, return_counts=True)
         return result | {
@@ -73,78 +112,49 @@ class Clustering:
 def cluster_test_split(
     train: EmbeddingTable, test: EmbeddingTable, label_names: Sequence[str], seed: int = 0
 ) -> Clustering:
-    """Finds the clusters. Arguments and errors as in [`cluster_protocol`]."""
-    refuse_patients_in_two_tables({"train": train, "test": test})
-    single = [_single_class(labels, label_names) for labels in train.labels]
-    class_names = [name for name in label_names if name in single]
-    classes = [_single_class(labels, class_names) for labels in test.labels]
-    judged = [
-        row
-        for row, labels in enumerate(test.labels)
-        if classes[row] is not None and _single_class(labels, label_names) is not None
-    ]
-    if len(class_names) < 2 or len(judged) <= len(class_names) or len({classes[row] for row in judged}) < 2:
-        raise ValueError(
-            f"Clusters need two classes, and more test records with exactly one of them than classes: {len(judged)} "
-            f"records of the {len(class_names)} classes {class_names[:10]} are there. Take a task with fewer classes, "
-            "or more records."
-        )
-    features = StandardScaler().fit(train.features).transform(test.features)[judged]
-    return Clustering(
-        features=features,
-        classes=np.array([class_names.index(classes[row]) for row in judged]),
-        class_names=class_names,
-        clusters={algorithm: find_clusters(features, algorithm, len(class_names), seed) for algorithm in ALGORITHMS},
-        record_ids=[test.record_ids[row] for row in judged],
-        patients=[test.patients()[row] for row in judged],
-        left_out=len(test) - len(judged),
-    )
-
-
-def cluster_protocol(
-    train: EmbeddingTable,
-    test: EmbeddingTable,
-    label_names: Sequence[str],
-    seed: int = 0,
-    num_resamples: int = 1000,
-) -> dict:
-    """Clusters of the test split against its classes.
+    """Finds the clusters of the test records that have exactly one label.
 
     Args:
         train ([`EmbeddingTable`]):
             Gives mean and deviation of the features, and the number of clusters: that of the classes which occur here
             as the only label of a record.
-        test ([`EmbeddingTable`]): Without a patient of `train`; its records with exactly one label are clustered.
-        label_names (`Sequence[str]`): The labels of the task.
-        seed (`int`, *optional*, defaults to 0): Of the starts of k-means, the resamples and the dealing.
-        num_resamples (`int`, *optional*, defaults to 1000): Bootstrap resamples, and dealings of the classes.
-
-    Returns:
-        `dict`, ready for JSON. For `k-means` and `hdbscan` the fields of [`ClusterScores`]; to `nmi` and `ari` their
-        `_ci95` (over patients, clusters kept), `_chance` (mean over classes dealt out anew) and `_chance_p_value`
-        (share of the dealings that agree as well or better). Silhouette and Davies-Bouldin index do not know the
-        classes: they have no chance level, and are `None` for fewer than two clusters. Resampling with replacement
-        raises the mutual information, because records repeat; the intervals are moved back by the mean of that.
+        test ([`EmbeddingTable`]): Records without a patient of `train`.
 
     Raises:
         ValueError: for a common patient, fewer than two classes, or no more records than classes.
     """
-    return cluster_test_split(train, test, label_names, seed).summary(num_resamples, seed)
+    refuse_patients_in_two_tables({"train": train, "test": test})
+    single = [_single_class(labels, label_names) for labels in train.labels]
+    class_names = [name for name in label_names if name in single]
+    classes = [_single_class(labels, label_names) for labels in test.labels]
+    known = [row for row, name in enumerate(classes) if name in class_names]
+    if len(class_names) < 2 or len(known) <= len(class_names) or len({classes[row] for row in known}) < 2:
+        raise ValueError(
+            f"Clusters need two classes, and more test records with exactly one of them than classes: {len(known)} "
+            f"records of the {len(class_names)} classes {class_names[:10]} are there. Take a task with fewer classes, "
+            "or more records."
+        )
+    features = StandardScaler().fit(train.features).transform(test.features)[known]
+    return Clustering(
+        features=features,
+        classes=np.array([class_names.index(classes[row]) for row in known]),
+        class_names=class_names,
+        clusters={algorithm: find_clusters(features, algorithm, len(class_names), seed) for algorithm in ALGORITHMS},
+        record_ids=[test.record_ids[row] for row in known],
+        patients=[test.patients()[row] for row in known],
+        left_out=len(test) - len(known),
+    )
 
 
 def compare_clusters(
     random_encoder: Clustering, pretrained: Clustering, num_resamples: int = 1000, seed: int = 0
 ) -> dict:
-    """Two encoders on the same records.
+    """Compares two encoders on the same records.
 
     Returns:
-        `dict` for `metrics.json`: `random_encoder` and `pretrained` with `zero-shot-cluster` as [`cluster_protocol`]
-        writes it, and `difference.zero-shot-cluster` with, for each algorithm, `ari` (pretrained minus random), `ci95`
-        and `p_value` of the paired bootstrap over patients. Not of the mutual information, which another number of
-        clusters alone would change.
-
-    Raises:
-        ValueError: if the records or classes are not the same.
+        `dict` for `metrics.json`: `random_encoder` and `pretrained` with the summaries, and `difference` with, for
+        each algorithm, `ari` (pretrained minus random), `ci95` and `p_value` of the paired bootstrap over patients.
+        Not of the mutual information, which another number of clusters alone would change.
     """
     same_records = random_encoder.record_ids == pretrained.record_ids
     if not same_records or not np.array_equal(random_encoder.classes, pretrained.classes):
@@ -195,12 +205,7 @@ def agreement(contingency: np.ndarray) -> np.ndarray:
 
 
 def resampled_agreement(classes: np.ndarray, clusters: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[`agreement`] of every resample, `(num_resamples, 2)`.
-
-    Args:
-        classes, clusters (`np.ndarray` of shape `(num_records,)`): Whole numbers.
-        counts (`np.ndarray` of shape `(num_resamples, num_records)`): See [`resample_counts`].
-    """
+    """[`agreement`] of every resample, `(num_resamples, 2)`; `counts` are those of [`resample_counts`]."""
     _, rows = np.unique(classes, return_inverse=True)
     _, columns = np.unique(clusters, return_inverse=True)
     shape = (rows.max() + 1, columns.max() + 1)
@@ -224,11 +229,6 @@ def _entropy(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
 def _centred(values: np.ndarray, point: float) -> np.ndarray:
     """Resampled values, moved so that their mean is the value of the records themselves."""
     return values - values.mean() + point
-
-
-def _dealt_anew(classes: np.ndarray, num_times: int, seed: int) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    return np.array([generator.permutation(classes) for _ in range(num_times)])
 
 
 def _single_class(labels: Sequence[str], label_names: Sequence[str]) -> str | None:

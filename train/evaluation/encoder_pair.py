@@ -1,8 +1,8 @@
 """The pretrained encoder beside its baselines: what every setting of the evaluation ends in.
 
-A setting changes what is learnt from, or what is tested on, and asks the protocol `linear` again. All encoders see
-the same records, draws and noise, so that their differences are paired. Every setting gives entries of one shape,
-ready for JSON, from which one function draws all curves:
+A setting changes the training or the test records and runs the protocol `linear` again. All encoders see the same
+records, draws and noise, so that their differences are paired. Every setting gives entries of one shape, ready for
+JSON, from which one function draws all curves:
 
 `{"setting", "group", "value", "label", "pretrained": {"macro_auroc", "macro_auroc_ci95", "per_class", "C"},
 "random_encoder": {...}, "difference": {"macro_auroc", "ci95", "p_value"}, "num_train_records", "num_test_records",
@@ -14,19 +14,19 @@ of the numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
-from ..features import EmbeddingTable, decoded, embed
+from ..features import decoded, embed
 from ..metrics import (
     excluded_labels,
     macro_auroc,
+    mean_over_labels,
     paired_facts,
     percentile_interval,
     resample_counts,
@@ -35,7 +35,7 @@ from ..metrics import (
 from ..predictions import Predictions, ProtocolResult
 from ..results import REGRESSION, difference_key
 from ..tasks.labelled_splits import LabelledSplits
-from .protocols import FrozenTables, linear_protocol
+from .protocols import FrozenTables, fit_probe, linear_protocol
 
 logger = logging.get_logger(__name__)
 
@@ -52,8 +52,7 @@ class EncoderPair:
         feature_extractor ([`EcgFeatureExtractor`]): The input contract of all.
         splits ([`LabelledSplits`]): The task.
         tables (`Mapping[str, FrozenTables]`): Features of the unchanged splits, by encoder.
-        batch_size (`int`), device (*optional*): Of embedding.
-        num_resamples (`int`), seed (`int`): Of the bootstrap; the seed also of whatever a setting draws.
+        num_resamples (`int`), seed (`int`): Settings of the bootstrap; a setting draws by the seed too.
         linear (`Mapping[str, ProtocolResult]`, *optional*): [`linear_protocol`] of `tables`, where it was run already.
     """
 
@@ -62,92 +61,53 @@ class EncoderPair:
     splits: LabelledSplits
     tables: Mapping[str, FrozenTables]
     batch_size: int = 64
-    device: torch.device | str | None = None
     num_resamples: int = 1000
     seed: int = 0
     linear: Mapping[str, ProtocolResult] | None = None
 
     def __post_init__(self):
-        for by_encoder in (self.models, self.tables, self.linear):
-            if by_encoder is not None:
-                check_encoders(by_encoder)
+        check_encoders(self.models)
 
     @cached_property
     def clean(self) -> Mapping[str, ProtocolResult]:
         """The protocol `linear` on the unchanged splits, by encoder."""
-        if self.linear is not None:
-            return self.linear
-        return {encoder: linear_protocol(self.tables[encoder]) for encoder in self.models}
+        return self.linear or {encoder: linear_protocol(self.tables[encoder]) for encoder in self.models}
 
     def on_changed_tests(
-        self,
-        changes: Mapping[Any, Callable[[dict], dict]],
-        feature_extractor: FeatureExtractionMixin | None = None,
+        self, changes: Mapping[Any, Callable[[dict], dict]], feature_extractor: FeatureExtractionMixin | None = None
     ) -> dict[Any, dict[str, ProtocolResult]]:
-        """Probes of the unchanged training records, with the `C` of the unchanged validation records, on changed test
-        records, of those that can be judged unchanged: by the key of a change, then by encoder.
+        """Results on changed test records, of those that can be embedded unchanged: by the key of a change, then by
+        encoder. The probes are those of the unchanged training records.
 
         Args:
-            changes (`Mapping[Any, Callable[[dict], dict]]`): Each makes another row of a decoded row.
-            feature_extractor ([`EcgFeatureExtractor`], *optional*): What reads the changed rows, if not the usual one.
+            changes (`Mapping[Any, Callable[[dict], dict]]`): Functions from a decoded row to another one.
+            feature_extractor ([`EcgFeatureExtractor`], *optional*): Reader of the changed rows, if not the usual one.
         """
         found: dict[Any, dict[str, ProtocolResult]] = {key: {} for key in changes}
-        rows, judged = decoded(self.splits.test), set(self.clean["pretrained"].test.record_ids)
-        for encoder in self.models:
-            tests = {}
+        rows, known = decoded(self.splits.test), set(self.clean["pretrained"].test.record_ids)
+        extractor = feature_extractor or self.feature_extractor
+        for encoder, model in self.models.items():
+            clean = self.clean[encoder]
+            probe, _ = fit_probe(self.tables[encoder], clean.details["C"])
             for key, change in changes.items():
                 logger.info(f"{encoder}: {key}")
-                tests[key] = embed(
-                    self.models[encoder],
-                    feature_extractor or self.feature_extractor,
-                    (change(row) for row in rows if row["record_id"] in judged),
-                    self.batch_size,
-                    self.device,
-                    progress=False,
-                )
-            for key, result in self._probe(encoder, tests).items():
-                found[key][encoder] = result
-        return found
-
-    def _probe(self, encoder: str, tests: Mapping[Any, EmbeddingTable]) -> dict[Any, ProtocolResult]:
-        """One fit for all test tables: they go through it one after the other, and come apart again."""
-        tables, clean = self.tables[encoder], self.clean[encoder]
-        truth = {key: self.splits.truth_of("test", table.record_ids) for key, table in tests.items()}
-        together = FrozenTables(
-            {**tables.tables, "test": EmbeddingTable.joined(tests.values())},
-            {**tables.truth, "test": np.concatenate(list(truth.values()))},
-            tables.label_names,
-            tables.problem_type,
-        )
-        scores = linear_protocol(together, C=clean.details["C"]).test.scores
-        found, start = {}, 0
-        for key, table in tests.items():
-            part = scores[start : start + len(table)]
-            start += len(table)
-            test = Predictions(part, truth[key], table.record_ids, table.patient_ids)
-            found[key] = ProtocolResult(
-                clean.protocol,
-                clean.label_names,
-                clean.problem_type,
-                clean.train_labels,
-                clean.validation,
-                test,
-                clean.details,
-            )
+                changed = (change(row) for row in rows if row["record_id"] in known)
+                table = embed(model, extractor, changed, self.batch_size, progress=False)
+                truth = self.splits.truth_of("test", table.record_ids)
+                test = Predictions(probe(table.features), truth, table.record_ids, table.patient_ids)
+                found[key][encoder] = replace(clean, test=test)
         return found
 
     def entry(
-        self,
-        setting: str,
-        value: Any,
-        label: str,
-        results: Mapping[str, ProtocolResult],
-        group: str | None = None,
-        **facts,
+        self, setting: str, value: Any, label: str, results: Mapping[str, ProtocolResult], group=None, **facts
     ) -> dict[str, Any]:
         """The entry of one result of each encoder."""
-        judged = judge_pair({e: [results[e]] for e in self.models}, num_resamples=self.num_resamples, seed=self.seed)
-        return make_entry(setting, value, label, judged | facts, group)
+        return self.entry_of_draws(setting, value, label, {e: [results[e]] for e in self.models}, group, **facts)
+
+    def entry_of_draws(self, setting: str, value: Any, label: str, results, group=None, deviations=None, **facts):
+        """The entry of one result a draw of the training records, of each encoder; see [`judge_pair`]."""
+        found = judge_pair(results, deviations, self.num_resamples, self.seed)
+        return make_entry(setting, value, label, found | facts, group)
 
 
 def make_entry(setting: str, value: Any, label: str, facts: Mapping[str, Any], group: str | None = None) -> dict:
@@ -155,7 +115,7 @@ def make_entry(setting: str, value: Any, label: str, facts: Mapping[str, Any], g
 
 
 def refused(setting: str, value: Any, label: str, reason: str, group: str | None = None, **facts) -> dict:
-    """The entry of what cannot be had, and why."""
+    """The entry of a value that is not available, with the reason."""
     logger.warning(f"{setting} {label}: {reason}")
     return make_entry(setting, value, label, {"refused": reason, **facts}, group)
 
@@ -176,47 +136,39 @@ def judge_pair(
 ) -> dict[str, Any]:
     """Means over draws of the training records, with intervals over draws and test patients, paired.
 
-    Of one draw, the numbers are those of [`~ecg_transformers.train.predictions.judge`]. Of several, each resample of
+    For one draw, the numbers are those of [`~ecg_transformers.train.predictions.judge`]. For several, each resample of
     the test patients goes with a resample of the draws (both with replacement), so that the interval holds both
     sources of chance; with few draws it is rather too narrow.
 
     Args:
-        results (`Mapping[str, Sequence[ProtocolResult]]`): By encoder, one a draw, all on the same test records.
+        results (`Mapping[str, Sequence[ProtocolResult]]`): Results by encoder, one a draw, on the same test records.
         deviations (`np.ndarray` of shape `(num_targets,)`, *optional*):
-            Of a regression: what errors are divided by. By default the deviations of each draw's training targets.
-        num_resamples (`int`, *optional*, defaults to 1000), seed (`int`, *optional*, defaults to 0): Of the bootstrap.
+            Divisors of the errors of a regression; by default the deviations of each draw's training targets.
 
     Returns:
-        `dict`: `pretrained`, `random_encoder`, `difference`, further baselines with their `difference_to_NAME`, counts
-        and `excluded` of an entry. With several draws
-        each encoder has `macro_auroc_sd` (over draws) and `draws`, the value of each.
+        `dict`: the numbers of an entry. With several draws each encoder has `macro_auroc_sd` (over draws) and `draws`,
+        the value of each.
     """
     check_encoders(results)
     every = [result for of_encoder in results.values() for result in of_encoder]
     first, num_draws = every[0], len(results["pretrained"])
     if any((r.test.record_ids, r.label_names) != (first.test.record_ids, first.label_names) for r in every):
         raise ValueError("Encoders and draws are compared on the same test records and labels, these differ.")
-    if any(len(of_encoder) != num_draws for of_encoder in results.values()):
-        counted = {encoder: len(of_encoder) for encoder, of_encoder in results.items()}
-        raise ValueError(f"Expected {num_draws} draws of each encoder, got {counted}.")
     is_regression = first.problem_type == REGRESSION
     metric, of_labels = ("macro_zmae", "per_target") if is_regression else ("macro_auroc", "per_class")
     counts = resample_counts(len(first.test.record_ids), num_resamples, seed, first.test.patients())
-    draw = np.random.default_rng([seed, 1]).integers(num_draws, size=(num_resamples, num_draws))
+    draw = drawn_again(num_draws, num_resamples, seed)
     facts: dict[str, Any] = {}
     values, resampled = {}, {}
-    for encoder in results:
-        judged = [
-            judge_errors(result, counts, deviations) if is_regression else judge_areas(result, counts)
-            for result in results[encoder]
-        ]
+    for encoder, of_encoder in results.items():
+        judged = [judge_errors(r, counts, deviations) if is_regression else judge_areas(r, counts) for r in of_encoder]
         values[encoder] = np.array([one.value for one in judged])
         resampled[encoder] = np.take_along_axis(np.stack([one.resampled for one in judged], axis=1), draw, axis=1)
         facts[encoder] = {
             metric: float(values[encoder].mean()),
             f"{metric}_ci95": list(percentile_interval(resampled[encoder].mean(axis=1))),
-            of_labels: _means_by_name([one.by_name for one in judged]),
-            "C": [result.details["C"] for result in results[encoder]],
+            of_labels: means_by_name([one.by_name for one in judged]),
+            "C": [result.details["C"] for result in of_encoder],
         }
         if num_draws > 1:
             facts[encoder] |= {f"{metric}_sd": float(values[encoder].std(ddof=1)), "draws": values[encoder].tolist()}
@@ -233,25 +185,28 @@ def judge_pair(
     }
 
 
+def drawn_again(num_draws: int, num_resamples: int, seed: int) -> np.ndarray:
+    """Numbers of draws, with replacement, for each resample of the test patients: `(num_resamples, num_draws)`."""
+    return np.random.default_rng([seed, 1]).integers(num_draws, size=(num_resamples, num_draws))
+
+
 class Judged(NamedTuple):
+    """A score on the test records, the scores of its labels, and that of each resample, `(num_resamples,)`."""
+
     value: float
     by_name: dict[str, float]
-    resampled: np.ndarray  # (num_resamples,)
+    resampled: np.ndarray
 
 
 def judge_areas(result: ProtocolResult, counts: np.ndarray) -> Judged:
-    """Areas under the ROC curve of the labels that training has and the test split can judge, as in `judge`."""
+    """Areas under the ROC curve of the labels that both the training and the test records have, as in `judge`."""
     excluded = _excluded([result])
     columns = [column for column, name in enumerate(result.label_names) if name not in excluded]
     if not columns:
-        raise ValueError(f"No label can be learnt and judged: {excluded}. Give more records.")
+        raise ValueError(f"No label can be learned and judged: {excluded}. Give more records.")
     labels, scores = result.test.labels[:, columns], result.test.scores[:, columns]
-    names = [result.label_names[column] for column in columns]
-    areas = resampled_auroc(labels, scores, counts)
-    kept = ~np.isnan(areas)
-    means = np.where(kept.any(axis=1), np.nansum(areas, axis=1) / np.maximum(kept.sum(axis=1), 1), np.nan)
-    area = macro_auroc(labels, scores, names)
-    return Judged(area.value, area.per_class, means)
+    area = macro_auroc(labels, scores, [result.label_names[column] for column in columns])
+    return Judged(area.value, area.per_class, mean_over_labels(resampled_auroc(labels, scores, counts)))
 
 
 def judge_errors(result: ProtocolResult, counts: np.ndarray, deviations: np.ndarray | None) -> Judged:
@@ -265,18 +220,18 @@ def judge_errors(result: ProtocolResult, counts: np.ndarray, deviations: np.ndar
 
 
 def _excluded(results: Sequence[ProtocolResult]) -> dict[str, str]:
-    """Labels that no draw can teach, or that the test split cannot judge, named as `judge` does."""
+    """Labels that no draw can teach, or that the test split cannot evaluate, named as `judge` does."""
     in_draws = [excluded_labels(result.train_labels, result.label_names) for result in results]
     reasons = {
         name: f"training set: {in_draws[0][name]}"
         for name in results[0].label_names
         if all(name in reasons for reasons in in_draws)
     }
-    judged = excluded_labels(results[0].test.labels, results[0].label_names)
-    return reasons | {name: why for name, why in judged.items() if name not in reasons}
+    of_test = excluded_labels(results[0].test.labels, results[0].label_names)
+    return reasons | {name: why for name, why in of_test.items() if name not in reasons}
 
 
-def _means_by_name(by_name: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each name, the mean over the draws that have it."""
+def means_by_name(by_name: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of each name over the draws that have it."""
     names = dict.fromkeys(name for values in by_name for name in values)
     return {name: float(np.mean([values[name] for values in by_name if name in values])) for name in names}

@@ -35,10 +35,10 @@ def finetuned_protocol(
 
     Args:
         model ([`PreTrainedModel`]): The encoder to start from; it is saved to `output_dir / "encoder"` first.
-        output_dir (`Path`): Where the classifier goes.
+        output_dir (`Path`): Folder of the classifier.
         config (`str`, *optional*, defaults to `"finetune"`): Preset or YAML file.
-        settings (`Mapping`, *optional*): What differs from it.
-        seed (`int`, *optional*, defaults to 0): Of the head and the order of the records.
+        settings (`Mapping`, *optional*): Settings that differ from it.
+        seed (`int`, *optional*, defaults to 0): Seed of the head and of the order of the records.
     """
     claim_output_dir(str(output_dir), overwrite=True)  # of an earlier evaluation
     encoder = Path(output_dir) / "encoder"

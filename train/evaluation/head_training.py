@@ -1,4 +1,4 @@
-"""Training a head of logits by gradient steps on cached inputs: what `attentive` and the published linear forms share.
+"""Training of a head of logits by gradient steps on cached inputs, for `attentive` and the published linear forms.
 
 Order and initial weights come from generators of a seed; the global generators are never touched.
 """
@@ -13,21 +13,17 @@ import torch
 from torch import nn
 
 from ..metrics import excluded_labels, macro_auroc
-from ..results import PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
+from ..results import REGRESSION, SINGLE_LABEL
 
 
 class HeadTask:
-    """What the logits of a head learn, and what they say.
+    """Targets, loss and meaning of the logits of a head.
 
-    Args:
-        train_truth (`np.ndarray` of shape `(num_train_records, num_labels)`):
-            0 or 1, or the targets of a regression, which are standardised by their mean and deviation for the loss.
-        label_names (`Sequence[str]`), problem_type (`str`): Of the task.
+    `train_truth` `(num_train_records, num_labels)` is 0 or 1, or the targets of a regression, which are standardised
+    by their mean and deviation for the loss.
     """
 
     def __init__(self, train_truth: np.ndarray, label_names: Sequence[str], problem_type: str):
-        if problem_type not in PROBLEM_TYPES:
-            raise ValueError(f"Expected problem_type of {list(PROBLEM_TYPES)}, got {problem_type!r}.")
         self.label_names, self.problem_type = tuple(label_names), problem_type
         self.centre = self.scale = None
         if problem_type == REGRESSION:
@@ -36,16 +32,16 @@ class HeadTask:
                 constant = [name for name, scale in zip(label_names, self.scale, strict=True) if not scale > 0]
                 raise ValueError(
                     f"The targets {constant} are the same in every training record, or not finite: nothing can be "
-                    "learnt. Leave them out."
+                    "learned. Leave them out."
                 )
         else:
             unlearnt = excluded_labels(train_truth, label_names)
-            self.learnt = [column for column, name in enumerate(label_names) if name not in unlearnt]
-            if not self.learnt:
-                raise ValueError(f"No label can be learnt: {unlearnt}. Train on more records.")
+            self.trained = [column for column, name in enumerate(label_names) if name not in unlearnt]
+            if not self.trained:
+                raise ValueError(f"No label can be learned: {unlearnt}. Train on more records.")
 
     def targets(self, truth: np.ndarray) -> torch.Tensor:
-        """Truth as the loss takes it: `(num_records,)` class numbers of a single-label task, else
+        """Truth for the loss: `(num_records,)` class numbers of a single-label task, else
         `(num_records, num_labels)` floats."""
         if self.problem_type == SINGLE_LABEL:
             return torch.from_numpy(truth.argmax(axis=1))
@@ -69,17 +65,17 @@ class HeadTask:
         return (logits.softmax(dim=-1) if self.problem_type == SINGLE_LABEL else logits.sigmoid()).numpy()
 
     def quality(self, scores: np.ndarray, truth: np.ndarray) -> float:
-        """How good scores are, higher is better: macro AUROC of the labels that training has; of a regression minus
+        """Quality of scores, higher is better: macro AUROC of the labels that training has; of a regression minus
         the mean absolute error in deviations of the training targets."""
         if self.problem_type == REGRESSION:
             return -float((np.abs(scores - truth) / self.scale).mean())
-        names = [self.label_names[column] for column in self.learnt]
-        return macro_auroc(truth[:, self.learnt], scores[:, self.learnt], names).value
+        names = [self.label_names[column] for column in self.trained]
+        return macro_auroc(truth[:, self.trained], scores[:, self.trained], names).value
 
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """How a training ended: `steps` that were done, `best_step` whose weights the head has, its `quality` on the
+    """End of a training: `steps` that were done, `best_step` whose weights the head has, its `quality` on the
     validation split (`None` where nothing was selected)."""
 
     steps: int
@@ -102,10 +98,9 @@ def train_head(
     """Trains a head in place.
 
     Args:
-        head (`nn.Module`): Whose parameters `optimizer` has.
-        learning_rate (`Callable[[int], float]`): Of a step, numbered from 0.
+        learning_rate (`Callable[[int], float]`): Function from a step, numbered from 0, to its rate.
         batches (`Iterable`): At least `num_steps` of them.
-        loss_of (`Callable`): The loss of a batch.
+        loss_of (`Callable`): Function from a batch to its loss.
         look (`Callable[[], float]`, *optional*):
             Quality on the validation split, every `look_every` steps and after the last. The head ends with the
             weights of the best look (the first of equals); without it, with the last ones.
@@ -159,6 +154,6 @@ def shuffled_batches(
 
 
 def batches_an_epoch(num_records: int, batch_size: int, drop_last: bool) -> int:
-    """How many batches of [`shuffled_batches`] are an epoch."""
+    """Number of batches of [`shuffled_batches`] in an epoch."""
     batch_size = min(batch_size, num_records)
     return num_records // batch_size if drop_last else math.ceil(num_records / batch_size)

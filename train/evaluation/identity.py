@@ -12,9 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from datasets import Dataset
-from scipy.spatial.distance import cdist
 from sklearn.preprocessing import StandardScaler
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
@@ -23,7 +21,6 @@ from ..metrics import paired_facts, percentile_interval, resample_counts
 from ..patients import patients_of
 from ..tasks.duplicates import find_duplicates
 
-METRICS = ("cosine", "euclidean")
 RANKS = (1, 5, 10)
 PROTOCOL = "identity"
 SCORES = (*(f"recall_at_{rank}" for rank in RANKS), "mean_reciprocal_rank", "mean_average_precision", "pair_auroc")
@@ -32,14 +29,14 @@ QUERIES_AT_ONCE = 256  # bounds memory to about 256 x records x 24 bytes, and th
 
 @dataclass(frozen=True)
 class IdentityMatches:
-    """What each query found. `values[:, i]` is score `SCORES[i]`; the AUROC counts by pairs, the others by queries.
+    """Scores of each query. `values[:, i]` is score `SCORES[i]`; the AUROC counts by pairs, the others by queries.
 
     Args:
-        queries (`list[str]`), patients (`list[str]`): Records that were searched for, and whom they belong to.
+        queries (`list[str]`), patients (`list[str]`): Records that were searched for, and their patients.
         values (`np.ndarray` of shape `(num_queries, 6)`): Mean of the score over the query, or over its same pairs.
         num_pairs (`np.ndarray` of shape `(num_queries,)`): Other records of the same patient.
         chance (`dict[str, float]`): Expectation of each score for a gallery in random order, exact.
-        num_records (`int`): Of the set, without copies.
+        num_records (`int`): Size of the set, without copies.
         num_copies (`int`): Exact copies that took no part.
     """
 
@@ -52,7 +49,7 @@ class IdentityMatches:
     num_copies: int
 
     def weights(self) -> np.ndarray:
-        """How much each query counts in each score, `(num_queries, 6)`."""
+        """Weight of each query in each score, `(num_queries, 6)`."""
         weights = np.ones_like(self.values)
         weights[:, SCORES.index("pair_auroc")] = self.num_pairs
         return weights
@@ -68,7 +65,8 @@ class IdentityMatches:
         return (counts @ (weights * self.values)) / (counts @ weights)
 
     def summary(self, num_resamples: int = 1000, seed: int = 0) -> dict:
-        """The numbers of [`identity_scores`], ready for JSON."""
+        """The mean of each score with `_ci95`, an interval over the patients of the queries, and counts, ready for
+        JSON; under `chance` stands what a gallery in random order gives."""
         resampled, result = self.resampled(num_resamples, seed), {}
         for column, (name, value) in enumerate(zip(SCORES, self.means(), strict=True)):
             result[name] = float(value)
@@ -87,15 +85,31 @@ def match_identities(
     features: np.ndarray,
     patients: Sequence[str | None],
     record_ids: Sequence[str],
-    metric: str = "cosine",
     *,
     train_features: np.ndarray | None,
     duplicates: Iterable[Sequence[str]] = (),
 ) -> IdentityMatches:
-    """Searches every record of a patient with several among all others. Arguments as in [`identity_scores`]."""
+    """Searches every record of a patient with several among all others, by cosine similarity.
+
+    A record as similar as another patient's ranks behind it, so that features without content find nobody. The scores
+    are `recall_at_1`, `_5`, `_10` (share of the queries with a record of the same patient among the first k),
+    `mean_reciprocal_rank` (of the first such record), `mean_average_precision` (over all such records) and
+    `pair_auroc`: the probability that a pair of recordings of one patient is more similar than one of two (pairs of a
+    query and a gallery record, ties one half).
+
+    Args:
+        features (`np.ndarray` of shape `(num_records, hidden_size)`): Frozen features, finite.
+        patients (`Sequence[str | None]`): Patient of each record; one without is a person of its own.
+        record_ids (`Sequence[str]`): Names of the records.
+        train_features (`np.ndarray` of shape `(num_train, hidden_size)`, *optional*):
+            Features by whose mean and deviation all are standardised; `None` takes them as they are.
+        duplicates (`Iterable[Sequence[str]]`, *optional*):
+            Groups of ids of the same recording ([`find_duplicates`]); the first of each takes part.
+
+    Raises:
+        ValueError: for features that are not finite, or a set in which nobody has two different recordings.
+    """
     features = np.asarray(features, dtype=np.float64)
-    if metric not in METRICS:
-        raise ValueError(f"Unknown metric {metric!r}. Choose from {list(METRICS)}.")
     if features.ndim != 2 or not len(features) == len(patients) == len(record_ids):
         raise ValueError(
             f"Expected features (num_records, hidden_size) with a patient and an id each, got {features.shape}, "
@@ -119,7 +133,7 @@ def match_identities(
             f"recordings of {len(counts)} patients. Use a set with follow-up recordings, and their patient ids."
         )
     num_pairs = counts[person[queries]] - 1
-    similarity = _similarity(features, queries, metric)
+    similarity = _similarity(features, queries)
     same = person[queries][:, None] == person[None, :]
     same[np.arange(len(queries)), queries] = False
     background = np.sort(similarity[person[queries][:, None] != person[None, :]])
@@ -138,101 +152,43 @@ def match_identities(
     )
 
 
-def identity_scores(
-    features: np.ndarray,
-    patients: Sequence[str | None],
-    record_ids: Sequence[str],
-    metric: str = "cosine",
-    *,
-    train_features: np.ndarray | None,
-    duplicates: Iterable[Sequence[str]] = (),
-    num_resamples: int = 1000,
-    seed: int = 0,
-) -> dict:
-    """How well frozen features find the other recordings of the same person.
-
-    A record as similar as another patient's ranks behind it, so that features without content find nobody.
-
-    Args:
-        features (`np.ndarray` of shape `(num_records, hidden_size)`): Frozen features, finite.
-        patients (`Sequence[str | None]`): Patient of each record; one without is a person of its own.
-        record_ids (`Sequence[str]`): Names of the records.
-        metric (`str`, *optional*, defaults to `"cosine"`): Similarity; or `"euclidean"`.
-        train_features (`np.ndarray` of shape `(num_train, hidden_size)`, *optional*):
-            By whose mean and deviation the features are standardised; `None` takes them as they are. Must be said.
-        duplicates (`Iterable[Sequence[str]]`, *optional*):
-            Groups of ids of the same recording ([`find_duplicates`]); the first of each takes part.
-        num_resamples (`int`, *optional*, defaults to 1000): Bootstrap resamples, of the patients of the queries.
-        seed (`int`, *optional*, defaults to 0): Seed of the resamples.
-
-    Returns:
-        `dict`, ready for JSON, each score with its `_ci95` and, under `chance`, with what a random order gives:
-
-        - `recall_at_1`, `_5`, `_10`: share of the queries with a record of the same patient among the first k.
-        - `mean_reciprocal_rank`: of the first such record.
-        - `mean_average_precision`: over all such records.
-        - `pair_auroc`: probability that a pair of recordings of one patient is more similar than one of two (pairs of
-          a query and a gallery record, ties one half).
-        - `num_queries`, `num_query_patients`, `num_gallery_records`, `num_same_pairs`, `num_copies_left_out`.
-
-    Raises:
-        ValueError: for features that are not finite, or a set in which nobody has two different recordings.
-    """
-    matches = match_identities(
-        features, patients, record_ids, metric, train_features=train_features, duplicates=duplicates
-    )
-    return matches.summary(num_resamples, seed)
-
-
 def compare_identity(
     model: PreTrainedModel,
     feature_extractor: FeatureExtractionMixin,
     rows: Dataset,
     train_rows: Dataset | None = None,
-    metric: str = "cosine",
     batch_size: int = 64,
-    device: torch.device | str | None = None,
     seed: int = 0,
     num_resamples: int = 1000,
-    progress: bool = True,
 ) -> dict:
-    """Identity matching by an encoder and by a random one of the same configuration.
+    """Matches identities by an encoder and by a random one of the same configuration.
 
     Args:
-        model ([`PreTrainedModel`]), feature_extractor ([`EcgFeatureExtractor`]): As in [`embed`].
         rows (`Dataset`): Recordings that are searched, rows of [`load_ecg`]; exact copies are found and left out.
-        train_rows (`Dataset`, *optional*): By whose features all are standardised; by default none are.
-        metric, seed, num_resamples: As in [`identity_scores`]; `seed` gives the random encoder its weights too.
-        batch_size, device, progress: As in [`embed`].
+        train_rows (`Dataset`, *optional*): Recordings by whose features all are standardised; by default none are.
 
     Returns:
-        `dict` for `metrics.json`: `random_encoder.identity` and `pretrained.identity` as [`identity_scores`] writes
-        them, and `difference.identity` with `recall_at_1` (pretrained minus random), `ci95` and `p_value` of a paired
-        bootstrap over patients.
+        `dict` for `metrics.json`, see [`compare_matches`].
     """
     duplicates = find_duplicates(rows)
     matches = {}
     for name, encoder in (("random_encoder", random_encoder_like(model, seed)), ("pretrained", model)):
-        tables = [
-            None if dataset is None else embed(encoder, feature_extractor, dataset, batch_size, device, progress)
+        table, train = (
+            None if dataset is None else embed(encoder, feature_extractor, dataset, batch_size, progress=False)
             for dataset in (rows, train_rows)
-        ]
-        matches[name] = match_identities(
-            *(tables[0].features, tables[0].patient_ids, tables[0].record_ids, metric),
-            train_features=None if tables[1] is None else tables[1].features,
-            duplicates=duplicates,
         )
+        about = (table.features, table.patient_ids, table.record_ids)
+        features = None if train is None else train.features
+        matches[name] = match_identities(*about, train_features=features, duplicates=duplicates)
     return compare_matches(**matches, num_resamples=num_resamples, seed=seed)
 
 
 def compare_matches(
     random_encoder: IdentityMatches, pretrained: IdentityMatches, num_resamples: int = 1000, seed: int = 0
 ) -> dict:
-    """Two encoders on the same queries, in the form of [`compare_identity`].
-
-    Raises:
-        ValueError: if the queries are not the same.
-    """
+    """Compares two encoders on the same queries: `random_encoder.identity` and `pretrained.identity` with their
+    summaries, and `difference.identity` with `recall_at_1` (pretrained minus random), `ci95` and `p_value` of a paired
+    bootstrap over patients."""
     if (random_encoder.queries, random_encoder.num_records) != (pretrained.queries, pretrained.num_records):
         raise ValueError("The two encoders searched other records. Compare them on the same set.")
     column = SCORES.index("recall_at_1")
@@ -246,12 +202,8 @@ def compare_matches(
 
 
 def chance_scores(gallery_size: int, num_relevant: np.ndarray) -> dict[str, float]:
-    """The expectation of each score over all orders of the gallery, exact.
-
-    Args:
-        gallery_size (`int`): Records that a query is compared with.
-        num_relevant (`np.ndarray` of shape `(num_queries,)`): How many of these are of the same patient, at least 1.
-    """
+    """The expectation of each score over all orders of the gallery, exact; `num_relevant` `(num_queries,)` counts the
+    records of the same patient in the gallery of each query."""
     positions = np.arange(1, gallery_size + 1)
     by_count = {}
     for relevant in np.unique(num_relevant):
@@ -270,10 +222,8 @@ def chance_scores(gallery_size: int, num_relevant: np.ndarray) -> dict[str, floa
     return {name: float(value) for name, value in zip(SCORES, means, strict=True)}
 
 
-def _similarity(features: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarray:
-    """`(num_queries, num_records)`, higher is more similar; equal features are equally similar, to the last bit."""
-    if metric == "euclidean":
-        return -cdist(features[queries], features)
+def _similarity(features: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Cosines `(num_queries, num_records)`; equal features are equally similar, to the last bit."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     directions = features / np.where(lengths > 0, lengths, 1)
     return np.round(directions[queries] @ directions.T, 12)

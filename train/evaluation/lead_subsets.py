@@ -1,4 +1,4 @@
-"""What is left with fewer leads: training, validation and test records that have the leads of a subset and no others.
+"""The setting `leads`: training, validation and test records that have the leads of a subset and no others.
 
 The other leads are removed from the recording, they are not zeros in it. The feature extractor of the subset has
 `missing_leads="mask"`: the encoder leaves absent leads out of attention and pooling (patches of one lead), or out of
@@ -13,18 +13,16 @@ from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
-import torch
-from transformers import FeatureExtractionMixin, PreTrainedModel
+from transformers import FeatureExtractionMixin
 from transformers.utils import logging
 
 from ecg_transformers.modeling.lead_plan import plan_leads
 from ecg_transformers.modeling.leads import without_placement
 
 from ..features import decoded, embed
-from ..predictions import ProtocolResult
 from ..tasks.labelled_splits import LabelledSplits
 from ..tasks.lead_subsets import LEAD_SUBSETS, keep_leads
-from .encoder_pair import check_encoders, judge_pair, make_entry, refused
+from .encoder_pair import EncoderPair, refused
 from .protocols import embed_splits, linear_protocol
 
 logger = logging.get_logger(__name__)
@@ -32,76 +30,43 @@ logger = logging.get_logger(__name__)
 ROWS_AT_ONCE = 1000
 
 
-def masking_missing_leads(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:
-    """The same feature extractor, but for `missing_leads="mask"`."""
-    return type(feature_extractor).from_dict(feature_extractor.to_dict() | {"missing_leads": "mask"})
-
-
-def lead_subset_scores(
-    model_by_encoder: Mapping[str, PreTrainedModel],
-    feature_extractor: FeatureExtractionMixin,
-    splits: LabelledSplits,
-    subsets: Mapping[str, Sequence[str]] | None = None,
-    batch_size: int = 64,
-    device: torch.device | str | None = None,
-    num_resamples: int = 1000,
-    seed: int = 0,
-    linear: Mapping[str, ProtocolResult] | None = None,
-) -> list[dict[str, Any]]:
-    """The protocol `linear` learnt, chosen and tested on records of fewer leads, by both encoders.
-
-    Args:
-        model_by_encoder (`Mapping[str, PreTrainedModel]`), feature_extractor, splits: See `EncoderPair`.
-        subsets (`Mapping[str, Sequence[str]]`, *optional*, defaults to `LEAD_SUBSETS`): Leads by name of the subset.
-        batch_size, device, num_resamples, seed: Of embedding and of the bootstrap.
-        linear (`Mapping[str, ProtocolResult]`, *optional*):
-            The protocol on the whole recordings, for subsets of which the model reads the same as of these.
+def lead_subset_scores(pair: EncoderPair, subsets: Mapping[str, Sequence[str]] = LEAD_SUBSETS) -> list[dict[str, Any]]:
+    """Runs the protocol `linear` on training, validation and test records of fewer leads.
 
     Returns:
         `list[dict]`: an entry of setting `leads` a subset, see `encoder_pair`, with `leads`, `derived` and `absent`.
-        Of subsets that give the model the same input, the first is embedded and the others repeat its numbers. A
-        subset that the recordings lack, or that an encoder cannot take, is `refused` with the reason.
+        Where subsets give the model the same input, the first is embedded and the others repeat its numbers, which are
+        those of the whole recordings (`pair.linear`) if these give it too. A subset that the recordings lack, or that
+        an encoder cannot take, is `refused` with the reason.
     """
-    check_encoders(model_by_encoder)
-    masking = masking_missing_leads(feature_extractor)
-    recorded, some_row = _recorded_leads(splits), _readable_row(splits, masking)
+    masking = pair.feature_extractor.changed(missing_leads="mask")
+    recorded, some_row = _recorded_leads(pair.splits), _readable_row(pair.splits, masking)
     whole = {str(_input_of(masking, names)) for by_leads in recorded.values() for names in by_leads}
-    found = {whole.pop(): {e: [linear[e]] for e in model_by_encoder}} if linear is not None and len(whole) == 1 else {}
+    found = {whole.pop(): pair.linear} if pair.linear is not None and len(whole) == 1 else {}
     entries = []
-    for name, leads in (LEAD_SUBSETS if subsets is None else subsets).items():
+    for name, leads in subsets.items():
         label, facts = ", ".join(leads), {"leads": list(leads)}
         formulas = _input_of(masking, leads)
-        reason = _reason_of_records(recorded, leads)
+        change, reason = partial(keep_leads, leads=leads), _reason_of_records(recorded, leads)
         if reason is None and str(formulas) not in found:
-            reason = _reason_of_encoders(model_by_encoder, masking, keep_leads(some_row, leads), device)
+            reason = _reason_of_encoders(pair.models, masking, change(some_row))
         if reason is not None:
             entries.append(refused("leads", name, label, reason, **facts))
             continue
         facts["derived"] = [lead for lead, formula in formulas.items() if len(formula) > 1]
         facts["absent"] = [lead for lead, formula in formulas.items() if not formula]
         if str(formulas) not in found:
+            logger.info(f"leads {label}")
             found[str(formulas)] = {
-                encoder: [_linear_on(encoder, model, masking, splits, leads, batch_size, device)]
-                for encoder, model in model_by_encoder.items()
+                encoder: linear_protocol(embed_splits(model, masking, pair.splits, pair.batch_size, change))
+                for encoder, model in pair.models.items()
             }
-        judged = judge_pair(found[str(formulas)], num_resamples=num_resamples, seed=seed)
-        entries.append(make_entry("leads", name, label, judged | facts))
+        entries.append(pair.entry("leads", name, label, found[str(formulas)], **facts))
     return entries
 
 
-def _linear_on(encoder, model, feature_extractor, splits, leads, batch_size, device) -> ProtocolResult:
-    """The protocol on records of these leads alone."""
-    logger.info(f"{encoder}: leads {', '.join(leads)}")
-    change = partial(_keep_leads_of_split, leads=leads)
-    return linear_protocol(embed_splits(model, feature_extractor, splits, batch_size, change, device))
-
-
-def _keep_leads_of_split(split: str, row: dict, leads: Sequence[str]) -> dict:
-    return keep_leads(row, leads)
-
-
 def _input_of(feature_extractor: FeatureExtractionMixin, leads: Sequence[str]) -> dict[str, dict[str, float]]:
-    """What each lead of the model is made of, as weights of recorded leads: nothing where it is absent."""
+    """Weights of the recorded leads in each lead of the model; none where it is absent."""
     plan = plan_leads(tuple(feature_extractor.leads), tuple(leads), feature_extractor.derive_limb_leads, "any")
     recorded = [leads[position] for position in plan.sources]
     return {
@@ -111,7 +76,7 @@ def _input_of(feature_extractor: FeatureExtractionMixin, leads: Sequence[str]) -
 
 
 def _recorded_leads(splits: LabelledSplits) -> dict[str, dict[tuple[str, ...], list[str]]]:
-    """Of each split, the ids of the records by their leads, read without the signals."""
+    """Ids of the records of each split by their leads, read without the signals."""
     found = {}
     for split, rows in splits.items():
         found[split] = {}
@@ -124,7 +89,7 @@ def _recorded_leads(splits: LabelledSplits) -> dict[str, dict[tuple[str, ...], l
 
 
 def _reason_of_records(recorded: Mapping[str, Mapping], leads: Sequence[str]) -> str | None:
-    """Why the recordings have no such subset, if they have not."""
+    """The reason why the recordings have no such subset, if they have not."""
     for split, by_leads in recorded.items():
         without = [record for names, records in by_leads.items() if not set(leads) <= set(names) for record in records]
         if without:
@@ -145,12 +110,12 @@ def _readable_row(splits: LabelledSplits, feature_extractor) -> dict:
     return rows[0]
 
 
-def _reason_of_encoders(model_by_encoder, feature_extractor, row: dict, device) -> str | None:
-    """Why an encoder cannot take such a row, if it cannot."""
+def _reason_of_encoders(models: Mapping, feature_extractor, row: dict) -> str | None:
+    """The reason why an encoder cannot take such a row, if it cannot."""
     try:
         feature_extractor([row["ecg"]])
-        for model in model_by_encoder.values():
-            embed(model, feature_extractor, [row], 1, device, progress=False)
+        for model in models.values():
+            embed(model, feature_extractor, [row], 1, progress=False)
     except ValueError as error:
         return str(error)
     return None

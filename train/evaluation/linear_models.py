@@ -1,4 +1,4 @@
-"""Linear models of frozen features, and their penalty: everything that is called `linear` is learnt here.
+"""Linear models of frozen features, and their penalty: everything that is called `linear` is fitted here.
 
 The penalty is chosen by cross-validation by patient inside the training split, so that neither validation nor test
 records take part in any choice.
@@ -33,7 +33,7 @@ def cross_validated_C(
 ) -> float:
     """Chooses the penalty of a linear model from its own training records.
 
-    Each fold of patients is told by a model of the other folds. The quality of a candidate is the mean over labels of
+    A model of the other folds predicts each fold of patients. The quality of a candidate is the mean over labels of
     the mean area under the ROC curve over folds (for a regression the smallest mean absolute error, in deviations);
     a fold that has no positive or no negative of a label, or whose model cannot learn it, is left out for that label.
     With few records that may be every fold of every label: then, as between equals, the strongest penalty is taken.
@@ -45,21 +45,18 @@ def cross_validated_C(
         task ([`HeadTask`]): Made from `truth`.
         C_grid (`Sequence[float]`, *optional*): Candidates.
         num_folds (`int`, *optional*, defaults to 5): Folds; fewer where there are fewer patients.
-
-    Returns:
-        `float`: one of `C_grid`.
     """
     candidates = sorted(C_grid)
     folds = folds_of_patients(patients, num_folds)
     qualities = np.full((len(candidates), folds.max() + 1, truth.shape[1]), np.nan)
     for fold in range(folds.max() + 1):
-        judged, learnt = folds == fold, folds != fold
-        columns = _columns_to_judge(truth[learnt], truth[judged], task)
+        judged, trained = folds == fold, folds != fold
+        columns = _columns_to_judge(truth[trained], truth[judged], task)
         if not columns:
             continue
         start = None
         for number, C in enumerate(candidates):
-            start = fit_linear(features[learnt], truth[learnt], task, C, start, TOLERANCE_OF_CHOICE)
+            start = fit_linear(features[trained], truth[trained], task, C, start, TOLERANCE_OF_CHOICE)
             qualities[number, fold, columns] = _qualities(start(features[judged]), truth[judged], task, columns)
     known = ~np.isnan(qualities[0]).all(axis=0)
     if not known.any():
@@ -79,15 +76,15 @@ def folds_of_patients(patients: Sequence[str], num_folds: int = NUM_FOLDS) -> np
     return dealt[person]
 
 
-def _columns_to_judge(learnt: np.ndarray, judged: np.ndarray, task: HeadTask) -> list[int]:
+def _columns_to_judge(trained: np.ndarray, judged: np.ndarray, task: HeadTask) -> list[int]:
     """Labels that the records of the other folds teach and those of the fold can judge."""
-    if not len(learnt):
+    if not len(trained):
         return []
     if task.problem_type == REGRESSION:
-        return list(range(learnt.shape[1]))
-    names = list(range(learnt.shape[1]))
-    lost = excluded_labels(learnt, names).keys() | excluded_labels(judged, names).keys()
-    if task.problem_type == SINGLE_LABEL and learnt.any(axis=0).sum() < 2:
+        return list(range(trained.shape[1]))
+    names = list(range(trained.shape[1]))
+    lost = excluded_labels(trained, names).keys() | excluded_labels(judged, names).keys()
+    if task.problem_type == SINGLE_LABEL and trained.any(axis=0).sum() < 2:
         return []
     return [column for column in names if column not in lost]
 
@@ -103,9 +100,7 @@ def _qualities(scores: np.ndarray, truth: np.ndarray, task: HeadTask, columns: l
 class LinearFit:
     """A fitted linear model: features `(num_records, hidden_size)` to scores `(num_records, num_labels)`.
 
-    Args:
-        scores (`Callable`): From features to scores.
-        coefficients (`np.ndarray`, *optional*): Of logistic regressions, intercepts last: where a next fit may start.
+    Logistic regressions have `coefficients`, intercepts last, from which a next fit may start.
     """
 
     def __init__(self, scores: Callable[[np.ndarray], np.ndarray], coefficients: np.ndarray | None = None):
@@ -124,12 +119,10 @@ def fit_linear(
     tolerance: float = TOLERANCE,
 ) -> LinearFit:
     """Fits logistic regressions (one of all classes where a record has one), for a regression ridge, with `alpha = 1 /
-    C` on standardised targets. Labels that cannot be learnt score 0.
+    C` on standardised targets. Labels that cannot be learned score 0.
 
-    Args:
-        start ([`LinearFit`], *optional*): A fit of the same records with another penalty, to begin with.
-        tolerance (`float`, *optional*): Of logistic regressions of several labels, see `TOLERANCE`.
-        The other arguments are those of [`cross_validated_C`].
+    `start` is a fit of the same records with another penalty, to begin with, `tolerance` that of logistic regressions
+    of several labels, see `TOLERANCE`.
     """
     if task.problem_type == REGRESSION:
         ridge = Ridge(alpha=1 / C).fit(features, (truth - task.centre) / task.scale)
@@ -152,24 +145,17 @@ def fit_logistic(
     """Fits logistic regressions with an L2 penalty, one a label, all at once.
 
     The minimum of scikit-learn's `LogisticRegression`: the sum of the losses of the records plus half the squared
-    coefficients (without the intercept) over `C`. It is looked for by L-BFGS in coordinates in which the curvature of
-    the loss is about the same along all axes, which for rotated features ([`FrozenTables.compressed`]) takes some
+    coefficients (without the intercept) over `C`. L-BFGS searches it in coordinates in which the curvature of
+    the loss is about the same along all axes, which for rotated features ([`fit_probe`]) takes some
     tens of steps where plain coordinates take hundreds.
 
-    Args:
-        features (`np.ndarray` of shape `(num_records, hidden_size)`): Taken as they are.
-        labels (`np.ndarray` of shape `(num_records, num_labels)`): 0 or 1.
-        C (`float`): Inverse strength of the penalty.
-        start (`np.ndarray`, *optional*): Coefficients of a fit with another penalty.
-        tolerance (`float`, *optional*): See `TOLERANCE`.
-
     Returns:
-        [`LinearFit`]: to probabilities, 0 for labels without a positive or a negative, which cannot be learnt.
+        [`LinearFit`]: to probabilities, 0 for labels without a positive or a negative, which cannot be learned.
     """
-    learnt = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
+    trained = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
     features = np.asarray(features, dtype=np.float64)
     with_ones = np.column_stack([features, np.ones(len(features))])
-    truth = labels[:, learnt].astype(np.float64)
+    truth = labels[:, trained].astype(np.float64)
     penalty = np.append(np.full(features.shape[1], 1 / C), 0.0)[:, None]
     share = truth.mean(axis=0)
     curvature = np.square(with_ones).sum(axis=0)[:, None] * share * (1 - share) + penalty
@@ -184,18 +170,15 @@ def fit_logistic(
         return value / len(features), (gradient * scale).ravel() / len(features)
 
     coefficients = np.zeros((with_ones.shape[1], labels.shape[1]))
-    if learnt:
-        begin = np.zeros(scale.shape) if start is None else start[:, learnt] / np.where(scale > 0, scale, 1)
+    if trained:
+        begin = np.zeros(scale.shape) if start is None else start[:, trained] / np.where(scale > 0, scale, 1)
         options = {"maxiter": MAX_ITERATIONS, "maxfun": 2 * MAX_ITERATIONS, "ftol": 0.0, "gtol": tolerance}
         found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options=options | {"maxcor": 20})
-        coefficients[:, learnt] = found.x.reshape(scale.shape) * scale
+        coefficients[:, trained] = found.x.reshape(scale.shape) * scale
 
     def probabilities(other: np.ndarray) -> np.ndarray:
         scores = np.zeros((len(other), labels.shape[1]))
-        scores[:, learnt] = expit(other @ coefficients[:-1, learnt] + coefficients[-1, learnt])
+        scores[:, trained] = expit(other @ coefficients[:-1, trained] + coefficients[-1, trained])
         return scores
 
     return LinearFit(probabilities, coefficients)
-
-
-__all__ = ["C_GRID", "LinearFit", "cross_validated_C", "fit_linear", "fit_logistic", "folds_of_patients"]

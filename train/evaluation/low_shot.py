@@ -1,4 +1,4 @@
-"""What is left with few labels: 1 % and 10 % of the training records, in several stratified draws.
+"""The setting `low_shot`: 1 % and 10 % of the training records, in several stratified draws.
 
 Draws are of records. Patients are not drawn whole: as long as there are as many patients as records wanted, each
 gives one record, because two records of one person are nearly one; only then does a patient give several. Validation
@@ -6,16 +6,15 @@ and test split stay whole (they are other patients), hence `C` is chosen on more
 say what labels of the *training* split are worth.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from transformers.utils import logging
 
 from ..metrics import excluded_labels
-from ..predictions import ProtocolResult
 from ..results import REGRESSION, SINGLE_LABEL
-from .encoder_pair import check_encoders, judge_pair, make_entry, refused
+from .encoder_pair import EncoderPair, refused
 from .protocols import FrozenTables, linear_protocol
 
 logger = logging.get_logger(__name__)
@@ -38,8 +37,8 @@ def draw_low_shot(
 
     Args:
         labels (`np.ndarray` of shape `(num_records, num_labels)`): 0 or 1; a record may have none.
-        patients (`Sequence`): Of each record, hashable.
-        fraction (`float`): Above 0, at most 1.
+        patients (`Sequence`): Patient of each record, hashable.
+        fraction (`float`): Share of the records, above 0, at most 1.
         num_draws (`int`, *optional*, defaults to 5): Draws, independent of each other.
         seed (`int`, *optional*, defaults to 0): The draw of a number does not depend on how many there are.
 
@@ -54,8 +53,6 @@ def draw_low_shot(
         )
     if not 0 < fraction <= 1:
         raise ValueError(f"Expected a fraction above 0 and at most 1, got {fraction}.")
-    if num_draws < 1:
-        raise ValueError(f"Expected at least one draw, got {num_draws}.")
     size = max(1, round(fraction * len(labels)))
     _, people = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     if people.max() + 1 < size:
@@ -100,7 +97,7 @@ def _with_missing_labels(labels: np.ndarray, people: np.ndarray, drawn: np.ndarr
 
 
 def _exchange(labels, people, drawn, order) -> tuple[int, int] | None:
-    """A position in the draw and the record to put there, for the rarest missing label that can be had."""
+    """A position in the draw and the record to put there, for the rarest missing label that is available."""
     counts = labels[drawn].sum(axis=0)
     for label in np.argsort(labels.sum(axis=0), kind="stable"):
         for record in order[labels[order, label]] if counts[label] == 0 else ():
@@ -112,45 +109,30 @@ def _exchange(labels, people, drawn, order) -> tuple[int, int] | None:
     return None
 
 
-def low_shot(
-    tables_by_encoder: Mapping[str, FrozenTables],
-    fractions: Sequence[float] = FRACTIONS,
-    num_draws: int = 5,
-    seed: int = 0,
-    num_resamples: int = 1000,
-    linear: Mapping[str, ProtocolResult] | None = None,
-) -> list[dict[str, Any]]:
-    """The protocol `linear` learnt from draws of the training records; all of them as the last entry.
+def low_shot(pair: EncoderPair, fractions: Sequence[float] = FRACTIONS, num_draws: int = 5) -> list[dict[str, Any]]:
+    """Runs the protocol `linear` on draws of the training records; all of them as the last entry.
 
-    Both encoders learn from the same draws. The macro AUROC of a draw is over the labels that it can teach; those
+    All encoders learn from the same draws. The macro AUROC of a draw is over the labels that it can teach; those
     without a positive (or a negative) are named under `train_draws`, with their number of records and patients. With
-    so few records that draws teach different labels, `labels_in_every_draw` says which the draws have in common.
+    so few records that draws teach different labels, `labels_in_every_draw` lists those that the draws have in common.
     Errors of a regression are divided by the deviations of all training targets, and its draws are stratified by the
     quarters of each target.
-
-    Args:
-        tables_by_encoder (`Mapping[str, FrozenTables]`): Of `pretrained`, `random_encoder` and further baselines.
-        fractions (`Sequence[float]`), num_draws (`int`), seed (`int`): See [`draw_low_shot`].
-        num_resamples (`int`, *optional*, defaults to 1000): Of the bootstrap.
-        linear (`Mapping[str, ProtocolResult]`, *optional*): Of all records, where it is there already.
 
     Returns:
         `list[dict]`: an entry of setting `low_shot` a fraction, see `encoder_pair`; draws that cannot be probed are
         named under `refused_draws`, a fraction without any other is `refused`.
     """
-    check_encoders(tables_by_encoder)
-    some = tables_by_encoder["pretrained"]
+    some = pair.tables["pretrained"]
     truth, patients = some.truth["train"], some.tables["train"].patients()
     strata, deviations = truth, None
     if some.problem_type == REGRESSION:
         strata = np.concatenate([_quarters(target) for target in truth.T], axis=1)
         deviations = truth.std(axis=0)
-    whole = [np.arange(len(truth))]
-    draws_of = {fraction: draw_low_shot(strata, patients, fraction, num_draws, seed) for fraction in fractions}
+    draws_of = {fraction: draw_low_shot(strata, patients, fraction, num_draws, pair.seed) for fraction in fractions}
     entries = []
-    for fraction, draws in (draws_of | {1.0: whole}).items():
+    for fraction, draws in (draws_of | {1.0: [np.arange(len(truth))]}).items():
         logger.info(f"low-shot: {fraction:.0%} of the labels")
-        results: dict[str, list] = {encoder: [] for encoder in tables_by_encoder}
+        results: dict[str, list] = {encoder: [] for encoder in pair.models}
         described, not_probed = [], []
         for rows in draws:
             facts = _describe(some, rows, patients)
@@ -159,25 +141,24 @@ def low_shot(
                 not_probed.append(facts | {"reason": reason})
                 continue
             described.append(facts)
-            for encoder, tables in tables_by_encoder.items():
-                is_there = fraction == 1.0 and linear is not None
-                results[encoder].append(linear[encoder] if is_there else linear_protocol(tables.take_train(rows)))
+            for encoder, of_encoder in results.items():
+                tables = pair.tables[encoder]
+                of_encoder.append(pair.clean[encoder] if fraction == 1.0 else linear_protocol(tables.take_train(rows)))
         label = f"{100 * fraction:g} % of the training records"
         if not described:
             reason = f"None of {len(draws)} draws can be probed. {not_probed[0]['reason']}"
             entries.append(refused("low_shot", fraction, label, reason, refused_draws=not_probed))
             continue
-        judged = judge_pair(results, deviations, num_resamples, seed)
         facts = {"num_draws": len(described), "train_draws": described, "refused_draws": not_probed}
         if some.problem_type != REGRESSION:
             lost = {name for one in described for name in one["unlearnt"]}
             facts["labels_in_every_draw"] = [name for name in some.label_names if name not in lost]
-        entries.append(make_entry("low_shot", fraction, label, judged | facts))
+        entries.append(pair.entry_of_draws("low_shot", fraction, label, results, deviations=deviations, **facts))
     return entries
 
 
 def _quarters(target: np.ndarray) -> np.ndarray:
-    """Multi-hot of the quarter in which each value of a target lies, `(num_records, 4)`."""
+    """The quarter, multi-hot, in which each value of a target lies, `(num_records, 4)`."""
     quarter = np.searchsorted(np.percentile(target, QUARTILES), target, side="right")
     return np.eye(len(QUARTILES) + 1, dtype=np.int8)[quarter]
 
@@ -193,17 +174,17 @@ def _describe(tables: FrozenTables, rows: np.ndarray, patients: Sequence[str]) -
 
 
 def _reason_against(tables: FrozenTables, rows: np.ndarray) -> str | None:
-    """Why a draw cannot be probed, if it cannot."""
+    """The reason why a draw cannot be probed, if it cannot."""
     truth, names = tables.truth["train"][rows], tables.label_names
     if tables.problem_type == REGRESSION:
         constant = [name for name, values in zip(names, truth.T, strict=True) if np.ptp(values) == 0]
         return f"{len(rows)} records have the same {constant}: draw more." if constant else None
     unlearnt = excluded_labels(truth, names)
-    learnt = [column for column, name in enumerate(names) if name not in unlearnt]
-    if tables.problem_type == SINGLE_LABEL and len(learnt) < 2:
-        return f"{len(rows)} records have {len(learnt)} classes, two are needed: draw more."
+    trained = [column for column, name in enumerate(names) if name not in unlearnt]
+    if tables.problem_type == SINGLE_LABEL and len(trained) < 2:
+        return f"{len(rows)} records have {len(trained)} classes, two are needed: draw more."
     for split in ("validation", "test"):
-        learnt_names = [names[column] for column in learnt]
-        if len(excluded_labels(tables.truth[split][:, learnt], learnt_names)) == len(learnt):
-            return f"{len(rows)} records teach {learnt_names}, of which the {split} split judges none: draw more."
+        trained_names = [names[column] for column in trained]
+        if len(excluded_labels(tables.truth[split][:, trained], trained_names)) == len(trained):
+            return f"{len(rows)} records teach {trained_names}, of which the {split} split judges none: draw more."
     return None

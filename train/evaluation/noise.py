@@ -1,6 +1,6 @@
-"""What is left in noise: test records with noise of the MIT-BIH Noise Stress Test Database at fixed ratios.
+"""The setting `noise`: test records with noise of the MIT-BIH Noise Stress Test Database at fixed ratios.
 
-The probe is learnt and chosen on clean records. To each test record a stretch of half an hour of real noise is added:
+The probe is fitted and chosen on clean records. To each test record a stretch of half an hour of real noise is added:
 baseline wander, electrode motion or muscle artefact (Moody et al., Computers in Cardiology 1984;11:381).
 
 The signal-to-noise ratio is the plain ratio of powers, 10 log10(variance of the recording / variance of the noise),
@@ -32,14 +32,7 @@ would be called about 7 dB more (4 to 9; measured on the carried recordings of P
 
 
 class NoiseRecordings:
-    """The noise recordings of the database, at any rate.
-
-    Args:
-        data_dir (`str` or `Path`): Folder of the database: `bw`, `em` and `ma`, `.hea` and `.dat`.
-
-    Raises:
-        ValueError: where a recording is missing, with where to get it.
-    """
+    """The noise recordings of the database (`bw`, `em` and `ma` in a folder, `.hea` and `.dat`), at any rate."""
 
     def __init__(self, data_dir: str | Path | None):
         if data_dir is None:
@@ -71,9 +64,9 @@ def add_noise(
     factor of its own. Stretches have mean 0. Missing samples stay missing.
 
     Args:
-        signal (`np.ndarray` of shape `(num_leads, num_samples)`): In any unit; NaN marks missing samples.
+        signal (`np.ndarray` of shape `(num_leads, num_samples)`): Recording in any unit; NaN marks missing samples.
         leads (`Sequence[str]`): Names of the rows.
-        noise (`np.ndarray` of shape `(2, num_noise_samples)`): At the rate of the signal.
+        noise (`np.ndarray` of shape `(2, num_noise_samples)`): Noise at the rate of the signal.
         snr_db (`float`): Variance of the signal over variance of the noise, in dB. A flat lead gets no noise.
         generator (`np.random.Generator`): Draws the stretches, the same for all `snr_db`.
 
@@ -127,19 +120,11 @@ def noise_scores(
     kinds: Sequence[str] = tuple(NOISES),
     snrs_db: Sequence[float] = SNRS_DB,
 ) -> list[dict[str, Any]]:
-    """The protocol `linear`, learnt from clean records, on test records with noise.
-
-    Args:
-        pair ([`EncoderPair`]): Encoders, task, cached features.
-        nstdb_dir (`str` or `Path`): Folder of the noise database.
-        kinds (`Sequence[str]`): Of `bw`, `em`, `ma`; the `group` of the entries.
-        snrs_db (`Sequence[float]`): In dB; the `value` of the entries.
+    """Runs probes of clean records on test records with noise.
 
     Returns:
-        `list[dict]`: an entry of setting `noise` for clean records (`value` `"clean"`), then one a kind and ratio.
-
-    Raises:
-        ValueError: where the noise recordings are missing, with where to get them.
+        `list[dict]`: an entry of setting `noise` for clean records (`value` `"clean"`), then one a kind (`group`) and
+        ratio in dB (`value`).
     """
     recordings = NoiseRecordings(nstdb_dir)
     changes = {

@@ -1,15 +1,15 @@
 """The protocols that need nothing but cached features: `linear` and `knn`.
 
-Every record is embedded once; what is fitted sees the training split, and the test split is scored once, with that.
-`linear` chooses its penalty by cross-validation inside the training split, `knn` the number of neighbours on the
-validation split.
+Every record is embedded once, models are fitted on the training split, and the test split is scored once. `linear`
+chooses its penalty by cross-validation inside the training split, `knn` the number of neighbours on the validation
+split.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
@@ -18,9 +18,9 @@ from ..predictions import Predictions, ProtocolResult
 from ..tasks.labelled_splits import LabelledSplits
 from .head_training import HeadTask
 from .linear_models import C_GRID, cross_validated_C, fit_linear, folds_of_patients
-from .neighbours import knn_scores
 
 K_GRID = (5, 10, 20, 50, 100)
+WEIGHTS = ("uniform", "distance")
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class FrozenTables:
 
     Args:
         tables (`Mapping[str, EmbeddingTable]`):
-            Features of `train` and of what is judged, mostly `validation` and `test`, without a common patient.
+            Features of `train` and of what is scored, mostly `validation` and `test`, without a common patient.
         truth (`Mapping[str, np.ndarray]`):
-            Of each split, `(num_records, num_labels)`: 0 or 1, or the targets of a regression.
-        label_names (`tuple[str, ...]`), problem_type (`str`): Of the task.
+            Truth of each split, `(num_records, num_labels)`: 0 or 1, or the targets of a regression.
+        label_names (`tuple[str, ...]`), problem_type (`str`): Names and type of the task.
     """
 
     tables: Mapping[str, EmbeddingTable]
@@ -48,24 +48,8 @@ class FrozenTables:
         scaler = StandardScaler().fit(self.tables["train"].features)
         return {split: scaler.transform(table.features) for split, table in self.tables.items()}
 
-    def compressed(self) -> dict[str, np.ndarray]:
-        """[`standardised`] features in a basis of the training records, where there are more features than records.
-
-        A linear model with an L2 penalty has its weights in the span of the training records: the scores are the same
-        (to rounding), the fit is faster.
-        """
-        features = self.standardised()
-        train = features["train"]
-        if train.shape[1] <= len(train):
-            return features
-        train = train.astype(np.float64)
-        squares, directions = np.linalg.eigh(train @ train.T)  # a quarter of the time of the decomposition of `train`
-        kept = squares > 1e-12 * squares[-1]
-        basis = train.T @ (directions[:, kept] / np.sqrt(squares[kept]))
-        return {split: values @ basis for split, values in features.items()}
-
     def task(self) -> HeadTask:
-        """What is to be learnt from the training split; a `ValueError` where nothing can be."""
+        """The task of the training split; a `ValueError` where nothing can be learned."""
         return HeadTask(self.truth["train"], self.label_names, self.problem_type)
 
     def predictions(self, split: str, scores: np.ndarray) -> Predictions:
@@ -73,26 +57,16 @@ class FrozenTables:
         return Predictions(scores, self.truth[split], table.record_ids, table.patient_ids)
 
     def result(self, protocol: str, scores: Mapping[str, np.ndarray], details: dict) -> ProtocolResult:
-        """What a protocol found, from its scores of `validation` and `test`."""
-        return ProtocolResult(
-            protocol,
-            self.label_names,
-            self.problem_type,
-            self.truth["train"],
-            self.predictions("validation", scores["validation"]),
-            self.predictions("test", scores["test"]),
-            details,
-        )
+        """The result of a protocol, from its scores of `validation` and `test`."""
+        found = {split: self.predictions(split, scores[split]) for split in ("validation", "test")}
+        about = (self.label_names, self.problem_type, self.truth["train"])
+        return ProtocolResult(protocol, *about, **found, details=details)
 
     def take_train(self, rows: Sequence[int]) -> "FrozenTables":
         """The same with a part of the training records, by their numbers."""
         rows = list(rows)
-        return FrozenTables(
-            dict(self.tables) | {"train": self.tables["train"].take(rows)},
-            dict(self.truth) | {"train": self.truth["train"][rows]},
-            self.label_names,
-            self.problem_type,
-        )
+        tables = dict(self.tables) | {"train": self.tables["train"].take(rows)}
+        return replace(self, tables=tables, truth=dict(self.truth) | {"train": self.truth["train"][rows]})
 
 
 def embed_splits(
@@ -100,40 +74,19 @@ def embed_splits(
     feature_extractor: FeatureExtractionMixin,
     splits: LabelledSplits,
     batch_size: int = 64,
-    change: Callable[[str, dict], dict] | None = None,
-    device: torch.device | str | None = None,
-    progress: bool = False,
+    change: Callable[[dict], dict] | None = None,
 ) -> FrozenTables:
-    """Features of every record of a task.
-
-    Args:
-        change (`Callable[[str, dict], dict]`, *optional*):
-            Makes another row of a split's name and a decoded row, for instance one with fewer leads.
-        The other arguments are those of [`~ecg_transformers.train.features.embed`].
-    """
+    """Features of every record of a task; `change` makes another row of each decoded row, such as fewer leads."""
     tables, truth = {}, {}
     for split, rows in splits.items():
-        changed: Iterable[dict] = rows if change is None else _Changed(rows, split, change)
-        tables[split] = embed(model, feature_extractor, changed, batch_size, device, progress)
+        changed = rows if change is None else map(change, decoded(rows))
+        tables[split] = embed(model, feature_extractor, changed, batch_size, progress=False)
         truth[split] = splits.truth_of(split, tables[split].record_ids)
     return FrozenTables(tables, truth, splits.label_names, splits.problem_type)
 
 
-class _Changed:
-    """Decoded rows of a split, each changed as it is read."""
-
-    def __init__(self, rows, split: str, change: Callable[[str, dict], dict]):
-        self.rows, self.split, self.change = decoded(rows), split, change
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self):
-        return (self.change(self.split, row) for row in self.rows)
-
-
 def linear_protocol(tables: FrozenTables, C: float | None = None, C_grid: Sequence[float] = C_GRID) -> ProtocolResult:
-    """Learns a linear model of standardised frozen features: logistic regressions, for a regression ridge.
+    """Fits a linear model of standardised frozen features: logistic regressions, for a regression ridge.
 
     Args:
         tables ([`FrozenTables`]): Cached features.
@@ -150,11 +103,37 @@ def linear_scores(
     tables: FrozenTables, C: float | None = None, C_grid: Sequence[float] = C_GRID
 ) -> tuple[dict[str, np.ndarray], float]:
     """Scores of every split but `train` by the linear model of [`linear_protocol`], and its penalty."""
-    task, features, truth = tables.task(), tables.compressed(), tables.truth["train"]
+    probe, C = fit_probe(tables, C, C_grid)
+    return {split: probe(table.features) for split, table in tables.tables.items() if split != "train"}, C
+
+
+def fit_probe(
+    tables: FrozenTables, C: float | None = None, C_grid: Sequence[float] = C_GRID
+) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+    """The linear model of [`linear_protocol`], from features `(num_records, hidden_size)` to scores `(num_records,
+    num_labels)`, and its penalty.
+
+    Where there are more features than records, it is fitted in a basis of the training records: a model with an L2
+    penalty has its weights in their span, so that the scores are the same (to rounding) and the fit is faster.
+    """
+    task, truth = tables.task(), tables.truth["train"]
+    scaler = StandardScaler().fit(tables.tables["train"].features)
+    train, basis = scaler.transform(tables.tables["train"].features), None
+    if train.shape[1] > len(train):
+        wide = train.astype(np.float64)
+        squares, directions = np.linalg.eigh(wide @ wide.T)  # a quarter of the time of the decomposition of `wide`
+        kept = squares > 1e-12 * squares[-1]
+        basis = wide.T @ (directions[:, kept] / np.sqrt(squares[kept]))
+        train = train @ basis
     if C is None:
-        C = cross_validated_C(features["train"], truth, tables.tables["train"].patients(), task, C_grid)
-    fit = fit_linear(features["train"], truth, task, C)
-    return {split: fit(values) for split, values in features.items() if split != "train"}, C
+        C = cross_validated_C(train, truth, tables.tables["train"].patients(), task, C_grid)
+    fit = fit_linear(train, truth, task, C)
+
+    def scores(features: np.ndarray) -> np.ndarray:
+        features = scaler.transform(features)
+        return fit(features if basis is None else features @ basis)
+
+    return scores, C
 
 
 def cross_validated_linear(tables: FrozenTables, num_folds: int = 8) -> ProtocolResult:
@@ -169,11 +148,10 @@ def cross_validated_linear(tables: FrozenTables, num_folds: int = 8) -> Protocol
     scores, penalties = np.zeros(truth.shape), []
     for fold in range(folds.max() + 1):
         rows = {"train": np.flatnonzero(folds != fold), "test": np.flatnonzero(folds == fold)}
-        part = FrozenTables(
-            {split: table.take(numbers.tolist()) for split, numbers in rows.items()},
-            {split: truth[numbers] for split, numbers in rows.items()},
-            tables.label_names,
-            tables.problem_type,
+        part = replace(
+            tables,
+            tables={split: table.take(numbers.tolist()) for split, numbers in rows.items()},
+            truth={split: truth[numbers] for split, numbers in rows.items()},
         )
         found, C = linear_scores(part)
         scores[folds == fold] = found["test"]
@@ -219,21 +197,56 @@ def knn_protocol(
     `k` is by default the one of `k_grid` that does best on the validation split; the most neighbours of equals.
     """
     task, features = tables.task(), tables.standardised()
-    num_train = len(features["train"])
 
     def scores(split: str, k: int) -> np.ndarray:
         return knn_scores(features["train"], tables.truth["train"], features[split], k, metric, weights)
 
-    candidates = (k,) if k is not None else sorted({min(candidate, num_train) for candidate in k_grid}, reverse=True)
-    on_validation = {candidate: scores("validation", candidate) for candidate in candidates}
-    best = _best(on_validation, task, tables)
+    candidates = (k,) if k else sorted({min(number, len(features["train"])) for number in k_grid}, reverse=True)
+    found = {candidate: scores("validation", candidate) for candidate in candidates}
+    best = _best(found, task, tables)
     details = {"k": best, "metric": metric, "weights": weights}
-    return tables.result("knn", {"validation": on_validation[best], "test": scores("test", best)}, details)
+    return tables.result("knn", {"validation": found[best], "test": scores("test", best)}, details)
 
 
-def _best(on_validation: Mapping[float, np.ndarray], task: HeadTask, tables: FrozenTables) -> float:
-    """The first candidate with the best scores on the validation split; the only one without a look at it."""
-    if len(on_validation) == 1:
-        return next(iter(on_validation))
-    truth = tables.truth["validation"]
-    return max(on_validation, key=lambda candidate: task.quality(on_validation[candidate], truth))
+def _best(found: Mapping[int, np.ndarray], task: HeadTask, tables: FrozenTables) -> int:
+    """The first candidate with the best scores on the validation split; the only one without a look at its truth."""
+    if len(found) == 1:
+        return next(iter(found))
+    return max(found, key=lambda candidate: task.quality(found[candidate], tables.truth["validation"]))
+
+
+def knn_scores(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    k: int = 20,
+    metric: str = "euclidean",
+    weights: str = "uniform",
+) -> np.ndarray:
+    """The share of each label among the `k` nearest training records, by which labels rank records.
+
+    Args:
+        train_features, test_features (`np.ndarray` of shape `(num_records, hidden_size)`): Frozen features.
+        train_labels (`np.ndarray` of shape `(num_train, num_labels)`): 1 where a record has a label, else 0.
+        weights (`str`, *optional*, defaults to `"uniform"`):
+            `"distance"`: a neighbour counts by the inverse of its distance; at distance 0 only such neighbours count.
+
+    Raises:
+        ValueError: for unknown weights, or more neighbours than training records.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"Expected weights of {list(WEIGHTS)}, got {weights!r}.")
+    if not 1 <= k <= len(train_features):
+        raise ValueError(f"Expected k from 1 to the {len(train_features)} training records, got {k}.")
+    distances, neighbours = (
+        NearestNeighbors(n_neighbors=k, metric=metric).fit(train_features).kneighbors(test_features)
+    )
+    if weights == "uniform":
+        votes = np.ones_like(distances)
+    else:
+        is_same = distances == 0
+        votes = np.where(is_same.any(axis=1, keepdims=True), is_same, 1 / np.where(is_same, 1, distances))
+    shares = votes / votes.sum(axis=1, keepdims=True)
+    found = np.asarray(train_labels, dtype=float)[neighbours]
+    # Shares that sum to 1 by rounding may sum to more: nothing lies beyond the neighbours' own labels.
+    return np.clip(np.einsum("tk,tkl->tl", shares, found), found.min(axis=1), found.max(axis=1))

@@ -7,9 +7,9 @@ where it is comparable with nothing; [`comparable_numbers`] hands out exact matc
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,49 +27,14 @@ COMPLETE_TEST_RECORDS = {
 """Records of fold 10 with a label of the task, in version 1.0.3 of PTB-XL."""
 
 
-@dataclass(frozen=True)
-class PublishedNumber:
-    """A number as its authors printed it.
-
-    Args:
-        model (`str`): What was judged, with its pretraining where that matters.
-        task (`str`): As [`task_name`] writes it, such as `"ptb-xl superdiagnostic"`.
-        protocol (`str`):
-            What was truly done, by our names: `"linear"`, `"linear-kim"`, `"attentive"`, `"finetuned"`,
-            `"from_scratch"`.
-        train_split, validation_split, test_split (`str`, *optional*):
-            `"folds 1-8"`, `"fold 9"`, `"fold 10"`; `None` where the source does not say.
-        test_records (`int`, *optional*): How many records were judged, where the source says so.
-        metric (`str`), value (`float`): `"macro_auroc"`.
-        interval (`tuple[float, float]`, *optional*): Bootstrap over test records, as the authors print it.
-        deviation (`float`, *optional*): Standard deviation over runs: it says nothing of the draw of test records.
-        source (`str`): Where the number stands.
-        note (`str`, *optional*): How it was made, as far as it differs from model to model.
-        never (`str`, *optional*): Why it may stand beside no number of ours.
-    """
-
-    model: str
-    task: str
-    protocol: str
-    train_split: str | None
-    validation_split: str | None
-    test_split: str | None
-    test_records: int | None
-    metric: str
-    value: float
-    interval: tuple[float, float] | None
-    deviation: float | None
-    source: str
-    note: str | None
-    never: str | None
-
-
 @lru_cache(maxsize=1)
-def published_numbers() -> tuple[PublishedNumber, ...]:
-    """All numbers of `published.yaml`, comparable or not.
+def published_numbers() -> tuple[dict[str, Any], ...]:
+    """All numbers of `published.yaml` as their authors printed them, comparable or not.
 
-    Raises:
-        ValueError: for a row with more or fewer cells than its table has tasks, or a spread of unknown meaning.
+    Each has `model`, `task` and `protocol` (by our names), `train_split`, `validation_split` and `test_split` (`None`
+    where the source does not state it), `metric` and `value`, `interval` (bootstrap over test records) or `deviation`
+    (over runs: no uncertainty of the test records), `source`, `note`, and `never`: the reason why it may stand beside
+    no number of ours.
     """
     numbers = []
     for table in yaml.safe_load(TABLES.read_text(encoding="utf-8"))["tables"]:
@@ -96,18 +61,17 @@ def comparable_numbers(
     """The published numbers that may stand beside a number of ours, the best first.
 
     Args:
-        task (`str`): As [`task_name`] writes it.
-        protocol (`str`): Ours; `"from_scratch"` for `finetuned` without pretraining.
+        task (`str`): Name of the task, see [`task_name`].
+        protocol (`str`): Protocol of ours; `"from_scratch"` for `finetuned` without pretraining.
         train_split, test_split (`str`): `"folds 1-8"` and `"fold 10"`; folds that only choose do not count.
-        test_is_complete (`bool`): Whether every record of the test split was judged, see [`is_complete_test`].
+        test_is_complete (`bool`): `True` where every record of the test split was scored, see [`is_complete_test`].
         excluded_labels (`Sequence[str]`, *optional*): Labels that our test left out: a mean over fewer is another.
-        metric (`str`, *optional*, defaults to `"macro_auroc"`): What our number is.
+        metric (`str`, *optional*, defaults to `"macro_auroc"`): Metric of our number.
 
     Returns:
-        `tuple[list[dict], str]`: Fields of [`PublishedNumber`], ready for JSON, and a sentence: how to read them, or
-        why there are none.
+        `tuple[list[dict], str]`: numbers, ready for JSON, and a sentence on them, or on why there are none.
     """
-    if all(number.task != task for number in published_numbers()):
+    if all(number["task"] != task for number in published_numbers()):
         return [], f"We know no published number of the task {task!r} that could stand beside these."
     if not test_is_complete:
         return [], (
@@ -120,50 +84,39 @@ def comparable_numbers(
             f"No published number stands beside these: {len(excluded_labels)} labels are left out of the mean "
             f"({named}), and the published means are over all."
         )
-    of_task = [number for number in published_numbers() if (number.task, number.protocol) == (task, protocol)]
-    wanted = (train_split, test_split, metric)
-    found = [
-        number
-        for number in of_task
-        if number.never is None and (number.train_split, number.test_split, number.metric) == wanted
-    ]
-    reasons = "; ".join(dict.fromkeys(number.never for number in of_task if number.never is not None))
+    of_task = [number for number in published_numbers() if (number["task"], number["protocol"]) == (task, protocol)]
+    wanted = {"never": None, "train_split": train_split, "test_split": test_split, "metric": metric}
+    found = [number for number in of_task if number | wanted == number]
+    reasons = "; ".join(dict.fromkeys(number["never"] for number in of_task if number["never"]))
     left_out = f" Left out of this protocol: {reasons}." if reasons else ""
     if not found:
         return [], (
             f"We know no published number of the task {task!r}, the protocol {protocol!r}, training on {train_split} "
             f"and a test on {test_split}.{left_out}"
         )
-    found.sort(key=lambda number: number.value, reverse=True)
-    return [asdict(number) for number in found], (
+    found.sort(key=lambda number: number["value"], reverse=True)
+    return found, (
         f"{len(found)} published numbers have the same task, protocol and split. Window, rate, pretraining data and "
         f"optimiser are those of their authors.{left_out}"
     )
 
 
 def is_complete_test(task: str, num_test_records: int) -> bool:
-    """Whether so many labelled test records are all of fold 10, for the tasks of PTB-XL; else `False`."""
+    """Checks that so many labelled test records are all of fold 10, for the tasks of PTB-XL; else `False`."""
     return num_test_records in COMPLETE_TEST_RECORDS.get(task, ())
 
 
-def _number(table: dict, model: str, task: str, cell: float | list[float]) -> PublishedNumber:
+def _number(table: dict, model: str, task: str, cell: float | list[float]) -> dict[str, Any]:
     value, spread = cell if isinstance(cell, list) else (cell, None)
     if spread is not None and table.get("spread") not in SPREADS:
         raise ValueError(f"{TABLES.name}: the spread of {model} needs a meaning, one of {list(SPREADS)}.")
     is_interval = spread is not None and table["spread"] == "interval"
-    return PublishedNumber(
-        model=model,
-        task=task,
-        protocol=table["protocol"],
-        train_split=table.get("train_split"),
-        validation_split=table.get("validation_split"),
-        test_split=table.get("test_split"),
-        test_records=table.get("test_records"),
-        metric=table["metric"],
-        value=value,
-        interval=(round(value - spread, 4), round(value + spread, 4)) if is_interval else None,
-        deviation=None if is_interval else spread,
-        source=table["source"],
-        note=table.get("note"),
-        never=table.get("never"),
+    names = ("protocol", "train_split", "validation_split", "test_split", "metric", "source", "note", "never")
+    return (
+        {"model": model, "task": task, "value": value}
+        | {name: table.get(name) for name in names}
+        | {
+            "interval": (round(value - spread, 4), round(value + spread, 4)) if is_interval else None,
+            "deviation": None if is_interval else spread,
+        }
     )

@@ -1,9 +1,9 @@
-"""What is left when test records come from another device: other sampling rates, other units, shorter recordings.
+"""Settings of another device: test records of other sampling rates, in other units, and shorter ones.
 
-The probe is learnt and chosen on the unchanged records. Rates and units are declared with each record, so the input
+The probe is fitted and chosen on the unchanged records. Rates and units are declared with each record, so the input
 contract should bring them to what the model reads: units to rounding, rates as far as the rate holds the band that the
 model reads. Entries of the group `misuse` break the contract on purpose (a unit that is not the declared one, leads
-under each other's names) and show what that costs; nobody is judged by them.
+under each other's names) and show what that costs; no encoder is ranked by them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from scipy.signal import resample_poly
-from transformers import FeatureExtractionMixin
 
 from ecg_transformers.modeling.recording_input import DIMENSIONLESS
 
@@ -81,7 +80,7 @@ def length_scores(pair: EncoderPair, seconds: Sequence[float] = SECONDS) -> list
     Returns:
         `list[dict]`: an entry of setting `length` for whole records (`value` `"whole"`), then one a length (in s).
     """
-    padding = padding_short_records(pair.feature_extractor)
+    padding = pair.feature_extractor.changed(short_records="zero_pad")
     changes = {value: lambda row, value=value: first_seconds(row, value) for value in seconds}
     entries = [pair.entry("length", "whole", "whole recordings", pair.clean)]
     for value, results in pair.on_changed_tests(changes, padding).items():
@@ -113,11 +112,6 @@ def first_seconds(row: dict, seconds: float) -> dict:
     """A decoded row cut to its first seconds."""
     ecg = row["ecg"]
     return row | {"ecg": ecg | {"signal": ecg["signal"][:, : round(seconds * ecg["sampling_rate"])]}}
-
-
-def padding_short_records(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:
-    """The same feature extractor, but for `short_records="zero_pad"`."""
-    return type(feature_extractor).from_dict(feature_extractor.to_dict() | {"short_records": "zero_pad"})
 
 
 def _largest_change(clean, changed) -> float:

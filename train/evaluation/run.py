@@ -1,5 +1,6 @@
-"""Every protocol that is asked for, for the pretrained encoder and a random one, on the same records and draws."""
+"""Protocols and settings by name, for the pretrained encoder and its baselines, on the same records and draws."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,23 +16,25 @@ from ..results import REGRESSION, difference_key
 from ..tasks.labelled_splits import LabelledSplits
 from .attentive import attentive_protocol
 from .clusters import cluster_test_split, compare_clusters
+from .encoder_pair import EncoderPair, refused
 from .finetuned import finetuned_protocol
+from .lead_subsets import lead_subset_scores
+from .low_shot import low_shot
+from .noise import NoiseRecordings, noise_scores
 from .protocols import FrozenTables, cross_validated_linear, embed_splits, knn_protocol, linear_protocol
-from .settings import check_settings, run_settings
-from .sgd_linear import sgd_linear_protocol
+from .robustness import length_scores, rate_scores, unit_scores
+from .sgd_linear import SGD_LINEAR_FORMS, sgd_linear_protocol
 
 logger = logging.get_logger(__name__)
 
 CLUSTERS = "zero-shot-cluster"
 ON_FEATURES: dict[str, Callable[..., ProtocolResult]] = {
     "linear": linear_protocol,
-    "linear-kim": partial(sgd_linear_protocol, form="kim"),
-    "linear-weimann": partial(sgd_linear_protocol, form="weimann"),
-    "linear-st-mem": partial(sgd_linear_protocol, form="st-mem"),
+    **{f"linear-{name}": partial(sgd_linear_protocol, form=form) for name, form in SGD_LINEAR_FORMS.items()},
     "knn": knn_protocol,
 }
 PROTOCOLS = (*ON_FEATURES, "attentive", "finetuned", CLUSTERS)
-SEEDED = ("linear-kim", "linear-weimann", "linear-st-mem")
+SETTINGS = ("low_shot", "leads", "noise", "sampling_rate", "unit", "length")
 ENCODERS = ("random_encoder", "pretrained")
 KERNELS = {"random_kernels_126": 126, "random_kernels": 1200}
 """Baselines for protocols on frozen features, and their number of random kernels; settings have the last one."""
@@ -39,13 +42,8 @@ KERNELS = {"random_kernels_126": 126, "random_kernels": 1200}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the protocols found.
-
-    Args:
-        facts (`dict`): `random_encoder`, `pretrained`, `difference` (each by protocol) and `settings`, for JSON.
-        results (`dict[tuple[str, str], ProtocolResult]`): By encoder and protocol, with all predictions.
-        tables (`dict[str, FrozenTables]`): Cached features, by encoder.
-    """
+    """Everything that the protocols found: `facts` for JSON (`random_encoder`, `pretrained`, `difference`, each by
+    protocol, and `settings`), results by encoder and protocol, and cached features by encoder."""
 
     facts: dict[str, Any]
     results: dict[tuple[str, str], ProtocolResult]
@@ -64,15 +62,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ProtocolOptions:
-    """What protocols and settings need beside the task.
+    """Options of protocols and settings beside the task.
 
     Args:
-        output_dir (`Path`): Where fine-tuned classifiers go.
+        output_dir (`Path`): Folder of fine-tuned classifiers.
         finetune_config (`str`): Preset of `finetuned`.
         nstdb_dir (`str`, *optional*): Folder of the noise database, for the setting `noise`.
-        batch_size (`int`), seed (`int`): Of embedding; of random encoder, heads, draws and bootstrap.
+        batch_size (`int`): Records that are embedded at once.
+        seed (`int`): Seed of random encoder, heads, draws and bootstrap.
         kernels (`Mapping[str, int]`): Baselines of random kernels: names and numbers of kernels.
-        cross_validate (`bool`): Whether `linear` is cross-validated by patient over the records of all splits.
+        cross_validate (`bool`): Cross-validate `linear` by patient over the records of all splits.
     """
 
     output_dir: Path
@@ -95,12 +94,12 @@ def evaluate_encoder(
     """Evaluates an encoder beside a random one of the same configuration and, on frozen features, random kernels.
 
     Args:
-        model ([`PreTrainedModel`]): With `pooler_output`.
-        feature_extractor ([`EcgFeatureExtractor`]): Its input contract.
+        model ([`PreTrainedModel`]): An encoder with `pooler_output`.
+        feature_extractor ([`EcgFeatureExtractor`]): The input contract of the encoder.
         splits ([`LabelledSplits`]): The task.
         protocols (`Sequence[str]`): Some of `PROTOCOLS`.
-        settings (`Sequence[str]`): Names of [`run_settings`], each judged by the protocol `linear`.
-        options ([`ProtocolOptions`]): What these need.
+        settings (`Sequence[str]`): Some of `SETTINGS`, each by the protocol `linear`.
+        options ([`ProtocolOptions`]): Folders, batch size and seed.
     """
     unknown = [name for name in protocols if name not in PROTOCOLS]
     if unknown or not protocols:
@@ -143,18 +142,16 @@ def evaluate_encoder(
         for part, of_protocol in compared.items():
             facts[part] |= of_protocol
     in_settings = [name for name in models if name in (*ENCODERS, *list(options.kernels)[-1:])]
-    linear = {encoder: results[encoder, "linear"] for encoder in in_settings} if "linear" in protocols else None
-    facts["settings"] = run_settings(
-        settings,
+    pair = EncoderPair(
         {encoder: models[encoder] for encoder in in_settings},
         feature_extractor,
         splits,
-        {encoder: tables[encoder] for encoder in in_settings},
-        nstdb_dir=options.nstdb_dir,
+        tables,
+        options.batch_size,
         seed=options.seed,
-        batch_size=options.batch_size,
-        linear_by_encoder=linear,
+        linear={encoder: results[encoder, "linear"] for encoder in in_settings} if "linear" in protocols else None,
     )
+    facts["settings"] = run_settings(settings, pair, options.nstdb_dir)
     return Evaluation(facts, results, tables)
 
 
@@ -162,7 +159,7 @@ def _run(protocol, encoder, model, feature_extractor, splits, tables, options: P
     if protocol == "linear" and options.cross_validate:
         return cross_validated_linear(tables)
     if protocol in ON_FEATURES:
-        seed = {"seed": options.seed} if protocol in SEEDED else {}
+        seed = {"seed": options.seed} if protocol.startswith("linear-") else {}
         return ON_FEATURES[protocol](tables, **seed)
     if protocol == "attentive":
         return attentive_protocol(model, feature_extractor, splits, seed=options.seed, batch_size=options.batch_size)
@@ -174,3 +171,39 @@ def _run(protocol, encoder, model, feature_extractor, splits, tables, options: P
         options.finetune_config,
         seed=options.seed,
     )
+
+
+def check_settings(names: Sequence[str], nstdb_dir: str | Path | None = None):
+    """Raises `ValueError` for an unknown name, or noise without its recordings."""
+    unknown = [name for name in names if name not in SETTINGS]
+    if unknown:
+        raise ValueError(f"Unknown settings {unknown}. Choose from {list(SETTINGS)}.")
+    if "noise" in names:
+        NoiseRecordings(nstdb_dir)
+
+
+def run_settings(names: Sequence[str], pair: EncoderPair, nstdb_dir: str | Path | None = None) -> dict[str, list]:
+    """Entries by setting, ready for JSON; see `encoder_pair`.
+
+    `low_shot` embeds nothing; `leads` embeds all splits once a subset; the others embed the test split once a change
+    (18 for `noise`), by all encoders.
+    """
+    check_settings(names, nstdb_dir)
+    runs = {
+        "low_shot": low_shot,
+        "leads": lead_subset_scores,
+        "noise": partial(noise_scores, nstdb_dir=nstdb_dir),
+        "sampling_rate": rate_scores,
+        "unit": unit_scores,
+        "length": length_scores,
+    }
+    found = {}
+    for name in names:
+        started = time.monotonic()
+        try:
+            found[name] = runs[name](pair)
+        except ValueError as error:  # the other settings and all protocols are worth keeping
+            logger.warning(f"Setting {name} is not available: {error}")
+            found[name] = [refused(name, name, name.replace("_", " "), str(error))]
+        logger.info(f"Setting {name}: {len(found[name])} entries in {time.monotonic() - started:.1f} s.")
+    return found

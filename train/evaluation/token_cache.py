@@ -17,8 +17,6 @@ from ..patients import patients_of
 
 logger = logging.getLogger("ecg_transformers")
 
-DTYPES = ("float16", "float32")
-
 
 @dataclass(frozen=True)
 class TokenCache:
@@ -29,7 +27,7 @@ class TokenCache:
             `last_hidden_state`, registers first; a memory map where it did not fit.
         token_mask (`np.ndarray` of bool and shape `(num_windows, num_tokens)`, *optional*): `True` = present.
         window_record (`np.ndarray` of shape `(num_windows,)`): Number of the record of each window, rising.
-        record_ids (`list[str]`), patient_ids (`list[str | None]`): Of the records.
+        record_ids (`list[str]`), patient_ids (`list[str | None]`): Names and patients of the records.
     """
 
     tokens: np.ndarray
@@ -40,6 +38,10 @@ class TokenCache:
 
     def __len__(self) -> int:
         return len(self.record_ids)
+
+    def patients(self) -> list[str]:
+        """A patient for each record; a record without one counts as a patient of its own."""
+        return patients_of(self.record_ids, self.patient_ids)
 
     @property
     def in_memory(self) -> bool:
@@ -56,10 +58,6 @@ class TokenCache:
         mask = None if self.token_mask is None else torch.from_numpy(self.token_mask[windows]).to(device)
         return tokens, mask
 
-    def patients(self) -> list[str]:
-        """A patient for each record; a record without one counts as a patient of its own."""
-        return patients_of(self.record_ids, self.patient_ids)
-
 
 def cache_tokens(
     model: PreTrainedModel,
@@ -68,33 +66,23 @@ def cache_tokens(
     batch_size: int = 64,
     dtype: str = "float16",
     max_bytes: int = 2 << 30,
-    device: torch.device | str | None = None,
-    progress: bool = False,
 ) -> TokenCache:
     """Runs the encoder once over every record. A record that cannot become input is left out and named in the log.
 
     Args:
-        model ([`PreTrainedModel`]): An encoder of this library; it runs in evaluation mode, then goes on as it was.
-        feature_extractor ([`EcgFeatureExtractor`]): Makes one or several windows of a record.
-        dataset (`Iterable[dict]`): Rows of [`load_ecg`].
-        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
-        dtype (`str`, *optional*, defaults to `"float16"`): Of the tokens; float16 keeps 11 bits of each.
+        dataset (`Iterable[dict]`): Rows of [`load_ecg`]; the feature extractor makes one or several windows of each.
+        dtype (`str`, *optional*, defaults to `"float16"`): Type of the tokens; float16 keeps 11 bits of each.
         max_bytes (`int`, *optional*, defaults to 2 GiB):
             Beyond this the tokens go to a file in the folder for temporary files (`TMPDIR`), which nobody else sees
             and which is gone with the cache.
-        device (`torch.device` or `str`, *optional*): Where the model runs; by default where it is.
-        progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
 
     Raises:
         ValueError: for tokens that are not finite, or too large for float16.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"Expected a cache of {list(DTYPES)}, got {dtype!r}.")
-    model.to(model.device if device is None else device)
     tokens, masks, windows = _GrowingArray(np.dtype(dtype), max_bytes), [], []
     record_ids, patient_ids = [], []
     with in_evaluation(model), torch.inference_mode():
-        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Tokens", progress):
+        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Tokens"):
             values = model(**batch.inputs).last_hidden_state.float().cpu().numpy()
             present = present_tokens(model.config, batch.inputs.get("lead_mask"))
             window_record = batch.window_record.numpy()
@@ -113,10 +101,10 @@ def cache_tokens(
 
 
 def present_tokens(config: EcgViTConfig, lead_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Which tokens of `last_hidden_state` a head may read, `(batch, num_tokens)`; `None` where it may read all.
+    """Tokens of `last_hidden_state` that a head may read, `(batch, num_tokens)`; `None` where it may read all.
 
-    As [`EcgViTForSequenceClassification`] does: registers and extra channels are always there, tokens of absent leads
-    are not, and a record without a lead shows its zeros.
+    The rule of [`EcgViTForSequenceClassification`]: registers and extra channels are always there, tokens of absent
+    leads are not, and a record without a lead shows its zeros.
     """
     if lead_mask is None or config.patching == "all_leads":
         return None

@@ -1,7 +1,7 @@
-"""What the output of a model depends on: attention rollout, integrated gradients and occlusion.
+"""Maps of what the output of a model depends on: attention rollout, integrated gradients and occlusion.
 
-Rollout says where attention goes and knows no class; integrated gradients and occlusion say how the parts of a
-recording change one output. None of them says why a heart does what it does. `explanation_plots` draws them.
+Rollout shows where attention goes and knows no class; integrated gradients and occlusion show how the parts of a
+recording change one output. None of them shows why a heart does what it does. `plots` draws them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from ..inference import in_evaluation
 Target = int | str | torch.Tensor | Sequence[int | str]
 NORM = "norm"
 FEATURES = ("logits", "embeddings", "pooler_output")
-"""What may be explained, in the order in which it is looked for in a model's output."""
+"""Parts of a model's output that may be explained, the first that is there."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class IntegratedGradients:
     """
     Args:
         attributions (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`):
-            What each value of the input adds to the output, in units of the output.
-        output, baseline_output (`torch.FloatTensor` of shape `(batch,)`): Of the recordings and of their baselines.
+            Contribution of each value of the input to the output, in units of the output.
+        output, baseline_output (`torch.FloatTensor` of shape `(batch,)`): Outputs of recordings and baselines.
         completeness_error (`torch.FloatTensor` of shape `(batch,)`):
             Sum of the attributions minus (output - baseline_output); 0 for infinitely many steps.
     """
@@ -66,7 +66,7 @@ def attention_rollout(
     Returns:
         `torch.FloatTensor` of shape `(batch, rows, columns)`, not negative, 1 in sum: rows are the leads (then the
         extra channels), columns the time patches. A model whose patches hold all leads (`patching="all_leads"`) has
-        one row: its attention tells moments apart, not leads. Absent leads are 0. The model stays as it was.
+        one row: its attention separates moments, not leads. Absent leads are 0. The model stays as it was.
 
     Raises:
         ValueError: for a model that is no encoder with attention and not on one, or a record without a lead.
@@ -118,7 +118,7 @@ def integrated_gradients(
     tolerance: float | None = None,
     batch_size: int = 16,
 ) -> IntegratedGradients:
-    """How each value of the input changes one output on the way from a flat recording (Sundararajan, Taly and Yan,
+    """Changes of one output by each value of the input on the way from a flat recording (Sundararajan, Taly and Yan,
     "Axiomatic Attribution for Deep Networks", ICML 2017, arXiv 1703.01365, section 3).
 
     The attribution of a value is (value - baseline) times the mean of its gradient on the straight line between
@@ -131,14 +131,14 @@ def integrated_gradients(
             evaluation and back; gradients of its weights are not touched.
         input_values (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`): From the feature extractor.
         target (`int`, `str`, `torch.Tensor` or a sequence of `int` or `str`):
-            Of a classifier: a class by its number or its name in `config.id2label`, for all records or for each. Of an
-            encoder: a direction `(size,)` or `(batch, size)` (the output is the scalar product with it), or `"norm"`,
+            Class of a classifier by its number or its name in `config.id2label`, for all records or for each; for an
+            encoder a direction `(size,)` or `(batch, size)` (the output is the scalar product with it), or `"norm"`,
             the length of the feature.
         baseline (`torch.FloatTensor`, *optional*, defaults to zeros):
             Broadcast to `input_values`: a flat recording **in the unit of the input**. Where the feature extractor
-            subtracts `lead_means`, 0 is not flat: see [`~explanation_plots.flat_recording`].
+            subtracts `lead_means`, 0 is not flat: see [`~recordings.flat_recording`].
         num_steps (`int`, *optional*, defaults to 64): Gradients for each record.
-        leads (`Sequence[str]`, *optional*), lead_mask (`torch.BoolTensor`, *optional*): As the model takes them.
+        leads (`Sequence[str]`, *optional*), lead_mask (`torch.BoolTensor`, *optional*): Inputs of the model.
         tolerance (`float`, *optional*): Largest completeness error to accept, in units of the output.
         batch_size (`int`, *optional*, defaults to 16): Steps of records at once.
 
@@ -188,9 +188,9 @@ def occlusion(
     lead_mask: torch.Tensor | None = None,
     batch_size: int = 16,
 ) -> torch.Tensor:
-    """By how much an output falls when a window of one lead is made flat (Zeiler and Fergus, ECCV 2014, section 4.2).
+    """Fall of an output when a window of one lead is made flat (Zeiler and Fergus, ECCV 2014, section 4.2).
 
-    A check of the other two that needs no gradient. What two windows say together is counted in neither.
+    A check of the other two that needs no gradient. The joint effect of two windows is counted in neither.
 
     Args:
         window_samples (`int`): Length of a window, a divisor of the number of samples.
@@ -264,7 +264,7 @@ def _score(model, input_values, target: Target, rows: torch.Tensor, leads, lead_
 
 
 def explained_output(outputs: ModelOutput) -> tuple[str, torch.Tensor]:
-    """The name and the tensor `(batch, size)` of what a model's output is judged by."""
+    """Name and tensor `(batch, size)` of the part of a model's output that is explained."""
     found = [name for name in FEATURES if name in outputs]
     if not found or "loss" in outputs:
         raise ValueError(
@@ -296,7 +296,7 @@ def _check_target(target: Target, num_records: int) -> None:
 
 
 def _rows(leads, lead_mask) -> dict:
-    """What a model is told of the rows of its input, where there is anything to tell."""
+    """Inputs of a model that describe the rows of its signals, where they are given."""
     given = {"leads": leads, "lead_mask": lead_mask}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -311,7 +311,7 @@ def _check_input(input_values: torch.Tensor) -> None:
 
 @contextmanager
 def _seen_by_pooler(model: PreTrainedModel) -> Iterator[list]:
-    """Records which tokens an attentive pooler reads and how its query weighs them, `(batch, heads, tokens)`."""
+    """Records the tokens that an attentive pooler reads and the weights of its query, `(batch, heads, tokens)`."""
     weights = []
     poolers = [module for name, module in model.named_children() if name == "attentive_pooler"]
 
@@ -333,7 +333,7 @@ def _seen_by_pooler(model: PreTrainedModel) -> Iterator[list]:
 
 
 def _read_out(outputs, pooled: list, config, num_prefix: int, lead_mask: torch.Tensor | None) -> torch.Tensor:
-    """How much of each token after the last layer is in the pooled feature, `(batch, num_prefix + patches)`."""
+    """Share of each token after the last layer in the pooled feature, `(batch, num_prefix + patches)`."""
     batch, _, num_tokens, _ = outputs.attentions[0].shape
     share = torch.zeros(batch, num_tokens, device=outputs.attentions[0].device)
     if pooled:

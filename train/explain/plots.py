@@ -45,11 +45,11 @@ def plot_explanation(
             The map over patches, samples or anything that divides the time of the signal evenly; one row for all
             leads. NaN is grey.
         signed (`bool`, *optional*, defaults to `True`):
-            Whether values raise and lower something, or are shares of a whole, which are written in per cent.
+            Draw values that raise and lower something; else shares of a whole, which are written in per cent.
         title (`str`, *optional*), caption (`str`, *optional*): Above and below the paper.
-        layout (`str`, *optional*, defaults to `"rows"`): `"rows"` or `"clinical"`, see [`~ecg_paper.plot_ecg_paper`].
+        layout (`str`, *optional*, defaults to `"rows"`): `"rows"` or `"clinical"`, see [`plot_ecg_paper`].
         words (`tuple[str, str]`, *optional*):
-            Of the two ends of the colours; by default `"lowers it"` and `"raises it"`, or `"none"` and `"most"`.
+            Words at the two ends of the colours; by default `"lowers it"` and `"raises it"`, or `"none"` and `"most"`.
 
     Raises:
         ValueError: if signal, leads and map do not fit.

@@ -1,4 +1,4 @@
-"""Pictures of what a masked autoencoder makes of hidden patches: signal, masks and reconstruction, for a report."""
+"""Pictures of hidden patches and their reconstruction by a masked autoencoder, for a report."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,14 +34,9 @@ def reconstruction_figures(
     seed: int = 0,
     image_format: str = "svg",
 ) -> list[ReportFigure]:
-    """A figure for a report of each recording, with the mask that its place and the seed give.
+    """A figure for a report of each of a few recordings, with the mask that its place and the seed give.
 
-    Args:
-        model ([`MaskedAutoencoderForPreTraining`]): ST-MEM, MTAE or MLAE. It is set to evaluation and back.
-        feature_extractor ([`EcgFeatureExtractor`]): The model's; of several windows the first is drawn.
-        recordings: A few rows of [`load_ecg`], decoded or stored, as the feature extractor takes them.
-        seed (`int`, *optional*, defaults to 0): Seed of the masks.
-        image_format (`str`, *optional*, defaults to `"svg"`): `"svg"` or `"png"`.
+    Where the feature extractor cuts several windows, the first is drawn; `image_format` is `"svg"` or `"png"`.
     """
     features = feature_extractor(recordings)
     input_values, lead_mask = features["input_values"], features.get("lead_mask")
@@ -82,15 +77,8 @@ def reconstruction_figures(
 
 
 def explained_share(signal: np.ndarray, reconstruction: np.ndarray, hidden: np.ndarray) -> float:
-    """Which part of the variance within the hidden patches a reconstruction explains, all of them taken together.
-
-    Args:
-        signal, reconstruction (`np.ndarray` of shape `(num_leads, num_samples)`): In one unit.
-        hidden (`np.ndarray` of shape `(num_leads, columns)`): Bool, `True` = hidden.
-
-    Returns:
-        1 for the signal itself, 0 for the mean of each patch, below 0 for worse.
-    """
+    """Share of the variance within the hidden patches that a reconstruction explains, all of them taken together: 1
+    for the signal itself, 0 for the mean of each patch, below 0 for worse; shapes as in [`plot_reconstruction`]."""
     patches = signal.reshape(*hidden.shape, -1)[hidden].astype(np.float64)
     errors = patches - reconstruction.reshape(*hidden.shape, -1)[hidden]
     varying = patches - patches.mean(axis=-1, keepdims=True)
@@ -104,7 +92,6 @@ def plot_reconstruction(
     leads: Sequence[str],
     sampling_rate: float,
     unit: str,
-    title: str | None = None,
 ) -> Figure:
     """Draws the leads of a recording below each other, all at one scale: black where the encoder saw them; where it
     did not, the patch is shaded, the signal grey and the reconstruction orange.
@@ -113,23 +100,8 @@ def plot_reconstruction(
         signal, reconstruction (`np.ndarray` of shape `(num_leads, num_samples)`):
             In one unit, that of the model's input. A lead of NaN is named and left empty.
         hidden (`np.ndarray` of shape `(num_leads, columns)`): Bool, `True` = hidden from the encoder.
-        leads (`Sequence[str]`): Names of the rows.
-        sampling_rate (`float`): Samples per second, in Hz.
-        unit (`str`): Of the signal, for the scale at the right.
-        title (`str`, *optional*): A line above the figure.
+        unit (`str`): Unit of the signal, for the scale at the right.
     """
-    signal, reconstruction = np.asarray(signal, dtype=float), np.asarray(reconstruction, dtype=float)
-    hidden = np.asarray(hidden, dtype=bool)
-    if signal.shape != reconstruction.shape or signal.ndim != 2 or len(signal) != len(leads):
-        raise ValueError(
-            f"Expected signal and reconstruction of shape ({len(leads)}, num_samples), got {signal.shape} and "
-            f"{reconstruction.shape}."
-        )
-    if hidden.ndim != 2 or len(hidden) != len(leads) or signal.shape[1] % hidden.shape[1]:
-        raise ValueError(
-            f"Expected hidden patches of shape ({len(leads)}, columns), columns a divisor of {signal.shape[1]} "
-            f"samples, got {hidden.shape}."
-        )
     patch_size = signal.shape[1] // hidden.shape[1]
     hidden_samples = hidden.repeat(patch_size, axis=1)
     shown = np.where(hidden_samples & np.isfinite(signal), reconstruction, np.nan)
@@ -141,7 +113,7 @@ def plot_reconstruction(
     seconds = signal.shape[1] / sampling_rate
     rows_inches = np.clip((tops[0] - tops[-1]) / (highs - lows).mean() * 0.6, *(len(leads) * x for x in ROW_INCHES))
     width = LEFT_INCHES + max(seconds * INCHES_PER_SECOND, 5.0) + RIGHT_INCHES
-    height = BOTTOM_INCHES + rows_inches + TOP_INCHES + (0.25 if title else 0.0)
+    height = BOTTOM_INCHES + rows_inches + TOP_INCHES
     figure = Figure(figsize=(width, height))
     box = (LEFT_INCHES / width, BOTTOM_INCHES / height, 1 - (LEFT_INCHES + RIGHT_INCHES) / width, rows_inches / height)
     axes = figure.add_axes(box, xlim=(0, seconds), ylim=(tops[-1], tops[0]))
@@ -171,8 +143,6 @@ def plot_reconstruction(
     ]
     anchor = (LEFT_INCHES / width, (BOTTOM_INCHES + rows_inches) / height)
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=anchor, ncols=4, frameon=False, fontsize=8.5)
-    if title:
-        figure.text(LEFT_INCHES / width, 1 - 0.15 / height, title, fontsize=10, va="center")
     return figure
 
 

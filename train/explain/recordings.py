@@ -1,4 +1,4 @@
-"""What a model depends on in one recording: a map over the recording's own leads and time, with its caption."""
+"""Explanation of a model on one recording: a map over the recording's own leads and time, with its caption."""
 
 import os
 from dataclasses import dataclass
@@ -38,16 +38,16 @@ class Explanation:
 
     Args:
         values (`np.ndarray` of shape `(num_leads or 1, num_columns)`):
-            Columns divide the recording evenly. Integrated gradients: what a column adds to the output, in its units,
-            all of them together `output - baseline`. Attention rollout: its share, 1 in sum. One row: for all leads
-            together. NaN: not read by the model (other leads, or outside of its windows).
+            Columns divide the recording evenly. Integrated gradients: contribution of a column to the output, in its
+            units, all of them together `output - baseline`. Attention rollout: its share, 1 in sum. One row: for all
+            leads together. NaN: not read by the model (other leads, or outside of its windows).
         signal_mv (`np.ndarray` of shape `(num_leads, num_samples)`): The recording in mV, as it came.
-        leads (`tuple[str, ...]`): Of the recording, and behind them those that were derived from it.
-        sampling_rate (`float`): Of `signal_mv`, in Hz.
+        leads (`tuple[str, ...]`): Leads of the recording, and behind them those that were derived from it.
+        sampling_rate (`float`): Rate of `signal_mv`, in Hz.
         method (`str`): `"integrated_gradients"` or `"attention_rollout"`.
-        target (`str`, *optional*): What is explained, in words.
+        target (`str`, *optional*): The explained output, in words.
         completeness_error (`float`, *optional*): See [`~explanations.IntegratedGradients`].
-        caption (`str`): What the map is and what it is not.
+        caption (`str`): Meaning and limits of the map.
     """
 
     values: np.ndarray
@@ -105,22 +105,20 @@ def explain_recording(
     original: Any = None,
     num_steps: int = 64,
 ) -> Explanation:
-    """Explains what a model makes of one recording, on the recording's own leads and time.
+    """Explains the output of a classifier or an encoder on one recording, on the recording's own leads and time.
 
     All windows that the feature extractor cuts count. The output that is explained is their mean, as in prediction;
-    what overlapping windows say of a moment is added.
+    maps of overlapping windows are added.
 
     Args:
-        model ([`PreTrainedModel`]): A classifier or an encoder.
-        feature_extractor ([`EcgFeatureExtractor`]): The model's.
         ecg: A row of [`load_ecg`], its `ecg` column or an `EcgRecord`.
         method (`str`, *optional*): `"integrated_gradients"`, from a flat recording, or `"attention_rollout"`.
         target (*optional*):
             See [`~explanations.integrated_gradients`]. By default the class with the highest logit, or the norm of an
             encoder's feature. Attention rollout knows no target.
-        original (as `ecg`, *optional*): What to draw where `ecg` is no voltage: the same recording in volts.
+        original (as `ecg`, *optional*): Recording to draw where `ecg` is no voltage: the same one in volts.
         num_steps (`int`, *optional*, defaults to 64):
-            Of integrated gradients; four times as many where these miss the difference of outputs by 5 %.
+            Steps of integrated gradients; four times as many where these miss the difference of outputs by 5 %.
 
     Raises:
         ValueError: for several recordings, a recording that cannot be drawn in mV, or a method without the target.
@@ -159,8 +157,8 @@ def explain_recording(
 
 
 def flat_recording(feature_extractor: EcgFeatureExtractor, input_values: torch.Tensor) -> torch.Tensor:
-    """What 0 mV in every lead is in a model's input: a baseline `(1, num_leads, 1)` for [`integrated_gradients`], with
-    zeros for the channels of beats."""
+    """A recording of 0 mV in every lead as input of a model: a baseline `(1, num_leads, 1)` for
+    [`integrated_gradients`], with zeros for the channels of beats."""
     flat = input_values.new_zeros(1, input_values.shape[1], 1)
     if feature_extractor.normalization == "fixed":
         means, stds = (flat.new_tensor(c) for c in (feature_extractor.lead_means, feature_extractor.lead_stds))
@@ -237,7 +235,7 @@ def _joined_windows(maps: np.ndarray, feature_extractor: EcgFeatureExtractor, re
 def _on_own_leads(
     values: np.ndarray, feature_extractor: EcgFeatureExtractor, read: Recording, drawn: Recording
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Leads, signal in mV and map of what is drawn: the leads of the recording, then those derived from it."""
+    """Leads, signal in mV and map for the picture: the leads of the recording, then those derived from it."""
     plan = plan_leads(
         feature_extractor.leads, read.leads, feature_extractor.derive_limb_leads, feature_extractor.electrode_placement
     )

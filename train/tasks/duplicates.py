@@ -26,18 +26,8 @@ END_SHARE = 10  # a tenth at each end of a recording does not count
 
 
 def recording_digest(leads: Sequence[str], signal: bytes | memoryview) -> str | None:
-    """The content of a recording as a text of 32 hexadecimal digits.
-
-    Args:
-        leads (`Sequence[str]`): Names of the leads, in the order in which they are stored.
-        signal (`bytes`): Little-endian int16 of shape `(num_leads, num_samples)`, as [`load_ecg`] stores it.
-
-    Returns:
-        `str`, or `None` for a recording whose every lead is constant.
-
-    Raises:
-        ValueError: if the bytes do not divide into the leads.
-    """
+    """The content of a recording, stored by [`load_ecg`] as little-endian int16 of shape `(num_leads, num_samples)`,
+    as a text of 32 hexadecimal digits; `None` for a recording whose every lead is constant."""
     data = memoryview(signal)
     if not leads or not data.nbytes or data.nbytes % (2 * len(leads)):
         raise ValueError(f"Expected int16 samples of {len(leads)} leads, equally many each, got {data.nbytes} bytes.")
@@ -54,12 +44,7 @@ def recording_digest(leads: Sequence[str], signal: bytes | memoryview) -> str | 
 
 
 def recording_digests(rows: Dataset | Iterable[Mapping]) -> list[tuple[str, str | None]]:
-    """`(record_id, digest)` of every row, in order, read as a stream.
-
-    Args:
-        rows (`Dataset` or `Iterable[Mapping]`): Rows of [`load_ecg`]; a plain iterable must be stored
-            (`decode=False`).
-    """
+    """`(record_id, digest)` of every row, in order, read as a stream; a plain iterable must be stored rows."""
     return [(record_id, recording_digest(leads, signal)) for record_id, leads, signal in _stored(rows)]
 
 
@@ -73,11 +58,7 @@ def find_duplicates(rows: Dataset | Iterable[Mapping]) -> list[list[str]]:
 
 
 def refuse_shared_recordings(splits: Mapping[str, Dataset | Iterable[Mapping]]) -> None:
-    """Raises `ValueError`, with the pairs and the cure, if the same recording lies in two splits.
-
-    Args:
-        splits (`Mapping[str, Dataset]`): Rows of [`load_ecg`] by the name of their split.
-    """
+    """Raises `ValueError`, with the pairs and the cure, if the same recording lies in two splits."""
     seen: dict[str, tuple[str, str]] = {}
     pairs = []
     for split, rows in splits.items():
@@ -97,12 +78,8 @@ def refuse_shared_recordings(splits: Mapping[str, Dataset | Iterable[Mapping]]) 
 
 
 def one_of_each(rows: Dataset) -> tuple[Dataset, dict[str, str]]:
-    """The rows of one split without later copies of a recording.
-
-    Returns:
-        `tuple[Dataset, dict[str, str]]`: The rows that stay, in their order, and each copy left out with the id of
-        the recording that stays in its place. The log names them too.
-    """
+    """The rows of one split without later copies of a recording, in their order, and each copy that is left out with
+    the id of the recording that stays in its place. The log names them too."""
     first: dict[str, str] = {}
     copies, kept = {}, []
     for number, (record_id, digest) in enumerate(recording_digests(rows)):

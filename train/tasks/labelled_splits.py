@@ -26,7 +26,7 @@ NAMED = 5  # of the records that are left out
 
 @dataclass(frozen=True)
 class LabelledSplits:
-    """What a classifier is trained, selected and tested on.
+    """Training, validation and test records of a classifier.
 
     Args:
         train, validation, test (`Dataset`):
@@ -35,9 +35,8 @@ class LabelledSplits:
         label_names (`tuple[str, ...]`): The classes, or the targets with their unit, in the order of the outputs.
         problem_type (`str`): `"multi_label_classification"`, `"single_label_classification"` or `"regression"`.
         unlabelled (`dict[str, int]`): Records without any label of the task, of each split.
-        left_out (`bool`): Whether these were left out; else they count as negative for every label.
-        copies (`dict[str, dict[str, str]]`, *optional*):
-            Of splits from which exact copies of a recording were left out: each with the record that stays.
+        left_out (`bool`): `True` where these were left out; else they count as negative for every label.
+        copies (`dict[str, dict[str, str]]`, *optional*): Exact copies that were left out, with the record that stays.
     """
 
     train: Dataset
@@ -53,8 +52,8 @@ class LabelledSplits:
         return ((split, vars(self)[split]) for split in SPLITS)
 
     def truth_of(self, split: str, record_ids: Sequence[str] | None = None) -> np.ndarray:
-        """What is true of the records of a split, by default of all: `(num_records, num_labels)`, int8 of 0 and 1, or
-        float64 targets of a regression."""
+        """Truth of the records of a split, by default of all: `(num_records, num_labels)`, int8 of 0 and 1, or float64
+        targets of a regression."""
         rows = vars(self)[split]
         if self.problem_type == REGRESSION:
             truth = np.array(rows["targets"][:], dtype=float)
@@ -78,8 +77,7 @@ def load_labelled_splits(
     """The three splits of a corpus of [`load_ecg`].
 
     Args:
-        name (`str`), data_dir (`str`, *optional*), options (`Mapping`, *optional*): As in [`load_ecg`].
-        problem_type (`str`, *optional*): By default what the data declares, see [`declared_problem_type`].
+        problem_type (`str`, *optional*): Type of the task, by default the declared one, see [`declared_problem_type`].
         unlabelled (`str`, *optional*, defaults to `"drop"`):
             Records without any label of the task: `"drop"`, as the benchmark of PTB-XL does, or `"keep"`, which makes
             them negative for every label.
@@ -136,7 +134,7 @@ def load_labelled_splits(
 
 
 def declared_problem_type(name: str, data_dir: str | None, options: Mapping[str, Any]) -> str:
-    """What a corpus says of its labels: any number a record (multi-label), or exactly one (single-label).
+    """The type of a task that a corpus declares: any number of labels a record (multi-label), or exactly one.
 
     A folder of `ecgfolder` says it by how its labels are declared: one column without `label_separator` holds one name
     a recording; a separator, or a list of columns of 0 and 1, any number.
@@ -159,7 +157,7 @@ def declared_problem_type(name: str, data_dir: str | None, options: Mapping[str,
 
 
 def task_name(name: str, options: Mapping[str, Any], target: str = "labels") -> str:
-    """The corpus and what is told of its records: where it has several sets of labels, which of them."""
+    """The corpus and the target of its records: where it has several sets of labels, the name of the set."""
     if target != "labels":
         return f"{name} {target}"
     defaults = {} if name == "prepared" else find_corpus(name).complete_options(options)

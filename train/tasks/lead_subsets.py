@@ -29,11 +29,7 @@ LEAD_SUBSETS: dict[str, tuple[str, ...]] = {
 
 
 def keep_leads(row: dict, leads: Sequence[str]) -> dict:
-    """A decoded row with these leads alone, in this order.
-
-    Raises:
-        ValueError: names the leads that the recording lacks.
-    """
+    """A decoded row with these leads alone, in this order; a `ValueError` names those that the recording lacks."""
     ecg = row["ecg"]
     names = [without_placement(lead) for lead in ecg["leads"]]
     missing = [lead for lead in leads if lead not in names]
@@ -45,12 +41,7 @@ def keep_leads(row: dict, leads: Sequence[str]) -> dict:
 
 
 class KeptLeads:
-    """Rows of a dataset with some of their leads, read one by one.
-
-    Args:
-        rows (`Dataset`): Decoded rows of [`load_ecg`].
-        leads (`Sequence[str]`): See [`keep_leads`].
-    """
+    """Decoded rows of a dataset with some of their leads, see [`keep_leads`], read one by one."""
 
     def __init__(self, rows: Dataset, leads: Sequence[str]):
         self.rows, self.leads = rows, leads
@@ -80,7 +71,7 @@ def given_leads(feature_extractor: EcgFeatureExtractor, recorded: Sequence[str])
 
 
 def usual_input(rows: Dataset, feature_extractor: EcgFeatureExtractor) -> dict[str, Any]:
-    """What most rows give a model, for `config.calibration["input"]`: `leads`, `electrode_placement`,
+    """The input that most rows give a model, for `config.calibration["input"]`: `leads`, `electrode_placement`,
     `long_records`."""
     counts: Counter = Counter()
     for ecg in rows["ecg"]:
@@ -97,11 +88,7 @@ def usual_input(rows: Dataset, feature_extractor: EcgFeatureExtractor) -> dict[s
 
 
 def chosen_subsets(names: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:
-    """Subsets by their names in `LEAD_SUBSETS`, or by their leads (`"V1,V2"`).
-
-    Raises:
-        ValueError: for a name that is neither.
-    """
+    """Subsets by their names in `LEAD_SUBSETS`, or by their leads (`"V1,V2"`); any other name is a `ValueError`."""
     found = {}
     for name in names or ():
         leads = LEAD_SUBSETS.get(str(name)) or tuple(str(name).split(","))

@@ -1,4 +1,4 @@
-"""What is to be told of a recording: its labels, or the age or sex of the person, or the intervals of its waves."""
+"""Targets of a task: labels of a recording, age or sex of the person, or intervals of the waves."""
 
 import dataclasses
 import logging
@@ -35,17 +35,16 @@ def load_task(
     unlabelled: str = "drop",
     delineator: str | None = None,
 ) -> LabelledSplits:
-    """The three splits of a corpus with what is to be told of each record.
+    """The three splits of a corpus of [`load_ecg`] with the target of each record.
 
     Args:
-        name (`str`), data_dir (`str`, *optional*), options (`Mapping`, *optional*): As in [`load_ecg`].
         target (`str`, *optional*, defaults to `"labels"`):
             `"labels"` of the corpus; `"sex"` (two classes); `"age"` in years; or `"intervals"`: heart rate, QRS
             duration, PR, QT and QTc (Fridericia) of the waves, see [`interval_targets`]. Records without the target,
             or without one of the intervals, are left out and counted.
-        problem_type (`str`, *optional*), unlabelled (`str`): Of `"labels"`, see [`load_labelled_splits`].
+        problem_type (`str`, *optional*), unlabelled (`str`): Settings of `"labels"`, see [`load_labelled_splits`].
         delineator (`str`, *optional*):
-            Of `"intervals"`: folder of a trained delineator (see `docs/delineation.md`), for corpora in which nobody
+            Folder of a trained delineator (see `docs/delineation.md`) for `"intervals"` of corpora in which nobody
             marked the waves. Such targets carry its errors, for both encoders alike.
 
     Raises:
@@ -65,8 +64,11 @@ def load_task(
         rows = load_ecg(name, data_dir=data_dir, split=split, decode=False, **(options or {}))
         if target == "intervals":
             names, values = _intervals(rows, delineator)
+        elif target == "sex":
+            names, values = SEXES, [[sex] if sex in SEXES else None for sex in rows["sex"]]
         else:
-            names, values = (_sexes if target == "sex" else _ages)(rows)
+            names = ("age_years",)
+            values = [[age] if age is not None and 0 <= age <= OLDEST_YEARS else None for age in rows["age"]]
         kept = [number for number, value in enumerate(values) if value is not None]
         without[split] = len(rows) - len(kept)
         if without[split]:
@@ -100,14 +102,6 @@ def _one_of_each(splits: LabelledSplits) -> LabelledSplits:
     for split in ("validation", "test"):
         judged[split], copies[split] = one_of_each(vars(splits)[split])
     return dataclasses.replace(splits, **judged, copies=copies)
-
-
-def _sexes(rows: Dataset) -> tuple[tuple[str, ...], Sequence[list[str] | None]]:
-    return SEXES, [[sex] if sex in SEXES else None for sex in rows["sex"]]
-
-
-def _ages(rows: Dataset) -> tuple[tuple[str, ...], Sequence[list[float] | None]]:
-    return ("age_years",), [[age] if age is not None and 0 <= age <= OLDEST_YEARS else None for age in rows["age"]]
 
 
 def _intervals(rows: Dataset, delineator: str | None) -> tuple[tuple[str, ...], Sequence[list[float] | None]]:

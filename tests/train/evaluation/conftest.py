@@ -50,6 +50,6 @@ def tiny_encoders(tiny_extractor):
 
 @pytest.fixture(scope="session")
 def tiny_pair(few_splits, tiny_extractor, tiny_encoders):
-    """An [`EncoderPair`] of which nothing is learnt but by the probe."""
+    """An [`EncoderPair`] of which nothing is learned but by the probe."""
     tables = {name: embed_splits(model, tiny_extractor, few_splits) for name, model in tiny_encoders.items()}
     return EncoderPair(tiny_encoders, tiny_extractor, few_splits, tables, num_resamples=50)

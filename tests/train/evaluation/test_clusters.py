@@ -6,10 +6,11 @@ from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 
 from ecg_transformers.train.evaluation.clusters import (
-    cluster_protocol,
+    NOISE,
     cluster_test_split,
     compare_clusters,
     resampled_agreement,
+    score_clusters,
 )
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.metrics import resample_counts
@@ -31,13 +32,17 @@ def table(num_records=60, seed=0, first=0, separation=12.0, width=3) -> Embeddin
     return EmbeddingTable(features.astype(np.float32), ids, patients, labels, [None] * num_records)
 
 
+def summary(*args) -> dict:
+    return cluster_test_split(*args).summary(**OPTIONS)
+
+
 @pytest.fixture(scope="module")
 def tables():
     return table(seed=1, first=1000), table()
 
 
 def test_separate_classes_are_found_without_labels(tables):
-    found = cluster_protocol(*tables, NAMES, **OPTIONS)
+    found = summary(*tables, NAMES)
     assert found["k-means"]["nmi"] == found["k-means"]["ari"] == 1.0
     assert found["k-means"]["num_clusters"] == 3 and found["k-means"]["num_noise"] == 0
     assert found["k-means"]["nmi_chance"] < 0.15 and found["k-means"]["nmi_chance_p_value"] == pytest.approx(1 / 31)
@@ -48,7 +53,7 @@ def test_separate_classes_are_found_without_labels(tables):
 
 def test_scores_are_those_of_scikit_learn_on_features_standardised_by_training(tables):
     train, test = table(seed=1, first=1000, separation=1.0), table(separation=1.0)
-    found = cluster_protocol(train, test, NAMES, seed=3, **OPTIONS)
+    found = cluster_test_split(train, test, NAMES, seed=3).summary(seed=3, **OPTIONS)
     rows = [row for row, labels in enumerate(test.labels) if len(labels) == 1]
     classes = [test.labels[row][0] for row in rows]
     features = ((test.features - train.features.mean(axis=0)) / train.features.std(axis=0))[rows]
@@ -77,7 +82,7 @@ SCIKIT_LEARN = (normalized_mutual_info_score, adjusted_rand_score)
 
 
 def test_features_without_content_agree_as_chance_does(tables):
-    found = cluster_protocol(table(seed=1, first=1000), table(300, separation=0.0), NAMES, **OPTIONS)["k-means"]
+    found = summary(table(seed=1, first=1000), table(300, separation=0.0), NAMES)["k-means"]
     assert found["nmi"] == pytest.approx(found["nmi_chance"], abs=0.03)
     assert found["ari"] == pytest.approx(0, abs=0.03) == found["ari_chance"]
     assert found["nmi_chance_p_value"] > 0.01
@@ -94,7 +99,7 @@ def test_the_number_of_clusters_comes_from_training_and_not_from_the_test_split(
         [[name for name in labels if name != "NORM"] for labels in train.labels],
         train.folds,
     )
-    found = cluster_protocol(only_two, test, NAMES, **OPTIONS)
+    found = summary(only_two, test, NAMES)
     assert found["k-means"]["num_clusters"] == 2
     assert set(found["classes"]) == {"CD", "MI"}
 
@@ -123,8 +128,41 @@ def test_two_encoders_are_compared_on_the_same_resamples(tables):
 def test_a_task_without_classes_to_find_and_common_patients_are_refused(tables):
     train, test = tables
     with pytest.raises(ValueError, match="two classes"):
-        cluster_protocol(train, test, ("CD",))
+        summary(train, test, ("CD",))
     with pytest.raises(ValueError, match="than classes"):
-        cluster_protocol(train, table(3), NAMES)
+        summary(train, table(3), NAMES)
     with pytest.raises(ValueError, match="Split by patient"):
-        cluster_protocol(train, train, NAMES)
+        summary(train, train, NAMES)
+
+
+@pytest.fixture
+def groups():
+    """Three well separated groups of features, their numbers and their labels as columns."""
+    classes = np.repeat([0, 1, 2], 40)
+    centres = np.eye(3, 8) * 10
+    features = centres[classes] + np.random.default_rng(0).normal(size=(120, 8))
+    return features, classes, np.eye(3)[classes]
+
+
+def test_published_clusters_are_the_classes_themselves(golden, golden_facts):
+    tensors, facts = golden("knn_cluster"), golden_facts("knn_cluster")["scalars"]
+    features, classes = tensors["test_x"].numpy(), tensors["test_y"].numpy()
+    scores = score_clusters(features, classes, classes)
+    assert scores["nmi"] == pytest.approx(facts["nmi"])
+    assert scores["silhouette"] == pytest.approx(facts["silhouette"], rel=1e-5)
+    assert scores["davies_bouldin"] == pytest.approx(facts["db_index"], rel=1e-5)
+
+
+def test_records_in_no_cluster_are_counted_and_left_out_of_distances(groups):
+    features, classes, _ = groups
+    clusters = np.where(np.arange(120) % 40 == 0, NOISE, classes)
+    scores = score_clusters(features, clusters, classes)
+    assert scores["num_noise"] == 3 and scores["num_clusters"] == 3 and scores["ari"] < 1
+    kept = clusters != NOISE
+    assert scores["silhouette"] == score_clusters(features[kept], clusters[kept], classes[kept])["silhouette"]
+
+
+def test_a_single_cluster_has_no_distances(groups):
+    features, classes, _ = groups
+    scores = score_clusters(features, np.zeros(120, dtype=int), classes)
+    assert scores["silhouette"] is None and scores["davies_bouldin"] is None and scores["nmi"] == 0

@@ -15,7 +15,6 @@ from ecg_transformers.train.evaluation.identity import (
     chance_scores,
     compare_identity,
     compare_matches,
-    identity_scores,
     match_identities,
 )
 
@@ -32,7 +31,7 @@ def people(num_patients=15, seed=0, likeness=1.0, width=6):
     return features, [f"p{patient}" for patient in patients], [f"r{row}" for row in range(len(patients))]
 
 
-def slow_scores(features, patients, metric):
+def slow_scores(features, patients):
     """The definitions, one query after the other."""
     values, same_pairs, other_pairs = [], [], []
     for query, patient in enumerate(patients):
@@ -42,8 +41,6 @@ def slow_scores(features, patients, metric):
         similarity = np.array(
             [
                 features[query] @ features[row] / np.linalg.norm(features[query]) / np.linalg.norm(features[row])
-                if metric == "cosine"
-                else -np.linalg.norm(features[query] - features[row])
                 for row in gallery
             ]
         )
@@ -58,11 +55,14 @@ def slow_scores(features, patients, metric):
     return dict(zip(SCORES, [*np.mean(values, axis=0), auroc], strict=True)), len(values)
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_scores_are_those_of_a_slow_search(metric):
+def identity_scores(*about, num_resamples=10, **options) -> dict:
+    return match_identities(*about, **options).summary(num_resamples)
+
+
+def test_scores_are_those_of_a_slow_search():
     features, patients, ids = people()
-    expected, num_queries = slow_scores(features, patients, metric)
-    found = identity_scores(features, patients, ids, metric, train_features=None, num_resamples=20)
+    expected, num_queries = slow_scores(features, patients)
+    found = identity_scores(features, patients, ids, train_features=None, num_resamples=20)
     assert {name: found[name] for name in SCORES} == pytest.approx(expected)
     assert found["num_queries"] == num_queries and found["num_gallery_records"] == len(ids) - 1
     for name in SCORES:
@@ -86,26 +86,25 @@ def test_chance_is_the_mean_over_all_orders():
 
 def test_chance_holds_for_features_that_know_nobody():
     features, patients, ids = people(num_patients=150, likeness=0.0)
-    found = identity_scores(features, patients, ids, train_features=None, num_resamples=10)
+    found = identity_scores(features, patients, ids, train_features=None)
     for name in SCORES:
         assert found[name] == pytest.approx(found["chance"][name], abs=0.04)
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_a_collapsed_encoder_finds_nobody(metric):
+def test_a_collapsed_encoder_finds_nobody():
     _, patients, ids = people()
     features = np.tile(np.random.default_rng(0).normal(size=37), (len(ids), 1))
-    found = identity_scores(features, patients, ids, metric, train_features=None, num_resamples=10)
+    found = identity_scores(features, patients, ids, train_features=None)
     assert found["recall_at_1"] == 0 and found["pair_auroc"] == 0.5
 
 
 def test_copies_are_neither_searched_nor_found():
     features, patients, ids = people()
-    expected = identity_scores(features, patients, ids, train_features=None, num_resamples=10)
+    expected = identity_scores(features, patients, ids, train_features=None)
     singles = [row for row, patient in enumerate(patients) if patients.count(patient) == 1]
     row = singles[0]
     with_copy = (np.vstack([features, features[row]]), [*patients, patients[row]], [*ids, "copy"])
-    found = identity_scores(*with_copy, train_features=None, duplicates=[[ids[row], "copy"]], num_resamples=10)
+    found = identity_scores(*with_copy, train_features=None, duplicates=[[ids[row], "copy"]])
     assert found == expected | {"num_copies_left_out": 1}
     assert identity_scores(*with_copy, train_features=None)["num_queries"] == expected["num_queries"] + 2
 
@@ -123,8 +122,8 @@ def test_records_without_a_patient_belong_to_nobody():
 def test_features_are_standardised_by_the_training_split_alone():
     features, patients, ids = people()
     train = np.random.default_rng(1).normal(3, 5, size=(50, features.shape[1]))
-    expected, _ = slow_scores((features - train.mean(axis=0)) / train.std(axis=0), patients, "cosine")
-    found = identity_scores(features, patients, ids, train_features=train, num_resamples=10)
+    expected, _ = slow_scores((features - train.mean(axis=0)) / train.std(axis=0), patients)
+    found = identity_scores(features, patients, ids, train_features=train)
     assert {name: found[name] for name in SCORES} == pytest.approx(expected)
 
 
@@ -156,7 +155,6 @@ def test_an_encoder_that_knows_people_is_told_from_one_that_does_not():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metric": "manhattan"}, "Choose from"),
         ({"patients": [None] * 4}, "patient with two recordings"),
         ({"patients": ["a"] * 4}, "another patient"),
         ({"features": np.full((4, 2), np.nan)}, "NaN"),
@@ -166,7 +164,7 @@ def test_an_encoder_that_knows_people_is_told_from_one_that_does_not():
 def test_what_cannot_be_searched_is_refused(change, message):
     given = {"features": np.eye(4), "patients": ["a", "a", "b", "c"], "record_ids": list("1234")} | change
     with pytest.raises(ValueError, match=message):
-        identity_scores(**given, train_features=None)
+        match_identities(**given, train_features=None)
 
 
 def test_rows_are_embedded_by_both_encoders_and_copies_left_out():
@@ -183,9 +181,7 @@ def test_rows_are_embedded_by_both_encoders_and_copies_left_out():
     model = EcgViTModel(EcgViTConfig(leads=LEADS, sampling_rate=100, num_samples=200, patch_size=20, **sizes))
     extractor = EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200)
     rows = Dataset.from_list(rows)
-    report = compare_identity(
-        model, extractor, rows, train_rows=rows.select(range(4)), num_resamples=20, progress=False
-    )
+    report = compare_identity(model, extractor, rows, train_rows=rows.select(range(4)), num_resamples=20)
     assert report["pretrained"]["identity"]["num_queries"] == 12
     assert report["random_encoder"]["identity"]["num_copies_left_out"] == 1
     assert set(report["difference"]["identity"]) == {"recall_at_1", "ci95", "p_value"}

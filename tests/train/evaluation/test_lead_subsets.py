@@ -7,12 +7,8 @@ import torch
 from ecg_transformers.data import EcgRecord
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.leads import STANDARD_LEADS
-from ecg_transformers.train.evaluation.lead_subsets import (
-    LEAD_SUBSETS,
-    keep_leads,
-    lead_subset_scores,
-    masking_missing_leads,
-)
+from ecg_transformers.train.evaluation.encoder_pair import EncoderPair
+from ecg_transformers.train.evaluation.lead_subsets import LEAD_SUBSETS, keep_leads, lead_subset_scores
 from ecg_transformers.train.evaluation.protocols import embed_splits, linear_protocol
 from ecg_transformers.train.features import decoded, random_encoder_like
 
@@ -20,8 +16,7 @@ from ecg_transformers.train.features import decoded, random_encoder_like
 @pytest.fixture(scope="module")
 def entries(tiny_pair):
     subsets = {name: leads for name, leads in LEAD_SUBSETS.items() if name not in ("I", "II")}
-    arguments = (tiny_pair.models, tiny_pair.feature_extractor, tiny_pair.splits, subsets)
-    found = lead_subset_scores(*arguments, num_resamples=20, linear=tiny_pair.clean)
+    found = lead_subset_scores(replace(tiny_pair, linear=tiny_pair.clean, num_resamples=20), subsets)
     return {entry["value"]: entry for entry in found}
 
 
@@ -43,13 +38,10 @@ def test_leads_that_are_left_out_are_gone_from_the_recording(few_splits):
 
 
 def test_scores_are_those_of_a_probe_learnt_chosen_and_tested_on_the_subset(entries, tiny_pair):
-    masking = masking_missing_leads(tiny_pair.feature_extractor)
+    masking = tiny_pair.feature_extractor.changed(missing_leads="mask")
     assert tiny_pair.feature_extractor.missing_leads == "raise" and masking.missing_leads == "mask"
     tables = embed_splits(
-        tiny_pair.models["pretrained"],
-        masking,
-        tiny_pair.splits,
-        change=lambda split, row: keep_leads(row, ("II", "V1")),
+        tiny_pair.models["pretrained"], masking, tiny_pair.splits, change=lambda row: keep_leads(row, ("II", "V1"))
     )
     judged = linear_protocol(tables).judge(num_resamples=20)
     assert entries["II+V1"]["pretrained"]["macro_auroc"] == pytest.approx(judged["macro_auroc"])
@@ -60,7 +52,7 @@ def test_scores_are_those_of_a_probe_learnt_chosen_and_tested_on_the_subset(entr
 def test_an_absent_lead_is_as_if_the_encoder_had_never_had_it(tiny_pair):
     row = keep_leads(decoded(tiny_pair.splits.test)[0], ("II", "V1"))
     model, extractor = tiny_pair.models["pretrained"], tiny_pair.feature_extractor
-    masked = masking_missing_leads(extractor)([row["ecg"]])
+    masked = extractor.changed(missing_leads="mask")([row["ecg"]])
     signal = torch.tensor(row["ecg"]["signal"][None, :, :500])
     with torch.inference_mode():
         got, expected = model(**masked).pooler_output, model(signal, leads=["II", "V1"]).pooler_output
@@ -78,14 +70,9 @@ def test_entries_say_what_is_absent_and_equal_inputs_give_equal_numbers(entries)
 def test_leads_that_the_model_reads_of_whole_recordings_repeat_the_protocol_that_was_run_already(entries, tiny_pair):
     judged = tiny_pair.clean["pretrained"].judge(num_resamples=20)
     assert entries["12"]["pretrained"]["macro_auroc"] == pytest.approx(judged["macro_auroc"])
-    (alone,) = lead_subset_scores(
-        {name: None for name in tiny_pair.models},  # nothing to embed with
-        tiny_pair.feature_extractor,
-        tiny_pair.splits,
-        {"12": STANDARD_LEADS},
-        linear=tiny_pair.clean,
-        num_resamples=20,
-    )
+    nothing_to_embed_with = {name: None for name in tiny_pair.models}
+    pair = replace(tiny_pair, models=nothing_to_embed_with, linear=tiny_pair.clean, num_resamples=20)
+    (alone,) = lead_subset_scores(pair, {"12": STANDARD_LEADS})
     assert alone == entries["12"]
 
 
@@ -109,7 +96,7 @@ def test_a_model_of_patches_of_all_leads_takes_subsets_with_limb_leads_derived_f
     models = {"pretrained": model, "random_encoder": random_encoder_like(model)}
     extractor = EcgFeatureExtractor(leads=leads, sampling_rate=100, num_samples=500)
     subsets = {"2": ("I", "II"), "II": ("II",)}
-    two, one = lead_subset_scores(models, extractor, few_splits, subsets, num_resamples=20)
+    two, one = lead_subset_scores(EncoderPair(models, extractor, few_splits, {}, num_resamples=20), subsets)
     assert two["derived"] == ["aVF"] and two["absent"] == ["V1"]
     assert one["refused"].startswith("The model reads the leads") and "pretrained" not in one
 
@@ -120,7 +107,5 @@ def test_recordings_without_the_leads_are_named(few_splits, tiny_pair):
     stored = EcgRecord.from_row(row).to_row()["ecg"]
     two_leads = single.remove_columns("ecg").add_column("ecg", [stored], feature=single.features["ecg"])
     splits = replace(few_splits, test=two_leads)
-    (entry,) = lead_subset_scores(
-        tiny_pair.models, tiny_pair.feature_extractor, splits, {"8": LEAD_SUBSETS["8"]}, num_resamples=20
-    )
+    (entry,) = lead_subset_scores(replace(tiny_pair, splits=splits), {"8": LEAD_SUBSETS["8"]})
     assert entry["refused"].startswith("1 of 1 records of the test split lack some of ['I', 'II', 'V1'")

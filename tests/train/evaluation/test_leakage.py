@@ -16,7 +16,7 @@ from ecg_transformers.data.corpora.ptb_xl import split_of_fold
 from ecg_transformers.data.loading import locate
 from ecg_transformers.train.evaluate_metrics.calibration_scores import calibration_scores
 from ecg_transformers.train.evaluate_metrics.classification_scores import classification_scores
-from ecg_transformers.train.evaluation.clusters import cluster_protocol
+from ecg_transformers.train.evaluation.clusters import cluster_test_split
 from ecg_transformers.train.evaluation.protocols import FrozenTables, knn_protocol, linear_protocol
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.tasks.duplicates import refuse_shared_recordings
@@ -131,7 +131,7 @@ def frozen(test: EmbeddingTable, train=TRAIN, validation=VALIDATION) -> FrozenTa
 @pytest.mark.parametrize(
     "run",
     [
-        lambda other: cluster_protocol(TRAIN, other, LABELS),
+        lambda other: cluster_test_split(TRAIN, other, LABELS),
         lambda other: frozen(other),
         lambda other: frozen(TEST, validation=other),
     ],

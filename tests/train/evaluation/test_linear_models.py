@@ -31,21 +31,21 @@ def chosen_by_hand(features, truth, patients, problem_type):
     for C in GRID:
         by_label = {column: [] for column in range(3)}
         for fold in range(5):
-            learnt, judged = folds != fold, folds == fold
+            trained, judged = folds != fold, folds == fold
             if problem_type == SINGLE_LABEL:
-                model = LogisticRegression(C=C, max_iter=5000).fit(features[learnt], truth[learnt].argmax(axis=1))
+                model = LogisticRegression(C=C, max_iter=5000).fit(features[trained], truth[trained].argmax(axis=1))
                 said = model.predict_proba(features[judged])
             for column in range(3):
                 target = truth[:, column]
                 if problem_type == REGRESSION:
-                    model = Ridge(alpha=1 / C).fit(features[learnt], (target[learnt] - truth[:, column].mean()))
+                    model = Ridge(alpha=1 / C).fit(features[trained], (target[trained] - truth[:, column].mean()))
                     error = model.predict(features[judged]) + truth[:, column].mean() - target[judged]
                     by_label[column].append(-np.abs(error / deviation[column]).mean())
                     continue
-                if len(set(target[judged])) < 2 or len(set(target[learnt])) < 2:
+                if len(set(target[judged])) < 2 or len(set(target[trained])) < 2:
                     continue
                 if problem_type == MULTI_LABEL:
-                    model = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(features[learnt], target[learnt])
+                    model = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(features[trained], target[trained])
                     scores = model.decision_function(features[judged])
                 else:
                     scores = said[:, column]

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecg_transformers.train.evaluation import encoder_pair
 from ecg_transformers.train.evaluation import low_shot as module
+from ecg_transformers.train.evaluation.encoder_pair import EncoderPair
 from ecg_transformers.train.evaluation.low_shot import draw_low_shot, low_shot
 from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
 from ecg_transformers.train.features import EmbeddingTable
@@ -21,6 +23,7 @@ probe = partial(linear_protocol, C=0.1)
 def one_C(monkeypatch):
     """Five times faster than to choose it."""
     monkeypatch.setattr(module, "linear_protocol", probe)
+    monkeypatch.setattr(encoder_pair, "linear_protocol", probe)
 
 
 def task(rates=(0.5, 0.3, 0.15), sizes=(300, 80, 60), signal=1.0, seed=0):
@@ -39,6 +42,10 @@ def task(rates=(0.5, 0.3, 0.15), sizes=(300, 80, 60), signal=1.0, seed=0):
 def both(signal=1.0, **options):
     """Tables of an encoder that knows something, and of one that knows nothing, of the same records."""
     return {"pretrained": task(signal=signal, **options), "random_encoder": task(signal=0.0, **options)}
+
+
+def pair(tables, num_resamples=20, seed=0):
+    return EncoderPair(tables, None, None, tables, num_resamples=num_resamples, seed=seed)
 
 
 labels_and_patients = st.integers(1, 60).flatmap(
@@ -126,7 +133,7 @@ def test_impossible_draws_are_refused(labels, patients, fraction, message):
 
 def test_scores_are_those_of_the_probe_on_each_draw(one_C):
     tables = both(rates=(0.5, 0.3))
-    entries = low_shot(tables, fractions=(0.1,), num_draws=3, seed=4, num_resamples=50)
+    entries = low_shot(pair(tables, 50, 4), fractions=(0.1,), num_draws=3)
     assert [entry["value"] for entry in entries] == [0.1, 1.0]
     truth, patients = tables["pretrained"].truth["train"], tables["pretrained"].tables["train"].patients()
     for encoder, of_encoder in tables.items():
@@ -144,7 +151,7 @@ def test_scores_are_those_of_the_probe_on_each_draw(one_C):
 
 def test_all_records_give_the_numbers_of_the_protocol(one_C):
     tables = both(rates=(0.5, 0.3), sizes=(60, 40, 40))
-    (entry,) = low_shot(tables, fractions=(), seed=2, num_resamples=100)
+    (entry,) = low_shot(pair(tables, 100, 2), fractions=())
     results = {encoder: probe(of_encoder) for encoder, of_encoder in tables.items()}
     for encoder, result in results.items():
         judged = result.judge(num_resamples=100, seed=2)
@@ -157,7 +164,7 @@ def test_all_records_give_the_numbers_of_the_protocol(one_C):
 
 def test_labels_that_a_draw_cannot_teach_are_named(one_C):
     tables = both(rates=(0.5, 0.02, 0.02))
-    for entry in low_shot(tables, fractions=(0.01,), num_draws=3, num_resamples=20)[:-1]:
+    for entry in low_shot(pair(tables, 20), fractions=(0.01,), num_draws=3)[:-1]:
         assert entry["num_train_records"] == 3
         for draw in entry["train_draws"]:
             taught = set(NAMES) - set(draw["unlearnt"])
@@ -167,7 +174,7 @@ def test_labels_that_a_draw_cannot_teach_are_named(one_C):
 
 def test_a_fraction_of_which_no_draw_can_be_probed_is_refused_with_the_reason(one_C):
     tables = both(rates=(0.5, 0.3, 0.0), sizes=(40, 30, 30))
-    first, whole = low_shot(tables, fractions=(0.01,), num_draws=2, num_resamples=20)  # one record teaches nothing
+    first, whole = low_shot(pair(tables, 20), fractions=(0.01,), num_draws=2)  # one record teaches nothing
     assert "None of 2 draws" in first["refused"] and "pretrained" not in first and len(first["refused_draws"]) == 2
     assert whole["excluded"] == {"C": "training set: 0 positive of 40 records, at least 1 needed"}
 
@@ -181,7 +188,7 @@ def test_a_single_label_task_needs_two_classes(one_C):
         tables.setdefault("truth", truth)
         tables[encoder] = FrozenTables(some.tables, tables["truth"], NAMES, SINGLE_LABEL)
     del tables["truth"]
-    entries = low_shot(tables, fractions=(1 / 300, 0.02), num_draws=2, num_resamples=20)
+    entries = low_shot(pair(tables, 20), fractions=(1 / 300, 0.02), num_draws=2)
     assert "two are needed" in entries[0]["refused"]
     assert 0 < entries[1]["pretrained"]["macro_auroc"] < 1
 
@@ -192,7 +199,7 @@ def test_a_regression_is_drawn_by_quarters_and_scaled_by_all_training_targets(on
         truth = {s: some.tables[s].features[:, :1] * 10.0 + 60 for s in some.tables}
         truth = {s: values.astype(float) for s, values in truth.items()}
         tables[encoder] = FrozenTables(some.tables, truth, ("heart rate (bpm)",), REGRESSION)
-    (tenth, _) = low_shot(tables, fractions=(0.1,), num_draws=2, num_resamples=20)
+    (tenth, _) = low_shot(pair(tables, 20), fractions=(0.1,), num_draws=2)
     some = tables["pretrained"]
     target, deviation = some.truth["train"][:, 0], some.truth["train"].std()
     quarters = np.searchsorted(np.percentile(target, (25, 50, 75)), target, side="right")
@@ -208,4 +215,4 @@ def test_a_regression_is_drawn_by_quarters_and_scaled_by_all_training_targets(on
 
 def test_both_encoders_are_needed():
     with pytest.raises(ValueError, match="random_encoder"):
-        low_shot({"pretrained": task()})
+        pair({"pretrained": task()})

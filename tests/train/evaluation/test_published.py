@@ -135,16 +135,16 @@ def test_a_deviation_over_runs_is_no_interval():
 
 def test_every_number_is_either_placed_or_says_why_not():
     for number in published_numbers():
-        placed = None not in (number.train_split, number.validation_split, number.test_split)
-        assert placed or number.never, number
-        assert 0.5 < number.value < 1 and number.source
-        assert number.interval is None or number.interval[0] < number.value < number.interval[1]
+        placed = None not in (number["train_split"], number["validation_split"], number["test_split"])
+        assert placed or number["never"], number
+        assert 0.5 < number["value"] < 1 and number["source"]
+        assert number["interval"] is None or number["interval"][0] < number["value"] < number["interval"][1]
 
 
 def test_names_of_tasks_are_those_of_a_run_and_no_number_is_listed_twice():
     names = {task_name("ptb-xl", {"task": task}) for task in TASKS} | {"cpsc2018"}
-    assert {number.task for number in published_numbers()} == names
-    keys = [(number.source, number.model, number.task, number.protocol) for number in published_numbers()]
+    assert {number["task"] for number in published_numbers()} == names
+    keys = [(number["source"], number["model"], number["task"], number["protocol"]) for number in published_numbers()]
     assert len(keys) == len(set(keys)) > 150
 
 

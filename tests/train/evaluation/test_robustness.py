@@ -5,13 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.train.evaluation.robustness import (
     at_rate,
     first_seconds,
     in_unit,
     length_scores,
-    padding_short_records,
     rate_ratio,
     rate_scores,
     renamed,
@@ -113,7 +111,7 @@ def test_dimensionless_records_have_no_unit_to_declare(few_splits, tiny_pair):
 
 def test_short_records_are_padded_after_the_part_that_is_there(few_splits, tiny_pair):
     row = decoded(few_splits.test)[0]
-    padding = padding_short_records(tiny_pair.feature_extractor)
+    padding = tiny_pair.feature_extractor.changed(short_records="zero_pad")
     assert tiny_pair.feature_extractor.short_records == "raise"
     cut = padding([first_seconds(row, 2.5)["ecg"]])["input_values"]
     assert not cut[..., 250:].any()
@@ -121,9 +119,3 @@ def test_short_records_are_padded_after_the_part_that_is_there(few_splits, tiny_
     whole, half = length_scores(tiny_pair, (2.5,))
     assert whole["value"] == "whole" and half["value"] == 2.5 and half["num_test_records"] == 16
     assert half["pretrained"] != whole["pretrained"]
-
-
-def test_copies_of_an_extractor_differ_in_one_setting():
-    extractor = EcgFeatureExtractor(leads=["I", "II"], normalization="lead", clip=5, highpass_hz=0.5)
-    padded = padding_short_records(extractor)
-    assert padded.to_dict() == extractor.to_dict() | {"short_records": "zero_pad"}

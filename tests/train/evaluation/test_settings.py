@@ -7,10 +7,10 @@ from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
 from ecg_transformers.train.evaluation import noise
-from ecg_transformers.train.evaluation import settings as module
 from ecg_transformers.train.evaluation.encoder_pair import EncoderPair, judge_pair
+from ecg_transformers.train.evaluation.low_shot import low_shot
 from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
-from ecg_transformers.train.evaluation.settings import SETTINGS, run_settings
+from ecg_transformers.train.evaluation.run import SETTINGS, run_settings
 from ecg_transformers.train.features import EmbeddingTable, decoded, embed
 from ecg_transformers.train.metrics import resample_counts
 from ecg_transformers.train.predictions import Predictions, ProtocolResult, compare_results
@@ -131,10 +131,8 @@ def check_entries(found):
 
 
 def test_settings_give_entries_of_one_shape_ready_for_json(tiny_pair):
-    arguments = (tiny_pair.models, tiny_pair.feature_extractor, tiny_pair.splits, tiny_pair.tables)
-    found = run_settings(
-        ["length", "low_shot"], *arguments, num_resamples=10, linear_by_encoder=tiny_pair.clean, batch_size=16
-    )
+    pair = replace(tiny_pair, num_resamples=10, linear=tiny_pair.clean, batch_size=16)
+    found = run_settings(["length", "low_shot"], pair)
     assert [entry["value"] for entry in found["length"]] == ["whole", 5.0, 2.5]
     few, *found["low_shot"] = found["low_shot"]  # one record of 28 teaches nothing
     assert few["value"] == 0.01 and "None of 5 draws" in few["refused"]
@@ -146,16 +144,7 @@ def test_every_setting_gives_entries_of_one_shape_ready_for_json(tiny_pair, tmp_
     monkeypatch.setattr(noise, "read_record", lambda path: (_Noise(), []))
     for kind in ("bw", "em", "ma"):
         (tmp_path / f"{kind}.hea").write_text("")
-    found = run_settings(
-        SETTINGS,
-        tiny_pair.models,
-        tiny_pair.feature_extractor,
-        tiny_pair.splits,
-        tiny_pair.tables,
-        nstdb_dir=tmp_path,
-        num_resamples=10,
-        linear_by_encoder=tiny_pair.clean,
-    )
+    found = run_settings(SETTINGS, replace(tiny_pair, num_resamples=10, linear=tiny_pair.clean), tmp_path)
     assert list(found) == list(SETTINGS)
     assert {name: len(entries) for name, entries in found.items()} == {
         "low_shot": 3,
@@ -175,14 +164,13 @@ def test_every_setting_gives_entries_of_one_shape_ready_for_json(tiny_pair, tmp_
 
 
 def test_mistakes_are_refused_before_anything_is_run(tiny_pair):
-    arguments = (tiny_pair.models, tiny_pair.feature_extractor, tiny_pair.splits, tiny_pair.tables)
     with pytest.raises(ValueError, match=r"Unknown settings \['leds'\]. Choose from"):
-        run_settings(["leds"], *arguments)
+        run_settings(["leds"], tiny_pair)
     with pytest.raises(ValueError, match="nstdb_dir"):
-        run_settings(["low_shot", "noise"], *arguments)
+        run_settings(["low_shot", "noise"], tiny_pair)
     with pytest.raises(ValueError, match="random encoder"):
-        run_settings(["low_shot"], {"pretrained": None}, *arguments[1:])
-    assert run_settings([], None, None, None, None) == {}
+        replace(tiny_pair, models={"pretrained": None})
+    assert run_settings([], tiny_pair) == {}
 
 
 def test_a_regression_is_scored_in_deviations_of_the_training_targets(few_splits, tiny_pair):
@@ -198,7 +186,7 @@ def test_a_regression_is_scored_in_deviations_of_the_training_targets(few_splits
         truth = {split: table.features[:, :1].astype(float) * 12 + 70 for split, table in of_split.items()}
         tables[encoder] = FrozenTables(of_split, truth, ("heart rate (bpm)",), REGRESSION)
     tables["random_encoder"] = replace(tables["random_encoder"], truth=tables["pretrained"].truth)
-    (_, _, whole) = module.low_shot(tables, num_draws=2, num_resamples=20)
+    (_, _, whole) = low_shot(replace(tiny_pair, tables=tables, num_resamples=20), num_draws=2)
     assert whole["pretrained"]["macro_zmae"] < 0.1 < whole["random_encoder"]["macro_zmae"]
     assert whole["difference"]["macro_zmae"] < 0 and whole["difference"]["ci95"][1] < 0
 

@@ -105,19 +105,6 @@ def test_a_lead_that_was_not_recorded_is_named_and_empty():
     assert not np.isfinite(orange_lines(figure)[1].get_ydata()).any()
 
 
-@pytest.mark.parametrize(
-    ("signal", "hidden", "message"),
-    [
-        (waves()[:2], hidden_patches(), r"signal and reconstruction of shape \(3, num_samples\)"),
-        (waves(), hidden_patches()[:, :7], "columns a divisor of 500"),
-        (waves(), hidden_patches()[0], r"hidden patches of shape \(3, columns\)"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_refused(signal, hidden, message):
-    with pytest.raises(ValueError, match=message):
-        plot_reconstruction(signal, signal, hidden, LEADS, 100, "mV")
-
-
 def test_the_explained_share_is_one_for_the_signal_and_zero_for_its_means():
     patches = waves().reshape(3, 10, 50)
     flat = np.broadcast_to(patches.mean(-1, keepdims=True), patches.shape).reshape(3, 500)

@@ -77,5 +77,5 @@ def test_a_fine_tuned_regression_speaks_in_the_unit_of_its_target(ages, tmp_path
 
 
 def test_a_constant_target_teaches_nothing():
-    with pytest.raises(ValueError, match="nothing can be learnt"):
+    with pytest.raises(ValueError, match="nothing can be learned"):
         ScaledTargets(np.ones((4, 1)))

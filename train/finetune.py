@@ -38,7 +38,6 @@ from ecg_transformers.modeling.calibration import names_classifier
 
 from .arguments import EcgTrainingArguments
 from .callbacks import RunRecord
-from .evaluation.head_training import HeadTask
 from .explain.preview import complete_push
 from .features import decoded
 from .finetune_objective import (
@@ -269,7 +268,9 @@ def build_finetuning(
         data_collator=EcgDataCollator(feature_extractor, label2id=label2id, return_sample_id=True),
         processing_class=feature_extractor,
         compute_metrics=ValidationMetrics(
-            HeadTask(splits.truth_of("train"), splits.label_names, splits.problem_type),
+            splits.label_names,
+            splits.problem_type,
+            splits.truth_of("train"),
             loss if splits.problem_type == REGRESSION else None,
         ),
         compute_loss_func=loss,

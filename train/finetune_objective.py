@@ -13,7 +13,7 @@ from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from .evaluation.head_training import HeadTask
+from .metrics import excluded_labels, macro_auroc
 from .results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
@@ -86,21 +86,33 @@ class ValidationMetrics:
     absolute error in deviations of the training split.
     """
 
-    def __init__(self, task: HeadTask, scale: ScaledTargets | None = None):
-        self.task, self.scale = task, scale
+    def __init__(
+        self,
+        label_names: Sequence[str],
+        problem_type: str,
+        train_labels: np.ndarray,
+        scale: ScaledTargets | None = None,
+    ):
+        self.label_names, self.problem_type, self.scale = list(label_names), problem_type, scale
+        if problem_type != REGRESSION:
+            unlearnt = excluded_labels(train_labels, label_names)
+            self.trained = [column for column, name in enumerate(label_names) if name not in unlearnt]
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         truth, sample_ids = prediction.label_ids
         _, first, record = np.unique(sample_ids, return_index=True, return_inverse=True)
-        sums = np.zeros((len(first), len(self.task.label_names)))
+        sums = np.zeros((len(first), len(self.label_names)))
         np.add.at(sums, record, prediction.predictions)
         logits, truth = sums / np.bincount(record)[:, None], truth[first]
-        if self.task.problem_type == REGRESSION:
-            return {"macro_zmae": -self.task.quality(self.scale.in_units(logits), truth)}
-        if self.task.problem_type == SINGLE_LABEL:
-            truth = np.eye(len(self.task.label_names), dtype=np.int8)[truth]
+        if self.problem_type == REGRESSION:
+            errors = np.abs(self.scale.in_units(logits) - truth) / self.scale.deviation
+            return {"macro_zmae": float(errors.mean())}
+        if self.problem_type == SINGLE_LABEL:
+            truth = np.eye(len(self.label_names), dtype=np.int8)[truth]
             logits = torch.from_numpy(logits).softmax(dim=-1).numpy()  # one class against the rest depends on it
-        return {"macro_auroc": self.task.quality(logits, truth.astype(np.int8))}
+        names = [self.label_names[column] for column in self.trained]
+        truth, logits = truth.astype(np.int8)[:, self.trained], logits[:, self.trained]
+        return {"macro_auroc": macro_auroc(truth, logits, names).value}
 
 
 class WindowRows(torch.utils.data.Dataset):

@@ -183,7 +183,11 @@ def _pretrain_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--presets", action=_ListPresets, nargs=0, help="list presets, each with its data and budget")
     _corpus_arguments(parser, "ptb-xl-sample")
     parser.add_argument(
-        "--mix", nargs="+", metavar="NAME:DIR:WEIGHT", help="several corpora, each drawn by its weight, for --dataset"
+        "--mix",
+        nargs="+",
+        type=_part_of_mixture,
+        metavar="NAME:DIR:WEIGHT",
+        help="several corpora, each drawn by its weight, for --dataset",
     )
     parser.add_argument("--split", default="train", help="split to learn from (default: train, folds 1-8)")
     parser.add_argument("--streaming", action="store_true", help="read records as they come, without a cache")
@@ -435,6 +439,13 @@ def _fraction(text: str) -> float:
     return number
 
 
+def _part_of_mixture(text: str) -> tuple[str, str | None, float]:
+    found = re.fullmatch(r"([a-z0-9-]+):(.*):(\d*\.?\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected NAME:DIR:WEIGHT, such as ptb-xl:/data/ptb-xl:0.2, got {text!r}")
+    return found[1], found[2] or None, float(found[3])
+
+
 def _make_output_folder(path: str):
     """Before the work, not after it."""
     try:
@@ -458,9 +469,8 @@ def check_call(args: argparse.Namespace):
         _check_table(args.output)
     if args.dataset and args.command != "info":
         _check_dataset(args.dataset, args.data_dir)
-    for text in given.get("mix") or ():
-        name, _, folder = text.rpartition(":")[0].partition(":")
-        _check_dataset(name, folder or None)
+    for name, folder, _ in given.get("mix") or ():
+        _check_dataset(name, folder)
     for word in (*given.get("options", ()), *given.get("feature_extractor", ())):
         if not word.partition("=")[0] or "=" not in word:
             raise ValueError(f"Expected KEY=VALUE, such as sampling_rate=500, got {word!r}.")

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import re
 import shlex
 import sys
 import time
@@ -92,17 +91,11 @@ def mix_corpora(args: argparse.Namespace, options: dict, seed: int) -> tuple[Dat
     if args.data_dir or args.online_probe_steps:
         raise ValueError("--mix names folders itself and has no probe: leave out --data_dir and --online_probe_steps.")
     corpora, weights, sources = [], [], []
-    for text in args.mix:
-        found = re.fullmatch(r"([a-z0-9-]+):(.*):([0-9.]+)", text)
-        if not found:
-            raise ValueError(f"Expected --mix NAME:DIR:WEIGHT, such as ptb-xl:/data/ptb-xl:0.2, got {text!r}.")
-        name, folder, weight = found.groups()
+    for name, folder, weight in args.mix:
         corpora.append(
-            load_ecg(
-                name, data_dir=folder or None, split=args.split, streaming=args.streaming, decode=False, **options
-            )
+            load_ecg(name, data_dir=folder, split=args.split, streaming=args.streaming, decode=False, **options)
         )
-        weights.append(float(weight))
+        weights.append(weight)
         sources.append(data_source(corpora[-1], name))
     return mix_ecg(corpora, weights, seed=seed, stopping="all_exhausted"), mixed_source(sources)
 

@@ -59,5 +59,6 @@ def test_corpora_are_mixed_by_their_weights_from_the_command_line(tmp_path):
 
 def test_a_mixture_that_is_none_is_named(tmp_path, capsys):
     command = ["pretrain", "--config", "kernel_response_cpu", "--output_dir", str(tmp_path / "model"), "--mix"]
-    assert main([*command, "ptb-xl=folder"]) == 1
-    assert "--mix NAME:DIR:WEIGHT" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "ptb-xl=folder"])
+    assert "expected NAME:DIR:WEIGHT" in capsys.readouterr().err

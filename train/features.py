@@ -50,7 +50,7 @@ class EmbeddingTable:
         labels (`list[list[str]]`): Label names of each record; none is an empty list.
         folds (`list[int | None]`): Fold of each record, where the corpus has folds.
         quality (`list[list[str]]`, *optional*):
-            What is odd about each record, by the names of [`EcgFeatureExtractor.check`]; of a clean one an empty list.
+            Findings of each record, by the names of [`EcgFeatureExtractor.check`]; of a clean one an empty list.
         start_seconds (`list[float]`, *optional*):
             Where the window of a row begins in its record, if rows are windows and not records.
     """

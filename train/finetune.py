@@ -344,7 +344,7 @@ def finish(trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, 
     """Scores of the selected weights on validation and, for the first time, test; writes `predictions.parquet`.
 
     Args:
-        trainer ([`~transformers.Trainer`]): Of [`build_finetuning`], trained.
+        trainer ([`~transformers.Trainer`]): Trainer of [`build_finetuning`], after `train()`.
         splits ([`LabelledSplits`]): The task.
         lead_subsets (`Mapping`, *optional*):
             Leads by the name of a subset, on which the classifier is judged and calibrated too, with the other leads

@@ -33,8 +33,8 @@ def in_flags(sentence: str, args: argparse.Namespace) -> str:
     Args:
         sentence (`str`): With cures as arguments, `name=value` or `name=`, or as a list of names to pass.
         args (`argparse.Namespace`):
-            Of the command, with `flags`, all that it has, and `takes_settings`, whether it takes every setting as one;
-            what it has no flag for stays as it is.
+            Arguments of the command, with `flags`, all that it has, and `takes_settings`, whether it takes every
+            setting as one; what it has no flag for stays as it is.
     """
 
     def cure(match: re.Match) -> str:

@@ -72,7 +72,7 @@ def input_batches(
         feature_extractor ([`EcgFeatureExtractor`]): Makes one or several windows of a record.
         dataset (`Iterable[dict]`): Rows of [`load_ecg`], decoded or not: stored, streaming, or a list.
         batch_size (`int`): Records in a batch.
-        description (`str`): Of the progress bar.
+        description (`str`): Text of the progress bar.
         progress (`bool`, *optional*, defaults to `False`): Whether to show it.
         left_out (`dict[str, str]`, *optional*): Gets the ids of the records that are left out, with the reasons.
 

@@ -272,14 +272,13 @@ def resampled_auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) 
 
 
 def _resampled_auroc(labels: np.ndarray, scores: np.ndarray, chunks: Iterable[np.ndarray]) -> np.ndarray:
-    """As [`resampled_auroc`], of counts that come a few resamples at a time."""
+    """Computes [`resampled_auroc`] of counts that come a few resamples at a time."""
     ranked = [_ranked(labels[:, column], scores[:, column]) for column in range(labels.shape[1])]
     return np.concatenate([np.stack([_areas(counts, *of_label) for of_label in ranked], axis=1) for counts in chunks])
 
 
 def _ranked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of one label the order of the scores, what is positive in that order, and where the ties of each begin and
-    end."""
+    """Ranks one label: order of the scores, positives in that order, and where the ties of each begin and end."""
     order = np.argsort(scores, kind="stable")
     in_order = scores[order]
     ties = (np.searchsorted(in_order, in_order, side=side) for side in ("left", "right"))

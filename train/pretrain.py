@@ -135,7 +135,7 @@ def build_trainer(
 
 
 def method_figures(trainer: EcgSslTrainer, dataset: Iterable[dict], num_records: int = 2) -> list[ReportFigure]:
-    """What the trained model makes of the first recordings, for methods that reconstruct the signal."""
+    """Draws the reconstruction of the first recordings, for methods that reconstruct the signal."""
     if not isinstance(trainer.model, MaskedAutoencoderForPreTraining):
         return []
     recordings = [row["ecg"] for row in islice(iter(dataset), num_records)]

@@ -62,7 +62,7 @@ def pooled_changes(args: argparse.Namespace) -> dict[str, int | str]:
 
 
 def declarations(args: argparse.Namespace) -> dict:
-    """What files do not say themselves, by the flags of [`OF_FILES`], as `read_recording` takes it."""
+    """Declarations that files lack, by the flags of [`OF_FILES`], as `read_recording` takes it."""
     declared = {name: vars(args)[name] for name in OF_FILES if vars(args)[name] is not None}
     if args.array is not None:
         declared["dataset"] = args.array
@@ -133,7 +133,7 @@ def split_settings(settings: dict) -> tuple[str, dict, dict, dict]:
 
 
 def _is_registered(model_type: str | None) -> bool:
-    """Whether it is a method of the user: an encoder of ours by its configuration, with a class for pretraining."""
+    """Returns `True` for a user's method: an encoder of ours by its configuration, with a class for pretraining."""
     config_class = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
     return config_class in MODEL_FOR_PRETRAINING_MAPPING and issubclass(config_class, EcgViTConfig)
 

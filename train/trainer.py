@@ -84,8 +84,7 @@ class EcgSslTrainer(PushingTrainer):
         self.add_callback(RunRecord(self.train_dataset, None if self.data is None else self.data.name))
 
     def get_train_dataloader(self) -> DataLoader:
-        """As of the stock Trainer, which would keep the last, short batch of a stream whatever
-        `dataloader_drop_last` says."""
+        """Keeps to `dataloader_drop_last` in streams too, whose last, short batch the stock Trainer would train on."""
         if has_length(self.train_dataset):
             return super().get_train_dataloader()
         args = self.args
@@ -216,7 +215,7 @@ class EcgSslTrainer(PushingTrainer):
         super()._save_checkpoint(model, trial)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """What decays is a method's own rule (`has_weight_decay`)."""
+        """Parameters that decay, by the method's own rule (`has_weight_decay`)."""
         return [name for name, parameter in model.named_parameters() if self.model.has_weight_decay(name, parameter)]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
@@ -261,7 +260,7 @@ def train_and_save(trainer: Trainer):
     """Trains, goes on from a checkpoint if asked, and saves the model.
 
     Args:
-        trainer ([`~transformers.Trainer`]): Of [`build_trainer`] or `build_finetuning`. Its
+        trainer ([`~transformers.Trainer`]): Trainer of [`build_trainer`] or `build_finetuning`. Its
             `args.resume_from_checkpoint` is a folder, or `"last"` (`True`): the newest whole checkpoint of its own
             folder, and from the beginning where there is none yet.
 

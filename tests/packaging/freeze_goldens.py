@@ -91,7 +91,7 @@ class Run:
 # The order counts: later ones start from the folders of earlier ones.
 RUNS = (
     Run("help", ("--help", *(f"{name} --help" for name in NAMES))),
-    Run("quickstart", ("quickstart --max_steps 20 --seed 2 --output_dir encoder",), "encoder"),
+    Run("quickstart", ("quickstart --max_steps 1 --seed 2 --output_dir encoder",), "encoder"),
     Run(
         "errors",
         (

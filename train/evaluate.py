@@ -82,7 +82,8 @@ def run(args: argparse.Namespace):
             seed=args.seed,
         )
         if args.layer == "best":
-            logger.info("Layer %d, chosen on the validation split", choose_layer(model, feature_extractor, splits))
+            layer = choose_layer(model, feature_extractor, splits, args.batch_size)
+            logger.info("Layer %d, chosen on the validation split", layer)
         evaluation = evaluate_encoder(model, feature_extractor, splits, args.protocol, args.setting, choices)
         quality = find_quality(splits.test, feature_extractor)
         log_quality(quality)

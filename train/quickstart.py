@@ -53,7 +53,7 @@ def run(args: argparse.Namespace):
     claim_output_dir(args.output_dir, args.overwrite_output_dir)
     torch.set_num_threads(1)  # tensors this small: a second thread waits longer than it works
     folder = Path(args.output_dir)
-    train, test = load_ecg(CORPUS, split="train"), load_ecg(CORPUS, split="test")
+    train, test = load_ecg(CORPUS, split="train", decode=False), load_ecg(CORPUS, split="test")
     num_more = len(test) + len(load_ecg(CORPUS, split="validation"))
     logger.info(
         "%d recordings to pretrain on, %d more for the evaluation, which leaves out those without a label of the task",
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace):
     settings = read_config("quickstart") | {"output_dir": args.output_dir, "seed": args.seed}
     if args.max_steps is not None:
         settings["max_steps"] = args.max_steps
-    trainer = build_trainer(settings, load_ecg(CORPUS, split="train", decode=False))
+    trainer = build_trainer(settings, train)
     logger.info("Pretraining on the unlabelled signals of folds 1-8 ...")
     train_and_save(trainer)
     pretraining_seconds = time.monotonic() - started

@@ -15,7 +15,7 @@ from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ..features import EmbeddingTable, decoded, embed, refuse_patients_in_two_tables
 from ..predictions import Predictions, ProtocolResult
-from ..tasks.labelled_splits import LabelledSplits
+from ..tasks.labelled_splits import SPLITS, LabelledSplits
 from .head_training import HeadTask
 from .linear_models import C_GRID, cross_validated_C, fit_linear, folds_of_patients
 
@@ -75,10 +75,13 @@ def embed_splits(
     splits: LabelledSplits,
     batch_size: int = 64,
     change: Callable[[dict], dict] | None = None,
+    names: Sequence[str] = SPLITS,
 ) -> FrozenTables:
-    """Features of every record of a task; `change` makes another row of each decoded row, such as fewer leads."""
+    """Features of every record of a task, or of the splits `names`; `change` makes another row of each decoded row,
+    such as fewer leads."""
     tables, truth = {}, {}
-    for split, rows in splits.items():
+    for split in names:
+        rows = vars(splits)[split]
         changed = rows if change is None else map(change, decoded(rows))
         tables[split] = embed(model, feature_extractor, changed, batch_size, progress=False)
         truth[split] = splits.truth_of(split, tables[split].record_ids)
@@ -171,15 +174,7 @@ def choose_layer(
     by_layer = {}
     for layer in range(model.config.num_hidden_layers + 1):
         model.config.pooled_layer = layer
-        tables = FrozenTables(
-            {
-                split: embed(model, feature_extractor, vars(splits)[split], batch_size, progress=False)
-                for split in ("train", "validation")
-            },
-            {split: splits.truth_of(split) for split in ("train", "validation")},
-            splits.label_names,
-            splits.problem_type,
-        )
+        tables = embed_splits(model, feature_extractor, splits, batch_size, names=("train", "validation"))
         by_layer[layer] = linear_scores(tables)[0]["validation"]
     model.config.pooled_layer = _best(by_layer, tables.task(), tables)
     return model.config.pooled_layer

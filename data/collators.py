@@ -69,11 +69,11 @@ class _EcgCollator:
 
     def _layout(self, ecg: Mapping[str, Any]) -> tuple[tuple[str, ...], float, int, str]:
         signal, num_leads = ecg["signal"], max(len(ecg["leads"]), 1)
-        num_samples = len(signal) / 2 / num_leads if isinstance(signal, bytes | pa.Buffer) else np.shape(signal)[-1]
+        num_samples = len(signal) / 2 / num_leads if isinstance(signal, bytes | memoryview) else np.shape(signal)[-1]
         return tuple(ecg["leads"]), ecg["sampling_rate"], num_samples, ecg["unit"]
 
     def _steps(self, ecg: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(ecg["signal"], bytes | pa.Buffer):
+        if isinstance(ecg["signal"], bytes | memoryview):
             return stored_steps(ecg), np.asarray(ecg["gain"], dtype=np.float32)
         return quantise(ecg["signal"])
 
@@ -256,10 +256,9 @@ class EcgPretrainingCollator(_EcgCollator):
         for row in rows:
             try:
                 steps, gains = self._steps(row["ecg"])
-                if order == list(range(len(steps))):
-                    signal[len(kept)], gain[len(kept)] = steps, gains
-                else:
-                    signal[len(kept)], gain[len(kept)] = steps[order], gains[order]
+                if order != list(range(len(steps))):  # picking rows copies
+                    steps, gains = steps[order], gains[order]
+                signal[len(kept)], gain[len(kept)] = steps, gains
                 has_gaps = signal[len(kept)].min() == INVALID_SAMPLE
                 if extractor.nan_policy == "raise" and has_gaps:
                     count = int((signal[len(kept)] == INVALID_SAMPLE).sum())
@@ -286,7 +285,7 @@ def _stored_rows(table: pa.Table) -> list[dict[str, Any]]:
     for chunk in table["ecg"].chunks:
         columns = {name: chunk.field(name).to_pylist() for name in ECG_STORAGE if name != "signal"}
         for signal, *values in zip(chunk.field("signal"), *columns.values(), strict=True):
-            ecg = dict(zip(columns, values, strict=True), signal=signal.as_buffer())
+            ecg = dict(zip(columns, values, strict=True), signal=memoryview(signal.as_buffer()))
             rows.append({"record_id": next(names), "ecg": ecg})
     return rows
 

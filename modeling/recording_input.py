@@ -124,7 +124,7 @@ def _read_declared(recording: Mapping | DeclaredRecording, name: str) -> Recordi
             raise ValueError(f"{name} lacks {absent}. Expected the keys signal, leads, sampling_rate and unit.")
         signal, gain = ecg["signal"], ecg.get("gain")
         leads, sampling_rate, unit = ecg["leads"], ecg["sampling_rate"], ecg["unit"]
-        if isinstance(signal, bytes):
+        if isinstance(signal, bytes | memoryview):
             if len(leads) == 0 or len(signal) % (2 * len(leads)):
                 raise ValueError(
                     f"{name}: {len(signal)} bytes are no int16 samples of {len(leads)} equally long leads."

@@ -252,6 +252,14 @@ def test_tables_of_a_stream_give_the_batches_of_their_rows():
         assert batch["record_id"].tolist() == [row["record_id"] for row in rows]
 
 
+def test_tables_that_need_the_feature_extractor_give_the_batches_of_their_rows():
+    stored = load_ecg("ptb-xl-sample", split="train", decode=False, streaming=True)
+    collator = EcgPretrainingCollator(extractor(num_samples=1200, short_records="zero_pad"))
+    (table,) = stored.with_format("arrow").take(3).iter(batch_size=3)
+    batch, expected = collator(table), collator(list(stored.take(3)))
+    assert batch.keys() == expected.keys() and torch.equal(batch["input_values"], expected["input_values"])
+
+
 def test_a_batch_says_whether_samples_are_missing():
     rows = [dict(row) for row in load_ecg("ptb-xl-sample", split="train").select(range(2))]
     feature_extractor = extractor()

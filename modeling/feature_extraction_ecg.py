@@ -594,7 +594,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
     def _normalize(self, values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         if self.normalization == "fixed":
             constants = torch.tensor([self.lead_means, self.lead_stds], dtype=values.dtype)[..., None]
-            means, stds = on_device({"constants": constants}, values.device)["constants"]
+            means, stds = on_device(constants, values.device)
             values = (values - means) / stds
         elif self.normalization == "lead_range":
             lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)

@@ -53,12 +53,14 @@ class DrawKeys:
         return [keyed_generator(self.seed, purpose, self.epoch, sample_id) for sample_id in self.sample_ids]
 
 
-def on_device(drawn: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """Tensors of the host on the device of the input. A GPU gets them from pinned memory: neither waits for the
-    other."""
-    if device.type == "cuda":
-        return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in drawn.items()}
-    return {name: tensor.to(device) for name, tensor in drawn.items()}
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A host tensor on the device of the input. A GPU gets it from pinned memory: neither waits for the other."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def all_on_device(drawn: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Tensors by name, each by [`on_device`]."""
+    return {name: on_device(tensor, device) for name, tensor in drawn.items()}
 
 
 def split_masked(bool_masked_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -101,7 +101,7 @@ class EcgCpcForPreTraining(PretrainingMixin, EcgCpcPreTrainedModel):
             sample_negatives(num_tokens, self.config.horizon, self.config.num_negatives, generator)
             for generator in self.generators_of_records(keys, "negatives", len(input_values))
         ]
-        return on_device({"negatives": torch.stack(negatives)}, input_values.device)
+        return {"negatives": on_device(torch.stack(negatives), input_values.device)}
 
     @can_return_tuple
     def forward(

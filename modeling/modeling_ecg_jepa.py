@@ -32,7 +32,7 @@ from .collectives import gather_rows, share_of_records, sum_over_ranks, world_si
 from .configuration_ecg_jepa import EcgJepaConfig
 from .masking import (
     DrawKeys,
-    on_device,
+    all_on_device,
     sample_multi_block_mask,
     sample_random_mask,
     sample_segment_masks,
@@ -221,6 +221,15 @@ class MaskedPrediction(PretrainingMixin):
         index = columns[:, None, :, None].expand(grid.shape[0], grid.shape[1], -1, grid.shape[3])
         return grid.gather(2, index)
 
+    def normalize_targets(self, targets: torch.Tensor, lead_mask: torch.Tensor | None) -> torch.Tensor:
+        """Targets `(batch, rows, columns, hidden)` by `config.target_normalization`."""
+        if self.config.target_normalization == "none":
+            return targets
+        targets = nn.functional.layer_norm(targets.float(), targets.shape[-1:], eps=1e-5)
+        if self.config.target_normalization == "position":
+            targets = standardize_by_position(targets, self.present_rows(lead_mask))
+        return targets
+
     def prediction_loss(
         self, predictions: torch.Tensor, targets: torch.Tensor, lead_mask: torch.Tensor | None
     ) -> torch.FloatTensor:
@@ -294,7 +303,7 @@ class EcgJepaForPreTraining(TeacherStudentMixin, MaskedPrediction, EcgJepaPreTra
     def draw_inputs(self, input_values: torch.Tensor, keys: DrawKeys) -> dict[str, torch.Tensor]:
         """Draws `bool_masked_pos`, `(1, columns)` where all records share a mask, else `(batch_size, columns)`, with
         its indices."""
-        return on_device(with_indices(self.draw_masks(len(input_values), keys)), input_values.device)
+        return all_on_device(with_indices(self.draw_masks(len(input_values), keys)), input_values.device)
 
     @can_return_tuple
     def forward(
@@ -317,15 +326,14 @@ class EcgJepaForPreTraining(TeacherStudentMixin, MaskedPrediction, EcgJepaPreTra
         """
         drawn = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)
         self._check_teacher_follows()
+        if bool_masked_pos is None:
+            visible_patches, hidden_patches = drawn["visible_patches"], drawn["hidden_patches"]
         bool_masked_pos = drawn["bool_masked_pos"].to(input_values.device)
-        indices = (visible_patches, hidden_patches)
-        if "visible_patches" in drawn:
-            indices = (drawn["visible_patches"], drawn["hidden_patches"])
-        visible, hidden = self.visible_and_hidden(bool_masked_pos, *indices)
+        visible, hidden = self.visible_and_hidden(bool_masked_pos, visible_patches, hidden_patches)
         with torch.no_grad():
             teacher_output = self.target_encoder(input_values, leads=leads, lead_mask=lead_mask)
             states = self.on_grid(teacher_output.last_hidden_state, self.config.num_columns)
-            targets = self.take_columns(self._normalize_targets(states, lead_mask), hidden)
+            targets = self.take_columns(self.normalize_targets(states, lead_mask), hidden)
 
         student_output = self.trained_encoder(
             input_values,
@@ -352,14 +360,6 @@ class EcgJepaForPreTraining(TeacherStudentMixin, MaskedPrediction, EcgJepaPreTra
             hidden_states=student_output.hidden_states,
             attentions=student_output.attentions,
         )
-
-    def _normalize_targets(self, targets: torch.Tensor, lead_mask: torch.Tensor | None) -> torch.Tensor:
-        if self.config.target_normalization == "none":
-            return targets
-        targets = nn.functional.layer_norm(targets.float(), targets.shape[-1:], eps=1e-5)
-        if self.config.target_normalization == "position":
-            targets = standardize_by_position(targets, self.present_rows(lead_mask))
-        return targets
 
 
 # --- initial weights ------------------------------------------------------------------------------------------------

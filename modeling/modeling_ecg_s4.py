@@ -82,8 +82,7 @@ class EcgS4Stem(nn.Module):
             input_values = torch.where(lead_mask[..., None], input_values, 0.0)
         padding = (1, -input_values.shape[-1] % config.patch_size)
         values = nn.functional.pad(input_values, padding).unfold(-1, config.patch_size + 1, config.patch_size)
-        if lead_rows != list(range(len(config.position_leads))):
-            weight = take_rows(weight.unflatten(1, (len(config.position_leads), -1)), lead_rows, dim=1).flatten(1)
+        weight = take_rows(weight.unflatten(1, (len(config.position_leads), -1)), lead_rows, dim=1).flatten(1)
         batch, num_tokens = len(values), values.shape[2]
         rows = nn.functional.linear(values.transpose(1, 2).reshape(batch * num_tokens, -1), weight)
         rows = nn.functional.relu(self.norms[0](rows))

@@ -26,7 +26,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .collectives import mean_over_records
 from .configuration_ecg_s4_jepa import EcgS4JepaConfig
-from .masking import DrawKeys, on_device, sample_multi_block_mask
+from .masking import DrawKeys, all_on_device, sample_multi_block_mask
 from .modeling_ecg_s4 import EcgS4Layer, EcgS4Linear, EcgS4Model, EcgS4PreTrainedModel
 from .modeling_ecg_vit import EcgViTForEmbedding, EcgViTForSequenceClassification, EcgViTForTokenClassification
 from .pretraining import PretrainingMixin, PretrainingOutput
@@ -137,7 +137,7 @@ class EcgS4JepaForPreTraining(TeacherStudentMixin, PretrainingMixin, EcgS4JepaPr
             for generator in self.generators_of_records(keys, "mask", len(input_values))
         ]
         mask = torch.stack(masks)
-        return on_device({"bool_masked_pos": mask, "num_hidden": _num_hidden(mask)}, input_values.device)
+        return all_on_device({"bool_masked_pos": mask, "num_hidden": _num_hidden(mask)}, input_values.device)
 
     @can_return_tuple
     def forward(

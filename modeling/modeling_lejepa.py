@@ -132,7 +132,7 @@ class LeJepaForPreTraining(PretrainingMixin, LeJepaPreTrainedModel):
         )
         views = make_views(input_values, settings, keys.per_record("views"))
         directions = draw_directions(config.projection_size, config.num_slices, keys.shared("sigreg"))
-        return {"views": views} | on_device({"directions": directions}, input_values.device)
+        return {"views": views, "directions": on_device(directions, input_values.device)}
 
     @can_return_tuple
     def forward(

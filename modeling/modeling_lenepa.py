@@ -156,7 +156,7 @@ class EcgLeNepaForPreTraining(PretrainingMixin, EcgLeNepaPreTrainedModel):
         """The directions of SIGReg, the same on all ranks."""
         config = self.config
         directions = draw_directions(config.projection_size, config.num_slices, keys.shared("sigreg"))
-        return on_device({"directions": directions}, input_values.device)
+        return {"directions": on_device(directions, input_values.device)}
 
     @can_return_tuple
     def forward(

@@ -22,7 +22,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_sigreg_jepa import SigRegJepaConfig
-from .masking import DrawKeys, on_device, with_indices
+from .masking import DrawKeys, all_on_device, with_indices
 from .modeling_ecg_jepa import EcgJepaPredictor, EcgJepaPreTrainedModel, MaskedPrediction
 from .modeling_ecg_vit import (
     EcgViTForEmbedding,
@@ -121,7 +121,7 @@ class SigRegJepaForPreTraining(MaskedPrediction, SigRegJepaPreTrainedModel):
             drawn["token_directions"] = draw_directions(
                 config.hidden_size, config.num_slices, keys.shared("token sigreg")
             )
-        return on_device(drawn, input_values.device)
+        return all_on_device(drawn, input_values.device)
 
     @can_return_tuple
     def forward(
@@ -162,9 +162,7 @@ class SigRegJepaForPreTraining(MaskedPrediction, SigRegJepaPreTrainedModel):
 
         whole = self.ecg_vit(input_values, leads=leads, lead_mask=lead_mask, **kwargs)
         tokens = self.on_grid(whole.last_hidden_state, config.num_columns)
-        targets = self.take_columns(tokens, hidden)
-        if config.target_normalization == "layer_norm":
-            targets = nn.functional.layer_norm(targets.float(), targets.shape[-1:], eps=1e-5)
+        targets = self.normalize_targets(self.take_columns(tokens, hidden), lead_mask)
         context = self.ecg_vit(
             input_values,
             leads=leads,

@@ -31,7 +31,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .collectives import sum_over_ranks, world_size
 from .configuration_st_mem import MaskedAutoencoderConfig, MlaeConfig, MtaeConfig, StMemConfig
 from .leads import lead_indices
-from .masking import DrawKeys, mask_from_noise, num_visible_patches, on_device, split_masked, with_indices
+from .masking import DrawKeys, all_on_device, mask_from_noise, num_visible_patches, split_masked, with_indices
 from .modeling_ecg_vit import (
     EcgViTAttention,
     EcgViTForEmbedding,
@@ -181,7 +181,7 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
         noise = torch.stack([torch.rand(shape, generator=generator) for generator in keys.per_record("mask")])
         drawn = with_indices(mask_from_noise(noise, self.config.mask_ratio))
         drawn["bool_masked_pos"] = self._between_grid_and_sequences(drawn["bool_masked_pos"])
-        return on_device(drawn, input_values.device)
+        return all_on_device(drawn, input_values.device)
 
     def _sequence_shape(self, num_leads: int) -> tuple[int, int]:
         """Number and length of the sequences that one record is cut into."""
@@ -255,9 +255,9 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
             Increasing indices of what it leaves visible and hides in each sequence, as `draw_inputs` gives them.
         """
         drawn = self.draw_missing(input_values, bool_masked_pos=bool_masked_pos)
+        if bool_masked_pos is None:
+            visible_patches, hidden_patches = drawn["visible_patches"], drawn["hidden_patches"]
         bool_masked_pos = drawn["bool_masked_pos"]
-        visible_patches = drawn.get("visible_patches", visible_patches)
-        hidden_patches = drawn.get("hidden_patches", hidden_patches)
         if hidden_patches is None and not bool_masked_pos.any():
             raise ValueError(
                 "bool_masked_pos hides nothing, so that there is nothing to reconstruct and no loss. Hide a patch or "

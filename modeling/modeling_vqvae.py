@@ -269,7 +269,7 @@ class EcgVqVaeForPreTraining(PretrainingMixin, EcgVqVaePreTrainedModel):
         if not self.training or quantizer.published:
             return {}
         num_latents = world_size() * len(input_values) * self.config.num_columns
-        return on_device({"latent_order": quantizer.next_order(num_latents)}, input_values.device)
+        return {"latent_order": on_device(quantizer.next_order(num_latents), input_values.device)}
 
     def set_attn_implementation(self, *args, **kwargs):
         super().set_attn_implementation(*args, **kwargs)
@@ -297,8 +297,6 @@ class EcgVqVaeForPreTraining(PretrainingMixin, EcgVqVaePreTrainedModel):
         """
         if input_values is None:
             raise ValueError("Expected input_values of shape (batch, num_leads, num_samples), got None.")
-        if latent_order is None:
-            latent_order = self.draw_inputs(input_values, self.own_keys(len(input_values))).get("latent_order")
         hidden_states, grid = self.ecg_vit.encode_tokens(input_values, leads, lead_mask, **kwargs)
         last_hidden_state = self.ecg_vit.layernorm(hidden_states)
         latents, codes = self.ecg_vit.quantize_tokens(last_hidden_state, grid.num_prefix, self.training, latent_order)

@@ -301,7 +301,7 @@ def index_tensor(rows: Sequence[int], device: torch.device) -> torch.Tensor:
     """Row numbers as a tensor; the usual ones, 0 to n - 1, are made on the device itself."""
     if list(rows) == list(range(len(rows))):
         return torch.arange(len(rows), device=device)
-    return on_device({"rows": torch.tensor(rows)}, device)["rows"]
+    return on_device(torch.tensor(rows), device)
 
 
 def take_rows(tensor: torch.Tensor, rows: Sequence[int], dim: int) -> torch.Tensor:

@@ -147,7 +147,7 @@ class EcgSslTrainer(PushingTrainer):
                 inputs["lead_mask"] = lead_mask
         elif self.args.random_windows and training:
             chosen = self._choose_windows(sample_ids)
-            rows = on_device({"rows": torch.tensor(chosen)}, self.args.device)["rows"]
+            rows = on_device(torch.tensor(chosen), self.args.device)
             inputs = {name: value[rows] for name, value in inputs.items()}
             sample_ids = [sample_ids[row] for row in chosen]
         if sample_ids:  # all windows of a record draw alike
@@ -181,7 +181,7 @@ class EcgSslTrainer(PushingTrainer):
             int(torch.randint(max(last, 0) + 1, (1,), generator=keyed_generator(self.args.seed, epoch, record)))
             for record in sample_ids
         ]
-        return on_device({"starts": torch.tensor(starts)}, self.args.device)["starts"]
+        return on_device(torch.tensor(starts), self.args.device)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # The stock method looks for the labels (our input_values) before it prepares the inputs.

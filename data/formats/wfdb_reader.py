@@ -13,6 +13,7 @@ Format: https://physionet.org/physiotools/wag/signal-5.htm.
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -151,19 +152,8 @@ def _read_rows(
 ) -> Sequence[np.ndarray]:
     """Whole numbers of the channels at these positions. Files that hold none of them are not opened."""
     everything = list(range(len(header.signals)))
-    name = header.signals[0].file_name
-    if list(positions) == everything and all(signal.file_name == name for signal in header.signals):
-        samples = read_samples(signal_path(folder, header, name), header.signals, header.num_samples)
-        if isinstance(samples, np.ndarray):  # the usual record: one file, one rate, nothing to pick
-            if verify_checksum:
-                _verify_checksums(samples, header)
-            return samples
-    groups: list[list[int]] = []  # consecutive channels of one file, in the order of the header
-    for position, signal in enumerate(header.signals):
-        if groups and header.signals[groups[-1][0]].file_name == signal.file_name:
-            groups[-1].append(position)
-        else:
-            groups.append([position])
+    # Consecutive channels of one file, in the order of the header.
+    groups = [list(group) for _, group in groupby(everything, key=lambda at: header.signals[at].file_name)]
     names = [header.signals[group[0]].file_name for group in groups]
     if len(set(names)) != len(names):
         raise ValueError(f"Expected the channels of one file to follow each other, got the files {names}.")
@@ -172,6 +162,10 @@ def _read_rows(
         if not set(group).isdisjoint(positions):
             signals = [header.signals[position] for position in group]
             samples = read_samples(signal_path(folder, header, name), signals, header.num_samples)
+            if isinstance(samples, np.ndarray) and list(positions) == everything == group:
+                if verify_checksum:
+                    _verify_checksums(samples, header)
+                return samples  # the usual record: one file, one rate, nothing to pick
             rows |= zip(group, samples, strict=True)
     if verify_checksum:
         for position in positions:

@@ -68,13 +68,13 @@ def list_files(folder: Path) -> tuple[list[str], int]:
     return sorted(names), num_parts
 
 
-def is_recording_file(path: str | os.PathLike) -> bool:
-    """Returns `True` for a file of a known format that is no note and no table of labels."""
+def recording_format(path: str | os.PathLike) -> str | None:
+    """The format of a file of recordings; `None` for an unknown one, a note or a table of labels."""
     try:
         kind = find_format(path)
     except ValueError:
-        return False
-    return kind != "CSV" or holds_samples(os.fspath(path))
+        return None
+    return kind if kind != "CSV" or holds_samples(os.fspath(path)) else None
 
 
 def read_recording(

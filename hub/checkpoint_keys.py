@@ -280,6 +280,14 @@ def with_current_weight_norm(state: State) -> dict[str, torch.Tensor]:
     return {renamed(key, names): tensor for key, tensor in state.items()}
 
 
+def check_built(stated: Mapping[str, Any], built: Mapping[str, Any], model_name: str) -> None:
+    """Raises `ValueError` where a file states another setting than ours is built with. Such settings shape the forward
+    pass and are in no tensor."""
+    for name, value in built.items():
+        if (said := stated.get(name, value)) != value:
+            raise ValueError(f"The file says {name}={said!r}; {model_name} has {value!r}.")
+
+
 def extractor_for(config: PreTrainedConfig, **settings: Any) -> EcgFeatureExtractor:
     """A feature extractor for the leads, rate and length of a configuration."""
     frame = {name: getattr(config, name) for name in ("leads", "sampling_rate", "num_samples")}

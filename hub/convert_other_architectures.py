@@ -42,6 +42,7 @@ from ecg_transformers.modeling.leads import STANDARD_LEADS
 from .checkpoint_keys import (
     State,
     block_shapes,
+    check_built,
     check_stated,
     check_tensors,
     count_blocks,
@@ -132,10 +133,8 @@ def convert_hubert_ecg_checkpoint(
             f"{known if sampling_rate is None else sampling_rate} Hz. If none is missing of yours, say so with "
             f"sampling_rate={rate} (--sampling_rate {rate})."
         )
-    for name, built in (HUBERT_SETTINGS | {"conv_stride": list(strides), "conv_kernel": list(kernels)}).items():
-        said = stated.get(name, built)
-        if (list(said) if isinstance(said, tuple) else said) != built:
-            raise ValueError(f"The file says {name}={said!r}; HuBERT-ECG has {built!r}.")
+    built = HUBERT_SETTINGS | {"conv_stride": list(strides), "conv_kernel": list(kernels)}
+    check_built(stated, built, "HuBERT-ECG")
     width = shape_of(state, prefix + "feature_projection.projection.weight", "width, channels")[0]
     known = state, prefix + "encoder.layers.", width, HUBERT_SIZES, sizes, ""
     layers = layer_fields(*known, stated.get("num_hidden_layers"), stated.get("num_attention_heads"))
@@ -234,9 +233,7 @@ def _stated_settings(checkpoint: dict) -> dict:
 
 
 def _fm_fields(state: State, prefix: str, settings: dict, sizes: Mapping[str, int]) -> dict:
-    for name, built in FM_SETTINGS.items():
-        if settings.get(name, built) != built:
-            raise ValueError(f"The file says {name}={settings[name]!r}; ECG-FM has {built!r}.")
+    check_built(settings, FM_SETTINGS, "ECG-FM")
     convolutions = block_shapes(state, prefix + CONVOLUTIONS, ".0.weight", "out, in, taps")
     stated = re.findall(r"\((\d+), *(\d+), *(\d+)\)\](?: *\* *(\d+))?", str(settings.get("conv_feature_layers", "")))
     if any(int(stride) != STRIDE for _, _, stride, _ in stated):

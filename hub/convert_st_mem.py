@@ -230,8 +230,7 @@ def st_mem_state_dict(model: MaskedAutoencoderPreTrainedModel) -> dict[str, torc
         state |= {f"{prefix}lead_embeddings.{row}": tensor for row, tensor in enumerate(rows)}
     for name in ("sep_embedding", "cls_embedding"):  # have leading axes here
         state |= {key: state[key].flatten() for key in [prefix + name] if key in state}
-    encoder = model if isinstance(model, tuple(classes[2] for classes in CLASSES.values())) else model.ecg_vit
-    table = encoder.embeddings.position_embeddings
+    table = model.base_model.embeddings.position_embeddings
     table = table[:, 0] if model.config.num_columns == 1 else table[0]
     state[prefix + "pos_embedding"] = pad(table, (0, 0, 1, num_after))[None]
     return state

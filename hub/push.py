@@ -23,7 +23,7 @@ from ecg_transformers.data.prepared import (
     shard_url,
     verify_shards,
 )
-from ecg_transformers.train.explain.preview import complete_push
+from ecg_transformers.train.explain.preview import add_preview, complete_push
 from ecg_transformers.train.publishing.hub_client import (
     at_revision,
     find_folder,
@@ -126,7 +126,7 @@ def push_model(
     with plain_errors(repo_id, api.endpoint, "model"):
         repository = open_model_repository(api, repo_id, shared.config, revision, private)
         with plain_errors(repo_id, api.endpoint, "model", is_new=repository.is_new):
-            shared = complete_push(shared)
+            shared = add_preview(shared)
             card = published_card(shared, repo_id, licence, weights_licence)
             upload_model(api, repository, shared, card, commit_message or f"Upload {name}")
     return at_revision(f"{api.endpoint}/{repo_id}", "/tree/", revision)

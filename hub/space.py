@@ -36,7 +36,7 @@ train/finetune_configs/*.yaml train/publishing/*.j2 train/report/*.j2 hub/*.j2""
 """Files of the package that are copied beside modules: those that its wheel holds too, and no data beside them."""
 GRADIO_VERSION = "6.31.0"  # the one that the page was tried with
 ALSO_IMPORTED = ("fsspec", "tqdm")  # which others of the requirements bring
-READING_EXTRAS = ("edf", "dicom", "hdf5")
+READING_EXTRAS = ("dicom", "hdf5")
 MODEL_FOLDER, NEIGHBOURS_NAME = "model", "neighbours.parquet"
 WRITTEN = re.compile(
     rf"app\.py|README\.md|requirements\.txt|ecg_transformers|{MODEL_FOLDER}|{re.escape(NEIGHBOURS_NAME)}"

@@ -84,7 +84,7 @@ USAGES = {
 }
 
 PRETRAINING_FLAGS = (
-    "On a laptop begin with --config ecg_jepa_cpu or kernel_response_cpu; kim_cpu and weimann_cpu are studies of "
+    "On a laptop begin with --config kernel_response_cpu or ecg_jepa_cpu; kim_cpu and weimann_cpu are studies of "
     "published recipes, near chance at that size. " + TRAINING_FLAGS
 )
 

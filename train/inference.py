@@ -170,7 +170,7 @@ def predict(
                     continue
                 inputs = feature_extractor([row["ecg"] for row in batch_rows])
             tensors = {name: inputs[name].to(model.device) for name in ("input_values", "lead_mask") if name in inputs}
-            logits = model(**tensors).logits.float().cpu()
+            logits = outputs_of(model, tensors, "logits", batch_size)
             if "window_record" in inputs:
                 logits = average_windows(logits, inputs["window_record"])
             if problem_type != REGRESSION:

@@ -17,7 +17,7 @@ import numpy as np
 from ecg_transformers.data.corpora import CORPORA
 from ecg_transformers.data.formats.file_format import find_format
 from ecg_transformers.data.loading import find_corpus, locate
-from ecg_transformers.data.recording_file import READ_ERRORS, is_recording_file, list_files, read_recordings
+from ecg_transformers.data.recording_file import READ_ERRORS, list_files, read_recordings, recording_format
 from ecg_transformers.data.recording_report import (
     EXAMINED_SECONDS,
     MEANINGS,
@@ -127,10 +127,11 @@ def describe_folder(path: Path, declared: Mapping[str, Any], max_records: int) -
         raise ValueError(f"{path} holds no files.")
     summary = _Summary()
     for name in spread(names, max_records):
-        if not is_recording_file(path / name):
+        kind = recording_format(path / name)
+        if kind is None:
             summary.num_other += 1  # licences, notes, tables of labels
             continue
-        summary.formats[find_format(str(path / name))] += 1
+        summary.formats[kind] += 1
         try:
             for record in islice(read_recordings(path / name, **declared), max_records - len(summary.reports)):
                 summary.add(name, examine_recording(record))

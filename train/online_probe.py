@@ -12,7 +12,6 @@ from transformers import Trainer, TrainerCallback
 
 from .evaluation.protocols import FrozenTables, linear_scores
 from .features import embed
-from .metrics import macro_auroc
 from .results import MULTI_LABEL
 
 PROBE_PREFIX = "probe_"
@@ -64,11 +63,10 @@ class OnlineProbe(TrainerCallback):
         tables = {name or "train": table.with_any_label(self.label_names) for name, table in tables.items()}
         truth = {name: table.multi_hot(self.label_names) for name, table in tables.items()}
         frozen = FrozenTables(tables, truth, tuple(self.label_names), MULTI_LABEL)
-        trained = frozen.task().trained
-        names = [self.label_names[column] for column in trained]
+        task = frozen.task()
         # A point on a curve: intervals, for which bootstrap resamples are drawn, come at the end of the run.
         return {
-            f"{PROBE_PREFIX}{name}_macro_auroc": macro_auroc(truth[name][:, trained], found[:, trained], names).value
+            f"{PROBE_PREFIX}{name}_macro_auroc": task.quality(found, truth[name])
             for name, found in linear_scores(frozen)[0].items()
         }
 

@@ -16,7 +16,7 @@ from transformers import pipeline
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.data.formats.file_format import wfdb_path
-from ecg_transformers.data.recording_file import READ_ERRORS, is_recording_file, list_files, read_recordings
+from ecg_transformers.data.recording_file import READ_ERRORS, list_files, read_recordings, recording_format
 from ecg_transformers.data.records import EcgRecord
 from ecg_transformers.modeling.calibration import calibration_for, calibration_of
 from ecg_transformers.modeling.feature_extraction_ecg import CALL_SETTINGS
@@ -256,7 +256,7 @@ def _files(path: str | os.PathLike, inside_folder: bool = False) -> list[NamedFi
     path = os.path.expanduser(os.fspath(path))
     if os.path.isdir(path):
         paths = {name: os.path.join(path, name) for name in list_files(Path(path))[0]}
-        found = {name: of for name, of in paths.items() if is_recording_file(of)}
+        found = {name: of for name, of in paths.items() if recording_format(of)}
         files = [NamedFile(name if inside_folder else of, of) for name, of in found.items()]
         if not files:
             raise ValueError(f"{path} holds no recordings; `ecg-transformers info {path}` says what it holds.")

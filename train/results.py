@@ -34,6 +34,13 @@ PROTOCOLS = {
 """Protocols in words, by name, or by name and problem type where these differ."""
 
 
+def encoder_words(config: Any) -> str:
+    """Size of an encoder in words; one without layers is its convolutional stem."""
+    if config.num_hidden_layers or config.stem == "linear":
+        return f"{config.num_hidden_layers} layers of width {config.hidden_size}"
+    return f"convolutions of width {', '.join(map(str, config.stem_widths))}"
+
+
 class Kind(NamedTuple):
     """A kind of result: the score that decides, its name, and how the Hub lists it.
 

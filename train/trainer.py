@@ -117,13 +117,20 @@ class EcgSslTrainer(PushingTrainer):
             dataset = Subset(dataset, order.tolist())
         batches = DataLoader(dataset, batch_size=self.args.per_device_train_batch_size, collate_fn=self.data_collator)
         for batch in batches:
-            batch = super()._prepare_inputs(batch)
-            if "signal" in batch:
-                values, lead_mask = self.processing_class.process_batch(
-                    batch["signal"], batch["gain"], sampling_rate=batch["sampling_rate"]
-                )
-                batch = {"input_values": values} | ({} if lead_mask is None else {"lead_mask": lead_mask})
-            yield batch
+            yield self._as_floats(super()._prepare_inputs(batch))
+
+    def _as_floats(self, batch: dict, window_starts: torch.Tensor | None = None) -> dict:
+        """Batch with `input_values` in the place of stored steps; others as they are."""
+        if "signal" not in batch:
+            return batch
+        values, lead_mask = self.processing_class.process_batch(
+            batch.pop("signal"),
+            batch.pop("gain"),
+            sampling_rate=batch.pop("sampling_rate"),
+            window_starts=window_starts,
+            is_complete=batch.pop("is_complete", False),
+        )
+        return batch | {"input_values": values} | ({} if lead_mask is None else {"lead_mask": lead_mask})
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
@@ -131,20 +138,11 @@ class EcgSslTrainer(PushingTrainer):
         self._records = inputs.pop("record_id", self._records)
         training = self.model.training
         if "signal" in inputs:
-            signal, sampling_rate = inputs.pop("signal"), inputs.pop("sampling_rate")
             window_starts = None
             if self.args.random_windows and training:
-                window_starts = self._draw_window_starts(sample_ids, signal.shape[-1], sampling_rate)
-            input_values, lead_mask = self.processing_class.process_batch(
-                signal,
-                inputs.pop("gain"),
-                sampling_rate=sampling_rate,
-                window_starts=window_starts,
-                is_complete=inputs.pop("is_complete", False),
-            )
-            inputs["input_values"] = input_values
-            if lead_mask is not None:
-                inputs["lead_mask"] = lead_mask
+                num_samples, rate = inputs["signal"].shape[-1], inputs["sampling_rate"]
+                window_starts = self._draw_window_starts(sample_ids, num_samples, rate)
+            inputs = self._as_floats(inputs, window_starts)
         elif self.args.random_windows and training:
             chosen = self._choose_windows(sample_ids)
             rows = on_device(torch.tensor(chosen), self.args.device)

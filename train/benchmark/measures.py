@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ import pyarrow.parquet as pq
 import torch
 from datasets import load_dataset
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForPreTraining
 
-from ecg_transformers import modeling
 from ecg_transformers.data import EcgPretrainingCollator, load_ecg, prepare_corpus, read_record
 from ecg_transformers.data.prepare import COMPRESSION
 from ecg_transformers.modeling import EcgFeatureExtractor
@@ -33,7 +34,7 @@ from ecg_transformers.modeling.masking import (
 from ecg_transformers.modeling.signal_processing import resample
 from ecg_transformers.modeling.sigreg import draw_directions, knots_and_weights, sigreg
 
-from ..settings import model_field_names, read_config
+from ..settings import read_config, split_settings
 
 ROUNDS = 3
 GEMM_SHAPES = ((400, 768, 3072), (3200, 384, 1536))
@@ -247,19 +248,17 @@ def training_step(
     preset: str, batch: int, device: str, peak: float, num_layers: int | None = None, compiled: bool = False
 ) -> Measure:
     """Forward and backward pass of a preset, AdamW and the teacher; bf16 on a GPU."""
-    settings = read_config(preset)
-    fields = {name: value for name, value in settings.items() if name in model_field_names(settings["model_type"])}
+    model_type, fields, _, _ = split_settings(read_config(preset))
     depth = ""
     if num_layers is not None:
+        depth = f", {num_layers} of {fields['num_hidden_layers']} layers"
         fields |= {"num_hidden_layers": num_layers, "predictor_num_hidden_layers": 1}
-        depth = f", {num_layers} of {settings['num_hidden_layers']} layers"
     torch.manual_seed(0)
-    family = {"ecg_jepa": "EcgJepa", "lejepa": "LeJepa"}[settings["model_type"]]
-    model = getattr(modeling, f"{family}ForPreTraining")(getattr(modeling, f"{family}Config")(**fields))
+    model = AutoModelForPreTraining.from_config(AutoConfig.for_model(model_type, **fields))
     model.to(device).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
     values = torch.randn(batch, len(model.config.leads), model.config.num_samples, device=device)
-    run, step = torch.compile(model, fullgraph=True) if compiled else model, iter(range(10**9))
+    run, step = torch.compile(model, fullgraph=True) if compiled else model, count()
 
     def train():
         number = next(step)

@@ -45,6 +45,11 @@ class ExtraSource:
             raise ValueError(f"Expected {flag} NAME:FOLDER[:HZ], such as ptb-xl:/data/ptb-xl:500, got {text!r}.")
         return cls(match[1], match[2], None if match[3] is None else int(match[3]))
 
+    def load(self) -> Dataset:
+        """Stored rows of all splits."""
+        options = {} if self.sampling_rate is None else {"sampling_rate": self.sampling_rate}
+        return load_ecg(self.corpus, self.folder, split="all", decode=False, **options)
+
     def __str__(self):
         return f"{self.corpus}:{self.folder}" + ("" if self.sampling_rate is None else f":{self.sampling_rate}")
 
@@ -197,11 +202,7 @@ class _ExtraCollection:
         self.form = None if dump is None else DumpForm(dump)
 
     def rows(self, source: ExtraSource) -> Iterator[dict]:
-        options = {} if source.sampling_rate is None else {"sampling_rate": source.sampling_rate}
-        has_folds = source.corpus != "wfdb"
-        dataset = load_ecg(
-            source.corpus, source.folder, split="all" if has_folds else "train", decode=False, **options
-        )
+        dataset = source.load()
         for number, (record_id, patient, fold) in enumerate(_names(dataset)):
             patient, fold = _agreed_fold(record_id, patient, fold, self.splits)
             reason = self._reason_against(record_id, patient, fold)

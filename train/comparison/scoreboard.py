@@ -19,7 +19,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ..delineation.evaluation import linear_wave_counts
 from ..delineation.training import DelineationSettings
 from ..evaluate_metrics.delineation_scores import WAVES
-from ..evaluation.identity import match_identities
+from ..evaluation.identity import SCORES, match_identities
 from ..evaluation.low_shot import draw_low_shot
 from ..evaluation.noise import white_noise_row
 from ..evaluation.protocols import FrozenTables, linear_scores
@@ -199,7 +199,7 @@ class Scoreboard:
                 except ValueError as error:
                     return [self._missing(f"identity_at_{rank}", "identity", "share", str(error)) for rank in ranks]
                 for rank in ranks:
-                    scores = found.values[:, [(1, 5, 10).index(rank)]]
+                    scores = found.values[:, [SCORES.index(f"recall_at_{rank}")]]
                     said = Predictions(scores, np.ones_like(scores), found.queries, found.patients)
                     result = ProtocolResult("identity", (f"found_{rank}",), "share", scores, None, said, {})
                     results[rank][name].append([result])

@@ -203,9 +203,7 @@ def load_scoreboard_data(
     found = {}
     for name, source in (("people", people), ("hospital", hospital)):
         if source is not None:
-            options = {} if source.sampling_rate is None else {"sampling_rate": source.sampling_rate}
-            split = "train" if source.corpus == "wfdb" else "all"
-            found[name] = load_ecg(source.corpus, source.folder, split=split, decode=False, **options)
+            found[name] = source.load()
     if ludb is not None:
         found["ludb"] = load_ecg("ludb", ludb, split="all", decode=False)
     return ScoreboardData(labelled, form=form, **found)

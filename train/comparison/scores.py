@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.encoder_pair import means_by_name
-from ..metrics import excluded_labels, macro_auroc, paired_facts, percentile_interval, resample_counts, resampled_auroc
+from ..metrics import (
+    excluded_labels,
+    macro_auroc,
+    mean_over_labels,
+    paired_facts,
+    percentile_interval,
+    resample_counts,
+    resampled_auroc,
+)
 from ..patients import patients_of
 from .runs import Run, RunFolder
 
@@ -204,7 +212,7 @@ def _resampled_by(test: TestSet) -> Callable[[np.ndarray], np.ndarray]:
     counts = resample_counts(len(groups), NUM_RESAMPLES, seed=0, groups=groups)
     excluded = excluded_labels(test.labels, test.label_names)
     kept = [number for number, name in enumerate(test.label_names) if name not in excluded]
-    return lambda scores: np.nanmean(resampled_auroc(test.labels[:, kept], scores[:, kept], counts), axis=1)
+    return lambda scores: mean_over_labels(resampled_auroc(test.labels[:, kept], scores[:, kept], counts))
 
 
 def pairs_of(rows: Sequence[Row]) -> list[tuple[Row, Row, str]]:

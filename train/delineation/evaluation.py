@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ecg_transformers.data.records import EcgRecord
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from ..inference import in_evaluation, readable
+from ..inference import in_evaluation, outputs_of, readable
 from ..patients import refuse_shared_patients
 from ..results import write_json
 from .masks import LABEL_NAMES, RecordWaves, annotated_waves, subject_of, waves_of_mask
@@ -83,12 +83,8 @@ def delineate(
 
 def _probabilities(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
     """`(num_windows, num_leads, num_samples, 4)`."""
-    names = [name for name in ("input_values", "lead_mask") if name in inputs]
-    found = []
-    for windows in zip(*(inputs[name].split(WINDOWS_AT_ONCE) for name in names), strict=True):
-        tensors = {name: values.to(model.device) for name, values in zip(names, windows, strict=True)}
-        found.append(model(**tensors).logits.float().softmax(dim=-1).cpu())
-    probabilities = torch.cat(found).numpy()
+    tensors = {name: inputs[name].to(model.device) for name in ("input_values", "lead_mask") if name in inputs}
+    probabilities = outputs_of(model, tensors, "logits", WINDOWS_AT_ONCE).softmax(dim=-1).numpy()
     if probabilities.shape[-1] != len(LABEL_NAMES):
         raise ValueError(f"Expected a model of the classes {list(LABEL_NAMES)}, got one of {probabilities.shape[-1]}.")
     return probabilities

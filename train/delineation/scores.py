@@ -22,7 +22,7 @@ from ..evaluate_metrics.delineation_scores import (
     delineation_scores,
     points_of_waves,
 )
-from ..metrics import paired_facts, percentile_interval, resample_counts
+from ..metrics import mean_over_labels, paired_facts, percentile_interval, resample_counts
 from .masks import LABEL_NAMES, RecordWaves, mask_of_waves
 
 TOLERANCE_MS = 150.0
@@ -186,16 +186,11 @@ def _scores(counts: WaveCounts, weights: np.ndarray) -> dict[str, np.ndarray]:
     scores = {"sensitivity": matched / _positive(references), "ppv": matched / _positive(predictions)}
     scores |= {"mean_ms": mean, "sd_ms": np.sqrt(np.maximum(variance, 0)), "iou": iou}
     waves = slice(1, 1 + len(WAVES))
-    return scores | {"miou": _mean_of_known(iou), "miou_waves": _mean_of_known(iou[:, waves])}
+    return scores | {"miou": mean_over_labels(iou), "miou_waves": mean_over_labels(iou[:, waves])}
 
 
 def _positive(counts: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, counts, np.nan)
-
-
-def _mean_of_known(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values)
-    return np.where(known, values, 0).sum(axis=1) / _positive(known.sum(axis=1))
 
 
 def _with_interval(name: str, value: np.ndarray, drawn: np.ndarray) -> dict:

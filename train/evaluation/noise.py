@@ -37,16 +37,15 @@ class NoiseRecordings:
     def __init__(self, data_dir: str | Path | None):
         if data_dir is None:
             raise ValueError(f"Noise needs the folder of the noise recordings, nstdb_dir. {NSTDB.where_to_get()}")
-        folder = Path(data_dir).expanduser()
-        missing = [kind for kind in NOISES if not (folder / f"{kind}.hea").is_file()]
+        self.folder = Path(data_dir).expanduser()
+        missing = [kind for kind in NOISES if not (self.folder / f"{kind}.hea").is_file()]
         if missing:
-            raise ValueError(f"The folder {folder} has no noise recordings {missing}. {NSTDB.where_to_get()}")
-        self._records = {kind: read_record(folder / kind)[0] for kind in NOISES}
+            raise ValueError(f"The folder {self.folder} has no noise recordings {missing}. {NSTDB.where_to_get()}")
         self.at_rate = lru_cache(maxsize=3 * len(NOISES))(self._at_rate)
 
     def _at_rate(self, kind: str, sampling_rate: float) -> np.ndarray:
         """float64 `(2, num_samples)` in mV, without its first and last second, where resampling has an edge."""
-        record = self._records[kind]
+        record = read_record(self.folder / kind)[0]
         up, down = rate_ratio(record.sampling_rate, sampling_rate)
         noise = resample_poly(record.to_millivolts().astype(np.float64), up, down, axis=1)
         edge = int(np.ceil(sampling_rate))

@@ -1,8 +1,8 @@
 """Protocols and settings by name, for the pretrained encoder and its baselines, on the same records and draws."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ..results import REGRESSION, difference_key
 from ..tasks.labelled_splits import LabelledSplits
 from .attentive import attentive_protocol
 from .clusters import cluster_test_split, compare_clusters
-from .encoder_pair import EncoderPair, refused
+from .encoder_pair import ENCODERS, EncoderPair, refused
 from .finetuned import finetuned_protocol
 from .lead_subsets import lead_subset_scores
 from .low_shot import low_shot
@@ -35,7 +35,6 @@ ON_FEATURES: dict[str, Callable[..., ProtocolResult]] = {
 }
 PROTOCOLS = (*ON_FEATURES, "attentive", "finetuned", CLUSTERS)
 SETTINGS = ("low_shot", "leads", "noise", "sampling_rate", "unit", "length")
-ENCODERS = ("random_encoder", "pretrained")
 KERNELS = {"random_kernels_126": 126, "random_kernels": 1200}
 """Baselines for protocols on frozen features, and their number of random kernels; settings have the last one."""
 
@@ -70,7 +69,6 @@ class ProtocolOptions:
         nstdb_dir (`str`, *optional*): Folder of the noise database, for the setting `noise`.
         batch_size (`int`): Records that are embedded at once.
         seed (`int`): Seed of random encoder, heads, draws and bootstrap.
-        kernels (`Mapping[str, int]`): Baselines of random kernels: names and numbers of kernels.
         cross_validate (`bool`): Cross-validate `linear` by patient over the records of all splits.
     """
 
@@ -79,7 +77,6 @@ class ProtocolOptions:
     nstdb_dir: str | None = None
     batch_size: int = 64
     seed: int = 0
-    kernels: Mapping[str, int] = field(default_factory=lambda: KERNELS)
     cross_validate: bool = False
 
 
@@ -112,7 +109,7 @@ def evaluate_encoder(
         if feature_extractor.beat_channels:
             logger.warning("No random kernels beside this encoder: they read leads, not channels of beats.")
         else:
-            for name, num_kernels in options.kernels.items():
+            for name, num_kernels in KERNELS.items():
                 models[name] = random_kernels_like(feature_extractor, num_kernels, model.device)
     facts: dict[str, Any] = {encoder: {} for encoder in models}
     facts |= {difference_key(encoder): {} for encoder in models if encoder != "pretrained"}
@@ -141,7 +138,7 @@ def evaluate_encoder(
         compared = compare_clusters(clusters["random_encoder"], clusters["pretrained"], seed=options.seed)
         for part, of_protocol in compared.items():
             facts[part] |= of_protocol
-    in_settings = [name for name in models if name in (*ENCODERS, *list(options.kernels)[-1:])]
+    in_settings = [name for name in models if name in (*ENCODERS, *list(KERNELS)[-1:])]
     pair = EncoderPair(
         {encoder: models[encoder] for encoder in in_settings},
         feature_extractor,

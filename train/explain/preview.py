@@ -223,6 +223,12 @@ def complete_push(shared: SharedFolder, with_model: bool = True) -> SharedFolder
             f"{' '.join(str(error).split())}). Write them again, or remove them."
         ) from error
     pictures = shared.pictures | ({} if picture is None else {RUN_PICTURE_NAME: picture})
-    if with_model and PREVIEW_NAME not in pictures and (preview := ecg_picture(shared.folder)) is not None:
-        pictures = {PREVIEW_NAME: preview, **pictures}
-    return dataclasses.replace(shared, pictures=pictures, shown=shown)
+    shared = dataclasses.replace(shared, pictures=pictures, shown=shown)
+    return add_preview(shared) if with_model else shared
+
+
+def add_preview(shared: SharedFolder) -> SharedFolder:
+    """Adds a picture of what the model makes of an electrocardiogram, unless there is one."""
+    if PREVIEW_NAME in shared.pictures or (preview := ecg_picture(shared.folder)) is None:
+        return shared
+    return dataclasses.replace(shared, pictures={PREVIEW_NAME: preview, **shared.pictures})

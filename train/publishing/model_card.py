@@ -29,7 +29,7 @@ from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling.calibration import names_classifier
 from ecg_transformers.modeling.method import Method, method_of
 
-from ..results import REGRESSION, SINGLE_LABEL, Result, format_fact, has_headline, installed_versions
+from ..results import REGRESSION, SINGLE_LABEL, Result, encoder_words, format_fact, has_headline, installed_versions
 from .licences import CODE_LICENCE, OTHER, hub_licence, is_settled
 from .templates import escape_markdown, template_environment
 
@@ -247,6 +247,7 @@ def render_card(
     body = template.get_template("model_card_template.md.j2").render(
         facts=facts,
         config=config,
+        encoder=encoder_words(config),
         extractor=feature_extractor,
         model_id=model_id,
         method=facts.method or method_of(config),
@@ -290,7 +291,7 @@ def card_header(header: Mapping[str, Any], results: Sequence[ShownResult], model
 
 def index_of(result: Result) -> Iterable[EvalResult]:
     """An entry of the model-index for each protocol that has a score, of enough records for a headline."""
-    has_test = "test" in result.splits or not result.splits
+    has_test = "test" in result.splits or result.validation is not None
     name = result.task if "test" in result.task else f"{result.task}, {'test split' if has_test else 'all records'}"
     for outcome in result.outcomes:
         kind, protocol = outcome.kind, outcome.protocol

@@ -340,7 +340,7 @@ def _check_scores(scores: Mapping[str, Any], weights: Mapping[str, Path], place:
     """Raises `ValueError` for an evaluation of other weights. Scores that do not say which weights they belong to are
     taken for those of the weights beside them, and are refused from elsewhere."""
     stated = scores.get(DIGEST_KEY)
-    if stated == weights_digest(weights.values()) or (stated is None and isinstance(place, Path)):
+    if (stated is None and isinstance(place, Path)) or stated == weights_digest(weights.values()):
         return
     said = f"do not say by {DIGEST_KEY} which weights they belong to"
     if stated is not None:

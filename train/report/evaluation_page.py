@@ -12,7 +12,7 @@ from ecg_transformers.modeling.method import method_of
 
 from ..features import EmbeddingTable
 from ..predictions import ProtocolResult
-from ..results import REGRESSION, Result
+from ..results import REGRESSION, Result, encoder_words
 from .caveats import caveats_of
 from .curves import positives_of
 from .examples import choose_examples, draw_examples
@@ -66,7 +66,7 @@ def encoder_facts(model: PreTrainedModel, feature_extractor: FeatureExtractionMi
     config = model.config
     return {
         "Method": method_of(config).name,
-        "Encoder": f"{config.num_hidden_layers} layers of width {config.hidden_size}",
+        "Encoder": encoder_words(config),
         "Parameters": sum(parameter.numel() for parameter in model.parameters()),
         "Leads": ", ".join(feature_extractor.leads),
         "Sampling rate (Hz)": feature_extractor.sampling_rate,

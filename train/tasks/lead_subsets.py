@@ -53,17 +53,6 @@ class KeptLeads:
         return keep_leads(self.rows[number], self.leads)
 
 
-def check_leads(rows: Dataset, leads: Sequence[str]) -> None:
-    """Raises `ValueError` if a row lacks one of the leads; names some that do."""
-    without = [
-        record_id
-        for record_id, ecg in zip(rows["record_id"], rows["ecg"], strict=True)
-        if not set(leads) <= {without_placement(lead) for lead in ecg["leads"]}
-    ]
-    if without:
-        raise ValueError(f"{len(without)} of {len(rows)} records lack some of {list(leads)}: {without[:3]}.")
-
-
 def given_leads(feature_extractor: EcgFeatureExtractor, recorded: Sequence[str]) -> list[str]:
     """Leads of a model that a recording with these leads gives it, recorded or derived, in the model's order."""
     plan = feature_extractor.changed(missing_leads="mask").lead_plan(tuple(recorded))

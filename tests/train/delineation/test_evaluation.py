@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import EvalPrediction
+from transformers.modeling_outputs import TokenClassifierOutput
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpora.ludb import LUDB
@@ -55,7 +56,7 @@ class Oracle(EcgViTForTokenClassification):
     def forward(self, input_values, **kwargs):
         labels = torch.stack([self.answers[tuple(window.flatten()[:9].tolist())] for window in input_values])
         logits = 10 * torch.nn.functional.one_hot(labels.clamp(min=0), 4).float()
-        return type("Output", (), {"logits": logits})
+        return TokenClassifierOutput(logits=logits)
 
 
 def test_no_subject_is_in_two_folds(shared_data_dir):

@@ -1,6 +1,6 @@
 """One module for each kind of result, of the name in [`~ecg_transformers.train.results.KINDS`].
 
-A module has `sections(outcome, result, shown)`: the parts of a page on one protocol.
+A module has `section(outcome, result, shown)`: the parts of a page on one protocol.
 """
 
 from collections.abc import Mapping

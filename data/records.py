@@ -66,6 +66,13 @@ def known_lead_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(leads)
 
 
+@lru_cache(maxsize=256)
+def _place(names: tuple[str, ...], electrode_placement: str) -> tuple[tuple[str, ...], str | None]:
+    """Names of the leads of a record that say where the electrodes lay, and where that was."""
+    leads = placed_leads(known_lead_names(names), electrode_placement)
+    return leads, electrode_placement_of(leads)
+
+
 def quantise(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rounds a float signal to 16-bit steps, each lead on a scale of its own.
 
@@ -150,8 +157,7 @@ class EcgRecord:
     notes: Sequence[str] = ()
 
     def __post_init__(self):
-        self.leads = placed_leads(known_lead_names(tuple(self.leads)), self.electrode_placement or "standard")
-        self.electrode_placement = electrode_placement_of(self.leads)
+        self.leads, self.electrode_placement = _place(tuple(self.leads), self.electrode_placement or "standard")
         self.signal = np.asarray(self.signal)
         if self.signal.ndim != 2 or self.signal.shape[0] != len(self.leads) or self.signal.shape[1] == 0:
             raise ValueError(
@@ -176,7 +182,7 @@ class EcgRecord:
         if self.gain is None:
             raise ValueError(f"Record {self.record_id}: an int16 signal needs `gain`, the {self.unit} per step.")
         self.gain = np.asarray(self.gain, dtype=np.float32)
-        if self.gain.shape != (len(self.leads),) or not (np.isfinite(self.gain) & (self.gain != 0)).all():
+        if self.gain.shape != (len(self.leads),) or not (self.gain.all() and np.isfinite(self.gain).all()):
             raise ValueError(
                 f"Record {self.record_id}: expected {len(self.leads)} finite gains other than 0, got {self.gain}."
             )

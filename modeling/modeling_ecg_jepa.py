@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -32,6 +33,7 @@ from .collectives import gather_rows, share_of_records, sum_over_ranks, world_si
 from .configuration_ecg_jepa import EcgJepaConfig
 from .masking import (
     DrawKeys,
+    RecordUniforms,
     all_on_device,
     sample_multi_block_mask,
     sample_random_mask,
@@ -165,6 +167,10 @@ class MaskedPrediction(PretrainingMixin):
     """Masks, and the distance of predictions from targets, for a model with an [`EcgJepaPredictor`] and the fields of
     an [`EcgJepaConfig`]."""
 
+    @property
+    def random_stream(self) -> str | None:
+        return "by counter" if self.config.mask_type == "segments" else None
+
     def set_attn_implementation(self, *args, **kwargs):
         super().set_attn_implementation(*args, **kwargs)
         self.predictor.config._attn_implementation = self.config._attn_implementation
@@ -174,14 +180,16 @@ class MaskedPrediction(PretrainingMixin):
         in each."""
         if self.config.mask_type != "segments":
             return self.draw_mask(keys.shared("mask"))
-        return self._draw_segments(keys.shared("mask"), self.generators_of_records(keys, "mask", batch_size))
+        self.check_num_ids(keys, "mask", batch_size)
+        return self._draw_segments(keys.shared("mask"), keys.uniforms("mask"))
 
     def draw_mask(self, generator: torch.Generator) -> torch.BoolTensor:
         """Draws a mask of hidden time patches, `(1, columns)`, by the law of the configuration: for a whole batch, or
         for one record with `"segments"`."""
         config = self.config
         if config.mask_type == "segments":
-            return self._draw_segments(generator, [generator])
+            key = torch.randint(2**62, (1,), generator=generator).numpy().astype(np.uint64)
+            return self._draw_segments(generator, RecordUniforms(key))
         if config.mask_type == "random":
             mask = sample_random_mask(config.num_columns, config.mask_ratio, generator)
         else:
@@ -190,10 +198,10 @@ class MaskedPrediction(PretrainingMixin):
             )
         return mask[None]
 
-    def _draw_segments(self, shared: torch.Generator, per_record: list[torch.Generator]) -> torch.BoolTensor:
+    def _draw_segments(self, shared: torch.Generator, uniforms: RecordUniforms) -> torch.BoolTensor:
         config = self.config
         return sample_segment_masks(
-            config.num_columns, config.mask_ratio, config.min_segment_patches, shared, per_record
+            config.num_columns, config.mask_ratio, config.min_segment_patches, shared, uniforms
         )
 
     def visible_and_hidden(

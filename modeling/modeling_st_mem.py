@@ -150,6 +150,7 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
     """The encoder, the decoder and the loss that ST-MEM, MTAE and MLAE share."""
 
     encoder_class = EcgViTModel
+    random_stream = "by counter"
     # Whether the tokens of a sequence are leads (MLAE) and not moments.
     sequence_of_leads = False
     # Of the encoder, and not of the decoder.
@@ -178,7 +179,7 @@ class MaskedAutoencoderForPreTraining(PretrainingMixin, MaskedAutoencoderPreTrai
         ST-MEM hides as many patches in every lead, drawn for each lead on its own; MTAE moments; MLAE leads.
         """
         shape = self._sequence_shape(input_values.shape[1])
-        noise = torch.stack([torch.rand(shape, generator=generator) for generator in keys.per_record("mask")])
+        noise = torch.from_numpy(keys.uniforms("mask").draw(0, math.prod(shape)).T).reshape(-1, *shape)
         drawn = with_indices(mask_from_noise(noise, self.config.mask_ratio))
         drawn["bool_masked_pos"] = self._between_grid_and_sequences(drawn["bool_masked_pos"])
         return all_on_device(drawn, input_values.device)

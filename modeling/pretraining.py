@@ -31,6 +31,9 @@ class PretrainingMixin:
     """First base of a [`PreTrainedModel`] that has `draw_inputs(input_values, keys)`, the random part of a batch."""
 
     _keys_to_ignore_on_load_unexpected = None  # nothing of a pretraining checkpoint is left in the file
+    random_stream: str | None = None
+    """Name of the random numbers that records draw, where a version of this package drew others from equal keys: a
+    checkpoint of then is not resumed from."""
 
     def draw_missing(self, input_values: torch.Tensor | None, **given: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Returns the arguments that were given; if one is `None`, draws it with keys of the model's own: the same in
@@ -56,9 +59,14 @@ class PretrainingMixin:
         Raises:
             ValueError: for keys with another number of records.
         """
+        self.check_num_ids(keys, purpose, batch_size)
+        return keys.per_record(purpose)
+
+    @staticmethod
+    def check_num_ids(keys: DrawKeys, purpose: str, batch_size: int) -> None:
+        """Raises `ValueError` for keys with another number of records than the batch."""
         if len(keys.sample_ids) != batch_size:
             raise ValueError(
                 f"Expected a sample id for each of {batch_size} records, got {len(keys.sample_ids)}: every record has "
                 f"its own {purpose}. Use EcgPretrainingCollator, which gives the ids."
             )
-        return keys.per_record(purpose)

@@ -14,6 +14,8 @@ from datasets import Dataset, IterableDataset
 from transformers import FeatureExtractionMixin, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
+from ecg_transformers.modeling.pretraining import PretrainingMixin
+
 from .run_folder import differences, find_damage, keep_checkpoints, seal_checkpoint, sealed_run
 from .schedules import cosine_schedule, linear_schedule, weimann_momentum
 
@@ -245,6 +247,8 @@ class RunRecord(TrainerCallback):
             "data": self._data,
             "processes": args.world_size,
         }
+        if isinstance(model, PretrainingMixin) and model.random_stream is not None:
+            run["random_stream"] = model.random_stream
         return json.loads(json.dumps(run, default=str))
 
     def check_checkpoint(self, checkpoint: str, *run: Any) -> None:

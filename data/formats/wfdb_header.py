@@ -5,6 +5,7 @@ the `wfdb` library), and a header without a sampling rate is refused (WFDB assum
 an uncalibrated channel, of which the caller has to say what a step is worth (WFDB assumes 200 steps a mV).
 """
 
+import codecs
 import math
 import os
 import re
@@ -12,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ...modeling.recording_input import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
-from .limits import check_file
+from .limits import read_file
 
 MAX_HEADER_BYTES = 2**24
 """A header of all segments of weeks of a monitor has a few MB."""
@@ -101,7 +102,7 @@ def parse_header(text: str) -> WfdbHeader:
     if len(lines) - 1 < num_channels:
         raise ValueError(f"Expected {num_channels} signal lines, got {len(lines) - 1}.")
     signals = [_parse_signal(line) for line in lines[1 : num_channels + 1]]
-    highest = sampling_rate * max(signal.samples_per_frame for signal in signals)
+    highest = sampling_rate * max([signal.samples_per_frame for signal in signals])
     if not MIN_SAMPLING_RATE <= highest <= MAX_SAMPLING_RATE:
         raise ValueError(f"Expected {MIN_SAMPLING_RATE:g} to {MAX_SAMPLING_RATE:g} samples a second, got {highest:g}.")
     return WfdbHeader(None, sampling_rate, num_samples, signals, [], [], comments, num_channels, folder)
@@ -131,25 +132,29 @@ def _parse_segment(line: str) -> tuple[str, int]:
 
 def _parse_signal(line: str) -> WfdbSignal:
     fields = line.split(None, 8)
-    if len(fields) < 2:
+    num_fields = len(fields)
+    if num_fields < 2:
         raise ValueError(f"Expected 'file format ...' in a signal line, got {line!r}.")
-    storage = _parse_format(fields[1])
-    gain, baseline, unit = _parse_gain(fields[2] if len(fields) > 2 else "0")
+    storage, gain, baseline, unit = _parse_layout(fields[1], fields[2] if num_fields > 2 else "0")
     try:
         if baseline is None:
-            baseline = int(fields[4]) if len(fields) > 4 else 0  # the ADC zero stands in
-        initial_value = int(fields[5]) if storage[0] == "8" and len(fields) > 5 else 0
+            baseline = int(fields[4]) if num_fields > 4 else 0  # the ADC zero stands in
+        initial_value = int(fields[5]) if storage[0] == "8" and num_fields > 5 else 0
         if abs(initial_value) >= 2**31:
             raise ValueError("beyond 32 bits")
-        checksum = int(fields[6]) if len(fields) > 6 else None
+        checksum = int(fields[6]) if num_fields > 6 else None
     except ValueError:
         raise ValueError(f"Expected whole numbers for ADC zero, initial value and checksum, got {line!r}.") from None
-    name = fields[8] if len(fields) > 8 else ""
+    name = fields[8] if num_fields > 8 else ""
     return WfdbSignal(fields[0], *storage, gain, baseline, unit, initial_value, checksum, name)
 
 
 # The channels of a corpus repeat a few spellings, so parsing each once halves the cost of a header.
 @lru_cache(maxsize=1024)
+def _parse_layout(storage_format: str, gain: str) -> tuple[tuple[str, int, int, int], float, int | None, str]:
+    return _parse_format(storage_format), *_parse_gain(gain)
+
+
 def _parse_format(text: str) -> tuple[str, int, int, int]:
     match = _FORMAT.match(text)
     if match is None:
@@ -162,7 +167,6 @@ def _parse_format(text: str) -> tuple[str, int, int, int]:
     return match[1], samples_per_frame, skew, byte_offset
 
 
-@lru_cache(maxsize=1024)
 def _parse_gain(text: str) -> tuple[float, int | None, str]:
     match = _GAIN.match(text)
     if match is None:
@@ -183,9 +187,7 @@ def read_header(path: str | os.PathLike) -> WfdbHeader:
     if not path.endswith(".hea"):
         path += ".hea"
     try:
-        check_file(path, MAX_HEADER_BYTES)
-        with open(path, "rb", buffering=0) as file:
-            content = file.read()
+        content = read_file(path, MAX_HEADER_BYTES)
     except OSError as error:
         raise ValueError(f"Cannot read header file {path}: {error.strerror}.") from None
     return parse_header(decode_text(content))
@@ -194,6 +196,6 @@ def read_header(path: str | os.PathLike) -> WfdbHeader:
 def decode_text(content: bytes) -> str:
     """Text in UTF-8 or else Latin-1, the two in which recorders write `µV`."""
     try:
-        return content.decode("utf-8-sig")
+        return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError:
         return content.decode("latin-1")

@@ -97,7 +97,8 @@ def read_record(
             scales = [_scale(each, declared, path) for each in signals]
         if (rows.dtype if isinstance(rows, np.ndarray) else np.result_type(*rows)) == np.int16:
             signal = _as_steps(rows, signals)
-            gain, offset = np.array(scales, dtype=np.float32), np.array([each.baseline for each in signals])
+            baselines = [each.baseline for each in signals]
+            gain, offset = np.array(scales, dtype=np.float32), np.array(baselines) if any(baselines) else None
         else:
             signal = np.stack([_as_floats(*each) for each in zip(rows, signals, scales, strict=True)])
             gain = offset = None
@@ -152,9 +153,13 @@ def _read_rows(
 ) -> Sequence[np.ndarray]:
     """Whole numbers of the channels at these positions. Files that hold none of them are not opened."""
     everything = list(range(len(header.signals)))
+    files = [signal.file_name for signal in header.signals]
     # Consecutive channels of one file, in the order of the header.
-    groups = [list(group) for _, group in groupby(everything, key=lambda at: header.signals[at].file_name)]
-    names = [header.signals[group[0]].file_name for group in groups]
+    if files.count(files[0]) == len(files):  # as a rule
+        groups = [everything]
+    else:
+        groups = [list(group) for _, group in groupby(everything, key=files.__getitem__)]
+    names = [files[group[0]] for group in groups]
     if len(set(names)) != len(names):
         raise ValueError(f"Expected the channels of one file to follow each other, got the files {names}.")
     rows = {}

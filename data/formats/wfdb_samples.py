@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .limits import LIBRARY_ERRORS, check_file, check_num_values, max_values
+from .limits import LIBRARY_ERRORS, check_file, check_num_values, max_values, read_into_scratch
 from .wfdb_header import WfdbSignal
 
 COMPRESSED = {"508": "int16", "516": "int16", "524": "int32"}
@@ -41,10 +41,10 @@ def read_samples(path: str, signals: Sequence[WfdbSignal], num_frames: int | Non
     else:
         frames = _read_frames(path, first, sum(sizes), num_frames)
     if frames.shape[1] == len(signals) and first.storage_format != "8" and not any(signal.skew for signal in signals):
-        return np.ascontiguousarray(frames.T)
+        return np.array(frames.T, order="C")  # never the scratch memory that the file was read into
     rows, start = [], 0
     for signal in signals:
-        row = frames[:, start : start + signal.samples_per_frame].reshape(-1)
+        row = frames[:, start : start + signal.samples_per_frame].flatten()
         start += signal.samples_per_frame
         if first.storage_format == "8":  # stored as differences
             row = np.cumsum(row, dtype=np.int32) + np.int32(signal.initial_value)
@@ -57,10 +57,8 @@ def _read_frames(path: str, signal: WfdbSignal, frame_size: int, num_frames: int
         known = sorted((*_DECODERS, *COMPRESSED), key=int)
         raise ValueError(f"{path} has the format {signal.storage_format}. Expected one of {known}.")
     samples_per_block, bytes_per_block, decode = _DECODERS[signal.storage_format]
-    check_file(path, 4 * max_values() + signal.byte_offset)
     try:
-        with open(path, "rb", buffering=0) as file:
-            content = file.read()
+        content = read_into_scratch(path, 4 * max_values() + signal.byte_offset)
     except OSError as error:
         raise ValueError(f"Cannot read signal file {path}: {error.strerror}.") from None
     available = max(len(content) - signal.byte_offset, 0) * samples_per_block // bytes_per_block
@@ -80,7 +78,7 @@ def _blocks(content: bytes, offset: int, count: int, samples: int, num_bytes: in
     num_blocks = -(-count // samples)
     end = offset + num_blocks * num_bytes
     if end > len(content):
-        content = content.ljust(end, b"\0")
+        content = bytes(content).ljust(end, b"\0")
     return np.frombuffer(content, np.uint8, num_blocks * num_bytes, offset).reshape(num_blocks, num_bytes).T
 
 

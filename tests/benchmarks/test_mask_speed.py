@@ -1,4 +1,4 @@
-"""Ratio of CPU time of segment masks drawn together against the law record by record, generators included."""
+"""Ratio of CPU time of segment masks drawn together against the law record by record, keys included."""
 
 import statistics
 import time
@@ -31,11 +31,11 @@ def test_segments_drawn_together_beat_the_law_record_by_record(record_property):
 
     def together(step):
         keys = DrawKeys(seed=0, step=step, epoch=0, sample_ids=tuple(range(BATCH)))
-        sample_segment_masks(200, (0.75, 0.85), 10, keys.shared("mask"), keys.per_record("mask"))
+        sample_segment_masks(200, (0.75, 0.85), 10, keys.shared("mask"), keys.uniforms("mask"))
 
     def one_by_one(step):
         sample_published_segment_masks(200, (0.15, 0.25), 10, BATCH, random_state)
 
     ratio = statistics.median(seconds(one_by_one) / seconds(together) for _ in range(7))
     record_property("ratio", round(ratio, 2))
-    assert ratio >= 8.0
+    assert ratio >= 12.0

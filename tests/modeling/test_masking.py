@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from ecg_transformers.modeling.masking import (
+    DrawKeys,
+    RecordUniforms,
     hidden_count_bounds,
     keyed_generator,
     sample_multi_block_mask,
@@ -83,6 +85,10 @@ def test_the_records_of_a_batch_follow_each_other_in_the_published_stream(golden
     assert torch.equal(visible, golden("weimann_masks")["weimann/batch8_seed3_mask_encoder"])
 
 
+def keys_of(*records):
+    return DrawKeys(seed=0, step=0, epoch=0, sample_ids=records)
+
+
 def draw_segments(key, num_draws):
     num_columns, min_block, (least, most) = SEGMENTS[key]
     masks = [
@@ -91,7 +97,7 @@ def draw_segments(key, num_draws):
             (1 - most, 1 - least),
             min_block,
             keyed_generator("ratio", draw),
-            [keyed_generator("record", draw)],
+            keys_of(draw).uniforms("record"),
         )
         for draw in range(num_draws)
     ]
@@ -129,10 +135,9 @@ def test_segments_drawn_together_have_the_statistics_of_the_published_ones(golde
         assert ours == pytest.approx(share, abs=4 * (2 * share * (1 - share) / draws) ** 0.5 + 2 / draws)
 
 
-def test_the_mask_of_a_record_depends_on_its_own_generator_and_the_shared_ratio_alone():
+def test_the_mask_of_a_record_depends_on_its_own_key_and_the_shared_ratio_alone():
     def draw(records, ratio="ratio"):
-        generators = [keyed_generator("record", record) for record in records]
-        return sample_segment_masks(200, (0.75, 0.85), 10, keyed_generator(ratio), generators)
+        return sample_segment_masks(200, (0.75, 0.85), 10, keyed_generator(ratio), keys_of(*records).uniforms("mask"))
 
     together = draw(range(6))
     assert len(set(together.sum(dim=1).tolist())) == 1
@@ -147,11 +152,38 @@ def test_fewer_hidden_columns_than_the_smallest_block_are_one_short_block():
         (9, sample_published_segment_masks(20, (0.55, 0.55), 10, 200, np.random.RandomState(0))),
         (
             9,
-            sample_segment_masks(
-                20, (0.45, 0.45), 10, keyed_generator(0), [keyed_generator(record) for record in range(200)]
-            ),
+            sample_segment_masks(20, (0.45, 0.45), 10, keyed_generator(0), keys_of(*range(200)).uniforms("mask")),
         ),
     ):
         num_runs, lengths = runs(masks)
         assert (num_runs == 1).all() and (lengths == hidden).all()
         assert masks.any(dim=0).all()  # anywhere
+
+
+def test_numbers_by_counter_are_those_of_splitmix64_written_out():
+    def numbers(key, count):
+        state, wrap = key, 2**64 - 1
+        for _ in range(count):
+            state = (state + 0x9E3779B97F4A7C15) & wrap
+            mixed = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & wrap
+            mixed = ((mixed ^ mixed >> 27) * 0x94D049BB133111EB) & wrap
+            yield ((mixed ^ mixed >> 31) >> 11) / 2**53
+
+    keys = [1, 2**63 + 17]
+    drawn = RecordUniforms(np.array(keys, dtype=np.uint64)).draw(0, 5)
+    assert drawn.T.tolist() == [list(numbers(key, 5)) for key in keys]
+    assert np.array_equal(RecordUniforms(np.array(keys, dtype=np.uint64)).draw(2, 3), drawn[2:])
+
+
+def test_numbers_of_records_differ_by_seed_epoch_purpose_and_record_and_are_uniform():
+    def draw(seed=0, epoch=0, purpose="mask", records=range(2000)):
+        return DrawKeys(seed, 0, epoch, tuple(records)).uniforms(purpose).draw(0, 20)
+
+    first = draw()
+    for other in (draw(seed=1), draw(epoch=1), draw(purpose="views"), draw(records=range(2000, 4000))):
+        correlations = np.corrcoef(first.ravel(), other.ravel())[0, 1]
+        assert abs(correlations) < 5 / first.size**0.5
+    assert np.array_equal(draw(records=[7, 3]), first[:, [7, 3]])
+    counts = np.histogram(first, bins=64, range=(0, 1))[0] - first.size / 64
+    assert (counts**2).sum() / (first.size / 64) < 63 + 5 * (2 * 63) ** 0.5  # chi-squared
+    assert abs(np.corrcoef(first)[~np.eye(20, dtype=bool)]).max() < 5 / 2000**0.5

@@ -190,6 +190,17 @@ def test_a_resume_with_another_number_of_processes_says_so(make_trainer):
         train_and_save(make_trainer(**SAVING, resume_from_checkpoint="last"))
 
 
+def test_a_run_whose_records_drew_other_random_numbers_does_not_go_on(make_trainer):
+    segments = SAVING | {"mask_type": "segments", "min_segment_patches": 2}
+    folder = killed(make_trainer(**segments), 3)
+    path = folder / "checkpoint-2" / "checkpoint.json"
+    seal = json.loads(path.read_text())
+    del seal["run"]["random_stream"]
+    path.write_text(json.dumps(seal))
+    with pytest.raises(ValueError, match="random_stream was 'nothing' and is 'by counter'"):
+        train_and_save(make_trainer(**segments, resume_from_checkpoint="last"))
+
+
 def test_where_and_how_often_a_run_writes_may_change(make_trainer):
     folder = killed(make_trainer(**SAVING), 3)
     train_and_save(make_trainer(**SAVING | {"save_steps": 1, "logging_steps": 2}, resume_from_checkpoint="last"))

@@ -161,7 +161,7 @@ def masks(batch: int = 256) -> Measure:
 
     def together():
         keys = DrawKeys(0, 0, 0, tuple(range(batch)))
-        return sample_segment_masks(200, (0.8, 0.8), 10, keys.shared("mask"), keys.per_record("mask")).sum(dim=1)
+        return sample_segment_masks(200, (0.8, 0.8), 10, keys.shared("mask"), keys.uniforms("mask")).sum(dim=1)
 
     def alone():
         return sample_published_segment_masks(200, (0.2, 0.2), 10, batch, np.random.RandomState(0)).sum(dim=1)

@@ -1,14 +1,16 @@
 """Recordings: readers, corpora, storage and collators.
 
-A name is imported when it is first used, so no module has the name of what it exports. Only `Ecg` is there at once:
-`datasets` has to know it before it reads a dataset whose features name it.
+A name is imported when it is first used, so no module has the name of what it exports. Only `Ecg` is there as soon as
+`datasets` is, which has to know it before it reads a dataset whose features name it.
 """
 
 from importlib import import_module
 
-from .features import ECG_STORAGE, Ecg
+from ..modeling.late_import import after_import
 
 _EXPORTS = {
+    "ECG_STORAGE": "features",
+    "Ecg": "features",
     "BadRecord": "bad_record_report",
     "BadRecordError": "bad_record_report",
     "EcgDataCollator": "collators",
@@ -30,7 +32,7 @@ _EXPORTS = {
     "sample_id": "collators",
 }
 
-__all__ = ["ECG_STORAGE", "Ecg", *_EXPORTS]
+__all__ = [*_EXPORTS]
 
 
 def __getattr__(name: str):
@@ -41,3 +43,6 @@ def __getattr__(name: str):
 
 def __dir__():
     return sorted({*globals(), *__all__})
+
+
+after_import("datasets", lambda: import_module(".features", __name__))

@@ -9,11 +9,12 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from datasets import Dataset
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..modeling.recording_input import cut
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 REPORT_NAME = "bad_records.jsonl"
 MANY_MISSING = 100
@@ -104,7 +105,7 @@ def read_report(path: str | os.PathLike) -> list[BadRecord]:
     return sorted({BadRecord(**json.loads(line)) for line in lines})
 
 
-def bad_records(dataset: Dataset) -> list[BadRecord]:
+def bad_records(dataset: "Dataset") -> list[BadRecord]:
     """The bad records found when a dataset of `load_ecg(..., streaming=False)` was prepared, in all its splits.
 
     A stream has no such list; give `load_ecg` a `report_path` and read it with [`read_report`].

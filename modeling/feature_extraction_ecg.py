@@ -5,7 +5,6 @@ a recording and that tensor is stated here, once. What the caller has to know ab
 sampling rate, its unit) has no default, because a wrong guess does not fail: it silently costs accuracy.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,13 +17,17 @@ from .beat_channels import BEAT_CHANNELS, check_channel_names, compute_beat_chan
 from .input_checks import (
     FLAT_STD_MV,
     INVALID_SAMPLE,  # noqa: F401  (part of this module's interface)
+    PLAUSIBLE_PEAK_MV,
     check_input,
     describe_input,
-    to_millivolts,
-    warn_of_implausible_amplitude,
 )
-from .lead_plan import LeadPlan, plan_leads
-from .leads import DERIVED_LIMB_LEADS, ELECTRODE_PLACEMENTS, FRANK_LEADS, INDEPENDENT_LEADS, canonical_leads
+from .input_contract import (
+    CALL_SETTINGS,  # noqa: F401  (part of this module's interface)
+    LARGEST_VALUE,
+    InputContract,
+)
+from .lead_plan import LeadPlan
+from .leads import INDEPENDENT_LEADS
 from .masking import on_device
 from .recording_input import DIMENSIONLESS, check_sampling_rate, read_recordings, recorded_leads, scale_of
 from .signal_processing import (
@@ -36,37 +39,22 @@ from .signal_processing import (
     notch_sos,
     resample,
     running_median,
+    to_millivolts,
 )
 
 logger = logging.get_logger(__name__)
 
-# What is larger (in mV, or dimensionless) was never recorded, and its square is soon infinite in float32.
-LARGEST_VALUE = 1e9
-# Beyond any use: a saved setting must not decide alone how long one waits and how much memory is taken.
-_MOST_FILTER_ORDER, _MOST_SAMPLES = 20, 2**26
-# How far `resample_to_length` may shift the rate: 4096 samples at 400 Hz to 2500 (CODE-15) is 2.3 %.
-_LARGEST_RATE_SHIFT = 0.05
+# Beyond any use: a saved setting must not decide alone how long one waits.
+_MOST_FILTER_ORDER = 20
 
 # What `transformers` puts, or once put, into a file beside our own settings.
 _FOREIGN_SETTINGS = ("feature_size", "padding_value", "padding_side", "return_attention_mask", "processor_class")
 
-_CHOICES = {
-    "missing_leads": ("raise", "mask"),
-    "normalization": (None, "record", "lead", "lead_range", "fixed"),
-    "long_records": ("first", "center", "all"),
-    "short_records": ("raise", "zero_pad"),
-    "nan_policy": ("raise", "interpolate"),
-    "electrode_placement": (*ELECTRODE_PLACEMENTS, "any"),
-}
-
-
-CALL_SETTINGS = ("missing_leads", "derive_limb_leads", "nan_policy", "short_records", "long_records")
-CALL_SETTINGS += ("resample_to_length",)
-"""Settings that a call of the extractor or of a pipeline may change: which recordings are taken, and which part."""
+_NORMALIZATIONS = (None, "record", "lead", "lead_range", "fixed")
 _DECLARED = ("sampling_rate", "leads", "unit", "gain", "offset", "electrode_placement")
 
 
-class EcgFeatureExtractor(FeatureExtractionMixin):
+class EcgFeatureExtractor(InputContract, FeatureExtractionMixin):
     r"""
     Turns recordings into the input of a model: leads by name, one unit, one rate, one length.
 
@@ -190,14 +178,22 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
                 f"EcgFeatureExtractor has no setting {unknown}. Its settings are listed in its docstring."
             )
         auto_map = {key: value for key, value in kwargs.items() if key == "auto_map"}
-        super().__init__(**auto_map)
-        self.leads = canonical_leads(leads)
-        self.sampling_rate = sampling_rate
-        self.num_samples = num_samples
-        self.unit = unit
-        self.derive_limb_leads = derive_limb_leads
-        self.missing_leads = missing_leads
-        self.resample_to_length = resample_to_length
+        FeatureExtractionMixin.__init__(self, **auto_map)
+        InputContract.__init__(
+            self,
+            leads=leads,
+            sampling_rate=sampling_rate,
+            num_samples=num_samples,
+            unit=unit,
+            derive_limb_leads=derive_limb_leads,
+            missing_leads=missing_leads,
+            resample_to_length=resample_to_length,
+            long_records=long_records,
+            window_stride_samples=window_stride_samples,
+            short_records=short_records,
+            nan_policy=nan_policy,
+            electrode_placement=electrode_placement,
+        )
         self.highpass_hz = highpass_hz
         self.lowpass_hz = lowpass_hz
         self.filter_order = filter_order
@@ -206,11 +202,6 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         self.lead_means = None if lead_means is None else tuple(lead_means)
         self.lead_stds = None if lead_stds is None else tuple(lead_stds)
         self.clip = clip
-        self.long_records = long_records
-        self.window_stride_samples = window_stride_samples
-        self.short_records = short_records
-        self.nan_policy = nan_policy
-        self.electrode_placement = electrode_placement
         if isinstance(beat_channels, bool):
             beat_channels = BEAT_CHANNELS if beat_channels else ()
         check_channel_names(beat_channels)
@@ -221,33 +212,18 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         self._check_settings()
 
     def _check_settings(self) -> None:
-        for name in ("derive_limb_leads", "resample_to_length", "filter_windows", "normalize_recordings"):
+        super()._check_settings()
+        for name in ("filter_windows", "normalize_recordings"):
             if not isinstance(vars(self)[name], bool):
                 raise ValueError(f"{name} is True or False, got {vars(self)[name]!r}.")
-        for name, choices in _CHOICES.items():
-            if vars(self)[name] not in choices:
-                raise ValueError(f"{name} is {vars(self)[name]!r}. Choose from {list(choices)}.")
-        frank = [lead for lead in self.leads if lead in FRANK_LEADS]
-        if frank or not self.leads:
-            raise ValueError(
-                f"Expected standard leads, got {list(self.leads)}. Frank leads {frank} are not among them."
-            )
-        check_sampling_rate(self.sampling_rate)
-        scale_of(self.unit)
-        if not 1 <= self.filter_order <= _MOST_FILTER_ORDER or self.num_samples > _MOST_SAMPLES:
-            raise ValueError(
-                f"Expected filter_order of 1 to {_MOST_FILTER_ORDER} and num_samples of at most {_MOST_SAMPLES}, got "
-                f"{self.filter_order} and {self.num_samples}."
-            )
+        if self.normalization not in _NORMALIZATIONS:
+            raise ValueError(f"normalization is {self.normalization!r}. Choose from {list(_NORMALIZATIONS)}.")
+        if not 1 <= self.filter_order <= _MOST_FILTER_ORDER:
+            raise ValueError(f"Expected filter_order of 1 to {_MOST_FILTER_ORDER}, got {self.filter_order}.")
         if self.beat_channels and ("II" not in self.leads or self.unit == DIMENSIONLESS):
             raise ValueError(
                 f"beat_channels are measured in lead II, in volts; the leads are {list(self.leads)}, the unit is "
                 f"{self.unit}. Add lead II, or leave beat_channels out."
-            )
-        if self.num_samples < 1 or (self.window_stride_samples is not None and self.window_stride_samples < 1):
-            raise ValueError(
-                f"num_samples ({self.num_samples}) and window_stride_samples ({self.window_stride_samples}) are "
-                "counts of samples, at least 1."
             )
         if self.normalize_recordings and (self.normalization is None or self.filter_windows or self.beat_channels):
             raise ValueError(
@@ -379,34 +355,6 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         """Checks recordings by [`check_input`]; arguments are those of the call."""
         return [check_input(self, recording) for recording in read_recordings(signals, **declared)]
 
-    def changed(self, **settings) -> "EcgFeatureExtractor":
-        """A copy with other settings, of those that a call may change.
-
-        Args:
-            settings: Settings in [`CALL_SETTINGS`], by their names and values in the constructor.
-
-        Raises:
-            ValueError: for another name or a wrong value.
-        """
-        unknown = sorted(set(settings) - set(CALL_SETTINGS))
-        if unknown:
-            raise ValueError(
-                f"A call may change {list(CALL_SETTINGS)}, got {unknown}. What else a model reads is part of it: "
-                "EcgFeatureExtractor.from_pretrained(FOLDER, NAME=VALUE) makes another extractor, for another model."
-            )
-        extractor = copy.copy(self)
-        vars(extractor).update(settings)
-        extractor._check_settings()
-        return extractor
-
-    def check_unit(self, unit: str) -> None:
-        """Refuses dimensionless recordings for a model of volts, and volts for a model of dimensionless values."""
-        if (unit == DIMENSIONLESS) != (self.unit == DIMENSIONLESS):
-            raise ValueError(
-                f"The model reads {self.unit}, the recording is in {unit}: one cannot be made of the other. Give the "
-                f"recording in the model's unit, or set unit={unit!r} in the feature extractor of a new model."
-            )
-
     def process_batch(
         self,
         signal: torch.Tensor,
@@ -471,12 +419,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
     ) -> "_Processed":
         plan = self.lead_plan(leads)
         length = self.resampled_length(signal.shape[-1], sampling_rate)
-        if length < self.num_samples and self.short_records == "raise":
-            raise ValueError(
-                f"Record {record_numbers[0]} lasts {length / self.sampling_rate:g} s ({length} samples at "
-                f"{self.sampling_rate} Hz), the model reads {self.num_samples / self.sampling_rate:g} s "
-                f"({self.num_samples}). Give longer recordings, or set short_records='zero_pad'."
-            )
+        self.check_length(length, f"Record {record_numbers[0]}")
         # The caller may train in mixed precision; the input must not depend on it.
         with torch.autocast(signal.device.type, enabled=False):
             values = to_millivolts(signal, gain, plan.sources, is_complete)
@@ -489,7 +432,7 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
             # Everything up to here is linear, so that limb leads may as well be derived after the expensive part.
             values, present = self._arrange_leads(values, present, plan)
             if check_amplitude:
-                warn_of_implausible_amplitude(values)
+                _warn_of_implausible_amplitude(values)
             if self.median_baseline_seconds is not None:  # not linear: of the derived leads themselves
                 values = values - running_median(values, self._median_taps)
             if self.normalize_recordings:
@@ -513,20 +456,9 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         return _Processed(values, present if self.missing_leads == "mask" else None, num_windows)
 
     def lead_plan(self, leads: tuple[str, ...]) -> LeadPlan:
-        plan = plan_leads(self.leads, leads, self.derive_limb_leads, self.electrode_placement)
+        plan = super().lead_plan(leads)
         if plan.unknown:
             logger.warning_once(f"Channels {list(plan.unknown)} are no leads that I know; they are left out.")
-        if len(plan.missing) == len(self.leads) or (plan.missing and self.missing_leads == "raise"):
-            derivable = [lead for lead in plan.missing if lead in DERIVED_LIMB_LEADS]
-            cure = "choose a model of other leads"
-            if self.missing_leads == "raise":
-                cure = f"set missing_leads='mask', or {cure}"
-            if derivable and {"I", "II"} <= set(leads):
-                cure = f"set derive_limb_leads=True to compute {derivable} from I and II, {cure}"
-            raise ValueError(
-                f"The model reads the leads {list(self.leads)}; the recording has {list(leads)} and lacks "
-                f"{list(plan.missing)}. Check the names of its channels, {cure}."
-            )
         return plan
 
     def _fill_gaps(
@@ -539,20 +471,9 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         if finite.all():
             self._check_any_present(present, record_numbers)
             return values, present
-        if self.nan_policy == "raise":
-            record, lead = (~finite).any(-1).nonzero()[0].tolist()
-            count = int((~finite[record, lead]).sum())
-            raise ValueError(
-                f"Record {record_numbers[record]}: {count} of {values.shape[-1]} samples of lead {leads[lead]} are "
-                "NaN or infinite (or beyond 1e9). Repair or leave out the recording, or set nan_policy='interpolate'."
-            )
         recorded = finite.any(-1)
-        if self.missing_leads == "raise" and not recorded.all():
-            record, lead = (~recorded).nonzero()[0].tolist()
-            raise ValueError(
-                f"Record {record_numbers[record]}: lead {leads[lead]} has no finite sample. Leave the recording out, "
-                "or set missing_leads='mask' to let the model go without the lead."
-            )
+        for number, of_record in zip(record_numbers, finite.cpu().numpy(), strict=True):
+            self.check_finite(of_record, leads, f"Record {number}")
         values = interpolate_gaps(values.masked_fill(~finite, torch.nan)).masked_fill(~recorded[..., None], 0.0)
         present = recorded if present is None else present & recorded
         self._check_any_present(present, record_numbers)
@@ -630,27 +551,6 @@ class EcgFeatureExtractor(FeatureExtractionMixin):
         """The odd number of samples around each whose median is the baseline."""
         return int(self.median_baseline_seconds * self.sampling_rate) // 2 * 2 + 1
 
-    def resampled_length(self, num_samples: int, sampling_rate: float) -> int:
-        """Length of a record at the model's rate, before windows are cut or padding is added."""
-        if not self.resample_to_length:
-            return max(1, round(num_samples * self.sampling_rate / sampling_rate))
-        rate = sampling_rate * self.num_samples / num_samples
-        if abs(rate / self.sampling_rate - 1) > _LARGEST_RATE_SHIFT:
-            raise ValueError(
-                f"resample_to_length would turn {num_samples} samples at {sampling_rate:g} Hz into {self.num_samples} "
-                f"at {rate:g} Hz, more than 5 % off the model's {self.sampling_rate} Hz. Cut the recording to about "
-                f"{self.num_samples / self.sampling_rate:g} s, or set resample_to_length=False."
-            )
-        return self.num_samples
-
-    def window_starts(self, length: int) -> list[int]:
-        """Starts of the windows that `long_records` cuts of a record of `length` samples at the model's rate."""
-        last = max(0, length - self.num_samples)
-        if self.long_records == "all":
-            starts = list(range(0, last + 1, self.window_stride_samples or self.num_samples))
-            return starts if starts[-1] == last else [*starts, last]
-        return [last // 2 if self.long_records == "center" else 0]
-
 
 class EcgProcessor(ProcessorMixin):
     r"""
@@ -697,3 +597,16 @@ class _Processed(NamedTuple):
     input_values: torch.Tensor  # (records * num_windows, leads, samples)
     lead_mask: torch.Tensor | None  # (records * num_windows, leads)
     num_windows: int  # of each record
+
+
+def _warn_of_implausible_amplitude(values: torch.Tensor) -> None:
+    """Says it where the peaks of recordings `(batch, leads, samples)`, in mV, are not those of an ECG."""
+    peaks = values.abs().amax((-2, -1))
+    lowest, highest = PLAUSIBLE_PEAK_MV
+    implausible = peaks[(peaks < lowest) | (peaks > highest)]
+    if len(implausible):
+        logger.warning_once(  # one digit, so that it is said once for each kind of mistake
+            f"Recordings with peaks of about {float(implausible[0]):.0e} mV, which should lie between {lowest} and "
+            f"{highest} mV: check the declared unit and gain. They go through unchanged; return_report=True tells "
+            "which."
+        )

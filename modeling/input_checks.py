@@ -7,14 +7,10 @@ in sentences what a feature extractor does with it.
 from typing import Any
 
 import numpy as np
-import torch
-from transformers.utils import logging
 
 from .leads import electrode_placement_of, without_placement
 from .recording_input import DIMENSIONLESS, Recording, is_known_lead
 from .signal_quality import LIMITS, examine_signal, lead_problems
-
-logger = logging.get_logger(__name__)
 
 INVALID_SAMPLE = -32768
 """The int16 value that stands for "not recorded" (as in WFDB format 16); it is read as NaN."""
@@ -111,23 +107,23 @@ def _stretch_in_millivolts(extractor: Any, recording: Recording) -> np.ndarray:
     starts, per_sample = extractor.window_starts(length), num_samples / length
     first, end = round(starts[0] * per_sample), round((starts[-1] + extractor.num_samples) * per_sample)
     end = min(end, first + round(EXAMINED_SECONDS * recording.sampling_rate))
-    steps = recording.signal[:, first:end]
-    signal = steps.astype(np.float32)
+    return millivolts(recording._replace(signal=recording.signal[:, first:end]))
+
+
+def millivolts(recording: Recording) -> np.ndarray:
+    """Float32 mV `(num_leads, num_samples)` of a recording, NaN where a sample is missing."""
+    signal = recording.signal.astype(np.float32)
     if recording.gain is not None:
         signal *= recording.gain[:, None]
-    if steps.dtype == np.int16:
-        signal[steps == INVALID_SAMPLE] = np.nan
+    if recording.signal.dtype == np.int16:
+        signal[recording.signal == INVALID_SAMPLE] = np.nan
     return signal
 
 
 def describe_input(extractor: Any, recording: Recording) -> list[str]:
     """Says in sentences what happens to a recording, and what is odd about it."""
     plan, leads = extractor.lead_plan(recording.leads), recording.leads
-    values = to_millivolts(
-        torch.from_numpy(recording.signal)[None],
-        None if recording.gain is None else torch.from_numpy(recording.gain)[None],
-        plan.sources,
-    )[0]
+    values = millivolts(recording)[list(plan.sources)]
     used = [leads[index] for index in plan.sources]
     derived = [lead for lead, weights in zip(extractor.leads, plan.weights, strict=True) if len(weights) > 1]
     num_samples = recording.signal.shape[1]
@@ -145,7 +141,8 @@ def describe_input(extractor: Any, recording: Recording) -> list[str]:
     if plan.missing:
         report.append(f"Masked the missing leads {list(plan.missing)}.")
     for lead, row in zip(used, values, strict=True):
-        num_gaps, kept = int((~row.isfinite()).sum()), row[row.isfinite()]
+        kept = row[np.isfinite(row)]
+        num_gaps = num_samples - len(kept)
         if num_gaps == num_samples:
             report.append(f"Masked lead {lead}, which has no finite sample.")
         elif num_gaps:
@@ -159,7 +156,7 @@ def describe_input(extractor: Any, recording: Recording) -> list[str]:
                     f"Lead {lead} is at its largest or smallest value in {at_bounds} of {num_samples} samples: it "
                     "may be clipped."
                 )
-    peak = float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    peak = float(np.abs(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)).max())
     if not PLAUSIBLE_PEAK_MV[0] <= peak <= PLAUSIBLE_PEAK_MV[1]:
         report.append(f"The largest amplitude, {peak:g} mV, is no ECG's: check the unit ({recording.unit}) and gain.")
     if length != num_samples:
@@ -181,33 +178,3 @@ def describe_input(extractor: Any, recording: Recording) -> list[str]:
     elif length < extractor.num_samples:
         report.append(f"Appended {extractor.num_samples - length} zeros to {length} samples.")
     return report
-
-
-def to_millivolts(
-    signal: torch.Tensor, gain: torch.Tensor | None, sources: tuple[int, ...], is_complete: bool = False
-) -> torch.Tensor:
-    """Float32 millivolts of the rows `sources` of `(batch, num_source_leads, num_samples)`; `is_complete` where no
-    sample is missing."""
-    if sources != tuple(range(signal.shape[1])):
-        signal = signal[:, list(sources)]
-        gain = None if gain is None else gain[:, list(sources)]
-    values = signal.float()
-    if gain is not None:
-        gain = gain.to(values.device, torch.float32)[..., None]
-        values = values * gain if values is signal else values.mul_(gain)
-    if signal.dtype == torch.int16 and not is_complete:
-        values.masked_fill_(signal == INVALID_SAMPLE, torch.nan)
-    return values
-
-
-def warn_of_implausible_amplitude(values: torch.Tensor) -> None:
-    """Says it where the peaks of recordings `(batch, leads, samples)`, in mV, are not those of an ECG."""
-    peaks = values.abs().amax((-2, -1))
-    lowest, highest = PLAUSIBLE_PEAK_MV
-    implausible = peaks[(peaks < lowest) | (peaks > highest)]
-    if len(implausible):
-        logger.warning_once(  # one digit, so that it is said once for each kind of mistake
-            f"Recordings with peaks of about {float(implausible[0]):.0e} mV, which should lie between {lowest} and "
-            f"{highest} mV: check the declared unit and gain. They go through unchanged; return_report=True tells "
-            "which."
-        )

@@ -4,12 +4,12 @@ Nothing is guessed here: an array comes with its declaration, a row or a record 
 `ValueError` that says what was expected, what came and what to do.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 
 from .leads import canonical_lead, placed_leads
 
@@ -85,7 +85,7 @@ def read_recordings(
             + (f"Write [{leads!r}]." if isinstance(leads, str) else "")
         )
     is_list = isinstance(signals, list | tuple) and len(signals) > 0
-    if is_list and isinstance(signals[0], np.ndarray | torch.Tensor):
+    if is_list and (isinstance(signals[0], np.ndarray) or _is_tensor(signals[0])):
         arrays = [_as_array(signal, f"Record {number}") for number, signal in enumerate(signals)]
     else:
         array = _as_array(signals, "The input")
@@ -137,9 +137,14 @@ def _read_declared(recording: Mapping | DeclaredRecording, name: str) -> Recordi
     return _check_recording(array, gain, leads, sampling_rate, unit, name)
 
 
+def _is_tensor(values: Any) -> bool:
+    """Tells a tensor of torch, which is there only where somebody has imported torch."""
+    return "torch" in sys.modules and isinstance(values, sys.modules["torch"].Tensor)
+
+
 def _as_array(values: Any, name: str) -> np.ndarray:
     """A native int16, int32 or float32 array of what came."""
-    if isinstance(values, torch.Tensor):
+    if _is_tensor(values):
         values = values.detach().cpu()
         values = (values.float() if values.is_floating_point() else values).numpy()
     if isinstance(values, np.ma.MaskedArray):

@@ -11,9 +11,28 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .input_checks import INVALID_SAMPLE
+
 # How the recursive filter cuts a record: samples in a block, blocks in a group. They set the speed, not the result.
 _BLOCK_SIZE = 48
 _GROUP_SIZE = 12
+
+
+def to_millivolts(
+    signal: torch.Tensor, gain: torch.Tensor | None, sources: tuple[int, ...], is_complete: bool = False
+) -> torch.Tensor:
+    """Float32 millivolts of the rows `sources` of `(batch, num_source_leads, num_samples)`; `is_complete` where no
+    sample is missing."""
+    if sources != tuple(range(signal.shape[1])):
+        signal = signal[:, list(sources)]
+        gain = None if gain is None else gain[:, list(sources)]
+    values = signal.float()
+    if gain is not None:
+        gain = gain.to(values.device, torch.float32)[..., None]
+        values = values * gain if values is signal else values.mul_(gain)
+    if signal.dtype == torch.int16 and not is_complete:
+        values.masked_fill_(signal == INVALID_SAMPLE, torch.nan)
+    return values
 
 
 def resample(signal: torch.Tensor, num_samples: int) -> torch.Tensor:

@@ -198,6 +198,19 @@ def _pretrain_arguments(parser: argparse.ArgumentParser):
     _output_or_help_arguments(parser)
 
 
+def _declared(args: argparse.Namespace) -> dict:
+    """Declarations that files lack, as `read_recording` takes them; empty for a command that reads no files."""
+    if "array" not in args:
+        return {}
+    names = ("leads", "sampling_rate", "unit", "axes", "step", "skip_lines")
+    declared = {name: vars(args)[name] for name in names if vars(args)[name] is not None}
+    if args.array is not None:
+        declared["dataset"] = args.array
+    if args.rename_leads is not None:
+        declared["rename_leads"] = ",".join(args.rename_leads)
+    return declared
+
+
 class _ListPresets(argparse.Action):
     """Prints the presets with the first lines of their files, and ends."""
 
@@ -573,6 +586,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     args.rest, args.argv = rest, list(sys.argv[1:] if argv is None else argv)
     args.flags, args.takes_settings = _flags_of(parser, args.command), args.command in FREE_FLAGS
+    args.declared = _declared(args)
     # Threads that spin while they wait cost 10 times the run time as soon as anything else uses a core; libgomp reads
     # this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset
 
 from ecg_transformers.data import load_ecg
+from ecg_transformers.data.corpora.declarations import parse_options
 from ecg_transformers.data.corpus import data_source
 
 from .delineation.evaluation import evaluate_delineation
@@ -35,7 +36,7 @@ from .report.examples import choose_examples
 from .report.page import ReportFigure, write_page
 from .results import Result, installed_versions, write_json
 from .run_folder import claim_output_dir
-from .settings import extractor_changes, parse_options, pooled_changes
+from .settings import extractor_changes, pooled_changes
 from .tasks.labelled_splits import LabelledSplits, task_name
 from .tasks.targets import load_task
 

@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from ecg_transformers.data import EcgDataCollator
+from ecg_transformers.data.corpora.declarations import parse_options
 from ecg_transformers.data.corpus import DataSource, data_source, declared_source
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.calibration import names_classifier
@@ -67,7 +68,7 @@ from .report.finetune_page import finetune_page
 from .report.page import write_page
 from .results import MULTI_LABEL, REGRESSION, Result, installed_versions, write_json
 from .run_folder import claim_output_dir
-from .settings import describe_flags, parse_flags, parse_options, read_config, sort_settings, training_arguments
+from .settings import describe_flags, parse_flags, read_config, sort_settings, training_arguments
 from .tasks.labelled_splits import LabelledSplits, task_name
 from .tasks.lead_subsets import KeptLeads, chosen_subsets, given_leads, usual_input
 from .tasks.targets import load_task

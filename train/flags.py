@@ -6,16 +6,11 @@ options of a corpus (`--options`) and settings of the feature extractor (`--feat
 
 import argparse
 import ast
-import dataclasses
 import logging
 import re
 import shlex
 
 from ecg_transformers.data.corpora import CORPORA
-
-from .arguments import SslTrainingArguments
-from .finetune import FineTuningArguments
-from .settings import MODEL_TYPES, extractor_field_names, model_field_names
 
 OF_FILES = ("leads", "sampling_rate", "unit", "axes", "step", "rename_leads", "skip_lines", "dataset")
 """What a file does not say; some of these are settings of the feature extractor too, for another purpose."""
@@ -64,17 +59,17 @@ def _flag(name: str, value: str | None, of_extractor: bool, args: argparse.Names
         return f"--options {name}={'...' if value is None else value}"
     if f"--{name}" in flags and name != "dataset":
         return f"--{name} {value or '...'}"
+    if "--feature_extractor" not in flags and not args.takes_settings:
+        return None
+    from .finetune import FineTuningArguments
+    from .settings import extractor_field_names, training_field_names
+
     is_setting = name in extractor_field_names() and (of_extractor or name not in OF_FILES)
     if "--feature_extractor" in flags and is_setting:
         return f"--feature_extractor {name}={value or '...'}"
-    if args.takes_settings and (is_setting or name in _training_names()):
+    if args.takes_settings and (is_setting or name in training_field_names(FineTuningArguments) - set(OF_FILES)):
         return f"--{name} {value or '...'}"
     return None
-
-
-def _training_names() -> set[str]:
-    fields = [field for kind in (SslTrainingArguments, FineTuningArguments) for field in dataclasses.fields(kind)]
-    return {field.name for field in fields}.union(*map(model_field_names, MODEL_TYPES)) - set(OF_FILES)
 
 
 def _for_a_shell(value: str | None) -> str | None:

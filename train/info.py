@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ecg_transformers.data.corpora import CORPORA
+from ecg_transformers.data.corpora.declarations import parse_options
 from ecg_transformers.data.formats.file_format import find_format
-from ecg_transformers.data.loading import find_corpus, locate
 from ecg_transformers.data.recording_file import READ_ERRORS, list_files, read_recordings, recording_format
 from ecg_transformers.data.recording_report import (
     EXAMINED_SECONDS,
@@ -26,13 +26,12 @@ from ecg_transformers.data.recording_report import (
     examined_signal,
 )
 from ecg_transformers.data.records import EcgRecord
-from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.input_contract import InputContract
 from ecg_transformers.modeling.recording_input import DIMENSIONLESS
+from ecg_transformers.modeling.recording_input import read_recordings as as_recordings
 
 from .flags import in_flags
 from .folder_table import proposal_text, propose, write
-from .report.ecg_paper import plot_recording, save_figure
-from .settings import declarations, parse_options
 
 NUM_NAMED, NUM_STRIPS = 5, 12
 # Heading, measure, factor, digits.
@@ -54,7 +53,7 @@ logger = logging.getLogger("ecg_transformers")
 def run(args: argparse.Namespace):
     """The command."""
     path = Path(args.path).expanduser()
-    declared = declarations(args)
+    declared = args.declared
     is_folder = path.is_dir() or args.dataset is not None
     if args.plot is not None and args.dataset is not None:
         raise ValueError("--plot draws a recording or the files of a folder: leave out --dataset.")
@@ -154,6 +153,8 @@ def describe_corpus(name: str, path: Path, options: Mapping[str, Any], max_recor
     Raises:
         ValueError: for an unknown corpus, one without a folder, or one whose index cannot be read.
     """
+    from ecg_transformers.data.loading import find_corpus, locate  # imports `datasets`
+
     corpus = find_corpus(name) if name in CORPORA else None
     if corpus is None or corpus.index is None:
         known = sorted(known for known, corpus in CORPORA.items() if corpus.index is not None)
@@ -185,6 +186,8 @@ def save_recording_plot(record: EcgRecord, path: str | os.PathLike) -> Path:
     Raises:
         ValueError: for values that are no voltage, or a file that cannot be written.
     """
+    from .report.ecg_paper import plot_recording, save_figure
+
     if record.unit == DIMENSIONLESS:
         raise ValueError("ECG paper has 10 mm for each mV, and these values are no voltage: leave out --plot.")
     rate, num_samples = record.sampling_rate, record.signal.shape[1]
@@ -201,6 +204,8 @@ def save_overview(folder: Path, declared: Mapping[str, Any], path: str | os.Path
         ValueError: if no recording can be read, or the file cannot be written.
     """
     from matplotlib.figure import Figure
+
+    from .report.ecg_paper import save_figure
 
     strips = []
     for name in spread(list_files(folder)[0], 4 * NUM_STRIPS):
@@ -272,7 +277,7 @@ def _what_the_extractor_does(record: EcgRecord) -> list[str]:
     length = max(1, round(EXAMINED_SECONDS * record.sampling_rate))
     record = replace(record, signal=record.signal[:, :length])
     try:
-        return EcgFeatureExtractor()([record], return_report=True)["report"][0]
+        return InputContract().describe(as_recordings([record])[0])
     except ValueError as error:
         return [f"Refuses it: {error}"]
 
@@ -302,7 +307,7 @@ def file_text(content: Mapping[str, Any]) -> str:
     lines += [f"  - {sentence}" for sentence in content["problems"].values()]
     if content["not_judged"]:
         lines += ["", f"Could not be judged: {', '.join(content['not_judged'])}."]
-    extractor = EcgFeatureExtractor()
+    extractor = InputContract()
     what = f"{len(extractor.leads)} leads, {extractor.num_samples} samples at {extractor.sampling_rate:g} Hz"
     lines += ["", f"The default feature extractor ({what}):"]
     lines += [f"  - {sentence}" for sentence in content["default_feature_extractor"] or ["Takes it as it is."]]

@@ -3,9 +3,8 @@
 import argparse
 import logging
 
+from ecg_transformers.data.corpora.declarations import parse_options
 from ecg_transformers.data.prepare import prepare_corpus
-
-from .settings import parse_options
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ecg_transformers.data import EcgPretrainingCollator, load_ecg, mix_ecg
+from ecg_transformers.data.corpora.declarations import parse_options
 from ecg_transformers.data.corpus import DataSource, data_source, mixed_source
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.method import method_of
@@ -32,7 +33,7 @@ from .publishing.model_card import run_costs, write_card
 from .report.page import Page, ReportFigure, Section, write_page
 from .report.plots import plot_training_curve
 from .run_folder import claim_output_dir
-from .settings import list_flags, parse_flags, parse_options, read_config, split_settings, training_arguments
+from .settings import list_flags, parse_flags, read_config, split_settings, training_arguments
 from .trainer import EcgSslTrainer, train_and_save, training_facts
 
 logger = logging.get_logger(__name__)

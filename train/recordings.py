@@ -15,6 +15,7 @@ import torch
 from transformers import pipeline
 
 from ecg_transformers.data import load_ecg
+from ecg_transformers.data.corpora.declarations import parse_options
 from ecg_transformers.data.formats.file_format import wfdb_path
 from ecg_transformers.data.recording_file import READ_ERRORS, list_files, read_recordings, recording_format
 from ecg_transformers.data.records import EcgRecord
@@ -35,7 +36,7 @@ from .checkpoints import check_checkpoint, find_checkpoint
 from .features import embed, load_encoder
 from .inference import in_evaluation, input_batches, log_quality, outputs_of
 from .run_folder import claim_output_dir
-from .settings import declarations, extractor_changes, parse_options, pooled_changes
+from .settings import extractor_changes, pooled_changes
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -339,7 +340,7 @@ def run(args: argparse.Namespace):
     if args.command == "embed":
         claim_output_dir(args.output_dir, args.overwrite_output_dir, written=WRITTEN, reads=args.model)
     if args.files:
-        source, declared = args.files[0] if len(args.files) == 1 else args.files, declarations(args)
+        source, declared = args.files[0] if len(args.files) == 1 else args.files, args.declared
     else:
         source = load_ecg(args.dataset, data_dir=args.data_dir, split=args.split, **parse_options(args.options))
         declared = {}

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ecg_transformers import modeling
+from ecg_transformers.data.corpora.declarations import parse_options
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig
 from ecg_transformers.modeling.feature_extraction_ecg import CALL_SETTINGS
 
@@ -25,26 +26,6 @@ from .arguments import SslTrainingArguments
 
 PRESETS = "ecg_transformers.train.configs"
 MODEL_TYPES = tuple(sorted(getattr(modeling, f"{method}Config").model_type for method in modeling.METHODS))
-OF_FILES = ("leads", "sampling_rate", "unit", "axes", "step", "skip_lines")
-
-
-def parse_options(words: list[str]) -> dict:
-    """Options of a corpus from `key=value` words; values as JSON (`500`, `["I", "II"]`) or else as they are,
-    `leads` as names between commas.
-
-    Raises:
-        ValueError: for a word of another form, or a key that comes twice.
-    """
-    options = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not (key and equals) or key in options:
-            raise ValueError(f"Expected options of the corpus as key=value, each once, got {word!r}.")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value.split(",") if key == "leads" else value
-    return options
 
 
 def extractor_changes(args: argparse.Namespace) -> dict:
@@ -59,16 +40,6 @@ def pooled_changes(args: argparse.Namespace) -> dict[str, int | str]:
     if args.layer is not None and args.layer.lstrip("-").isdigit():
         changes["pooled_layer"] = int(args.layer)
     return {name: value for name, value in changes.items() if value is not None}
-
-
-def declarations(args: argparse.Namespace) -> dict:
-    """Declarations that files lack, by the flags of [`OF_FILES`], as `read_recording` takes it."""
-    declared = {name: vars(args)[name] for name in OF_FILES if vars(args)[name] is not None}
-    if args.array is not None:
-        declared["dataset"] = args.array
-    if args.rename_leads is not None:
-        declared["rename_leads"] = ",".join(args.rename_leads)
-    return declared
 
 
 def read_config(name: str, package: str = PRESETS) -> dict:
@@ -165,6 +136,12 @@ def model_field_names(model_type: str) -> set[str]:
     config_class = type(AutoConfig.for_model(model_type))
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     return {field.name for field in dataclasses.fields(config_class)} - inherited
+
+
+def training_field_names(*kinds: type) -> set[str]:
+    """Names of all that a training takes: fields of every configuration, of our arguments and of these classes."""
+    fields = [field for kind in (SslTrainingArguments, *kinds) for field in dataclasses.fields(kind)]
+    return {field.name for field in fields}.union(*map(model_field_names, MODEL_TYPES))
 
 
 def extractor_field_names() -> set[str]:

@@ -63,3 +63,22 @@ def check_kinds(declared: Mapping[str, Any], kinds: Mapping[str, Callable[[Any],
         value = declared.get(name)
         if value is not None and not is_kind(value):
             raise ValueError(f"Expected {name} of {folder} as {_KINDS[is_kind]}, got {value!r}.")
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """Options of a corpus from `key=value` words; values as JSON (`500`, `["I", "II"]`) or else as they are,
+    `leads` as names between commas.
+
+    Raises:
+        ValueError: for a word of another form, or a key that comes twice.
+    """
+    options = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals) or key in options:
+            raise ValueError(f"Expected options of the corpus as key=value, each once, got {word!r}.")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value.split(",") if key == "leads" else value
+    return options

@@ -169,7 +169,7 @@ def test_a_clipped_record_goes_on_and_is_reported(load, write_record):
 def test_a_wrong_gain_is_warned_about_with_the_number(load, write_record, gain, number):
     write_record("wrong", steps_of(), gain=gain)
     rows, _ = load()
-    logger = logging.get_logger("ecg_transformers.modeling.input_checks")
+    logger = logging.get_logger("ecg_transformers.modeling.feature_extraction_ecg")
     logger.warning_once.cache_clear()
     with CaptureLogger(logger) as captured:
         EcgDataCollator(extractor())(rows)

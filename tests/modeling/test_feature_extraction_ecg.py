@@ -298,7 +298,7 @@ def test_output_in_microvolts():
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_amplitudes_of_another_unit_are_warned_about(factor):
-    logger = logging.get_logger("ecg_transformers.modeling.input_checks")
+    logger = logging.get_logger("ecg_transformers.modeling.feature_extraction_ecg")
     logger.warning_once.cache_clear()
     with CaptureLogger(logger) as captured:
         output = small()(ecg() * factor, **DECLARED, return_report=True)

@@ -143,6 +143,47 @@ def test_importing_loads_nothing_that_it_can_do_without(imported, absent):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def loaded_by(code, *words):
+    """The libraries that take long, of those that a program has imported when it ends."""
+    code += f"\nimport sys; print([m for m in {SLOW!r} if m in sys.modules], file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    return ast.literal_eval(ran.stderr.splitlines()[-1])
+
+
+SLOW = ("torch", "transformers", "datasets", "scipy", "pandas", "sklearn", "matplotlib", "h5py", "wfdb")
+RECORD = REPOSITORY / "tests" / "fixtures" / "wfdb" / "ptb-xl" / "records100" / "00000" / "00001_lr.hea"
+
+
+def test_looking_at_a_recording_imports_no_library_that_takes_long():
+    assert loaded_by("from ecg_transformers.train.cli import main; main()", "info", str(RECORD)) == []
+    assert loaded_by(f"from ecg_transformers.data import read_recording; read_recording({str(RECORD)!r})") == []
+
+
+def test_importing_the_data_package_imports_datasets_when_it_is_used():
+    assert loaded_by("import ecg_transformers.data") == []
+    assert loaded_by("from ecg_transformers.data import load_ecg") == ["datasets", "pandas"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import importlib.util, ecg_transformers.modeling; importlib.util.find_spec('transformers')",
+        "from ecg_transformers.modeling.modeling_ecg_vit import EcgViTModel",
+    ],
+)
+def test_models_are_known_to_the_auto_classes_whatever_is_imported_first(first):
+    code = f"{first}; from transformers import AutoConfig; print(AutoConfig.for_model('st_mem').model_type)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "st_mem\n"
+
+
+@pytest.mark.parametrize("first", ["ecg_transformers.data, datasets", "datasets, ecg_transformers.data"])
+def test_datasets_knows_the_stored_recordings_whatever_is_imported_first(first):
+    code = f"import {first}; f = datasets.Features.from_dict({{'ecg': {{'decode': True, '_type': 'Ecg'}}}}); print(f)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "{'ecg': Ecg(decode=True)}\n"
+
+
 def test_importing_the_models_loads_nothing_heavy_beyond_transformers():
     list_heavy = f"print([m for m in {HEAVY!r} if m in sys.modules]); "
     code = "import sys; from transformers import PreTrainedModel, AutoModel, AutoFeatureExtractor; "

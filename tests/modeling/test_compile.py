@@ -29,6 +29,8 @@ DECODER = {
     "decoder_intermediate_size": 16,
 }
 PROJECTOR = {"projector_hidden_size": 8, "projection_size": 4, "num_slices": 8}
+# With the published weight of 20 gradients are of size 50, and rounding alone moves them by more than is allowed here.
+LOSS_OF_ONE = {"sigreg_weight": 0.5}
 SEGMENTS = {"mask_type": "segments", "mask_ratio": (0.3, 0.8), "min_segment_patches": 2}
 S4 = {"leads": ("I", "II", "V1"), "num_samples": 120, "patch_size": 2, "hidden_size": 16, "num_hidden_layers": 1}
 S4 |= {"num_attention_heads": 2, "dropout": 0.0}
@@ -63,8 +65,8 @@ METHODS = {
     "mlae": ("Mlae", VIT | DECODER | {"patch_size": None, "head_dim": 4, "mask_ratio": 0.5}),
     "vqvae": ("EcgVqVae", VIT | DECODER | {"latent_size": 8, "num_codes": 8}),
     "ecg_cpc": ("EcgCpc", S4 | {"num_negatives": 3, "horizon_ms": 40}),
-    "lenepa": ("EcgLeNepa", VIT | PROJECTOR),
-    "lenepa, state spaces": ("EcgLeNepa", VIT | PROJECTOR | {"trunk": "s4"}),
+    "lenepa": ("EcgLeNepa", VIT | PROJECTOR | LOSS_OF_ONE),
+    "lenepa, state spaces": ("EcgLeNepa", VIT | PROJECTOR | LOSS_OF_ONE | {"trunk": "s4"}),
     "ecg_s4_jepa": ("EcgS4Jepa", S4 | {"predictor_state_size": 4}),
     "kernel_response": ("KernelResponse", CONV | {"variance_weight": 0.5, "projector_hidden_size": 8}),
 }
@@ -131,8 +133,7 @@ def test_other_numbers_of_visible_patches_are_compiled_once_more_at_the_most(nam
 
 
 @pytest.mark.slow
-# LeNEPA is left out: some of its gradients differ from eager ones by more than this, and nobody knows yet why.
-@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("lenepa")])
+@pytest.mark.parametrize("name", METHODS)
 def test_inductor_gives_the_loss_and_gradients_of_eager_execution(name):
     assert_equals_eager(name, "inductor", range(3))
 

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests. Nothing here needs a network."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+gc.disable()  # until all is imported: nothing of that is garbage
 
 
 CARRIED_GOLDEN = FIXTURES / "golden"
@@ -25,6 +27,13 @@ def golden_file(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     pytest.skip(f"golden file {name} is neither carried nor at {SHARED_GOLDEN} (set ECG_TRANSFORMERS_GOLDEN)")
+
+
+def pytest_collection_finish():
+    """Keeps the collector, which each `Trainer.train` runs, from reading modules and tests again and again."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -86,6 +86,7 @@ def test_training_with_a_loss_of_the_users_own_drops_it(family):
     assert model.config.calibration is None
 
 
+@pytest.mark.slow
 def test_a_calibrated_classifier_trains_as_one_graph():
     config_class, classifier, _, settings = FAMILIES["ecg_vit"]
     model = classifier(config_class(**settings, **names(LABELS), calibration=CALIBRATION)).train()

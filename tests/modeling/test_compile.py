@@ -106,7 +106,8 @@ def assert_equals_eager(name: str, backend, numbers) -> None:
             torch.testing.assert_close(gradients[key], expected[key], atol=1e-5, rtol=1e-4, msg=key)
 
 
-ONCE_MORE = ("kim, multi-block", "mlae", "lenepa, state spaces")  # their graphs differ little from those of others
+# Their graphs differ little from those of others; that of kim is compiled below.
+ONCE_MORE = ("kim", "kim, multi-block", "weimann", "mtae", "mlae", "lenepa, state spaces")
 
 
 @pytest.mark.parametrize(
@@ -125,10 +126,10 @@ def test_other_numbers_of_visible_patches_are_compiled_once_more_at_the_most(nam
     model, values = make(name)
     drawn = [
         model.draw_inputs(values, DrawKeys(0, number, number, tuple(range(BATCH))))["visible_patches"].shape[1]
-        for number in range(6)
+        for number in range(4)
     ]
     assert len(set(drawn)) >= 3, drawn
-    assert_equals_eager(name, counter, range(6))
+    assert_equals_eager(name, counter, range(4))
     assert counter.frame_count <= 2
 
 

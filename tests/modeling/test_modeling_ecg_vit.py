@@ -269,7 +269,7 @@ def test_pooling_can_come_before_the_norm():
     torch.testing.assert_close(model(signals()).pooler_output, model.layernorm(hidden.mean(dim=1)))
 
 
-@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("attn_implementation", [pytest.param("eager", marks=pytest.mark.slow), "sdpa"])
 def test_the_encoder_compiles_without_graph_breaks(attn_implementation):
     model = tiny_model()
     model.set_attn_implementation(attn_implementation)

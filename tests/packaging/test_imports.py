@@ -1,6 +1,7 @@
 """What imports what: `modeling` ships as remote code, and help has to be quick."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -13,7 +14,6 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("modeling", "data", "train", "hub")
 # What the pipelines import when a path is given, and say in a sentence where it is not installed.
 LAZY = {"pipeline_ecg.py": {"ecg_transformers.data"}}
-HEAVY = ("datasets", "wfdb", "scipy", "pandas", "sklearn", "h5py")
 
 
 def absolute(path, name):
@@ -127,70 +127,79 @@ def test_imports_run_one_way_between_modules_and_between_folders():
         assert list(TopologicalSorter(graph).static_order())  # CycleError names a circle
 
 
-@pytest.mark.parametrize(
-    "imported, absent",
-    [
-        ("ecg_transformers", ["torch", "transformers", "numpy"]),
-        ("ecg_transformers.train.trainer", ["sklearn", "matplotlib"]),
-    ],
-)
-def test_importing_loads_nothing_that_it_can_do_without(imported, absent):
-    # transformers itself loads sklearn where it is installed: its own modules do not count.
-    code = f"import sys; import transformers.trainer; before = set(sys.modules); import {imported}; "
-    if imported == "ecg_transformers":
-        code = f"import sys; before = set(); import {imported}; "
-    code += f"print([name for name in {absent!r} if name in set(sys.modules) - before])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+RECORD = str(REPOSITORY / "tests" / "fixtures" / "wfdb" / "ptb-xl" / "records100" / "00000" / "00001_lr.hea")
+FEATURES = "datasets.Features.from_dict({'ecg': {'decode': True, '_type': 'Ecg'}})"
+# What a new process, then one that has imported torch, then the models of transformers, then its Trainer, may run:
+# each in a child of one process.
+CHECKS = [
+    {
+        "the package": "import ecg_transformers; assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)",
+        "info": f"from ecg_transformers.train.cli import main; main(['info', {RECORD!r}]); assert slow() == []",
+        "reading": "from ecg_transformers.data import read_recording\n"
+        f"read_recording({RECORD!r}); assert slow() == []",
+        "the data package": "import ecg_transformers.data; assert slow() == []",
+        "a corpus": "from ecg_transformers.data import load_ecg; assert slow() == ['datasets', 'pandas']",
+    },
+    {
+        "datasets, then ours": f"import datasets, ecg_transformers.data; assert 'Ecg(decode=True)' in str({FEATURES})",
+        "ours, then datasets": f"import ecg_transformers.data, datasets; assert 'Ecg(decode=True)' in str({FEATURES})",
+        "our models, then transformers": "import importlib.util, ecg_transformers.modeling\n"
+        "importlib.util.find_spec('transformers')\n"
+        "from transformers import AutoConfig; AutoConfig.for_model('st_mem')",
+        "one model, then transformers": "from ecg_transformers.modeling.modeling_ecg_vit import EcgViTModel\n"
+        "from transformers import AutoConfig; AutoConfig.for_model('st_mem')",
+    },
+    {"the models": "before = slow(); import ecg_transformers.modeling; assert slow() == before"},
+    {
+        "the Trainer": """
+before = set(sys.modules)
+import ecg_transformers.train.trainer
+assert not (set(sys.modules) - before) & {"sklearn", "matplotlib"}
+""",
+        "the carried recordings": """
+import socket, time
+from ecg_transformers.data import load_ecg
+socket.socket.connect = None
+start = time.process_time()
+assert len(load_ecg("ptb-xl-sample", split="all")) == 495
+assert time.process_time() - start < 3
+assert "wfdb" not in sys.modules
+""",
+    }
+    | {
+        name: f"import ecg_transformers; ecg_transformers.{name}; AutoConfig.for_model('st_mem')"
+        for name in ("register()", "EcgViTModel", "EcgDataCollator", "EcgSslTrainer")
+    },
+]
+PROCESS = """
+import json, os, sys
+
+def slow():
+    names = ("torch", "transformers", "datasets", "scipy", "pandas", "sklearn", "matplotlib", "h5py", "wfdb")
+    return [name for name in names if name in sys.modules]
+
+imports = ("pass", "import torch", "from transformers import AutoConfig, AutoModel, PreTrainedModel",
+           "import transformers.trainer")
+for line, checks in zip(imports, json.loads(sys.argv[1]), strict=True):
+    exec(line)
+    for name, code in checks.items():
+        if not (child := os.fork()):
+            exec(code)
+            sys.stdout.flush()
+            os._exit(0)
+        print(name, os.waitpid(child, 0)[1], sep=": ", flush=True)
+"""
 
 
-def loaded_by(code, *words):
-    """The libraries that take long, of those that a program has imported when it ends."""
-    code += f"\nimport sys; print([m for m in {SLOW!r} if m in sys.modules], file=sys.stderr)"
-    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    return ast.literal_eval(ran.stderr.splitlines()[-1])
+@pytest.fixture(scope="module")
+def new_process():
+    """A line for each check, which ends with 0 where nothing was raised."""
+    return subprocess.run([sys.executable, "-c", PROCESS, json.dumps(CHECKS)], capture_output=True, text=True)
 
 
-SLOW = ("torch", "transformers", "datasets", "scipy", "pandas", "sklearn", "matplotlib", "h5py", "wfdb")
-RECORD = REPOSITORY / "tests" / "fixtures" / "wfdb" / "ptb-xl" / "records100" / "00000" / "00001_lr.hea"
-
-
-def test_looking_at_a_recording_imports_no_library_that_takes_long():
-    assert loaded_by("from ecg_transformers.train.cli import main; main()", "info", str(RECORD)) == []
-    assert loaded_by(f"from ecg_transformers.data import read_recording; read_recording({str(RECORD)!r})") == []
-
-
-def test_importing_the_data_package_imports_datasets_when_it_is_used():
-    assert loaded_by("import ecg_transformers.data") == []
-    assert loaded_by("from ecg_transformers.data import load_ecg") == ["datasets", "pandas"]
-
-
-@pytest.mark.parametrize(
-    "first",
-    [
-        "import importlib.util, ecg_transformers.modeling; importlib.util.find_spec('transformers')",
-        "from ecg_transformers.modeling.modeling_ecg_vit import EcgViTModel",
-    ],
-)
-def test_models_are_known_to_the_auto_classes_whatever_is_imported_first(first):
-    code = f"{first}; from transformers import AutoConfig; print(AutoConfig.for_model('st_mem').model_type)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "st_mem\n"
-
-
-@pytest.mark.parametrize("first", ["ecg_transformers.data, datasets", "datasets, ecg_transformers.data"])
-def test_datasets_knows_the_stored_recordings_whatever_is_imported_first(first):
-    code = f"import {first}; f = datasets.Features.from_dict({{'ecg': {{'decode': True, '_type': 'Ecg'}}}}); print(f)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "{'ecg': Ecg(decode=True)}\n"
-
-
-def test_importing_the_models_loads_nothing_heavy_beyond_transformers():
-    list_heavy = f"print([m for m in {HEAVY!r} if m in sys.modules]); "
-    code = "import sys; from transformers import PreTrainedModel, AutoModel, AutoFeatureExtractor; "
-    code += list_heavy + "import ecg_transformers.modeling; " + list_heavy
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    before, after = ran.stdout.splitlines()
-    assert before == after
+@pytest.mark.parametrize("name", [name for checks in CHECKS for name in checks])
+def test_imports_load_no_library_before_its_use_and_register_the_models_in_any_order(new_process, name):
+    assert f"{name}: 0" in new_process.stdout.splitlines(), new_process.stderr
 
 
 def test_no_file_is_longer_than_one_can_read():

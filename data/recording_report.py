@@ -81,7 +81,7 @@ def examine_recording(record: EcgRecord) -> RecordingReport:
     if unknown:
         problems["unknown_leads"] = f"{', '.join(unknown)}: no lead that is known; models will not read it"
     not_judged = []
-    if not found.judged_limb_swap:
+    if not found.checked_limb_swap:
         not_judged.append("limb electrodes (needs I, II and V1-V6 without gaps, not flat, 2 s, 80 Hz)")
     for name, label in (("hum_50hz_mv", "50 Hz hum"), ("hum_60hz_mv", "60 Hz hum"), ("noise_mv", "noise")):
         if all(np.isnan(vars(lead)[name]) for lead in found.quality):

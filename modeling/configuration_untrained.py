@@ -11,7 +11,7 @@ FEATURES_PER_LEAD = 9
 
 
 class UntrainedConfigMixin(PublishedEncoderConfigMixin):
-    """Base of the configuration of features that nothing was learnt for."""
+    """Base of the configuration of features that nothing was learned for."""
 
     @property
     def num_hidden_layers(self) -> int:

@@ -423,7 +423,7 @@ class StMemModel(StMemPreTrainedModel, EcgViTModel):
 class StMemForPreTraining(StMemPreTrainedModel, MaskedAutoencoderForPreTraining):
     """ST-MEM: patches hidden in every lead, each lead decoded on its own from its tokens and separators.
 
-    Use it when what was learnt should be looked at as a signal, or when later recordings may have fewer leads.
+    Use it when what was learned should be looked at as a signal, or when later recordings may have fewer leads.
 
     ```python
     import torch

@@ -237,7 +237,7 @@ class EcgVqVaeDecoder(nn.Module):
 
 class EcgVqVaeForPreTraining(PretrainingMixin, EcgVqVaePreTrainedModel):
     """Encoder, codebook and decoder with the loss of the VQ-VAE. Nothing is drawn at random in a forward pass but the
-    codes that are restarted, keyed by how often the codebook has learnt.
+    codes that are restarted, keyed by how often the codebook has learned.
 
     Use it when a recording is to become a short row of codes, for search, clustering or as input of another model.
 

@@ -128,12 +128,12 @@ class SignalReport:
         problems (`dict[str, str]`):
             Key of a problem (of `LIMITS`, or `"unit"`, `"limb_swap"`, `"einthoven"`, `"duplicate_leads"`,
             `"equal_ranges"`) → sentence with the evidence.
-        judged_limb_swap (`bool`): Whether the limb electrodes could be judged.
+        checked_limb_swap (`bool`): Whether the limb electrodes could be checked.
     """
 
     quality: tuple[LeadQuality, ...]
     problems: dict[str, str]
-    judged_limb_swap: bool
+    checked_limb_swap: bool
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ def check_limb_swap(signal_mv: np.ndarray, leads: Sequence[str], sampling_rate: 
         sampling_rate (`float`): Rate in Hz.
 
     Returns:
-        `None` where it cannot be judged: without I, II and all chest leads, with missing samples in them, for less
+        `None` where it cannot be checked: without I, II and all chest leads, with missing samples in them, for less
         than 2 s, below 80 Hz, or where one side is flat.
     """
     wanted = ("I", "II", *CHEST_LEADS)

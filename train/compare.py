@@ -2,7 +2,7 @@
 
 The same records, folds, records seen and probe for a list of methods and seeds; beside each method its own encoder
 before the first step (the random encoder), and the same encoder trained on the labels from scratch. `--scoreboard`
-trains nothing: encoders that are there are judged on many terms.
+trains nothing: encoders that are there are evaluated on many terms.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from .comparison.runs import Run, RunFolder, records_per_step, scratch_settings
 from .comparison.scoreboard import Scoreboard
 from .comparison.scoreboard_data import load_scoreboard_data
 from .comparison.scoreboard_encoders import Features, load_rows, parse_models, treatment_of
-from .comparison.scoreboard_report import judge_term, write_scoreboard
+from .comparison.scoreboard_report import evaluate_term, write_scoreboard
 from .comparison.supervised import SupervisedSettings
 from .online_probe import steps_between
 from .results import installed_versions
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace):
 
 
 def scoreboard(args: argparse.Namespace, data: ComparisonData, settings: Mapping[str, Any]):
-    """Judges frozen encoders on many terms, beside untrained ones."""
+    """Evaluates frozen encoders on many terms, beside untrained ones."""
     folder = Path(args.output_dir)
     rows = load_rows(parse_models(args.scoreboard), treatment_of(settings))
     people, hospital = (
@@ -122,7 +122,7 @@ def scoreboard(args: argparse.Namespace, data: ComparisonData, settings: Mapping
             }
             for row in rows
         ],
-        "terms": [judge_term(term, rows) for term in terms],
+        "terms": [evaluate_term(term, rows) for term in terms],
         "data": data_facts(data),
         "command": "ecg-transformers " + shlex.join(args.argv),
         "versions": installed_versions(),

@@ -219,7 +219,7 @@ def published_beside(result: Result) -> tuple[list[dict], list[str]]:
     """Numbers of others of the same task, protocol and complete test, and how to read them or why there are none."""
     numbers, notes = [], []
     for outcome in result.outcomes:
-        protocol, judged = outcome.protocol, outcome.scores
+        protocol, evaluated = outcome.protocol, outcome.scores
         if outcome.kind.name != "classification":
             continue
         for name in (protocol, "from_scratch") if protocol == "finetuned" else (protocol,):
@@ -228,8 +228,8 @@ def published_beside(result: Result) -> tuple[list[dict], list[str]]:
                 name,
                 result.splits["train"]["which"],
                 result.splits["test"]["which"],
-                is_complete_test(result.task, judged["num_test_records"]),
-                list(judged["excluded"]),
+                is_complete_test(result.task, evaluated["num_test_records"]),
+                list(evaluated["excluded"]),
             )
             numbers += found
             notes.append(note)

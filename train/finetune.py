@@ -55,9 +55,9 @@ from .metrics import excluded_labels
 from .predictions import (
     Predictions,
     ProtocolResult,
+    evaluate_groups,
+    evaluate_predictions,
     groups_of_people,
-    judge,
-    judge_groups,
     stored_calibration,
     write_predictions,
 )
@@ -187,8 +187,8 @@ def run(args: argparse.Namespace):
     write_card(folder, facts, trainer.model.config, trainer.processing_class, [shown])
     page = finetune_page(result, predictions, splits.test, source, facts.training, trainer.state.log_history)
     write_page(page, folder / "finetuning.html")
-    for split, judged in (("validation", result.validation), ("test", result.outcomes[0].scores)):
-        logger.info("%10s  %s", split, result.outcomes[0].headline(judged))
+    for split, evaluated in (("validation", result.validation), ("test", result.outcomes[0].scores)):
+        logger.info("%10s  %s", split, result.outcomes[0].headline(evaluated))
     for label, reason in metrics["test"].get("excluded", {}).items():
         logger.info("%10s  not judged: %s (%s)", "test", label, reason)
     logger.info("Wrote the classifier, README.md, metrics.json, predictions.parquet and finetuning.html to %s", folder)
@@ -312,7 +312,8 @@ def load_classifier(
 
 
 def _check_labels(split: str, splits: LabelledSplits):
-    """Says which classes a split cannot judge (or teach), before hours of training, and stops if it is all of them."""
+    """Says which classes a split cannot evaluate (or teach), before hours of training, and stops if it is all of
+    them."""
     names = splits.label_names
     excluded = excluded_labels(splits.truth_of(split), names)
     if len(excluded) == len(names):
@@ -348,8 +349,8 @@ def finish(trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, 
         trainer ([`~transformers.Trainer`]): Trainer of [`build_finetuning`], after `train()`.
         splits ([`LabelledSplits`]): The task.
         lead_subsets (`Mapping`, *optional*):
-            Leads by the name of a subset, on which the classifier is judged and calibrated too, with the other leads
-            masked.
+            Leads by the name of a subset, on which the classifier is evaluated and calibrated too, with the other
+            leads masked.
     """
     return finish_with_predictions(trainer, splits, lead_subsets)[0]
 
@@ -357,7 +358,7 @@ def finish(trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, 
 def finish_with_predictions(
     trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[dict, ProtocolResult]:
-    """Scores as [`finish`] returns them, and the predictions that they were judged from."""
+    """Scores as [`finish`] returns them, and the predictions that they were evaluated from."""
     splits = as_taught(splits, trainer)
     names, args, state = splits.label_names, trainer.args, trainer.state
     found, left_out = {}, {}
@@ -368,8 +369,8 @@ def finish_with_predictions(
         )
     about = (names, splits.problem_type, splits.truth_of("train"))
     facts = {
-        "validation": judge(found["validation"], *about, seed=args.seed),
-        "test": judge(found["test"], *about, validation=found["validation"], seed=args.seed),
+        "validation": evaluate_predictions(found["validation"], *about, seed=args.seed),
+        "test": evaluate_predictions(found["test"], *about, validation=found["validation"], seed=args.seed),
     }
     of_subsets = {}
     for name, leads in (lead_subsets or {}).items():
@@ -381,8 +382,8 @@ def finish_with_predictions(
             )
             for split in ("validation", "test")
         }
-        judged = judge(said["test"], *about, validation=said["validation"], seed=args.seed)
-        of_subsets[name] = {"leads": given_leads(trainer.processing_class, leads)} | judged
+        evaluated = evaluate_predictions(said["test"], *about, validation=said["validation"], seed=args.seed)
+        of_subsets[name] = {"leads": given_leads(trainer.processing_class, leads)} | evaluated
     measured_on = usual_input(splits.validation, trainer.processing_class)
     trainer.model.config.calibration = stored_calibration(facts["test"], names, measured_on, of_subsets)
     trainer.model.config.save_pretrained(args.output_dir)
@@ -395,7 +396,7 @@ def finish_with_predictions(
         "label_names": list(names),
         **facts,
         **({"lead_subsets": of_subsets} if of_subsets else {}),
-        "subgroups": judge_groups(found["test"], people(found["test"], splits.test), *about, seed=args.seed),
+        "subgroups": evaluate_groups(found["test"], people(found["test"], splits.test), *about, seed=args.seed),
         "training": {
             "num_train_records": len(splits.train),
             "unlabelled_records": dict(splits.unlabelled),

@@ -95,8 +95,8 @@ class ValidationMetrics:
     ):
         self.label_names, self.problem_type, self.scale = list(label_names), problem_type, scale
         if problem_type != REGRESSION:
-            unlearnt = excluded_labels(train_labels, label_names)
-            self.trained = [column for column, name in enumerate(label_names) if name not in unlearnt]
+            not_learned = excluded_labels(train_labels, label_names)
+            self.trained = [column for column, name in enumerate(label_names) if name not in not_learned]
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         truth, sample_ids = prediction.label_ids

@@ -152,7 +152,7 @@ def predict(
     sigmoid for several labels; for `"regression"` the values themselves, and as truth the column `targets`. Logits of
     several windows are averaged first.
 
-    A record that cannot become input is an error, because its absence would make two models be judged on different
+    A record that cannot become input is an error, because its absence would make two models be evaluated on different
     records; unless there is a dictionary `left_out`, which then gets its id and the reason.
     """
     scores, rows = [], []

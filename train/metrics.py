@@ -5,8 +5,8 @@ patient has several records. A bootstrap of the area under the ROC curve would c
 here every resample is a vector of multiplicities, the scores are ranked once, and all resamples are evaluated by
 cumulative sums (equal to scikit-learn to rounding, `tests/train/test_metrics.py`).
 
-Two rules hold everywhere: a label that a test set cannot judge is left out *and named* with the reason, never counted
-as 0.5; and two models are compared on the same resamples, since their errors on one record go together.
+Two rules hold everywhere: a label that a test set cannot evaluate is left out *and named* with the reason, never
+counted as 0.5; and two models are compared on the same resamples, since their errors on one record go together.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,8 +95,8 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Macro AUROC, average precision and F1 of a classifier, for `Trainer(compute_metrics=compute_metrics)`.
 
     Several labels a record (multi-hot labels) count by the sigmoid of their logits and F1 at 0.5, one label a record
-    (class numbers) by the softmax and F1 of the most probable class. Labels that the set cannot judge are left out of
-    all means.
+    (class numbers) by the softmax and F1 of the most probable class. Labels that the set cannot evaluate are left out
+    of all means.
 
     Args:
         prediction ([`~transformers.EvalPrediction`]):
@@ -107,7 +107,7 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         `dict`: `macro_auroc`, `macro_auprc`, `macro_f1`, and `num_labels`, the number of labels in these means.
 
     Raises:
-        ValueError: for labels of another form (a regression's), and where no label can be judged.
+        ValueError: for labels of another form (a regression's), and where no label can be evaluated.
 
     Example:
 
@@ -193,7 +193,7 @@ def auroc_interval(
     A label that loses all its positives (or negatives) in a resample is left out of the mean of that resample; a
     resample that loses every label is left out of the interval. Labels excluded from the point estimate stay out.
     """
-    labels, scores, kept = _judgeable(labels, scores, label_names, min_positives)
+    labels, scores, kept = _evaluable(labels, scores, label_names, min_positives)
     areas = _resampled_auroc(labels, scores, _chunks_of_counts(len(labels), num_resamples, seed, groups))
     return AurocInterval(
         macro=percentile_interval(mean_over_labels(areas)),
@@ -219,11 +219,11 @@ def paired_bootstrap(
     label_names = list(label_names)
     value = macro_auroc(labels, scores, label_names, min_positives).value
     baseline = macro_auroc(labels, baseline_scores, label_names, min_positives).value
-    kept_labels, kept_scores, _ = _judgeable(labels, scores, label_names, min_positives)
-    _, kept_baseline, _ = _judgeable(labels, baseline_scores, label_names, min_positives)
+    kept_labels, kept_scores, _ = _evaluable(labels, scores, label_names, min_positives)
+    _, kept_baseline, _ = _evaluable(labels, baseline_scores, label_names, min_positives)
     ours, theirs = (  # the seed gives both the same resamples
-        _resampled_auroc(kept_labels, judged, _chunks_of_counts(len(kept_labels), num_resamples, seed, groups))
-        for judged in (kept_scores, kept_baseline)
+        _resampled_auroc(kept_labels, evaluated, _chunks_of_counts(len(kept_labels), num_resamples, seed, groups))
+        for evaluated in (kept_scores, kept_baseline)
     )
     differences = mean_over_labels(ours) - mean_over_labels(theirs)
     facts = paired_facts(differences)
@@ -301,9 +301,9 @@ def _areas(
 
 def _macro(metric, labels, scores, label_names, min_positives) -> MacroMetric:
     label_names = list(label_names)
-    judgeable_labels, judgeable_scores, kept = _judgeable(labels, scores, label_names, min_positives)
+    evaluable_labels, evaluable_scores, kept = _evaluable(labels, scores, label_names, min_positives)
     per_class = {
-        name: float(metric(judgeable_labels[:, column], judgeable_scores[:, column]))
+        name: float(metric(evaluable_labels[:, column], evaluable_scores[:, column]))
         for column, name in enumerate(kept)
     }
     return MacroMetric(
@@ -313,7 +313,7 @@ def _macro(metric, labels, scores, label_names, min_positives) -> MacroMetric:
     )
 
 
-def _judgeable(labels, scores, label_names, min_positives) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _evaluable(labels, scores, label_names, min_positives) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Checks shapes and values, and keeps the columns that the set can evaluate."""
     labels, scores, label_names = np.asarray(labels), np.asarray(scores, dtype=float), list(label_names)
     if labels.ndim != 2 or labels.shape != scores.shape or labels.shape[1] != len(label_names):

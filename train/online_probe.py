@@ -19,14 +19,14 @@ PROBE_PREFIX = "probe_"
 
 class OnlineProbe(TrainerCallback):
     """Every `every_steps` optimiser steps, and after the last, embeds labelled recordings with the encoder as it is,
-    fits the linear model of the protocol `linear` and logs `probe_<split>_macro_auroc` for every judged split.
+    fits the linear model of the protocol `linear` and logs `probe_<split>_macro_auroc` for every evaluated split.
 
     The values go through `trainer.log`: to the trackers and into `state.log_history`, which checkpoints hold.
 
     Args:
         trainer ([`Trainer`]): Its model has the encoder as `ecg_vit`, its `processing_class` is the feature extractor.
         train (`Dataset`): Labelled rows of [`load_ecg`] on which the probe is fitted.
-        judged (`Mapping[str, Dataset]`): Rows on which it is judged, by the name of their split.
+        evaluated (`Mapping[str, Dataset]`): Rows on which it is evaluated, by the name of their split.
         label_names (`Sequence[str]`): The classes.
         every_steps (`int`): Steps between two probes.
         batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
@@ -36,7 +36,7 @@ class OnlineProbe(TrainerCallback):
         self,
         trainer: Trainer,
         train: Dataset,
-        judged: Mapping[str, Dataset],
+        evaluated: Mapping[str, Dataset],
         label_names: Sequence[str],
         every_steps: int,
         batch_size: int = 64,
@@ -44,7 +44,7 @@ class OnlineProbe(TrainerCallback):
         if every_steps < 1:
             raise ValueError(f"Expected at least 1 step between two probes, got {every_steps}.")
         self.trainer = trainer
-        self.train, self.judged, self.label_names = train, dict(judged), list(label_names)
+        self.train, self.evaluated, self.label_names = train, dict(evaluated), list(label_names)
         self.every_steps, self.batch_size = every_steps, batch_size
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
@@ -58,7 +58,7 @@ class OnlineProbe(TrainerCallback):
         """The scores of an encoder, as they are logged."""
         tables = {
             name: embed(encoder, self.trainer.processing_class, rows, self.batch_size, progress=False)
-            for name, rows in ({"": self.train} | self.judged).items()
+            for name, rows in ({"": self.train} | self.evaluated).items()
         }
         tables = {name or "train": table.with_any_label(self.label_names) for name, table in tables.items()}
         truth = {name: table.multi_hot(self.label_names) for name, table in tables.items()}
@@ -71,9 +71,9 @@ class OnlineProbe(TrainerCallback):
         }
 
 
-def follow_with_probe(trainer: Trainer, train, judged, label_names, every_steps: int, **options) -> OnlineProbe:
+def follow_with_probe(trainer: Trainer, train, evaluated, label_names, every_steps: int, **options) -> OnlineProbe:
     """Lets an [`OnlineProbe`] follow a run; call it before `trainer.train()`. Arguments are those of the probe."""
-    probe = OnlineProbe(trainer, train, judged, label_names, every_steps, **options)
+    probe = OnlineProbe(trainer, train, evaluated, label_names, every_steps, **options)
     trainer.add_callback(probe)
     return probe
 

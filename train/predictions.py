@@ -1,7 +1,8 @@
 """Predictions of a model for the records of a split, and their scores.
 
 Every protocol of the evaluation, and fine-tuning, ends in predictions of the validation and the test split. They are
-scored in one place, [`judge`], and written to one kind of file, from which anybody can score them again.
+scored in one place, [`evaluate_predictions`], and written to one kind of file, from which anybody can score them
+again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,9 +79,9 @@ class ProtocolResult:
     test: Predictions
     details: dict[str, Any] = field(default_factory=dict)
 
-    def judge(self, num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-        """The test split by [`judge`], with thresholds and temperature from the validation split."""
-        found = judge(
+    def evaluate(self, num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """The test split by [`evaluate_predictions`], with thresholds and temperature from the validation split."""
+        found = evaluate_predictions(
             self.test,
             self.label_names,
             self.problem_type,
@@ -97,7 +98,7 @@ class ProtocolResult:
         return found | counts | {"details": dict(self.details)}
 
 
-def judge(
+def evaluate_predictions(
     found: Predictions,
     label_names: Sequence[str],
     problem_type: str,
@@ -108,7 +109,7 @@ def judge(
 ) -> dict[str, Any]:
     """Scores with 95 % intervals from a bootstrap over patients, ready for JSON.
 
-    Labels that training never saw (or always), or that the split cannot judge, are left out and named under
+    Labels that training never saw (or always), or that the split cannot evaluate, are left out and named under
     `excluded`.
 
     Args:
@@ -122,16 +123,16 @@ def judge(
         with one label a record `macro_f1_argmax` and `accuracy`), `ece`, `brier`, `nll` and after temperature scaling
         `temperature`, `ece_scaled`, `brier_scaled`, `nll_scaled`, `excluded`; `without_rare_labels`, the macro AUROC
         over the labels with at least `FEW_POSITIVES` positives, where some have fewer; `challenge_metric` where the
-        labels are the 26 classes of CinC 2021. For regression see [`judge_regression`]. `num_records` and
+        labels are the 26 classes of CinC 2021. For regression see [`evaluate_regression`]. `num_records` and
         `num_patients` of both.
     """
     counts = {"num_records": len(found.record_ids), "num_patients": len(set(found.patients()))}
     if problem_type == REGRESSION:
-        return judge_regression(found, label_names, train_labels, num_resamples, seed) | counts
-    unlearnt = {name: f"training set: {why}" for name, why in excluded_labels(train_labels, label_names).items()}
-    columns = [column for column, name in enumerate(label_names) if name not in unlearnt]
+        return evaluate_regression(found, label_names, train_labels, num_resamples, seed) | counts
+    not_learned = {name: f"training set: {why}" for name, why in excluded_labels(train_labels, label_names).items()}
+    columns = [column for column, name in enumerate(label_names) if name not in not_learned]
     if not columns:
-        raise ValueError(f"No label can be learned: {unlearnt}. Train on more records.")
+        raise ValueError(f"No label can be learned: {not_learned}. Train on more records.")
     names = [label_names[column] for column in columns]
     labels, scores = found.labels[:, columns], found.scores[:, columns]
     auroc, auprc = macro_auroc(labels, scores, names), macro_auprc(labels, scores, names)
@@ -148,7 +149,7 @@ def judge(
     interval = auroc_interval(labels, scores, names, num_resamples, seed, found.patients())
     facts["macro_auroc_ci95"] = list(interval.macro)
     facts["per_class_ci95"] = {name: list(bounds) for name, bounds in interval.per_class.items()}
-    facts["excluded"] = unlearnt | auroc.excluded
+    facts["excluded"] = not_learned | auroc.excluded
     rare = excluded_labels(labels, names, FEW_POSITIVES).keys() - auroc.excluded.keys()
     if 0 < len(rare) < len(auroc.per_class):
         frequent = [area for name, area in auroc.per_class.items() if name not in rare]
@@ -158,11 +159,11 @@ def judge(
             "macro_auroc": float(np.mean(frequent)),
         }
     if problem_type == MULTI_LABEL and set(label_names) == set(challenge_weights()[0]):
-        facts |= _challenge_facts(found, label_names, facts.get("thresholds", {}), set(unlearnt))
+        facts |= _challenge_facts(found, label_names, facts.get("thresholds", {}), set(not_learned))
     return facts | counts
 
 
-def judge_regression(
+def evaluate_regression(
     found: Predictions,
     target_names: Sequence[str],
     train_targets: np.ndarray,
@@ -224,8 +225,8 @@ def compare_results(
         difference = errors[0] - errors[1]
         counts = resample_counts(len(difference), num_resamples, seed, first.test.patients())
         return {"macro_zmae": float(difference.mean())} | paired_facts(counts @ difference / counts.sum(axis=1))
-    unlearnt = excluded_labels(first.train_labels, first.label_names)
-    columns = [column for column, name in enumerate(first.label_names) if name not in unlearnt]
+    not_learned = excluded_labels(first.train_labels, first.label_names)
+    columns = [column for column, name in enumerate(first.label_names) if name not in not_learned]
     paired = paired_bootstrap(
         *(array[:, columns] for array in (first.test.labels, first.test.scores, second.test.scores)),
         label_names=[first.label_names[column] for column in columns],
@@ -236,7 +237,7 @@ def compare_results(
     return {"macro_auroc": paired.difference, "ci95": list(paired.ci95), "p_value": paired.p_value}
 
 
-def judge_groups(
+def evaluate_groups(
     found: Predictions,
     groups: Mapping[str, Sequence[bool]],
     label_names: Sequence[str],
@@ -247,17 +248,18 @@ def judge_groups(
 ) -> dict[str, dict[str, Any]]:
     """The score that decides for groups of the test records, such as women or an age.
 
-    `groups` names the members of each group among the records; the other arguments are those of [`judge`].
+    `groups` names the members of each group among the records; the other arguments are those of
+    [`evaluate_predictions`].
 
     Returns:
         `dict[str, dict]`: for each group, `macro_auroc` or `macro_zmae` with its interval, `num_records`,
         `num_patients` and the number of labels that it can evaluate, `num_labels`; or `refused`, with the reason.
     """
-    judged = {}
+    evaluated = {}
     for name, members in groups.items():
         rows = np.flatnonzero(members)
         if len(rows) < FEW_POSITIVES:
-            judged[name] = {"refused": f"{len(rows)} records are too few (at least {FEW_POSITIVES})"}
+            evaluated[name] = {"refused": f"{len(rows)} records are too few (at least {FEW_POSITIVES})"}
             continue
         part = Predictions(
             found.scores[rows],
@@ -266,23 +268,25 @@ def judge_groups(
             [found.patient_ids[row] for row in rows],
         )
         try:
-            facts = judge(part, label_names, problem_type, train_labels, num_resamples=num_resamples, seed=seed)
+            facts = evaluate_predictions(
+                part, label_names, problem_type, train_labels, num_resamples=num_resamples, seed=seed
+            )
         except ValueError as error:
-            judged[name] = {"refused": str(error)}
+            evaluated[name] = {"refused": str(error)}
             continue
         score = "macro_zmae" if problem_type == REGRESSION else "macro_auroc"
         kept = (score, f"{score}_ci95", "num_records", "num_patients")
-        judged[name] = {key: facts[key] for key in kept}
+        evaluated[name] = {key: facts[key] for key in kept}
         if problem_type != REGRESSION:
-            judged[name]["num_labels"] = len(facts["per_class"])
-    return judged
+            evaluated[name]["num_labels"] = len(facts["per_class"])
+    return evaluated
 
 
 AGE_YEARS = (0, 40, 60, 80)
 
 
 def groups_of_people(ages: Sequence[float | None], sexes: Sequence[str | None]) -> dict[str, np.ndarray]:
-    """Members of each sex and of each age of `AGE_YEARS`, for [`judge_groups`]; empty groups are left out."""
+    """Members of each sex and of each age of `AGE_YEARS`, for [`evaluate_groups`]; empty groups are left out."""
     groups = {
         "women": np.array([sex == "female" for sex in sexes], dtype=bool),
         "men": np.array([sex == "male" for sex in sexes], dtype=bool),
@@ -358,9 +362,9 @@ def _calibration_facts(calibrated: Mapping) -> dict[str, float]:
     return {name: calibrated[name] for name in names if name in calibrated}
 
 
-def _challenge_facts(found: Predictions, label_names, thresholds, unlearnt) -> dict[str, Any]:
+def _challenge_facts(found: Predictions, label_names, thresholds, not_learned) -> dict[str, Any]:
     """The metric of the challenge at the thresholds of the validation split, or why there is none."""
-    limits = np.array([np.inf if name in unlearnt else thresholds.get(name, 0.5) for name in label_names])
+    limits = np.array([np.inf if name in not_learned else thresholds.get(name, 0.5) for name in label_names])
     try:
         scores = challenge_scores(found.labels, (found.scores >= limits).astype(int), label_names)
     except ValueError as error:
@@ -377,7 +381,7 @@ def _log(probabilities: np.ndarray) -> np.ndarray:
 
 
 def stored_calibration(
-    judgement: Mapping[str, Any],
+    evaluated: Mapping[str, Any],
     label_names: Sequence[str],
     measured_on: Mapping[str, Any] | None = None,
     subsets: Mapping[str, Mapping[str, Any]] | None = None,
@@ -385,19 +389,20 @@ def stored_calibration(
     """`config.calibration` of a classifier, for `pipeline("ecg-classification")`.
 
     Args:
-        judgement (`Mapping`): Scores by [`judge`] with a validation split, which give `temperature` and `thresholds`.
+        evaluated (`Mapping`): Scores by [`evaluate_predictions`] with a validation split, which give `temperature`
+            and `thresholds`.
         label_names (`Sequence[str]`): All labels of the model, in their order.
         measured_on (`Mapping`, *optional*): See [`~ecg_transformers.train.tasks.lead_subsets.usual_input`].
         subsets (`Mapping`, *optional*): Scores of records of fewer leads, with the `leads` that the model gets.
 
     Returns:
-        `dict`: `labels`, `temperature`, and `thresholds` where the judgement has some: those of probabilities before
+        `dict`: `labels`, `temperature`, and `thresholds` where the evaluation has some: those of probabilities before
         the temperature become those after it, which split the same records. `None` for a regression, or without a
         validation split.
     """
-    if "temperature" not in judgement:
+    if "temperature" not in evaluated:
         return None
-    calibration = {"labels": list(label_names), **_measured(judgement)}
+    calibration = {"labels": list(label_names), **_measured(evaluated)}
     if measured_on is not None:
         calibration["input"] = dict(measured_on)
     if subsets:
@@ -405,10 +410,10 @@ def stored_calibration(
     return calibration
 
 
-def _measured(judgement: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(evaluated: Mapping[str, Any]) -> dict[str, Any]:
     """Temperature, and thresholds after it."""
-    measured: dict[str, Any] = {"temperature": float(judgement["temperature"])}
-    if thresholds := judgement.get("thresholds"):
+    measured: dict[str, Any] = {"temperature": float(evaluated["temperature"])}
+    if thresholds := evaluated.get("thresholds"):
         scaled = expit(logit(np.array(list(thresholds.values()), dtype=float)) / measured["temperature"])
         measured["thresholds"] = dict(zip(thresholds, scaled.tolist(), strict=True))
     return measured

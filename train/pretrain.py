@@ -67,9 +67,9 @@ def run(args: argparse.Namespace):
             split: load_ecg(args.dataset, data_dir=args.data_dir, split=split, **options)
             for split in ("train", "validation")
         }
-        judged = {"validation": labelled["validation"]}
+        evaluated = {"validation": labelled["validation"]}
         names = sorted({label for labels in labelled["train"]["labels"] for label in labels})
-        follow_with_probe(trainer, labelled["train"], judged, names, args.online_probe_steps)
+        follow_with_probe(trainer, labelled["train"], evaluated, names, args.online_probe_steps)
     started = time.monotonic()
     train_and_save(trainer)
     if trainer.is_world_process_zero():

@@ -304,8 +304,8 @@ def _scores(classify: EcgClassificationPipeline, logits: torch.Tensor, checks: M
     if (calibration_of(config) or {}).get("thresholds"):
         thresholds = (calibration_for(config, classify.feature_extractor, checks)[0] or {}).get("thresholds") or {}
         above = {label: of_label[label].get("above_threshold") for label in labels}
-        is_judged = any(value is not None for value in above.values())
-        columns["above_threshold"] = ", ".join(label for label in labels if above[label]) if is_judged else None
+        is_evaluated = any(value is not None for value in above.values())
+        columns["above_threshold"] = ", ".join(label for label in labels if above[label]) if is_evaluated else None
         for label in labels:
             columns[f"threshold_{label}"] = None if above[label] is None else thresholds[label]
     columns["warnings"] = " ".join(finding["sentence"] for finding in found[0].get("quality", ()))

@@ -125,7 +125,8 @@ class Outcome:
 
     Args:
         protocol (`str`): Name of the protocol.
-        scores (`Mapping`): Scores of the pretrained encoder, see [`~ecg_transformers.train.predictions.judge`].
+        scores (`Mapping`): Scores of the pretrained encoder, see
+            [`~ecg_transformers.train.predictions.evaluate_predictions`].
         baselines (`Mapping[str, Mapping]`, *optional*): The same for each baseline, by its key in `BASELINES`.
         differences (`Mapping[str, Mapping]`, *optional*): Paired differences, by the key of the baseline.
         problem_type (`str`, *optional*): Type of the task.

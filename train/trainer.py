@@ -209,7 +209,7 @@ class EcgSslTrainer(PushingTrainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model, trial):
-        self.loss_watch.check()  # nothing is saved that has learnt from a loss of NaN
+        self.loss_watch.check()  # nothing is saved that has learned from a loss of NaN
         super()._save_checkpoint(model, trial)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -264,7 +264,7 @@ def train_and_save(trainer: Trainer):
 
     Raises:
         ValueError: where the folder holds another run, the checkpoint is damaged or of another run, or nothing was
-            learnt.
+            learned.
         RuntimeError: where the data ends before the training does, with the step that was reached.
         Preempted: after SIGTERM, when everything is saved.
     """

@@ -21,8 +21,8 @@ _OTHER_SIGNALS = (
 
 
 class Channel(NamedTuple):
-    """A channel as a file states it. `unit` is `""` where the file states none, `None` where it is judged
-    elsewhere; `is_ecg` `None` leaves the judgement to unit and name; `lead` is what the name means, if that is not the
+    """A channel as a file states it. `unit` is `""` where the file states none, `None` where it is decided
+    elsewhere; `is_ecg` `None` leaves the decision to unit and name; `lead` is what the name means, if that is not the
     name itself."""
 
     name: str

@@ -65,7 +65,7 @@ def root_name(path: str | os.PathLike) -> str | None:
     try:
         parser.Parse(head, False)
     except (expat.ExpatError, LookupError):
-        pass  # what comes after the root element is judged by the reader
+        pass  # what comes after the root element is checked by the reader
     return found[0] if found else None
 
 

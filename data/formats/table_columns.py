@@ -111,7 +111,7 @@ def rate_of_columns(
         ValueError: if no rate is declared and no column gives one; if the times have a gap, or contradict the
             declared rate.
     """
-    found = {name: judged for name, values in times.items() if (judged := _judge_times(values, name)) is not None}
+    found = {name: evaluated for name, values in times.items() if (evaluated := _times_of(values, name)) is not None}
     rate = declared.sampling_rate
     if not found:
         declared.require(path, "sampling_rate")
@@ -134,7 +134,7 @@ def rate_of_columns(
     return best.sampling_rate, (f"{best.sampling_rate:g} Hz follow from the column {name!r}",)
 
 
-def _judge_times(values: np.ndarray, name: str) -> Times | None:
+def _times_of(values: np.ndarray, name: str) -> Times | None:
     """`None` for a column that holds no times of samples."""
     scale = None
     if values.dtype.kind == "M":

@@ -93,7 +93,7 @@ def test_the_order_of_the_leads_and_the_unit_do_not_matter(signals):
     ],
     ids=["no V6", "short", "slow", "gap", "flat", "flat chest leads"],
 )
-def test_what_cannot_be_judged_is_not(signals, change):
+def test_what_cannot_be_evaluated_is_not(signals, change):
     assert check_limb_swap(*change(signals[0][0])) is None
 
 

@@ -68,7 +68,7 @@ def test_measures_have_the_size_of_what_was_put_in():
     assert (measured.lowest_mv, measured.highest_mv) == (row.min(), row.max())
 
 
-def test_hum_and_noise_that_a_rate_cannot_show_are_not_judged():
+def test_hum_and_noise_that_a_rate_cannot_show_are_not_evaluated():
     measured = measure_leads(beats_mv(100)[None], ["II"], 100)[0]
     assert np.isnan(measured.hum_50hz_mv) and np.isnan(measured.hum_60hz_mv) and measured.noise_mv < 0.05
     assert np.isnan(measure_leads(beats_mv(80)[None], ["II"], 80)[0].noise_mv)
@@ -105,7 +105,7 @@ def test_amplitudes_that_suggest_another_unit_are_said(factor, message):
     assert sentence is None if message is None else message in sentence
 
 
-def test_the_unit_of_flat_or_missing_leads_is_not_judged():
+def test_the_unit_of_flat_or_missing_leads_is_not_evaluated():
     assert suspect_unit(np.stack([np.zeros_like(TIME), np.full_like(TIME, np.nan)]), "mV") is None
 
 

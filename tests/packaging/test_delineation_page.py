@@ -40,8 +40,8 @@ def test_the_snippets_of_the_page_run(folder):
     names = {}
     for snippet in snippets:
         exec(compile(snippet.replace("max_steps=200", "max_steps=2"), "delineation.md", "exec"), names)
-    judged = names["result"]["pretrained"]["delineation_linear"]
-    assert names["again"]["per_point"] == judged["per_point"] and names["again"]["miou"] == judged["miou"]
+    evaluated = names["result"]["pretrained"]["delineation_linear"]
+    assert names["again"]["per_point"] == evaluated["per_point"] and names["again"]["miou"] == evaluated["miou"]
     assert np.isfinite(names["marked"]["heart_rate_bpm"]).all()
     assert len(names["targets"]["qt_interval_ms"]) == len(names["others"]) == len(names["predicted"])
 

@@ -17,7 +17,7 @@ from ..hub.conftest import hub as hub  # the fixture
 PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-METHOD, TRAINING, JUDGING, COMMANDS, TESTING, SHARING = SNIPPETS
+METHOD, TRAINING, EVALUATING, COMMANDS, TESTING, SHARING = SNIPPETS
 TINY = {
     "max_steps=1000": "max_steps=2",
     "hidden_size=96, num_hidden_layers=4": "hidden_size=16, num_hidden_layers=1",
@@ -72,7 +72,7 @@ def trained(folder):
 def test_the_method_of_the_page_trains_and_passes_the_tests_of_the_page(folder, trained, monkeypatch):
     monkeypatch.chdir(folder)
     assert trained["trainer"].state.global_step == 2
-    load = "\n".join(line for line in JUDGING.splitlines() if line.startswith(("from transformers", "encoder =")))
+    load = "\n".join(line for line in EVALUATING.splitlines() if line.startswith(("from transformers", "encoder =")))
     for snippet in (load, TESTING, SHARING):
         exec(compile(snippet, "extend.md", "exec"), trained)
     assert type(trained["encoder"]).__name__ == "PatchRegressionModel"
@@ -85,9 +85,9 @@ def test_the_method_is_one_file_of_as_many_lines_as_the_readme_says():
 
 
 @pytest.mark.slow
-def test_the_page_judges_the_encoder_and_the_commands_know_it(folder, trained, monkeypatch):
+def test_the_page_evaluates_the_encoder_and_the_commands_know_it(folder, trained, monkeypatch):
     monkeypatch.chdir(folder)
-    exec(compile(JUDGING, "extend.md", "exec"), trained)
+    exec(compile(EVALUATING, "extend.md", "exec"), trained)
     assert 0 < trained["found"]["pretrained"]["linear"]["macro_auroc"] < 1
     (folder / "mine.py").write_text(COMMANDS, encoding="utf-8")
     named = re.findall(r"^python mine.py (.*)$", PAGE, flags=re.MULTILINE)

@@ -71,9 +71,9 @@ def test_every_protocol_stands_beside_a_random_encoder(evaluation):
         assert set(metrics[part]) == {"linear", "knn", "zero-shot-cluster"}
     for protocol in ("linear", "knn"):
         for encoder in ("random_encoder", "pretrained"):
-            judged = metrics[encoder][protocol]
-            low, high = judged["macro_auroc_ci95"]
-            assert 0.0 <= low <= judged["macro_auroc"] <= high <= 1.0 and judged["num_test_records"] == 64
+            scored = metrics[encoder][protocol]
+            low, high = scored["macro_auroc_ci95"]
+            assert 0.0 <= low <= scored["macro_auroc"] <= high <= 1.0 and scored["num_test_records"] == 64
         difference = metrics["difference"][protocol]
         areas = [metrics[encoder][protocol]["macro_auroc"] for encoder in ("pretrained", "random_encoder")]
         assert difference["macro_auroc"] == pytest.approx(areas[0] - areas[1])
@@ -122,13 +122,13 @@ def test_anybody_can_score_the_predictions_again_with_scikit_learn_alone(evaluat
     for encoder in ("random_encoder", "pretrained"):
         for protocol in ("linear", "knn"):
             rows = table[(table.split == "test") & (table.encoder == encoder) & (table.protocol == protocol)]
-            judged = metrics[encoder][protocol]
+            scored = metrics[encoder][protocol]
             columns = [(rows[f"label/{name}"], rows[f"score/{name}"]) for name in LABELS]
-            assert np.mean([roc_auc_score(*column) for column in columns]) == pytest.approx(judged["macro_auroc"])
+            assert np.mean([roc_auc_score(*column) for column in columns]) == pytest.approx(scored["macro_auroc"])
             precision = np.mean([average_precision_score(*column) for column in columns])
-            assert precision == pytest.approx(judged["macro_auprc"])
-            assert np.mean([brier_score_loss(*column) for column in columns]) == pytest.approx(judged["brier"], 1e-4)
-            assert judged["num_test_patients"] == rows["patient_id"].nunique()
+            assert precision == pytest.approx(scored["macro_auprc"])
+            assert np.mean([brier_score_loss(*column) for column in columns]) == pytest.approx(scored["brier"], 1e-4)
+            assert scored["num_test_patients"] == rows["patient_id"].nunique()
 
 
 def test_page_and_card_section_tell_the_numbers(evaluation):

@@ -185,7 +185,7 @@ def test_a_batch_of_windows_takes_several_layouts_and_names_what_it_leaves_out(s
     assert "lasts 3 s" in collator.bad_records[rows[2]["record_id"]]
 
 
-def test_the_trainer_judges_windows_of_whole_records(trained, few):
+def test_the_trainer_evaluates_windows_of_whole_records(trained, few):
     """Window averages and the last, smaller batch, in the stock loop: as `predict` finds, which has neither."""
     trained.args.per_device_eval_batch_size = 50  # of 156 windows
     found = predict(trained.model, trained.processing_class, few.validation, few.label_names)
@@ -379,7 +379,7 @@ def test_an_own_folder_becomes_a_classifier_that_loads(finetuned):
     assert metrics["training"]["unlabelled_records"] == {"train": 0, "validation": 0, "test": 1}
 
 
-def test_what_cannot_be_judged_is_named(finetuned):
+def test_what_cannot_be_evaluated_is_named(finetuned):
     _, metrics = finetuned
     assert metrics["test"]["excluded"]["rare"].startswith("training set: 0 positive")
     assert set(metrics["test"]["per_class"]) == {"NORM", "other"}

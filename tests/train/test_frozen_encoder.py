@@ -42,8 +42,8 @@ def test_nothing_is_random_in_a_frozen_encoder_and_its_head_learns(kind):
         torch.testing.assert_close(logits, expected)
     assert model.training and model.classifier.training
     logits.sum().backward()
-    learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert learnt == {"classifier.weight", "classifier.bias"}
+    learned = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert learned == {"classifier.weight", "classifier.bias"}
 
 
 def test_an_encoder_that_learns_again_is_in_training_again():

@@ -44,7 +44,7 @@ def test_a_clean_file_is_described(info, tmp_path, signals):
     assert (content["sampling_rate"], content["seconds"], content["unit"]) == (100, 10, "mV")
     assert content["problems"] == {} and "Nothing odd was found." in text
     assert content["quality"][1]["highest_mv"] == pytest.approx(signals[0][1].max(), abs=2e-3)
-    assert content["quality"][0]["hum_50hz_mv"] is None and "50 Hz hum" in text  # at 100 Hz it cannot be judged
+    assert content["quality"][0]["hum_50hz_mv"] is None and "50 Hz hum" in text  # at 100 Hz it cannot be evaluated
     assert "Resampled 1000 samples at 100 Hz to 2500 at 250 Hz." in text
     assert "10 s (1000 samples)" in text and "12: I, II, III, aVR" in text
 

@@ -62,7 +62,7 @@ def test_min_positives_excludes_rare_labels():
     assert "9 positive" in macro_auroc(labels, scores, LABELS, min_positives=10).excluded["HYP"]
 
 
-def test_test_set_that_judges_no_label_is_refused():
+def test_test_set_that_evaluates_no_label_is_refused():
     with pytest.raises(ValueError, match="No label can be judged"):
         macro_auroc(np.zeros((5, 5), dtype=int), np.random.default_rng(0).random((5, 5)), LABELS)
 
@@ -157,7 +157,7 @@ def test_paired_bootstrap_of_a_model_with_itself_finds_nothing():
     assert result.difference == 0 and result.ci95 == (0, 0) and result.p_value == 1
 
 
-def test_facts_of_differences_leave_out_resamples_that_could_not_be_judged():
+def test_facts_of_differences_leave_out_resamples_that_could_not_be_evaluated():
     differences = np.array([np.nan, *range(-3, 37)], dtype=float)  # 4 of 40 are at most 0
     facts = paired_facts(differences)
     assert facts == {"ci95": np.percentile(differences[1:], (2.5, 97.5)).tolist(), "p_value": 2 * (4 + 1) / (40 + 1)}
@@ -165,7 +165,7 @@ def test_facts_of_differences_leave_out_resamples_that_could_not_be_judged():
     assert percentile_interval(differences) == tuple(facts["ci95"])
 
 
-def test_an_interval_of_resamples_that_could_not_be_judged_is_refused():
+def test_an_interval_of_resamples_that_could_not_be_evaluated_is_refused():
     with pytest.raises(ValueError, match="No bootstrap resample could be judged"):
         percentile_interval(np.full(3, np.nan))
 
@@ -185,7 +185,7 @@ def test_thousand_resamples_of_five_labels_and_500_records_take_under_three_seco
     assert time.perf_counter() - start < 3
 
 
-def test_compute_metrics_of_several_labels_are_those_of_scikit_learn_on_the_labels_that_can_be_judged():
+def test_compute_metrics_of_several_labels_are_those_of_scikit_learn_on_the_labels_that_can_be_evaluated():
     labels, logits = multilabel_scores()
     labels[:, 3] = 0
     found = compute_metrics(EvalPrediction(predictions=(logits, "hidden states"), label_ids=labels.astype(np.float32)))
@@ -208,6 +208,6 @@ def test_compute_metrics_of_one_label_a_record_count_the_most_probable_class():
 
 
 @pytest.mark.parametrize("labels", [np.full((4, 2), 61.5), np.zeros((4, 2))])
-def test_compute_metrics_refuse_a_regression_and_a_set_that_can_judge_no_label(labels):
+def test_compute_metrics_refuse_a_regression_and_a_set_that_can_evaluate_no_label(labels):
     with pytest.raises(ValueError):
         compute_metrics(EvalPrediction(predictions=np.zeros((4, 2)), label_ids=labels))

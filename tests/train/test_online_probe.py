@@ -17,10 +17,10 @@ def probed():
 
 
 def test_a_probe_follows_the_run_and_changes_nothing_in_it(make_trainer, probed):
-    train, judged = probed
+    train, evaluated = probed
     validation = load_ecg("ptb-xl-sample", split="validation", decode=False).select(range(9))
     plain, followed = make_trainer(name="plain", max_steps=5), make_trainer(name="followed", max_steps=5)
-    follow_with_probe(followed, train, judged, LABELS, every_steps=2)
+    follow_with_probe(followed, train, evaluated, LABELS, every_steps=2)
     plain.train()
     followed.train()
     weights = followed.model.state_dict()
@@ -28,13 +28,13 @@ def test_a_probe_follows_the_run_and_changes_nothing_in_it(make_trainer, probed)
     history = probe_history(followed.state.log_history)
     assert [point["step"] for point in history] == [2, 4, 5]
 
-    splits = {"train": train, "validation": validation, "test": judged["test"]}
+    splits = {"train": train, "validation": validation, "test": evaluated["test"]}
     tables = {
         split: embed(followed.model.ecg_vit, followed.processing_class, rows).with_any_label(LABELS)
         for split, rows in splits.items()
     }
     truth = {split: table.multi_hot(LABELS) for split, table in tables.items()}
-    result = linear_protocol(FrozenTables(tables, truth, LABELS, MULTI_LABEL)).judge(num_resamples=2)
+    result = linear_protocol(FrozenTables(tables, truth, LABELS, MULTI_LABEL)).evaluate(num_resamples=2)
     assert history[-1]["test"] == pytest.approx(result["macro_auroc"], abs=1e-9)
 
 

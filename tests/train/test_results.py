@@ -7,7 +7,7 @@ import pytest
 from ecg_transformers.train.results import BASELINES, FEWEST_RECORDS, KINDS, Outcome, Result, kind_of, read_result
 
 
-def judged(score, **more):
+def evaluated(score, **more):
     found = {"macro_auroc": score, "macro_auroc_ci95": [score - 0.05, score + 0.04], "num_train_records": 398}
     per_class = {"NORM": score + 0.02, "MI": score - 0.02}
     found |= {"per_class": per_class, "per_class_ci95": {name: [0.5, 0.9] for name in per_class}, "excluded": {}}
@@ -20,13 +20,13 @@ def difference(value=0.2, low=0.1, high=0.3):
 
 def metrics(low=0.1, high=0.3, **changes):
     content = {"task": "ptb-xl superdiagnostic", "model": "tiny", "command": "ecg-transformers evaluate"}
-    content |= {"random_encoder": {"linear": judged(0.6)}, "pretrained": {"linear": judged(0.8)}}
+    content |= {"random_encoder": {"linear": evaluated(0.6)}, "pretrained": {"linear": evaluated(0.8)}}
     return content | {"difference": {"linear": difference(low=low, high=high)}} | changes
 
 
 def with_kernels():
     return metrics(
-        random_kernels={"linear": judged(0.85)},
+        random_kernels={"linear": evaluated(0.85)},
         difference_to_random_kernels={"linear": difference(-0.05, -0.09, -0.01)},
     )
 
@@ -67,7 +67,13 @@ def test_each_baseline_has_a_verdict_of_its_own():
 
 
 def test_the_scores_of_a_fine_tuning_are_read_too():
-    content = {"task": "ptb-xl", "protocol": "finetuned", "validation": judged(0.9), "test": judged(0.8), "model": "x"}
+    content = {
+        "task": "ptb-xl",
+        "protocol": "finetuned",
+        "validation": evaluated(0.9),
+        "test": evaluated(0.8),
+        "model": "x",
+    }
     result = Result.from_json(content)
     assert result.outcomes[0].scores["macro_auroc"] == 0.8 and result.validation["macro_auroc"] == 0.9
     assert not result.is_compared and result.verdicts() == []
@@ -93,20 +99,20 @@ def test_scores_that_somebody_broke_are_one_sentence(broken, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def judged_of(labels, of, records):
+def evaluated_of(labels, of, records):
     per_class = {str(number): 0.8 for number in range(labels)}
     excluded = {str(number): "0 positive" for number in range(labels, of)}
-    return judged(0.8, per_class=per_class, excluded=excluded, num_test_records=records)
+    return evaluated(0.8, per_class=per_class, excluded=excluded, num_test_records=records)
 
 
 def test_a_headline_says_what_it_is_a_mean_of():
-    found = judged_of(3, 26, 120)
+    found = evaluated_of(3, 26, 120)
     assert "3 of 26 labels, 120 records" in Outcome("finetuned", found).headline(found)
 
 
 def test_there_is_no_headline_of_a_handful_of_records():
-    found = judged_of(3, 26, 4)
+    found = evaluated_of(3, 26, 4)
     said = Outcome("finetuned", found).headline(found)
     assert "0.8" not in said and "3 of 26 labels, 4 records" in said and str(FEWEST_RECORDS) in said
-    enough = judged_of(3, 26, FEWEST_RECORDS)
+    enough = evaluated_of(3, 26, FEWEST_RECORDS)
     assert "0.800" in Outcome("finetuned", enough).headline(enough)

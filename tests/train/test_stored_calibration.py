@@ -24,10 +24,10 @@ LABELS = ("NORM", "MI", "CD")
 
 def test_thresholds_after_the_temperature_split_the_same_records():
     scores = np.linspace(0.01, 0.99, 50)
-    judgement = {"temperature": 3.0, "thresholds": {"NORM": 0.3, "MI": 0.77}}
-    stored = stored_calibration(judgement, LABELS)
+    evaluated = {"temperature": 3.0, "thresholds": {"NORM": 0.3, "MI": 0.77}}
+    stored = stored_calibration(evaluated, LABELS)
     scaled = expit(logit(scores) / 3.0)
-    for name, threshold in judgement["thresholds"].items():
+    for name, threshold in evaluated["thresholds"].items():
         assert ((scaled >= stored["thresholds"][name]) == (scores >= threshold)).all()
     assert EcgViTConfig(calibration=stored).calibration["labels"] == list(LABELS)
 
@@ -111,15 +111,15 @@ def test_what_finetune_writes_gives_calibrated_scores_in_the_pipeline(tmp_path):
     settings = {"output_dir": folder, "learning_rate": 1e-2, "max_steps": 4, "eval_strategy": "steps", "eval_steps": 4}
     trainer = build_finetuning(str(tmp_path / "encoder"), splits, settings)
     train_and_save(trainer)
-    judgement = finish(trainer, splits)["test"]
+    evaluated = finish(trainer, splits)["test"]
     stored = json.loads((tmp_path / "classifier" / "config.json").read_text())["calibration"]
-    assert stored["temperature"] == judgement["temperature"]
+    assert stored["temperature"] == evaluated["temperature"]
     row = load_ecg("ptb-xl-sample", split="test")[0]
     classify = pipeline("ecg-classification", model=folder, device="cpu")
     found = {scored["label"]: scored for scored in classify(row)}
     logits = {scored["label"]: scored["score"] for scored in classify(row, function_to_apply="none")}
-    for name, threshold in judgement["thresholds"].items():
-        assert found[name]["score"] == pytest.approx(expit(logits[name] / judgement["temperature"]), abs=1e-6)
+    for name, threshold in evaluated["thresholds"].items():
+        assert found[name]["score"] == pytest.approx(expit(logits[name] / evaluated["temperature"]), abs=1e-6)
         assert found[name]["above_threshold"] == (expit(logits[name]) >= threshold)
     # What is trained anew is not calibrated any more.
     again = load_classifier(folder, splits.label_names, splits.problem_type, {})

@@ -25,7 +25,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ..evaluation.head_training import HeadTask
 from ..evaluation.linear_models import C_GRID, cross_validated_C, fit_linear, folds_of_patients
 from ..features import EmbeddingTable, decoded, embed
-from ..predictions import Predictions, judge, stored_calibration
+from ..predictions import Predictions, evaluate_predictions, stored_calibration
 from ..results import MULTI_LABEL, write_json
 from ..tasks.lead_subsets import KeptLeads
 from .data import load_comparison_data
@@ -101,15 +101,15 @@ def linear_classifier(checkpoint: Path, tables: Mapping[str, Mapping[str, Embedd
         for name, table in train.items():
             unseen[name][of_fold] = fit(scaler.transform(table.features[of_fold]))
     fit = fit_linear(standardised, labels, task, C)
-    judgements = {}
+    evaluations = {}
     for name, table in tables.items():
         scores = {"train": unseen[name], "test": fit(scaler.transform(table["test"].features))}
         chosen, test = (
             Predictions(scores[split], of_split.multi_hot(names), of_split.record_ids, of_split.patient_ids)
             for split, of_split in table.items()
         )
-        judgements[name] = judge(test, names, MULTI_LABEL, truth, validation=chosen)
-        judgements[name]["cross_validated"] = judge(chosen, names, MULTI_LABEL, truth)["macro_auroc"]
+        evaluations[name] = evaluate_predictions(test, names, MULTI_LABEL, truth, validation=chosen)
+        evaluations[name]["cross_validated"] = evaluate_predictions(chosen, names, MULTI_LABEL, truth)["macro_auroc"]
     classifier = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
         id2label=dict(enumerate(names)),
@@ -120,10 +120,10 @@ def linear_classifier(checkpoint: Path, tables: Mapping[str, Mapping[str, Embedd
     with torch.no_grad():
         classifier.classifier.weight.copy_(torch.from_numpy(weights.T))
         classifier.classifier.bias.copy_(torch.from_numpy(fit.coefficients[-1] - scaler.mean_ @ weights))
-    subsets = {name: {"leads": list(leads)} | judgements[name] for name, leads in LEAD_SETS.items() if leads}
+    subsets = {name: {"leads": list(leads)} | evaluations[name] for name, leads in LEAD_SETS.items() if leads}
     measured: dict[str, Any] = {"leads": list(classifier.config.leads), **INPUT_MEASURED}
-    classifier.config.calibration = stored_calibration(judgements["12"], names, measured, subsets)
-    return classifier.eval(), {"C": C, "lead_sets": judgements}
+    classifier.config.calibration = stored_calibration(evaluations["12"], names, measured, subsets)
+    return classifier.eval(), {"C": C, "lead_sets": evaluations}
 
 
 if __name__ == "__main__":

@@ -64,14 +64,14 @@ def predictions_table(rows: Sequence[ScoredRow], test: TestSet) -> pa.Table:
     }
     labels, scores = [], []
     for row in rows:
-        judged = test.take(row.record_ids)
+        evaluated = test.take(row.record_ids)
         for seed, array in row.scores.items():
             facts = {"method": row.method, "row": row.kind, "labelled_fraction": row.labelled_fraction}
             for name, value in (facts | {"C": row.C.get(seed), "seed": seed}).items():
                 columns[name] += [value] * len(array)
-            columns["record_id"] += judged.record_ids
-            columns["patient_id"] += judged.patient_ids
-            labels.append(judged.labels)
+            columns["record_id"] += evaluated.record_ids
+            columns["patient_id"] += evaluated.patient_ids
+            labels.append(evaluated.labels)
             scores.append(array)
     for number, name in enumerate(test.label_names):
         columns[f"label_{name}"] = np.concatenate(labels)[:, number].astype(np.int8)

@@ -190,9 +190,9 @@ class RunFolder:
         extractor = trainer.processing_class
         before = embed(trainer.model.ecg_vit, extractor, labelled, progress=False)
         if self.probe_every is not None:
-            judged = {"test": concatenate_datasets([self.data.validation, self.data.test])}
+            evaluated = {"test": concatenate_datasets([self.data.validation, self.data.test])}
             every = steps_between(self.probe_every, per_step)
-            follow_with_probe(trainer, self.data.train, judged, self.data.label_names, every)
+            follow_with_probe(trainer, self.data.train, evaluated, self.data.label_names, every)
         train_or_go_on(trainer)
         encoder = trainer.model.ecg_vit
         after = embed(encoder, extractor, labelled, progress=False)
@@ -239,7 +239,7 @@ class RunFolder:
             **facts,
             "num_labelled_records": len(known),
             "encoder": encoder_facts(model.config) | {"parameters": model.ecg_vit.num_parameters()},
-            "judged": judged_as_json(
+            "judged": evaluated_as_json(
                 self.data.label_names, found.labels, found.scores, found.record_ids, found.patient_ids
             ),
         }
@@ -248,7 +248,7 @@ class RunFolder:
 
     def probes(self, run: Run, labelled_fraction: float = 1.0) -> dict[str, dict]:
         """The linear probes of the random and of the pretrained encoder of a finished pretraining, fitted once and
-        kept beside it: `{"random" | "pretrained": {"C": ..., "judged": ..., "num_labelled_records": ...}}`."""
+        kept beside it: the penalty, the predictions and the number of labelled records of each encoder."""
         return kept_json(
             self.path(run) / f"linear-{labelled_fraction:g}.json",
             lambda: {
@@ -289,8 +289,8 @@ class RunFolder:
         truth = {split: of_split.multi_hot(names) for split, of_split in tables.items()}
         scores, C = linear_scores(FrozenTables(tables, truth, names, MULTI_LABEL))
         test = tables["test"]
-        judged = judged_as_json(names, truth["test"], scores["test"], test.record_ids, test.patient_ids)
-        return {"C": C, "judged": judged, "num_labelled_records": len(tables["train"])}
+        evaluated = evaluated_as_json(names, truth["test"], scores["test"], test.record_ids, test.patient_ids)
+        return {"C": C, "judged": evaluated, "num_labelled_records": len(tables["train"])}
 
 
 def train_or_go_on(trainer: EcgSslTrainer):
@@ -305,7 +305,7 @@ def train_or_go_on(trainer: EcgSslTrainer):
     train_and_save(trainer)
 
 
-def judged_as_json(label_names, labels: np.ndarray, scores: np.ndarray, record_ids, patient_ids) -> dict:
+def evaluated_as_json(label_names, labels: np.ndarray, scores: np.ndarray, record_ids, patient_ids) -> dict:
     """Predictions of single test records, ready for JSON."""
     return {
         "label_names": list(label_names),

@@ -180,13 +180,13 @@ class ScoreboardData:
             for record_id, of_record in zip(rows["record_id"], found, strict=True)
         }
         counts = np.sum(list(truth.values()), axis=0)
-        judged = tuple(name for name, count in zip(names, counts, strict=True) if count >= MIN_POSITIVES)
-        if not judged:
+        evaluated = tuple(name for name, count in zip(names, counts, strict=True) if count >= MIN_POSITIVES)
+        if not evaluated:
             return None
-        columns = [names.index(name) for name in judged]
+        columns = [names.index(name) for name in evaluated]
         truth = {record_id: values[columns] for record_id, values in truth.items()}
         folds = [(self.labels.folds[0][0], list(truth))]
-        return Task(Recordings("hospital", rows, self.form), truth, judged, MULTI_LABEL, folds, _patients(rows))
+        return Task(Recordings("hospital", rows, self.form), truth, evaluated, MULTI_LABEL, folds, _patients(rows))
 
 
 def load_scoreboard_data(

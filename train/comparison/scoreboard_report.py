@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..evaluation.encoder_pair import Judged, drawn_again, judge_areas, judge_errors, means_by_name
+from ..evaluation.encoder_pair import Evaluated, drawn_again, evaluate_areas, evaluate_errors, means_by_name
 from ..metrics import paired_facts, percentile_interval, resample_counts
 from ..predictions import ProtocolResult
 from ..results import format_interval, format_score
@@ -27,7 +27,9 @@ METRICS = {
 LOWER_IS_BETTER = ("error", "z_error")
 
 
-def judge_term(term: TermResult, rows: Sequence[BoardRow], num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+def evaluate_term(
+    term: TermResult, rows: Sequence[BoardRow], num_resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
     """Means over seeds and draws, with 95 % intervals by a bootstrap over test patients and draws, paired.
 
     Returns:
@@ -55,14 +57,14 @@ def judge_term(term: TermResult, rows: Sequence[BoardRow], num_resamples: int = 
     }
     resampled = {}
     for name, seeds in term.results.items():
-        judged = [[_judge(result, term.metric, counts) for result in draws] for draws in seeds]
-        by_draw = np.mean([[one.resampled for one in draws] for draws in judged], axis=0)  # (draws, resamples)
+        evaluated = [[_evaluate(result, term.metric, counts) for result in draws] for draws in seeds]
+        by_draw = np.mean([[one.resampled for one in draws] for draws in evaluated], axis=0)  # (draws, resamples)
         resampled[name] = np.take_along_axis(by_draw.T, draw, axis=1).mean(axis=1)
-        values = np.array([[one.value for one in draws] for draws in judged])
+        values = np.array([[one.value for one in draws] for draws in evaluated])
         facts["rows"][name] = {
             "value": float(values.mean()),
             "ci95": list(percentile_interval(resampled[name])),
-            "by_name": means_by_name([one.by_name for draws in judged for one in draws]),
+            "by_name": means_by_name([one.by_name for draws in evaluated for one in draws]),
             "seeds": values.tolist(),
             "C": [[result.details.get("C") for result in draws] for draws in seeds],
         }
@@ -78,17 +80,17 @@ def judge_term(term: TermResult, rows: Sequence[BoardRow], num_resamples: int = 
     return facts
 
 
-def _judge(result: ProtocolResult, metric: str, counts: np.ndarray) -> Judged:
+def _evaluate(result: ProtocolResult, metric: str, counts: np.ndarray) -> Evaluated:
     if metric == "auroc":
-        return judge_areas(result, counts)
+        return evaluate_areas(result, counts)
     if metric == "share":
         found = result.test.scores[:, 0]
-        return Judged(float(found.mean()), {}, counts @ found / counts.sum(axis=1))
+        return Evaluated(float(found.mean()), {}, counts @ found / counts.sum(axis=1))
     if metric == "overlap":
         iou = result.test.scores.sum(axis=0) / result.test.labels.sum(axis=0)
         resampled = (counts @ result.test.scores / (counts @ result.test.labels)).mean(axis=1)
-        return Judged(float(iou.mean()), dict(zip(result.label_names, iou.tolist(), strict=True)), resampled)
-    return judge_errors(result, counts, np.ones(len(result.label_names)) if metric == "error" else None)
+        return Evaluated(float(iou.mean()), dict(zip(result.label_names, iou.tolist(), strict=True)), resampled)
+    return evaluate_errors(result, counts, np.ones(len(result.label_names)) if metric == "error" else None)
 
 
 def scoreboard_lines(facts: Mapping[str, Any]) -> list[str]:

@@ -1,9 +1,9 @@
 """Scores of the rows of a comparison: means over seeds with intervals, and differences that are paired.
 
-Frozen encoders are judged on the folds 9 and 10 together, since `linear` chooses nothing there; encoders that were
-trained on labels chose their step on fold 9 and are judged on fold 10. Rows of the same records are judged by the same
-bootstrap resamples of patients: intervals of a row, of its mean over seeds and of the difference of two rows all come
-from one matrix of resampled macro AUROCs. A difference between the two kinds is taken on fold 10.
+Frozen encoders are evaluated on the folds 9 and 10 together, since `linear` chooses nothing there; encoders that were
+trained on labels chose their step on fold 9 and are evaluated on fold 10. Rows of the same records are evaluated by
+the same bootstrap resamples of patients: intervals of a row, of its mean over seeds and of the difference of two rows
+all come from one matrix of resampled macro AUROCs. A difference between the two kinds is taken on fold 10.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -88,9 +88,11 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
     test: TestSet | None = None
     curves = []
 
-    def add(run: Run, kind: str, fraction: float, judged: Mapping, facts: Mapping, C: float | None = None):
+    def add(run: Run, kind: str, fraction: float, evaluated: Mapping, facts: Mapping, C: float | None = None):
         nonlocal test
-        found = TestSet(judged["label_names"], np.array(judged["labels"]), judged["record_ids"], judged["patient_ids"])
+        found = TestSet(
+            evaluated["label_names"], np.array(evaluated["labels"]), evaluated["record_ids"], evaluated["patient_ids"]
+        )
         test = found if test is None or len(found.record_ids) > len(test.record_ids) else test
         key = (run.method, kind, fraction)
         row = rows.setdefault(key, Row(run.method, kind, fraction, found.record_ids))
@@ -100,7 +102,7 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
                 f"{run} was judged on other records or labels than the runs before: {len(found.record_ids)} records "
                 f"and {found.label_names}, {len(test.record_ids)} and {test.label_names} before. Compare on one set."
             )
-        row.scores[run.seed] = np.array(judged["scores"])
+        row.scores[run.seed] = np.array(evaluated["scores"])
         if C is not None:
             row.C[run.seed] = C
         row.facts.setdefault("seconds", {})[run.seed] = facts["seconds"]
@@ -137,7 +139,7 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
 
 
 def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
-    """Scores, intervals and paired differences of rows that were judged on the same records."""
+    """Scores, intervals and paired differences of rows that were evaluated on the same records."""
 
     @cache
     def resampled_by(record_ids: tuple[str, ...]) -> Callable[[np.ndarray], np.ndarray]:
@@ -169,7 +171,7 @@ def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
     for row in rows:
         summary, draws[row.key] = of_seeds(row.record_ids, row.scores)
         entry = {"key": row.key, "method": row.method, "row": row.kind, "labelled_fraction": row.labelled_fraction}
-        entry |= {"folds": folds_judged(row.kind), "num_test_records": len(row.record_ids)} | summary | row.facts
+        entry |= {"folds": folds_evaluated(row.kind), "num_test_records": len(row.record_ids)} | summary | row.facts
         table.append(entry | ({"C": row.C} if row.C else {}))
     value = {entry["key"]: entry["macro_auroc"] for entry in table}
     differences = []
@@ -177,8 +179,8 @@ def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
         values, pair = [value[row.key] for row in (model, baseline)], [draws[row.key] for row in (model, baseline)]
         if model.record_ids != baseline.record_ids:
             common = [record_id for record_id in model.record_ids if record_id in set(baseline.record_ids)]
-            judged = [of_seeds(common, _scores_of(row, common)) for row in (model, baseline)]
-            values, pair = [summary["macro_auroc"] for summary, _ in judged], [found for _, found in judged]
+            evaluated = [of_seeds(common, _scores_of(row, common)) for row in (model, baseline)]
+            values, pair = [summary["macro_auroc"] for summary, _ in evaluated], [found for _, found in evaluated]
         differences.append(
             {"model": model.key, "baseline": baseline.key, "against": against, "macro_auroc": values[0] - values[1]}
             | paired_facts(pair[0] - pair[1])
@@ -193,8 +195,8 @@ def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
     }
 
 
-def folds_judged(kind: str) -> str:
-    """The folds that a row is judged on."""
+def folds_evaluated(kind: str) -> str:
+    """The folds that a row is evaluated on."""
     return "10" if kind in ("supervised", "finetuned") else "9 and 10"
 
 

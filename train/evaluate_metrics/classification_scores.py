@@ -1,7 +1,7 @@
 """Scores of multi-label and single-label ECG classification, macro and for each class.
 
-Everything is a mean over labels that count the same. Labels that a set cannot judge are left out and named. Thresholds
-come from a validation set, never from the records that are scored.
+Everything is a mean over labels that count the same. Labels that a set cannot evaluate are left out and named.
+Thresholds come from a validation set, never from the records that are scored.
 """
 
 from collections.abc import Sequence
@@ -125,14 +125,14 @@ def one_hot(classes: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def _f1_at(thresholds, labels, probabilities, names, min_positives) -> dict[str, float]:
-    """F1 of the labels that have a threshold and that these records can judge."""
+    """F1 of the labels that have a threshold and that these records can evaluate."""
     excluded = excluded_labels(labels, names, min_positives)
-    judged = [name for name in names if name in thresholds and name not in excluded]
-    if not judged:
+    evaluated = [name for name in names if name in thresholds and name not in excluded]
+    if not evaluated:
         return {}
-    columns = [names.index(name) for name in judged]
-    positive = probabilities[:, columns] >= np.array([thresholds[name] for name in judged])
-    return macro_f1(labels[:, columns], positive, judged, min_positives=min_positives).per_class
+    columns = [names.index(name) for name in evaluated]
+    positive = probabilities[:, columns] >= np.array([thresholds[name] for name in evaluated])
+    return macro_f1(labels[:, columns], positive, evaluated, min_positives=min_positives).per_class
 
 
 def _probabilities(values) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Scores of P, QRS and T delineation: sensitivity, positive predictive value and error at a tolerance, and mIoU.
 
 One *row* is one lead of one recording. Annotators mostly leave the first and the last beat unmarked, so a row is
-judged within its annotated span alone: a point predicted outside it counts only where it matches a mark near the edge.
+evaluated within its annotated span alone: a point predicted outside it counts only where it matches a mark near the
+edge.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +40,8 @@ def delineation_scores(
     Returns:
         `dict`: `per_point` (name → `sensitivity`, `ppv`, `mean_ms`, `sd_ms`, `num_references`, `num_predictions`,
         `num_matched`), `excluded` (points without a reference, with the reason), `tolerance_ms`, `num_rows`, and
-        `num_rows_not_annotated`, which are not judged. The error is prediction minus reference, its SD that of a
-        sample (`n - 1`); `None` where there are too few. Predictions are counted where they are judged.
+        `num_rows_not_annotated`, which are not evaluated. The error is prediction minus reference, its SD that of a
+        sample (`n - 1`); `None` where there are too few. Predictions are counted where they are evaluated.
     """
     _check_rows(references, predictions, sampling_rate, points)
     spans = [_span(row) for row in references] if spans is None else list(spans)

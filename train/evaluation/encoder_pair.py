@@ -105,8 +105,8 @@ class EncoderPair:
         return self.entry_of_draws(setting, value, label, {e: [results[e]] for e in self.models}, group, **facts)
 
     def entry_of_draws(self, setting: str, value: Any, label: str, results, group=None, deviations=None, **facts):
-        """The entry of one result a draw of the training records, of each encoder; see [`judge_pair`]."""
-        found = judge_pair(results, deviations, self.num_resamples, self.seed)
+        """The entry of one result a draw of the training records, of each encoder; see [`evaluate_pair`]."""
+        found = evaluate_pair(results, deviations, self.num_resamples, self.seed)
         return make_entry(setting, value, label, found | facts, group)
 
 
@@ -128,7 +128,7 @@ def check_encoders(by_encoder: Mapping[str, Any]) -> None:
         )
 
 
-def judge_pair(
+def evaluate_pair(
     results: Mapping[str, Sequence[ProtocolResult]],
     deviations: np.ndarray | None = None,
     num_resamples: int = 1000,
@@ -136,9 +136,9 @@ def judge_pair(
 ) -> dict[str, Any]:
     """Means over draws of the training records, with intervals over draws and test patients, paired.
 
-    For one draw, the numbers are those of [`~ecg_transformers.train.predictions.judge`]. For several, each resample of
-    the test patients goes with a resample of the draws (both with replacement), so that the interval holds both
-    sources of chance; with few draws it is rather too narrow.
+    For one draw, the numbers are those of [`~ecg_transformers.train.predictions.evaluate_predictions`]. For several,
+    each resample of the test patients goes with a resample of the draws (both with replacement), so that the interval
+    holds both sources of chance; with few draws it is rather too narrow.
 
     Args:
         results (`Mapping[str, Sequence[ProtocolResult]]`): Results by encoder, one a draw, on the same test records.
@@ -161,13 +161,15 @@ def judge_pair(
     facts: dict[str, Any] = {}
     values, resampled = {}, {}
     for encoder, of_encoder in results.items():
-        judged = [judge_errors(r, counts, deviations) if is_regression else judge_areas(r, counts) for r in of_encoder]
-        values[encoder] = np.array([one.value for one in judged])
-        resampled[encoder] = np.take_along_axis(np.stack([one.resampled for one in judged], axis=1), draw, axis=1)
+        evaluated = [
+            evaluate_errors(r, counts, deviations) if is_regression else evaluate_areas(r, counts) for r in of_encoder
+        ]
+        values[encoder] = np.array([one.value for one in evaluated])
+        resampled[encoder] = np.take_along_axis(np.stack([one.resampled for one in evaluated], axis=1), draw, axis=1)
         facts[encoder] = {
             metric: float(values[encoder].mean()),
             f"{metric}_ci95": list(percentile_interval(resampled[encoder].mean(axis=1))),
-            of_labels: means_by_name([one.by_name for one in judged]),
+            of_labels: means_by_name([one.by_name for one in evaluated]),
             "C": [result.details["C"] for result in of_encoder],
         }
         if num_draws > 1:
@@ -190,7 +192,7 @@ def drawn_again(num_draws: int, num_resamples: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 1]).integers(num_draws, size=(num_resamples, num_draws))
 
 
-class Judged(NamedTuple):
+class Evaluated(NamedTuple):
     """A score on the test records, the scores of its labels, and that of each resample, `(num_resamples,)`."""
 
     value: float
@@ -198,29 +200,30 @@ class Judged(NamedTuple):
     resampled: np.ndarray
 
 
-def judge_areas(result: ProtocolResult, counts: np.ndarray) -> Judged:
-    """Areas under the ROC curve of the labels that both the training and the test records have, as in `judge`."""
+def evaluate_areas(result: ProtocolResult, counts: np.ndarray) -> Evaluated:
+    """Areas under the ROC curve of the labels that both the training and the test records have, as in
+    `evaluate_predictions`."""
     excluded = _excluded([result])
     columns = [column for column, name in enumerate(result.label_names) if name not in excluded]
     if not columns:
         raise ValueError(f"No label can be learned and judged: {excluded}. Give more records.")
     labels, scores = result.test.labels[:, columns], result.test.scores[:, columns]
     area = macro_auroc(labels, scores, [result.label_names[column] for column in columns])
-    return Judged(area.value, area.per_class, mean_over_labels(resampled_auroc(labels, scores, counts)))
+    return Evaluated(area.value, area.per_class, mean_over_labels(resampled_auroc(labels, scores, counts)))
 
 
-def judge_errors(result: ProtocolResult, counts: np.ndarray, deviations: np.ndarray | None) -> Judged:
+def evaluate_errors(result: ProtocolResult, counts: np.ndarray, deviations: np.ndarray | None) -> Evaluated:
     """Absolute errors in standard deviations of the training targets."""
     if deviations is None:
         deviations = result.train_labels.std(axis=0)
     errors = np.abs(result.test.scores - result.test.labels) / deviations
     means = errors.mean(axis=1)
     by_name = dict(zip(result.label_names, errors.mean(axis=0).tolist(), strict=True))
-    return Judged(float(means.mean()), by_name, counts @ means / counts.sum(axis=1))
+    return Evaluated(float(means.mean()), by_name, counts @ means / counts.sum(axis=1))
 
 
 def _excluded(results: Sequence[ProtocolResult]) -> dict[str, str]:
-    """Labels that no draw can teach, or that the test split cannot evaluate, named as `judge` does."""
+    """Labels that no draw can teach, or that the test split cannot evaluate, named as `evaluate_predictions` does."""
     in_draws = [excluded_labels(result.train_labels, result.label_names) for result in results]
     reasons = {
         name: f"training set: {in_draws[0][name]}"

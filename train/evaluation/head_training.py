@@ -35,10 +35,10 @@ class HeadTask:
                     "learned. Leave them out."
                 )
         else:
-            unlearnt = excluded_labels(train_truth, label_names)
-            self.trained = [column for column, name in enumerate(label_names) if name not in unlearnt]
+            not_learned = excluded_labels(train_truth, label_names)
+            self.trained = [column for column, name in enumerate(label_names) if name not in not_learned]
             if not self.trained:
-                raise ValueError(f"No label can be learned: {unlearnt}. Train on more records.")
+                raise ValueError(f"No label can be learned: {not_learned}. Train on more records.")
 
     def targets(self, truth: np.ndarray) -> torch.Tensor:
         """Truth for the loss: `(num_records,)` class numbers of a single-label task, else

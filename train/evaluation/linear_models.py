@@ -50,14 +50,14 @@ def cross_validated_C(
     folds = folds_of_patients(patients, num_folds)
     qualities = np.full((len(candidates), folds.max() + 1, truth.shape[1]), np.nan)
     for fold in range(folds.max() + 1):
-        judged, trained = folds == fold, folds != fold
-        columns = _columns_to_judge(truth[trained], truth[judged], task)
+        evaluated, trained = folds == fold, folds != fold
+        columns = _columns_to_evaluate(truth[trained], truth[evaluated], task)
         if not columns:
             continue
         start = None
         for number, C in enumerate(candidates):
             start = fit_linear(features[trained], truth[trained], task, C, start, TOLERANCE_OF_CHOICE)
-            qualities[number, fold, columns] = _qualities(start(features[judged]), truth[judged], task, columns)
+            qualities[number, fold, columns] = _qualities(start(features[evaluated]), truth[evaluated], task, columns)
     known = ~np.isnan(qualities[0]).all(axis=0)
     if not known.any():
         return candidates[0]
@@ -76,14 +76,14 @@ def folds_of_patients(patients: Sequence[str], num_folds: int = NUM_FOLDS) -> np
     return dealt[person]
 
 
-def _columns_to_judge(trained: np.ndarray, judged: np.ndarray, task: HeadTask) -> list[int]:
-    """Labels that the records of the other folds teach and those of the fold can judge."""
+def _columns_to_evaluate(trained: np.ndarray, evaluated: np.ndarray, task: HeadTask) -> list[int]:
+    """Labels that the records of the other folds teach and those of the fold can evaluate."""
     if not len(trained):
         return []
     if task.problem_type == REGRESSION:
         return list(range(trained.shape[1]))
     names = list(range(trained.shape[1]))
-    lost = excluded_labels(trained, names).keys() | excluded_labels(judged, names).keys()
+    lost = excluded_labels(trained, names).keys() | excluded_labels(evaluated, names).keys()
     if task.problem_type == SINGLE_LABEL and trained.any(axis=0).sum() < 2:
         return []
     return [column for column in names if column not in lost]

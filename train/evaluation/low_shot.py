@@ -179,8 +179,8 @@ def _reason_against(tables: FrozenTables, rows: np.ndarray) -> str | None:
     if tables.problem_type == REGRESSION:
         constant = [name for name, values in zip(names, truth.T, strict=True) if np.ptp(values) == 0]
         return f"{len(rows)} records have the same {constant}: draw more." if constant else None
-    unlearnt = excluded_labels(truth, names)
-    trained = [column for column, name in enumerate(names) if name not in unlearnt]
+    not_learned = excluded_labels(truth, names)
+    trained = [column for column, name in enumerate(names) if name not in not_learned]
     if tables.problem_type == SINGLE_LABEL and len(trained) < 2:
         return f"{len(rows)} records have {len(trained)} classes, two are needed: draw more."
     for split in ("validation", "test"):

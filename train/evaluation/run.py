@@ -129,7 +129,7 @@ def evaluate_encoder(
                 continue
             result = _run(protocol, encoder, of_model, feature_extractor, splits, tables[encoder], options)
             results[encoder, protocol] = result
-            facts[encoder][protocol] = result.judge(seed=options.seed)
+            facts[encoder][protocol] = result.evaluate(seed=options.seed)
     for (encoder, protocol), result in results.items():
         if encoder != "pretrained":
             difference = compare_results(results["pretrained", protocol], result, seed=options.seed)

@@ -1,7 +1,7 @@
 """Points of curves, from predictions: ROC and precision-recall curves of each label, their means, and reliability.
 
 The areas under the drawn curves are the numbers of the tables: labels and records are left out by the rule of
-[`~ecg_transformers.train.predictions.judge`], and means over labels keep the jumps of their curves.
+[`~ecg_transformers.train.predictions.evaluate_predictions`], and means over labels keep the jumps of their curves.
 """
 
 from collections.abc import Callable, Mapping, Sequence

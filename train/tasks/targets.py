@@ -98,10 +98,10 @@ def load_task(
 def _one_of_each(splits: LabelledSplits) -> LabelledSplits:
     """No recording in two splits, and none that counts twice in a score."""
     refuse_shared_recordings(dict(splits.items()))
-    judged, copies = {}, {}
+    evaluated, copies = {}, {}
     for split in ("validation", "test"):
-        judged[split], copies[split] = one_of_each(vars(splits)[split])
-    return dataclasses.replace(splits, **judged, copies=copies)
+        evaluated[split], copies[split] = one_of_each(vars(splits)[split])
+    return dataclasses.replace(splits, **evaluated, copies=copies)
 
 
 def _intervals(rows: Dataset, delineator: str | None) -> tuple[tuple[str, ...], Sequence[list[float] | None]]:

@@ -93,7 +93,7 @@ def test_a_recording_that_is_there_by_name_or_bit_by_bit_is_used_once(make_dump,
     assert data.left_out["there already, by its name"] == 1 + 3
 
 
-def test_a_recording_of_a_patient_of_the_test_fold_is_not_learnt_from(make_dump, ptb_xl):
+def test_a_recording_of_a_patient_of_the_test_fold_is_not_learned_from(make_dump, ptb_xl):
     data = load_comparison_data("npy", make_dump(SPREAD | {50: (PATIENTS[1], 10)}), [ExtraSource.parse(ptb_xl)])
     assert "00001" not in data.pretraining["record_id"]
     assert data.left_out["of a patient of fold 9 or 10"] == 1

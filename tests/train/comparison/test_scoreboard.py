@@ -31,7 +31,7 @@ from ecg_transformers.train.comparison.scoreboard_encoders import (
     parse_models,
     random_name,
 )
-from ecg_transformers.train.comparison.scoreboard_report import judge_term, predictions_table, scoreboard_lines
+from ecg_transformers.train.comparison.scoreboard_report import evaluate_term, predictions_table, scoreboard_lines
 from ecg_transformers.train.evaluation.protocols import linear_scores
 from ecg_transformers.train.features import embed, random_encoder_like
 
@@ -84,14 +84,14 @@ def board(rows, data, tmp_path_factory):
         patch.setattr(scoreboard, "NUM_DRAWS", 2)
         patch.setattr(scoreboard, "linear_scores", partial(linear_scores, C_grid=(0.01, 0.1)))
         terms = Scoreboard(features, data).terms()
-    return features, terms, [judge_term(term, rows, num_resamples=50) for term in terms]
+    return features, terms, [evaluate_term(term, rows, num_resamples=50) for term in terms]
 
 
 def test_every_number_follows_from_the_predictions_by_scikit_learn_alone(board):
-    _, terms, judged = board
+    _, terms, evaluated = board
     table = predictions_table(terms).to_pylist()
     checked = set()
-    for term in judged:
+    for term in evaluated:
         for row, facts in term["rows"].items():
             groups = {}
             for line in table:
@@ -119,7 +119,7 @@ def test_every_number_follows_from_the_predictions_by_scikit_learn_alone(board):
     } <= checked
 
 
-def test_all_labels_are_predicted_by_a_fit_of_the_folds_1_to_8_and_judged_on_9_and_10(board, rows, data):
+def test_all_labels_are_predicted_by_a_fit_of_the_folds_1_to_8_and_evaluated_on_9_and_10(board, rows, data):
     labelled = data.labelled
     found = board[2][0]["rows"]["tiny"]
     encoder = rows[2].encoders[0]
@@ -132,14 +132,14 @@ def test_all_labels_are_predicted_by_a_fit_of_the_folds_1_to_8_and_judged_on_9_a
     truth = {
         split: np.array([[name in of for name in LABELS] for of in vars(labelled)[split]["labels"]]) for split in PARTS
     }
-    judged = np.concatenate([truth["validation"], truth["test"]])
+    evaluated = np.concatenate([truth["validation"], truth["test"]])
     (said,) = board[1][0].results["tiny"][0]
     for column in range(len(LABELS)):
         model = LogisticRegression(C=found["C"][0][0], solver="newton-cholesky", tol=1e-8)
         model.fit(scaler.transform(features["train"]), truth["train"][:, column])
         expected = model.predict_proba(tested)[:, 1]
         np.testing.assert_allclose(said.test.scores[:, column], expected, atol=1e-5)
-    assert np.array_equal(said.test.labels, judged)
+    assert np.array_equal(said.test.labels, evaluated)
     assert found["value"] == pytest.approx(np.mean(found["seeds"]))
 
 
@@ -159,14 +159,14 @@ def test_a_second_time_nothing_is_embedded_or_fitted(board, data, monkeypatch):
     monkeypatch.setattr(scoreboard, "NUM_DRAWS", 2)
     monkeypatch.setattr(scoreboard, "linear_scores", None)
     again = Scoreboard(board[0], data).terms()
-    assert [judge_term(term, board[0].rows, num_resamples=50) for term in again] == board[2]
+    assert [evaluate_term(term, board[0].rows, num_resamples=50) for term in again] == board[2]
 
 
 def test_what_is_not_available_is_named_and_leaves_the_others(board, rows):
-    _, _, judged = board
-    terms = {term["key"]: term for term in judged}
+    _, _, evaluated = board
+    terms = {term["key"]: term for term in evaluated}
     assert not terms["intervals"]["rows"] and not terms["waves"]["rows"]
-    facts = {"rows": [{"name": row.name, "kind": row.kind, "num_features": 1} for row in rows], "terms": judged}
+    facts = {"rows": [{"name": row.name, "kind": row.kind, "num_features": 1} for row in rows], "terms": evaluated}
     lines = "\n".join(scoreboard_lines(facts))
     assert "not available" in lines and "--ludb" in lines
 
@@ -176,7 +176,7 @@ def test_an_encoder_that_cannot_do_without_a_lead_is_not_available_there(rows, d
     strict.admits_missing_leads = False
     row = BoardRow("strict", "untrained", [FrozenEncoder(strict, rows[0].encoders[0].extractor)], [""])
     board = Scoreboard(Features([rows[0], row], tmp_path), data)
-    term = judge_term(board.leads("lead_II", ("II",)), [rows[0], row], 20)
+    term = evaluate_term(board.leads("lead_II", ("II",)), [rows[0], row], 20)
     assert set(term["rows"]) == {"random-kernels"}
     assert "never trained without a lead" in term["not_available"]["strict"]
 

@@ -38,14 +38,14 @@ def best_matching_slowly(marked, predicted, tolerance):
 
 def scores_slowly(references, predictions, point, tolerance):
     """`(sensitivity, ppv)` at a tolerance in samples, counted row by row."""
-    matched = marked = judged = 0
+    matched = marked = evaluated = 0
     for reference, prediction in zip(references, predictions, strict=True):
         every_mark = [sample for samples in reference.values() for sample in samples]
         number, _ = best_matching_slowly(reference[point], prediction[point], tolerance)
         matched += number
         marked += len(reference[point])
-        judged += sum(1 for sample in prediction[point] if min(every_mark) <= sample <= max(every_mark))
-    return matched / marked, matched / judged
+        evaluated += sum(1 for sample in prediction[point] if min(every_mark) <= sample <= max(every_mark))
+    return matched / marked, matched / evaluated
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -90,7 +90,7 @@ def test_the_tolerance_of_150_ms_is_included(shift, matched):
     assert (scores["num_matched"], scores["num_predictions"]) == (matched, 1)
 
 
-def test_predictions_outside_the_annotated_span_are_not_judged():
+def test_predictions_outside_the_annotated_span_are_not_evaluated():
     references = [row(QRS_peak=[1000, 1500])]
     predictions = [row(QRS_peak=[500, 1000, 1250, 1500, 2000])]
     scores = delineation_scores(references, predictions, RATE)["per_point"]["QRS_peak"]
@@ -108,7 +108,7 @@ def test_points_without_a_reference_are_excluded_and_named():
     assert result["excluded"]["P_onset"] == "no reference in 1 rows (1 predicted)"
 
 
-def test_rows_without_any_mark_are_counted_and_not_judged():
+def test_rows_without_any_mark_are_counted_and_not_evaluated():
     references, predictions = [row(), row(QRS_peak=[10, 900])], [row(QRS_peak=[5]), row()]
     result = delineation_scores(references, predictions, RATE)
     assert result["num_rows_not_annotated"] == 1
@@ -154,7 +154,7 @@ def test_overlap_of_masks_equals_a_slow_manual_version():
     assert result["miou_waves"] == pytest.approx(np.mean(expected[1:]))
 
 
-def test_a_mask_is_judged_where_it_is_annotated():
+def test_a_mask_is_evaluated_where_it_is_annotated():
     reference = np.full((1, 1000), -1)
     reference[0, 300:700] = 0
     reference[0, 300:350] = reference[0, 650:700] = 2

@@ -104,7 +104,7 @@ def test_the_number_of_clusters_comes_from_training_and_not_from_the_test_split(
     assert set(found["classes"]) == {"CD", "MI"}
 
 
-def test_a_record_with_an_unlearnt_second_label_is_left_out(tables):
+def test_a_record_whose_second_label_is_not_learned_is_left_out(tables):
     train, test = tables
     labels = [[*names, "HYP"] if row == 1 else names for row, names in enumerate(test.labels)]
     more = EmbeddingTable(test.features, test.record_ids, test.patient_ids, labels, test.folds)

@@ -24,4 +24,4 @@ def test_training_records_that_cannot_be_read_are_not_counted(tmp_path):
     extractor = EcgFeatureExtractor(**INPUT, normalization="lead")
     result = finetuned_protocol(model, extractor, splits, tmp_path, settings=settings)
     assert result.details["steps"] == 2
-    assert result.judge(num_resamples=10)["num_train_records"] == len(result.train_labels) == 60
+    assert result.evaluate(num_resamples=10)["num_train_records"] == len(result.train_labels) == 60

@@ -96,7 +96,7 @@ def test_the_quality_of_a_regression_is_minus_the_error_in_deviations():
     np.testing.assert_allclose(task.targets(np.array([[1.0, 40.0]])), logits)
 
 
-def test_a_class_is_learnt_by_its_number():
+def test_a_class_is_learned_by_its_number():
     task = HeadTask(TRUTH[:2], ("A", "B", "C"), SINGLE_LABEL)
     assert task.targets(TRUTH[:2]).tolist() == [0, 1]
     np.testing.assert_allclose(task.scores(torch.zeros(1, 3)), np.full((1, 3), 1 / 3))
@@ -111,6 +111,6 @@ def test_a_class_is_learnt_by_its_number():
         (np.array([[np.nan, 2.0], [1.0, 3.0]]), REGRESSION, r"targets \['A'\] are the same .* or not finite"),
     ],
 )
-def test_what_cannot_be_learnt_is_an_error(truth, problem_type, reason):
+def test_what_cannot_be_learned_is_an_error(truth, problem_type, reason):
     with pytest.raises(ValueError, match=reason):
         HeadTask(truth, ("A", "B"), problem_type)

@@ -37,15 +37,15 @@ def test_leads_that_are_left_out_are_gone_from_the_recording(few_splits):
         keep_leads(keep_leads(row, ("I", "II")), ("V1",))
 
 
-def test_scores_are_those_of_a_probe_learnt_chosen_and_tested_on_the_subset(entries, tiny_pair):
+def test_scores_are_those_of_a_probe_learned_chosen_and_tested_on_the_subset(entries, tiny_pair):
     masking = tiny_pair.feature_extractor.changed(missing_leads="mask")
     assert tiny_pair.feature_extractor.missing_leads == "raise" and masking.missing_leads == "mask"
     tables = embed_splits(
         tiny_pair.models["pretrained"], masking, tiny_pair.splits, change=lambda row: keep_leads(row, ("II", "V1"))
     )
-    judged = linear_protocol(tables).judge(num_resamples=20)
-    assert entries["II+V1"]["pretrained"]["macro_auroc"] == pytest.approx(judged["macro_auroc"])
-    assert entries["II+V1"]["pretrained"]["macro_auroc_ci95"] == pytest.approx(judged["macro_auroc_ci95"])
+    evaluated = linear_protocol(tables).evaluate(num_resamples=20)
+    assert entries["II+V1"]["pretrained"]["macro_auroc"] == pytest.approx(evaluated["macro_auroc"])
+    assert entries["II+V1"]["pretrained"]["macro_auroc_ci95"] == pytest.approx(evaluated["macro_auroc_ci95"])
     assert entries["II+V1"]["num_train_records"] == 28 and entries["II+V1"]["num_test_records"] == 16
 
 
@@ -68,8 +68,8 @@ def test_entries_say_what_is_absent_and_equal_inputs_give_equal_numbers(entries)
 
 
 def test_leads_that_the_model_reads_of_whole_recordings_repeat_the_protocol_that_was_run_already(entries, tiny_pair):
-    judged = tiny_pair.clean["pretrained"].judge(num_resamples=20)
-    assert entries["12"]["pretrained"]["macro_auroc"] == pytest.approx(judged["macro_auroc"])
+    evaluated = tiny_pair.clean["pretrained"].evaluate(num_resamples=20)
+    assert entries["12"]["pretrained"]["macro_auroc"] == pytest.approx(evaluated["macro_auroc"])
     nothing_to_embed_with = {name: None for name in tiny_pair.models}
     pair = replace(tiny_pair, models=nothing_to_embed_with, linear=tiny_pair.clean, num_resamples=20)
     (alone,) = lead_subset_scores(pair, {"12": STANDARD_LEADS})

@@ -175,9 +175,9 @@ def test_choices_thresholds_and_temperature_are_the_same_whatever_the_test_split
     before, after = (protocol(frozen(of_test)) for of_test in (TEST, scaled(test, scale)))
     assert before.details == after.details
     assert (before.validation.scores == after.validation.scores).all()
-    judged = [result.judge(num_resamples=2) for result in (before, after)]
-    assert judged[0]["temperature"] == judged[1]["temperature"]
-    assert judged[0]["thresholds"] == judged[1]["thresholds"]
+    evaluated = [result.evaluate(num_resamples=2) for result in (before, after)]
+    assert evaluated[0]["temperature"] == evaluated[1]["temperature"]
+    assert evaluated[0]["thresholds"] == evaluated[1]["thresholds"]
 
 
 probabilities = st.integers(0, 10**6).map(lambda seed: np.random.default_rng(seed).random((30, len(LABELS))))

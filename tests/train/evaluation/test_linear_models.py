@@ -31,25 +31,25 @@ def chosen_by_hand(features, truth, patients, problem_type):
     for C in GRID:
         by_label = {column: [] for column in range(3)}
         for fold in range(5):
-            trained, judged = folds != fold, folds == fold
+            trained, evaluated = folds != fold, folds == fold
             if problem_type == SINGLE_LABEL:
                 model = LogisticRegression(C=C, max_iter=5000).fit(features[trained], truth[trained].argmax(axis=1))
-                said = model.predict_proba(features[judged])
+                said = model.predict_proba(features[evaluated])
             for column in range(3):
                 target = truth[:, column]
                 if problem_type == REGRESSION:
                     model = Ridge(alpha=1 / C).fit(features[trained], (target[trained] - truth[:, column].mean()))
-                    error = model.predict(features[judged]) + truth[:, column].mean() - target[judged]
+                    error = model.predict(features[evaluated]) + truth[:, column].mean() - target[evaluated]
                     by_label[column].append(-np.abs(error / deviation[column]).mean())
                     continue
-                if len(set(target[judged])) < 2 or len(set(target[trained])) < 2:
+                if len(set(target[evaluated])) < 2 or len(set(target[trained])) < 2:
                     continue
                 if problem_type == MULTI_LABEL:
                     model = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(features[trained], target[trained])
-                    scores = model.decision_function(features[judged])
+                    scores = model.decision_function(features[evaluated])
                 else:
                     scores = said[:, column]
-                by_label[column].append(roc_auc_score(target[judged], scores))
+                by_label[column].append(roc_auc_score(target[evaluated], scores))
         qualities[C] = np.mean([np.mean(values) for values in by_label.values() if values])
     return qualities
 
@@ -64,7 +64,7 @@ def test_the_penalty_is_that_of_a_slow_cross_validation_by_patient(problem_type,
     assert chosen == max(qualities, key=qualities.get)
 
 
-def test_a_label_is_judged_by_the_folds_that_can_judge_it():
+def test_a_label_is_evaluated_by_the_folds_that_can_evaluate_it():
     features, truth, patients = records(60)
     truth[:, 0] = 0
     truth[[0, 20], 0] = 1  # of two patients: in the other folds there is nobody to find
@@ -79,7 +79,7 @@ def test_fourteen_records_are_enough_for_a_choice(problem_type):
     assert cross_validated_C(features, truth, patients, HeadTask(truth, NAMES, problem_type), GRID) in GRID
 
 
-def test_where_no_fold_can_judge_a_label_the_strongest_penalty_is_taken():
+def test_where_no_fold_can_evaluate_a_label_the_strongest_penalty_is_taken():
     features, truth = records(6)[:2]
     truth[:] = 0
     truth[0] = 1

@@ -154,9 +154,9 @@ def test_all_records_give_the_numbers_of_the_protocol(one_C):
     (entry,) = low_shot(pair(tables, 100, 2), fractions=())
     results = {encoder: probe(of_encoder) for encoder, of_encoder in tables.items()}
     for encoder, result in results.items():
-        judged = result.judge(num_resamples=100, seed=2)
+        evaluated = result.evaluate(num_resamples=100, seed=2)
         for name in ("macro_auroc", "macro_auroc_ci95", "per_class"):
-            assert entry[encoder][name] == pytest.approx(judged[name]), name
+            assert entry[encoder][name] == pytest.approx(evaluated[name]), name
     expected = compare_results(*results.values(), num_resamples=100, seed=2)
     for name, value in expected.items():
         assert entry["difference"][name] == pytest.approx(value), name

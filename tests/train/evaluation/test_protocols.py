@@ -127,9 +127,9 @@ def test_a_class_that_training_lacks_gets_its_own_column_of_zeros():
     rows = [number for number, of_record in enumerate(tables.truth["train"]) if not of_record[1]]
     result = linear_protocol(tables.take_train(rows), C=0.1)
     assert (result.test.scores[:, 1] == 0).all() and (result.test.scores[:, [0, 2]] > 0).all()
-    judged = result.judge(num_resamples=20)
-    assert judged["excluded"] == {"B": f"training set: 0 positive of {len(rows)} records, at least 1 needed"}
-    assert set(judged["per_class"]) == {"A", "C"} and judged["num_train_records"] == len(rows)
+    evaluated = result.evaluate(num_resamples=20)
+    assert evaluated["excluded"] == {"B": f"training set: 0 positive of {len(rows)} records, at least 1 needed"}
+    assert set(evaluated["per_class"]) == {"A", "C"} and evaluated["num_train_records"] == len(rows)
 
 
 def test_a_regression_is_ridge_on_standardised_targets_in_their_unit():
@@ -141,7 +141,7 @@ def test_a_regression_is_ridge_on_standardised_targets_in_their_unit():
         fit = Ridge(alpha=10.0).fit(features["train"], (truth[:, column] - mean) / deviation)
         expected = fit.predict(features["test"]) * deviation + mean
         np.testing.assert_allclose(result.test.scores[:, column], expected, rtol=1e-5)  # features are float32
-    assert result.judge(20)["macro_zmae"] < 0.85
+    assert result.evaluate(20)["macro_zmae"] < 0.85
 
 
 def test_a_target_alone_keeps_its_column():
@@ -158,9 +158,9 @@ def test_labels_that_training_never_or_always_has_score_zero_and_are_named():
     truth[:, 0], truth[:, 2] = 0, 1
     result = linear_protocol(with_truth(tables, train=truth), C=0.1)
     assert (result.test.scores[:, [0, 2]] == 0).all() and (result.test.scores[:, 1] > 0).all()
-    judged = result.judge(num_resamples=20)
-    assert set(judged["excluded"]) == {"A", "C"} and set(judged["per_class"]) == {"B"}
-    assert judged["macro_auroc"] == roc_auc_score(tables.truth["test"][:, 1], result.test.scores[:, 1])
+    evaluated = result.evaluate(num_resamples=20)
+    assert set(evaluated["excluded"]) == {"A", "C"} and set(evaluated["per_class"]) == {"B"}
+    assert evaluated["macro_auroc"] == roc_auc_score(tables.truth["test"][:, 1], result.test.scores[:, 1])
 
 
 # --- nearest neighbours -----------------------------------------------------------------------------------------

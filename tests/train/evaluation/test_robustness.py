@@ -58,7 +58,7 @@ def test_rates_are_whole_ratios():
 
 def test_rates_above_what_was_recorded_change_scores_little(tiny_pair):
     own, lower, higher = rate_scores(tiny_pair, (100, 50, 500))
-    clean = tiny_pair.clean["pretrained"].judge(num_resamples=tiny_pair.num_resamples)
+    clean = tiny_pair.clean["pretrained"].evaluate(num_resamples=tiny_pair.num_resamples)
     assert own["pretrained"]["macro_auroc"] == clean["macro_auroc"]
     assert own["pretrained"]["macro_auroc_ci95"] == pytest.approx(clean["macro_auroc_ci95"])
     assert own["recorded_at"] == [100.0] and own["model_reads"] == 100.0 and own["label"] == "100 Hz"

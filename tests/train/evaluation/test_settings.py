@@ -7,7 +7,7 @@ from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
 from ecg_transformers.train.evaluation import noise
-from ecg_transformers.train.evaluation.encoder_pair import EncoderPair, judge_pair
+from ecg_transformers.train.evaluation.encoder_pair import EncoderPair, evaluate_pair
 from ecg_transformers.train.evaluation.low_shot import low_shot
 from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
 from ecg_transformers.train.evaluation.run import SETTINGS, run_settings
@@ -45,15 +45,15 @@ def draws(num, **options):
 
 
 @pytest.mark.parametrize("problem_type", [MULTI_LABEL, SINGLE_LABEL, REGRESSION])
-def test_one_draw_has_the_numbers_of_the_judgement_and_the_comparison(problem_type):
+def test_one_draw_has_the_numbers_of_the_evaluation_and_the_comparison(problem_type):
     results = draws(1, problem_type=problem_type)
-    facts = judge_pair(results, num_resamples=60, seed=3)
+    facts = evaluate_pair(results, num_resamples=60, seed=3)
     metric = "macro_zmae" if problem_type == REGRESSION else "macro_auroc"
     for encoder, (one,) in results.items():
-        judged = one.judge(num_resamples=60, seed=3)
-        assert facts[encoder][metric] == pytest.approx(judged[metric])
-        assert facts[encoder][f"{metric}_ci95"] == pytest.approx(judged[f"{metric}_ci95"])
-        assert facts["num_test_patients"] == judged["num_test_patients"] == 30
+        evaluated = one.evaluate(num_resamples=60, seed=3)
+        assert facts[encoder][metric] == pytest.approx(evaluated[metric])
+        assert facts[encoder][f"{metric}_ci95"] == pytest.approx(evaluated[f"{metric}_ci95"])
+        assert facts["num_test_patients"] == evaluated["num_test_patients"] == 30
     expected = compare_results(*(one for (one,) in results.values()), num_resamples=60, seed=3)
     for name, value in expected.items():
         assert facts["difference"][name] == pytest.approx(value), name
@@ -61,7 +61,7 @@ def test_one_draw_has_the_numbers_of_the_judgement_and_the_comparison(problem_ty
 
 def test_several_draws_are_resampled_with_the_patients():
     results = draws(3)
-    facts = judge_pair(results, num_resamples=5, seed=5)
+    facts = evaluate_pair(results, num_resamples=5, seed=5)
     test = results["pretrained"][0].test
     counts = resample_counts(60, 5, 5, test.patients())
     chosen = np.random.default_rng([5, 1]).integers(3, size=(5, 3))
@@ -88,7 +88,7 @@ def test_a_label_that_some_draw_cannot_teach_is_left_out_of_that_draw_alone():
     without_b[:, 1] = 0
     for encoder in results:
         results[encoder][1] = replace(results[encoder][1], train_labels=without_b)
-    facts = judge_pair(results, num_resamples=20)
+    facts = evaluate_pair(results, num_resamples=20)
     second = results["pretrained"][1].test
     assert facts["pretrained"]["draws"][1] == pytest.approx(roc_auc_score(second.labels[:, 0], second.scores[:, 0]))
     assert set(facts["pretrained"]["per_class"]) == {"A", "B"} and facts["excluded"] == {}
@@ -98,9 +98,9 @@ def test_results_of_other_records_are_not_compared():
     results = draws(1)
     results["random_encoder"] = [result(11, num_test=58)]
     with pytest.raises(ValueError, match="same test records"):
-        judge_pair(results)
+        evaluate_pair(results)
     with pytest.raises(ValueError, match="random encoder"):
-        judge_pair({"pretrained": [result(1)]})
+        evaluate_pair({"pretrained": [result(1)]})
 
 
 def test_changed_records_are_scored_by_the_probe_of_the_unchanged_ones(tiny_pair):
@@ -157,7 +157,7 @@ def test_every_setting_gives_entries_of_one_shape_ready_for_json(tiny_pair, tmp_
     few = found["low_shot"].pop(0)  # one record of 28 teaches nothing
     assert few["value"] == 0.01 and "None of 5 draws" in few["refused"]
     check_entries(found)
-    clean = tiny_pair.clean["pretrained"].judge(num_resamples=10)["macro_auroc"]
+    clean = tiny_pair.clean["pretrained"].evaluate(num_resamples=10)["macro_auroc"]
     unchanged = found["low_shot"][-1], found["leads"][0], found["noise"][0], found["sampling_rate"][0]
     for entry in (*unchanged, found["unit"][0], found["length"][0]):
         assert entry["pretrained"]["macro_auroc"] == pytest.approx(clean)

@@ -176,7 +176,7 @@ def test_a_seed_gives_one_result_and_touches_no_global_generator():
 
 
 @pytest.mark.parametrize("name", list(SHORT))
-def test_classes_sum_to_one_and_are_learnt(name):
+def test_classes_sum_to_one_and_are_learned(name):
     form = dataclasses.replace(SHORT[name], peak_learning_rate=0.05)
     test = sgd_linear_protocol(frozen(SINGLE_LABEL), form).test
     np.testing.assert_allclose(test.scores.sum(axis=1), 1)

@@ -33,12 +33,12 @@ PTB_XL = DataSource(
 )
 
 
-def judged(macro):
+def evaluated(macro):
     counts = {"num_train_records": 398, "num_test_records": 47, "num_test_patients": 45}
     return {"linear": {"macro_auroc": macro, "macro_auroc_ci95": [macro - 0.05, macro + 0.04]} | counts}
 
 
-RESULT = Result.from_json({"task": TASK, "random_encoder": judged(0.611), "pretrained": judged(0.812)})
+RESULT = Result.from_json({"task": TASK, "random_encoder": evaluated(0.611), "pretrained": evaluated(0.812)})
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from ecg_transformers.train.report.card_section import results_markdown
 from ecg_transformers.train.results import Result
 
 
-def judgement(macro):
+def evaluated(macro):
     per_class = {"NORM": macro + 0.02, "a|b <i>": macro - 0.02}
     return {
         "macro_auroc": macro,
@@ -33,8 +33,8 @@ def make_result(**changes):
         "label_names": ["NORM", "a|b <i>", "HYP"],
         "model": "runs/tiny",
         "splits": {"train": "folds 1-8", "test": "fold 10"},
-        "random_encoder": {"linear": judgement(0.611), "finetuned": judgement(0.7)},
-        "pretrained": {"linear": judgement(0.812), "finetuned": judgement(0.88)},
+        "random_encoder": {"linear": evaluated(0.611), "finetuned": evaluated(0.7)},
+        "pretrained": {"linear": evaluated(0.812), "finetuned": evaluated(0.88)},
         "difference": {"linear": {"macro_auroc": 0.201, "ci95": [0.11, 0.29], "p_value": 0.0005}},
         "command": "ecg-transformers evaluate --model runs/tiny",
         "versions": {},
@@ -65,10 +65,10 @@ def test_rows_of_a_table_have_as_many_cells_as_its_header_whatever_a_label_is_ca
 
 
 def test_a_second_baseline_stands_in_every_table_with_its_difference():
-    kernels = {"linear": judgement(0.9)}
+    kernels = {"linear": evaluated(0.9)}
     gained = {"linear": {"macro_auroc": -0.088, "ci95": [-0.12, -0.05], "p_value": 0.001}}
     entry = {"setting": "leads", "value": "I", "label": "I", "num_train_records": 9, "num_test_records": 9}
-    entry |= {"pretrained": judgement(0.8), "random_encoder": judgement(0.6), "random_kernels": judgement(0.7)}
+    entry |= {"pretrained": evaluated(0.8), "random_encoder": evaluated(0.6), "random_kernels": evaluated(0.7)}
     entry |= {"difference": gained["linear"], "difference_to_random_kernels": gained["linear"]}
     changes = {"random_kernels": kernels, "difference_to_random_kernels": gained, "settings": {"leads": [entry]}}
     text = results_markdown(make_result(**changes))
@@ -93,14 +93,14 @@ def test_model_index_has_an_entry_a_protocol_with_the_random_encoder_beside_it()
 
 def test_regression_goes_into_card_and_index_as_an_error():
     target = {"mae": 3.21, "mae_ci95": [2.5, 4.0], "bias": -0.4, "sd": 4.5, "pearson": 0.9, "train_mean_mae": 9.8}
-    judged = {"macro_zmae": 0.33, "macro_zmae_ci95": [0.3, 0.36], "per_target": {"heart rate (bpm)": target}}
-    judged |= {"num_train_records": 300, "num_test_records": 40, "num_test_patients": 40, "details": {}}
+    evaluated = {"macro_zmae": 0.33, "macro_zmae_ci95": [0.3, 0.36], "per_target": {"heart rate (bpm)": target}}
+    evaluated |= {"num_train_records": 300, "num_test_records": 40, "num_test_patients": 40, "details": {}}
     result = make_result(
         problem_type="regression",
         label_names=["heart rate (bpm)"],
         difference={},
-        random_encoder={"linear": copy.deepcopy(judged)},
-        pretrained={"linear": judged},
+        random_encoder={"linear": copy.deepcopy(evaluated)},
+        pretrained={"linear": evaluated},
     )
     text = results_markdown(result)
     assert "| heart rate (bpm): training mean | 9.80" in text

@@ -1,4 +1,4 @@
-"""The page of a small evaluation, judged by the project itself: three labels, sixty test records."""
+"""The page of a small evaluation, evaluated by the project itself: three labels, sixty test records."""
 
 import copy
 import dataclasses
@@ -65,9 +65,9 @@ def make_result(protocol="linear", strength=1.0, problem_type=MULTI_LABEL, seed=
 
 
 def make_evaluation(problem_type=MULTI_LABEL, protocols=("linear", "knn")):
-    """`metrics.json` and the results that it was judged from; protocols differ in name alone."""
-    judged, results = copy.deepcopy(evaluated(problem_type))
-    metrics = {key: {protocol: copy.deepcopy(judged[key]) for protocol in protocols} for key in judged}
+    """`metrics.json` and the results that it was evaluated from; protocols differ in name alone."""
+    scored, results = copy.deepcopy(evaluated(problem_type))
+    metrics = {key: {protocol: copy.deepcopy(scored[key]) for protocol in protocols} for key in scored}
     metrics |= {
         "task": "ptb-xl superdiagnostic",
         "problem_type": problem_type,
@@ -83,12 +83,12 @@ def make_evaluation(problem_type=MULTI_LABEL, protocols=("linear", "knn")):
 
 @cache
 def evaluated(problem_type):
-    """Judgements and difference of both encoders, and their results."""
+    """Evaluations and difference of both encoders, and their results."""
     strengths = {"random_encoder": 0.5, "pretrained": 1.0}
     results = {encoder: make_result("linear", strength, problem_type) for encoder, strength in strengths.items()}
-    judged = {encoder: result.judge(num_resamples=20) for encoder, result in results.items()}
-    judged["difference"] = compare_results(results["pretrained"], results["random_encoder"], num_resamples=20)
-    return judged, results
+    scored = {encoder: result.evaluate(num_resamples=20) for encoder, result in results.items()}
+    scored["difference"] = compare_results(results["pretrained"], results["random_encoder"], num_resamples=20)
+    return scored, results
 
 
 def make_features(result, hidden_size=6):
@@ -116,14 +116,14 @@ def render(report):
 
 def setting_entry(setting, value, label, pretrained=0.8, **facts):
     """An entry as `encoder_pair` makes them."""
-    judged = {"macro_auroc": pretrained, "macro_auroc_ci95": [pretrained - 0.05, pretrained + 0.04], "C": [0.1]}
+    scored = {"macro_auroc": pretrained, "macro_auroc_ci95": [pretrained - 0.05, pretrained + 0.04], "C": [0.1]}
     return {
         "setting": setting,
         "group": None,
         "value": value,
         "label": label,
-        "pretrained": judged,
-        "random_encoder": judged | {"macro_auroc": 0.612, "macro_auroc_ci95": [0.55, 0.65]},
+        "pretrained": scored,
+        "random_encoder": scored | {"macro_auroc": 0.612, "macro_auroc_ci95": [0.55, 0.65]},
         "difference": {"macro_auroc": pretrained - 0.612, "ci95": [0.01, 0.3], "p_value": 0.03},
         "num_train_records": 80,
         "excluded": {},
@@ -202,7 +202,7 @@ def page(undrawn):
 @pytest.fixture(scope="module")
 def drawn_page(undrawn):
     undrawn.undo()  # for the tests of a browser, which are the last
-    rows, metrics, results = judged_rows()
+    rows, metrics, results = evaluated_rows()
     return render(dataclasses.replace(full_report(), rows=rows, result=Result.from_json(metrics), predictions=results))
 
 
@@ -233,12 +233,12 @@ def test_random_encoder_stands_above_the_pretrained_one_with_intervals_and_diffe
 @pytest.mark.parametrize("encoder", ["random_encoder", "pretrained"])
 @pytest.mark.parametrize("protocol", ["linear", "knn"])
 def test_page_has_every_score_of_the_metrics_with_three_digits(page, encoder, protocol):
-    judged, text = make_evaluation()[0][encoder][protocol], text_of(page)
-    numbers = [judged[key] for key in ("macro_auroc", "macro_auprc", "macro_f1_at_0.5", "macro_f1_tuned")]
-    numbers += [judged[key] for key in ("ece", "ece_scaled", "brier", "brier_scaled", "temperature")]
-    numbers += [*judged["macro_auroc_ci95"], *judged["per_class"].values(), *judged["per_class_auprc"].values()]
-    numbers += [bound for bounds in judged["per_class_ci95"].values() for bound in bounds]
-    numbers += judged["thresholds"].values() if encoder == "pretrained" else []
+    scored, text = make_evaluation()[0][encoder][protocol], text_of(page)
+    numbers = [scored[key] for key in ("macro_auroc", "macro_auprc", "macro_f1_at_0.5", "macro_f1_tuned")]
+    numbers += [scored[key] for key in ("ece", "ece_scaled", "brier", "brier_scaled", "temperature")]
+    numbers += [*scored["macro_auroc_ci95"], *scored["per_class"].values(), *scored["per_class_auprc"].values()]
+    numbers += [bound for bounds in scored["per_class_ci95"].values() for bound in bounds]
+    numbers += scored["thresholds"].values() if encoder == "pretrained" else []
     assert [number for number in numbers if f"{number:.3f}" not in text] == []
 
 
@@ -302,9 +302,9 @@ def test_protocol_without_random_encoder_or_words_is_refused():
 def test_single_label_task_shows_accuracy_and_the_most_probable_class():
     metrics, results = make_evaluation(SINGLE_LABEL, ("linear",))
     text = text_of(render(make_report(metrics=metrics, predictions=results)))
-    judged = metrics["pretrained"]["linear"]
+    scored = metrics["pretrained"]["linear"]
     assert "one logistic regression for all classes" in text and "exactly one label a record" in text
-    assert f"{judged['accuracy']:.3f}" in text and f"{judged['macro_f1_argmax']:.3f}" in text
+    assert f"{scored['accuracy']:.3f}" in text and f"{scored['macro_f1_argmax']:.3f}" in text
     assert "Macro F1 at 0.5" not in text
 
 
@@ -351,7 +351,7 @@ def test_published_numbers_stand_below_ours_with_their_source():
     assert ours < text.index("Kim linear 0.912 0.900 to 0.920 arXiv") and "The same split." in text
 
 
-def judged_rows():
+def evaluated_rows():
     """Twelve recordings that the package carries, and an evaluation of them."""
     rows = load_ecg("ptb-xl-sample", split="test", decode=False).select(range(12))
     result = make_result(num_records=12)
@@ -362,7 +362,7 @@ def judged_rows():
 
 
 def test_examples_are_drawn_from_the_rows_with_truth_and_scores():
-    rows, metrics, results = judged_rows()
+    rows, metrics, results = evaluated_rows()
     page = render(make_report(metrics=metrics, predictions=results, rows=rows))
     assert "True positive: " in page and "Electrocardiogram of record" in page and "Truth: " in page
 

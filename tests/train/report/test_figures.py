@@ -69,7 +69,7 @@ def test_area_under_the_mean_roc_curve_is_the_macro_auroc(problem_type):
     rates, heights = lines_of(plot_roc(result))["macro mean"]
     macro = roc_auc_score(result.test.labels, result.test.scores, average="macro")
     assert np.trapezoid(heights, rates) == pytest.approx(macro, abs=1e-12)
-    assert macro == pytest.approx(result.judge(num_resamples=5)["macro_auroc"])
+    assert macro == pytest.approx(result.evaluate(num_resamples=5)["macro_auroc"])
 
 
 def test_area_under_the_steps_of_precision_is_the_macro_average_precision():
@@ -91,21 +91,21 @@ def test_mean_curves_of_one_label_are_its_curve():
     np.testing.assert_allclose(mean_precision_recall([points]), points)
 
 
-def test_labels_that_cannot_be_judged_are_not_drawn():
+def test_labels_that_cannot_be_evaluated_are_not_drawn():
     result = make_result()
-    result.train_labels[:, 1] = 0  # never learnt
+    result.train_labels[:, 1] = 0  # never learned
     result.test.labels[:, 2] = 0  # never positive
     assert evaluated_test(result).names == ("NORM",) and trained_test(result).names == ("NORM", "STTC")
     assert {"MI", "STTC"} & set(lines_of(plot_roc(result))) == set()
 
 
-def test_curves_are_of_the_records_that_the_table_judges_where_training_lacks_a_class():
+def test_curves_are_of_the_records_that_the_table_evaluates_where_training_lacks_a_class():
     result = make_result(SINGLE_LABEL)
     result.train_labels[:, 2] = 0
-    learnt = trained_test(result)
-    assert len(learnt.names) == 2 and len(learnt.scores) == len(result.test.scores)
-    areas = [roc_auc_score(learnt.labels[:, column], learnt.scores[:, column]) for column in range(2)]
-    assert np.mean(areas) == pytest.approx(result.judge(num_resamples=5)["macro_auroc"])
+    learned = trained_test(result)
+    assert len(learned.names) == 2 and len(learned.scores) == len(result.test.scores)
+    areas = [roc_auc_score(learned.labels[:, column], learned.scores[:, column]) for column in range(2)]
+    assert np.mean(areas) == pytest.approx(result.evaluate(num_resamples=5)["macro_auroc"])
 
 
 def test_reliability_is_that_of_the_calibration_error():
@@ -114,7 +114,7 @@ def test_reliability_is_that_of_the_calibration_error():
     distance = np.nansum(found["count"] * np.abs(found["frequency"] - found["probability"])) / found["count"].sum()
     correct = result.test.labels.argmax(axis=1) == result.test.scores.argmax(axis=1)
     expected = expected_calibration_error(correct.astype(float), result.test.scores.max(axis=1))
-    assert distance == pytest.approx(expected) == pytest.approx(result.judge(num_resamples=5)["ece"])
+    assert distance == pytest.approx(expected) == pytest.approx(result.evaluate(num_resamples=5)["ece"])
 
 
 def test_temperature_moves_probabilities_towards_a_half_and_is_drawn():
@@ -130,13 +130,15 @@ def test_temperature_moves_probabilities_towards_a_half_and_is_drawn():
 
 
 def test_bars_reach_from_chance_to_the_score_with_their_intervals():
-    judged = make_result().judge(num_resamples=20)
-    figure = plot_label_bars([Side("random_encoder", "Random encoder", judged), Side("pretrained", "This", judged)])
+    evaluated = make_result().evaluate(num_resamples=20)
+    figure = plot_label_bars(
+        [Side("random_encoder", "Random encoder", evaluated), Side("pretrained", "This", evaluated)]
+    )
     ends = sorted(round(bar.get_x() + bar.get_width(), 9) for bar in figure.axes[0].patches)
-    expected = sorted(round(value, 9) for value in [judged["macro_auroc"], *judged["per_class"].values()] * 2)
+    expected = sorted(round(value, 9) for value in [evaluated["macro_auroc"], *evaluated["per_class"].values()] * 2)
     assert ends == pytest.approx(expected)
     drawn = {tuple(line.get_xdata()) for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 2}
-    assert {tuple(bounds) for bounds in judged["per_class_ci95"].values()} <= drawn
+    assert {tuple(bounds) for bounds in evaluated["per_class_ci95"].values()} <= drawn
 
 
 def test_bland_altman_lines_are_bias_and_limits_of_agreement():
@@ -180,8 +182,8 @@ def test_examples_are_the_surest_errors_and_the_surest_success():
     scores = np.array([[0.9, 0.1], [0.8, 0.9], [0.1, 0.2], [0.6, 0.8], [0.4, 0.7]])
     part = Predictions(scores, labels, [f"r{i}" for i in range(5)], [None] * 5)
     result = ProtocolResult("linear", ("A", "B"), MULTI_LABEL, labels, part, part)
-    judged = {"per_class": {"A": 0.5, "B": 1.0}, "thresholds": {"A": 0.5, "B": 0.75}}
-    found = {(example.label, example.kind): example for example in choose_examples(result, judged)}
+    evaluated = {"per_class": {"A": 0.5, "B": 1.0}, "thresholds": {"A": 0.5, "B": 0.75}}
+    found = {(example.label, example.kind): example for example in choose_examples(result, evaluated)}
     assert {key: example.record_id for key, example in found.items()} == {
         ("B", "false negative"): "r4",
         ("B", "true positive"): "r1",
@@ -194,9 +196,9 @@ def test_examples_are_the_surest_errors_and_the_surest_success():
 
 
 def entry(setting, value, group=None, **facts):
-    judged = {"macro_auroc": 0.8, "macro_auroc_ci95": [0.75, 0.84]} | facts
+    evaluated = {"macro_auroc": 0.8, "macro_auroc_ci95": [0.75, 0.84]} | facts
     random = {"macro_auroc": 0.6, "macro_auroc_ci95": [0.55, 0.66]} | facts
-    return {"setting": setting, "value": value, "group": group, "pretrained": judged, "random_encoder": random}
+    return {"setting": setting, "value": value, "group": group, "pretrained": evaluated, "random_encoder": random}
 
 
 def test_low_shot_curve_has_fractions_on_a_log_axis_with_draws_and_spread():

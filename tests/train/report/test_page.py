@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpus import DataSource
-from ecg_transformers.train.predictions import Predictions, ProtocolResult, groups_of_people, judge_groups
+from ecg_transformers.train.predictions import Predictions, ProtocolResult, evaluate_groups, groups_of_people
 from ecg_transformers.train.report.finetune_page import finetune_page
 from ecg_transformers.train.report.labels import spelled_out
 from ecg_transformers.train.report.page import Cell, Page, ReportFigure, Row, Section, Table, render_page, write_page
@@ -117,14 +117,14 @@ def fine_tuning(num_records=40):
 
 def test_page_of_a_fine_tuning_has_scores_subgroups_curves_and_each_record_once():
     rows, found = fine_tuning()
-    judged = found.judge(num_resamples=20)
-    judged |= {"num_records": judged["num_test_records"], "num_patients": judged["num_test_patients"]}
+    evaluated = found.evaluate(num_resamples=20)
+    evaluated |= {"num_records": evaluated["num_test_records"], "num_patients": evaluated["num_test_patients"]}
     groups = groups_of_people(rows["age"][:], rows["sex"][:])
     about = (found.label_names, MULTI_LABEL, found.train_labels)
     metrics = {"task": "ptb-xl superdiagnostic", "problem_type": MULTI_LABEL, "protocol": "finetuned", "model": "a/b"}
-    metrics |= {"label_names": list(found.label_names), "validation": judged, "test": judged, "seconds": 3.0}
+    metrics |= {"label_names": list(found.label_names), "validation": evaluated, "test": evaluated, "seconds": 3.0}
     metrics |= {
-        "subgroups": judge_groups(found.test, groups, *about, num_resamples=20),
+        "subgroups": evaluate_groups(found.test, groups, *about, num_resamples=20),
         "versions": {},
         "command": "x",
     }
@@ -135,12 +135,14 @@ def test_page_of_a_fine_tuning_has_scores_subgroups_curves_and_each_record_once(
     assert len(drawn) == len(set(drawn)) > 3
 
 
-def test_groups_are_judged_alone_and_small_ones_are_refused():
+def test_groups_are_evaluated_alone_and_small_ones_are_refused():
     rows, found = fine_tuning()
     groups = {"all": np.ones(40, dtype=bool), "few": np.arange(40) < 3}
-    judged = judge_groups(found.test, groups, found.label_names, MULTI_LABEL, found.train_labels, num_resamples=20)
-    assert judged["all"]["macro_auroc"] == found.judge(num_resamples=20)["macro_auroc"]
-    assert judged["all"]["num_labels"] == 2 and "too few" in judged["few"]["refused"]
+    evaluated = evaluate_groups(
+        found.test, groups, found.label_names, MULTI_LABEL, found.train_labels, num_resamples=20
+    )
+    assert evaluated["all"]["macro_auroc"] == found.evaluate(num_resamples=20)["macro_auroc"]
+    assert evaluated["all"]["num_labels"] == 2 and "too few" in evaluated["few"]["refused"]
 
 
 def test_people_are_grouped_by_sex_and_age_and_unknown_ones_by_neither():

@@ -164,7 +164,7 @@ from .method import Method
 @strict
 class ToyConfig(EcgViTConfig):
     model_type = "toy"
-    method = Method("Toy method", "It tells the mean of a recording.", use_when="Use it when trying this out.")
+    method = Method("Toy method", "It predicts the mean of a recording.", use_when="Use it when trying this out.")
 """
 MODELS = """
 import torch
@@ -246,6 +246,6 @@ def test_in_the_package_a_method_is_two_files_a_preset_and_a_line(tmp_path, monk
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
 
     run(tmp_path, "-c", PRETRAIN)
-    assert "It tells the mean" in (tmp_path / "runs" / "toy" / "README.md").read_text(encoding="utf-8")
+    assert "It predicts the mean" in (tmp_path / "runs" / "toy" / "README.md").read_text(encoding="utf-8")
     loaded = run(tmp_path, "-c", LOAD).split()
     assert loaded == ["ToyModel", "ToyForPreTraining", "ToyForSequenceClassification"]

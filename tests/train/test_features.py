@@ -56,7 +56,7 @@ def ecg_rows(num_records=40, seed=0, first=0):
 
 
 def table(num_records=200, seed=0, first=0, signal=1.0, width=8):
-    """Features whose first columns tell the labels, `signal` deviations apart; one record a patient."""
+    """Features whose first columns predict the labels, `signal` deviations apart; one record a patient."""
     generator = np.random.default_rng(seed)
     truth = generator.random((num_records, len(LABELS))) < 0.4
     features = generator.normal(size=(num_records, width)).astype(np.float32)

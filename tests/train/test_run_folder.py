@@ -12,10 +12,10 @@ from datasets import IterableDataset
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgViTConfig, EcgViTModel
 from ecg_transformers.train.callbacks import describe_data
 from ecg_transformers.train.cli import main
+from ecg_transformers.train.pretrain import build_trainer
 from ecg_transformers.train.run_folder import (
     Preempted,
     checkpoints_of,
@@ -26,7 +26,10 @@ from ecg_transformers.train.run_folder import (
 )
 from ecg_transformers.train.trainer import train_and_save
 
+from .conftest import TINY_RUN
+
 SAVING = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+STOPPED = SAVING | {"max_steps": 8}
 
 
 class DieAt(TrainerCallback):
@@ -45,6 +48,11 @@ def killed(trainer, step):
     with pytest.raises(KeyboardInterrupt):
         train_and_save(trainer)
     return Path(trainer.args.output_dir)
+
+
+def assert_same_weights(straight, folder):
+    expected = load_file(Path(straight.args.output_dir) / "model.safetensors")
+    assert all(torch.equal(expected[name], value) for name, value in load_file(folder / "model.safetensors").items())
 
 
 def folder_of(tmp_path, **files):
@@ -158,6 +166,19 @@ def test_a_run_in_python_mixes_with_no_other(make_trainer):
 # --- the same run -------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory, recordings):
+    """The folder of a run that was killed behind its second checkpoint."""
+    settings = TINY_RUN | STOPPED | {"output_dir": str(tmp_path_factory.mktemp("stopped") / "run")}
+    return killed(build_trainer(settings, recordings), 5)
+
+
+@pytest.fixture
+def stopped(stopped_run, tmp_path):
+    """A copy of it where `make_trainer` writes."""
+    return Path(shutil.copytree(stopped_run, tmp_path / "run"))
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -165,24 +186,22 @@ def test_a_run_in_python_mixes_with_no_other(make_trainer):
         ({"seed": 7}, "training.seed was 42 and is 7"),
         ({"mask_ratio": [0.2, 0.3]}, "model.mask_ratio was .*0.4.* and is .*0.2"),
         ({"normalization": "lead"}, "input.normalization was .* and is 'lead'"),
-        ({"max_steps": 6}, "training.max_steps was 4 and is 6"),
+        ({"max_steps": 6}, "training.max_steps was 8 and is 6"),
         ({"hidden_size": 64}, "model.hidden_size was 32 and is 64"),
         ({"dataset": range(12)}, "data.record_ids was .* data.records was 24 and is 12"),
     ],
 )
-def test_only_the_same_run_goes_on(make_trainer, recordings, changed, said):
-    folder = killed(make_trainer(**SAVING), 3)
+def test_only_the_same_run_goes_on(make_trainer, recordings, stopped, changed, said):
     if "dataset" in changed:
         changed = {"dataset": recordings.select(changed["dataset"])}
-    other = make_trainer(**SAVING | changed, resume_from_checkpoint="last")
-    with pytest.raises(ValueError, match=f"checkpoint-2 is of another run: .*{said}"):
+    other = make_trainer(**STOPPED | changed, resume_from_checkpoint="last")
+    with pytest.raises(ValueError, match=f"checkpoint-4 is of another run: .*{said}"):
         train_and_save(other)
-    assert not (folder / "model.safetensors").exists()
+    assert not (stopped / "model.safetensors").exists()
 
 
-def test_a_resume_with_another_number_of_processes_says_so(make_trainer):
-    folder = killed(make_trainer(**SAVING), 3)
-    path = folder / "checkpoint-2" / "checkpoint.json"
+def test_a_resume_with_another_number_of_processes_says_so(make_trainer, stopped):
+    path = stopped / "checkpoint-4" / "checkpoint.json"
     seal = json.loads(path.read_text())
     seal["run"]["processes"] = 4
     path.write_text(json.dumps(seal))
@@ -206,14 +225,7 @@ def test_where_and_how_often_a_run_writes_may_change(make_trainer):
     train_and_save(make_trainer(**SAVING | {"save_steps": 1, "logging_steps": 2}, resume_from_checkpoint="last"))
     straight = make_trainer(name="straight", **SAVING)
     train_and_save(straight)
-    expected = load_file(Path(straight.args.output_dir) / "model.safetensors")
-    assert all(torch.equal(expected[name], value) for name, value in load_file(folder / "model.safetensors").items())
-
-
-def test_last_begins_a_run_where_there_is_none(make_trainer):
-    trainer = make_trainer(**SAVING, resume_from_checkpoint="last")
-    train_and_save(trainer)
-    assert trainer.state.global_step == 4
+    assert_same_weights(straight, folder)
 
 
 def test_a_run_that_ended_at_its_last_checkpoint_is_saved_without_another_step(make_trainer):
@@ -223,8 +235,7 @@ def test_a_run_that_ended_at_its_last_checkpoint_is_saved_without_another_step(m
     resumed = make_trainer(**SAVING, resume_from_checkpoint="last")
     train_and_save(resumed)
     assert resumed.state.global_step == 4 and [path.name for path in checkpoints_of(folder)][-1] == "checkpoint-4"
-    expected = load_file(Path(straight.args.output_dir) / "model.safetensors")
-    assert all(torch.equal(expected[name], value) for name, value in load_file(folder / "model.safetensors").items())
+    assert_same_weights(straight, folder)
 
 
 def killed_after_last_save(trainer):
@@ -253,26 +264,6 @@ def test_data_of_any_kind_can_be_described(recordings):
 # --- damaged checkpoints ------------------------------------------------------------------------------------------
 
 FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
-
-
-@pytest.fixture(scope="module")
-def stopped_run(tmp_path_factory):
-    """The folder of a run that was killed behind its second checkpoint."""
-    from .conftest import TINY_RUN
-
-    torch.set_num_threads(1)
-    from ecg_transformers.train.pretrain import build_trainer
-
-    folder = tmp_path_factory.mktemp("stopped") / "run"
-    rows = load_ecg("ptb-xl-sample", split="train", decode=False).select(range(24))
-    settings = TINY_RUN | {"output_dir": str(folder), "save_strategy": "steps", "save_steps": 2, "max_steps": 8}
-    return killed(build_trainer(settings, rows), 5)
-
-
-@pytest.fixture
-def stopped(stopped_run, tmp_path):
-    shutil.copytree(stopped_run, tmp_path / "run")
-    return tmp_path / "run"
 
 
 @pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "of an earlier version"])
@@ -345,7 +336,7 @@ def test_folders_of_other_names_do_no_harm_and_come_to_none(make_trainer):
 def test_a_checkpoint_by_name_is_looked_at_too(stopped, make_trainer):
     (stopped / "checkpoint-4" / "scheduler.pt").unlink()
     for name, said in (("checkpoint-4", "scheduler is missing"), ("checkpoint-9", "no such folder")):
-        trainer = make_trainer(**SAVING | {"max_steps": 8}, resume_from_checkpoint=str(stopped / name))
+        trainer = make_trainer(**STOPPED, resume_from_checkpoint=str(stopped / name))
         with pytest.raises(ValueError, match=f"{name} cannot be resumed from: .*{said}"):
             train_and_save(trainer)
 
@@ -377,8 +368,7 @@ def test_a_stream_of_several_epochs_resumes_bit_for_bit(make_trainer, recordings
     train_and_save(straight)
     folder = killed(make_trainer(stream(), **settings), 7)
     train_and_save(make_trainer(stream(), **settings, resume_from_checkpoint="last"))
-    expected = load_file(Path(straight.args.output_dir) / "model.safetensors")
-    assert all(torch.equal(expected[name], value) for name, value in load_file(folder / "model.safetensors").items())
+    assert_same_weights(straight, folder)
 
 
 def test_a_stream_that_ends_too_early_is_an_error_with_the_step_and_a_checkpoint(make_trainer, recordings):
@@ -420,8 +410,7 @@ def test_sigterm_saves_stops_and_the_run_goes_on_bit_for_bit(make_trainer):
     assert signal.getsignal(signal.SIGTERM) is before and not (folder / "model.safetensors").exists()
     assert find_damage(folder / "checkpoint-3") is None
     train_and_save(make_trainer(max_steps=6, resume_from_checkpoint="last"))
-    expected = load_file(Path(straight.args.output_dir) / "model.safetensors")
-    assert all(torch.equal(expected[name], value) for name, value in load_file(folder / "model.safetensors").items())
+    assert_same_weights(straight, folder)
 
 
 def test_the_command_exits_as_a_shell_reports_sigterm(monkeypatch, tmp_path, capsys, tiny_yaml):

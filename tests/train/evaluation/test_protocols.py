@@ -29,7 +29,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def frozen(problem_type=MULTI_LABEL, sizes=(60, 40, 40), width=8, seed=0, first_patient=0) -> FrozenTables:
-    """Features of very unequal scale, whose first columns tell the labels or the targets through noise."""
+    """Features of very unequal scale, whose first columns predict the labels or the targets through noise."""
     generator = np.random.default_rng(seed)
     tables, truth = {}, {}
     for split, size in zip(SPLITS, sizes, strict=True):

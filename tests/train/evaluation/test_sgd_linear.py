@@ -21,7 +21,7 @@ SHORT = {
 
 
 def frozen(problem_type=MULTI_LABEL, sizes=(50, 30, 30), width=6, seed=0) -> FrozenTables:
-    """Features whose first columns tell the labels, or, times 100, the targets."""
+    """Features whose first columns predict the labels, or, times 100, the targets."""
     generator = np.random.default_rng(seed)
     tables, truth = {}, {}
     for split, size in zip(("train", "validation", "test"), sizes, strict=True):

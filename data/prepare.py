@@ -250,7 +250,7 @@ def write_shard(job: ShardJob) -> WrittenShard:
 
 
 def _is_mended(job: ShardJob, there: WrittenShard) -> bool:
-    """Tells whether a record that the shard lacks can be read by now, as after a damaged file was fetched again."""
+    """Checks whether a record that the shard lacks can be read by now, as after a damaged file was fetched again."""
     lacking = {record.record_id for record in there.bad_records if not record.kept}
     chosen = [entry for entry in job.entries if entry.record_id in lacking]
     return any(read_or_report(job.corpus, entry, job.options, "report", []) is not None for entry in chosen)

@@ -88,7 +88,7 @@ class StMemConfig(MaskedAutoencoderConfig):
             "the encoder's hidden states of the others."
         ),
         use_when=(
-            "Use it when what was learnt should be looked at as a signal, or when later recordings may have fewer "
+            "Use it when what was learned should be looked at as a signal, or when later recordings may have fewer "
             "leads."
         ),
         paper=(

@@ -61,7 +61,7 @@ class EcgPipeline(Pipeline):
             missing_leads, derive_limb_leads, nan_policy, short_records, long_records, resample_to_length (*optional*):
                 Settings of the feature extractor for this call: which recordings are taken (`missing_leads="mask"`),
                 and which windows of a longer one (`long_records="center"`). By default those by which the model was
-                judged and calibrated.
+                evaluated and calibrated.
             windows (`bool`, *optional*, defaults to `False`):
                 Whether each window of a recording is told apart, all of them unless `long_records` says otherwise: a
                 list of `{"start_seconds": float, ...}` with `"scores"` or `"features"`. Quality and calibration stay

@@ -23,7 +23,7 @@ COMMANDS = {
     "quickstart": ("ecg_transformers.train.quickstart", "pretrain, probe and report on carried recordings in minutes"),
     "pretrain": ("ecg_transformers.train.pretrain", "self-supervised pretraining on a corpus or a folder"),
     "finetune": ("ecg_transformers.train.finetune", "train a pretrained encoder on labels and test it once"),
-    "evaluate": ("ecg_transformers.train.evaluate", "judge an encoder by the field's protocols, beside a random one"),
+    "evaluate": ("ecg_transformers.train.evaluate", "score an encoder by the field's protocols, beside a random one"),
     "compare": ("ecg_transformers.train.compare", "pretraining methods on equal terms: one table, one picture"),
     "embed": ("ecg_transformers.train.recordings", "write the features of recordings to Parquet or npz"),
     "classify": ("ecg_transformers.train.recordings", "scores of recordings by a classifier, as a table"),
@@ -235,7 +235,7 @@ def _finetune_arguments(parser: argparse.ArgumentParser):
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals"))
     parser.add_argument(
-        "--lead_subsets", nargs="+", metavar="NAME", help="also judge and calibrate on 8, 6, 2, II, ... or I,V2"
+        "--lead_subsets", nargs="+", metavar="NAME", help="also evaluate and calibrate on 8, 6, 2, II, ... or I,V2"
     )
     _output_or_help_arguments(parser)
 
@@ -261,7 +261,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser):
     _corpus_arguments(parser, "ptb-xl-sample")
     _task_arguments(parser, ("labels", "sex", "age", "intervals", "delineation", "identity"))
     parser.add_argument(
-        "--protocol", nargs="+", default=["linear"], metavar="NAME", help=f"how it is judged: {', '.join(PROTOCOLS)}"
+        "--protocol", nargs="+", default=["linear"], metavar="NAME", help=f"how to evaluate: {', '.join(PROTOCOLS)}"
     )
     parser.add_argument(
         "--setting", nargs="+", default=[], metavar="NAME", help=f"on harder terms: {', '.join(SETTINGS)}"
@@ -301,7 +301,7 @@ def _compare_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--records_seen", type=_positive, metavar="N", help="budget: steps x batch")
     _labelled_corpus_arguments(parser, COMPARED_DATASETS)
     parser.add_argument(
-        "--scoreboard", nargs="*", metavar="NAME=DIR,...", help="judge these encoders instead, train nothing"
+        "--scoreboard", nargs="*", metavar="NAME=DIR,...", help="evaluate these encoders instead, train nothing"
     )
     parser.add_argument("--people", metavar="NAME:DIR", help="scoreboard: corpus with folds, age and sex")
     parser.add_argument("--ludb", metavar="DIR", help="scoreboard: LUDB, with marked waves")

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace):
         scoreboard(args, data, common)
         return
     if args.methods is None or args.records_seen is None:
-        raise ValueError("Give --methods and --records_seen to pretrain, or --scoreboard NAME=DIR to judge encoders.")
+        raise ValueError("Give --methods and --records_seen to pretrain, or --scoreboard NAME=DIR to score encoders.")
     supervised = SupervisedSettings(records_seen=args.supervised_records_seen or args.records_seen)
     finetuning = SupervisedSettings(
         records_seen=supervised.records_seen, learning_rate=args.finetune_learning_rate or supervised.learning_rate

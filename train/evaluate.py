@@ -160,7 +160,7 @@ def check_flags(args: argparse.Namespace):
         if others:
             raise ValueError(f"Delineation has the protocols linear and finetuned, got {others}.")
         if args.dataset != "ludb" or args.options:
-            raise ValueError("Delineation is judged on LUDB: --dataset ludb --data_dir DIR, without --options.")
+            raise ValueError("Delineation is evaluated on LUDB: --dataset ludb --data_dir DIR, without --options.")
 
 
 def delineation(args: argparse.Namespace, rows: Dataset, changes: Mapping[str, Any], folder: Path) -> dict[str, Any]:

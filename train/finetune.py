@@ -190,7 +190,7 @@ def run(args: argparse.Namespace):
     for split, evaluated in (("validation", result.validation), ("test", result.outcomes[0].scores)):
         logger.info("%10s  %s", split, result.outcomes[0].headline(evaluated))
     for label, reason in metrics["test"].get("excluded", {}).items():
-        logger.info("%10s  not judged: %s (%s)", "test", label, reason)
+        logger.info("%10s  not evaluated: %s (%s)", "test", label, reason)
     logger.info("Wrote the classifier, README.md, metrics.json, predictions.parquet and finetuning.html to %s", folder)
     if isinstance(trainer, FineTuningTrainer):
         trainer.facts = facts
@@ -317,7 +317,7 @@ def _check_labels(split: str, splits: LabelledSplits):
     names = splits.label_names
     excluded = excluded_labels(splits.truth_of(split), names)
     if len(excluded) == len(names):
-        raise ValueError(f"The split {split!r} can judge no class: {excluded}. Give it records with and without them.")
+        raise ValueError(f"No class can be evaluated on {split!r}: {excluded}. Give it records with and without them.")
     for name, reason in excluded.items():
         logger.warning("%s: class %s has %s", split, name, reason)
 
@@ -390,7 +390,7 @@ def finish_with_predictions(
     write_predictions(found, names, Path(args.output_dir) / "predictions.parquet")
     for split, reasons in left_out.items():
         for record_id, reason in reasons.items():
-            logger.warning("%s: record %s cannot become input and is not judged: %s", split, record_id, reason)
+            logger.warning("%s: record %s cannot become input and is not evaluated: %s", split, record_id, reason)
     truth = splits.truth_of("train")
     metrics = {
         "label_names": list(names),

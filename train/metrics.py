@@ -134,7 +134,7 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     else:
         probabilities = chosen = (1 + np.tanh(logits / 2)) / 2  # the sigmoid, without overflow
     if not (excluded := excluded_labels(labels, names)).keys() < set(names):
-        raise ValueError(f"The evaluation set can judge no label: {excluded}. Give it records with and without them.")
+        raise ValueError(f"No label can be evaluated: {excluded}. Evaluate on records with and without them.")
     auroc = macro_auroc(labels, probabilities, names)
     return {
         "macro_auroc": auroc.value,
@@ -251,7 +251,7 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     out. All of them NaN is a `ValueError`."""
     values = values[~np.isnan(values)]
     if not len(values):
-        raise ValueError("No bootstrap resample could be judged. Test on more records.")
+        raise ValueError("No bootstrap resample could be evaluated. Test on more records.")
     low, high = np.percentile(values, (2.5, 97.5))
     return float(low), float(high)
 
@@ -328,7 +328,7 @@ def _evaluable(labels, scores, label_names, min_positives) -> tuple[np.ndarray, 
         raise ValueError(f"{len(rows)} records have scores that are NaN or infinite, the first at row {rows[0]}.")
     excluded = excluded_labels(labels, label_names, min_positives)
     if len(excluded) == len(label_names):
-        raise ValueError(f"No label can be judged: {excluded}. Test on more records.")
+        raise ValueError(f"No label can be evaluated: {excluded}. Test on more records.")
     columns = [column for column, name in enumerate(label_names) if name not in excluded]
     return labels[:, columns], scores[:, columns], [label_names[column] for column in columns]
 

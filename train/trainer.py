@@ -326,7 +326,7 @@ def _train(trainer: Trainer, record: RunRecord, resume: str | None, first_step: 
         )
     if step <= first_step:
         raise ValueError(
-            f"Nothing was learnt: the run ended at step {step} without taking one. Either no record of the dataset "
+            f"Nothing was learned: the run ended at step {step} without taking one. Either no record of the dataset "
             "can be read, or max_steps or num_train_epochs ask for no step beyond this one."
         )
     best = trainer.state.best_model_checkpoint

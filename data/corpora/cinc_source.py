@@ -65,7 +65,7 @@ class CincSource:
         return f"{self.prefix}{self.numbers.start:0{self.digits}d}"
 
     def holds(self, record_id: str) -> bool:
-        """Tells whether a record of this name belongs to the source."""
+        """Checks whether a record of this name belongs to the source."""
         number = record_id.removeprefix(self.prefix)
         is_number = len(number) == self.digits and number.isascii() and number.isdigit()
         regular = record_id.startswith(self.prefix) and is_number and int(number) in self.numbers

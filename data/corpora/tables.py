@@ -18,7 +18,7 @@ _MISSING = ("", "nan", "na", "<na>", "null", "none")
 
 
 def is_missing(text: str) -> bool:
-    """Tells whether a cell holds nothing, as programs write it: empty, `nan`, `NA`, `<NA>`, `null` or `None`."""
+    """Checks whether a cell holds nothing, as programs write it: empty, `nan`, `NA`, `<NA>`, `null` or `None`."""
     return text.strip().lower() in _MISSING
 
 

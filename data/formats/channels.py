@@ -236,7 +236,7 @@ def _is_voltage(channel: Channel, declared: str | None) -> bool:
 
 
 def _may_be(stated: str, declared: str | None) -> bool:
-    """Tells whether what the caller says of the unit, if anything, is no contradiction."""
+    """Checks whether what the caller says of the unit, if anything, is no contradiction."""
     if declared is None or declared == DIMENSIONLESS:
         return declared is None or not is_voltage(stated)
     return stored_unit(stated) == stored_unit(declared)

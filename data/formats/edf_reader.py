@@ -47,7 +47,7 @@ class _Header(NamedTuple):
 
 
 def is_edf(head: bytes) -> bool:
-    """Tells whether the first 256 bytes of a file are the header of an EDF or BDF."""
+    """Checks whether the first 256 bytes of a file are the header of an EDF or BDF."""
     if head.startswith(BIOSEMI):
         return True
     size, signals = (_text(field) for field in (head[184:192], head[252:256]))

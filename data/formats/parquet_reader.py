@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 16
 
 
 def holds_stored_rows(path: str | os.PathLike) -> bool:
-    """Tells whether a Parquet file holds rows of this package: a struct `ecg` with the bytes of a signal.
+    """Checks whether a Parquet file holds rows of this package: a struct `ecg` with the bytes of a signal.
 
     Raises:
         ValueError: if it is no Parquet file.

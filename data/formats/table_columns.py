@@ -115,7 +115,7 @@ def rate_of_columns(
     rate = declared.sampling_rate
     if not found:
         declared.require(path, "sampling_rate")
-        return float(rate), tuple(f"the column {name!r} holds no times that can be judged" for name in times)
+        return float(rate), tuple(f"the column {name!r} holds no times that can be read" for name in times)
     name, best = min(found.items(), key=lambda item: (bool(item[1].fault), item[1].unevenness))
     if best.fault and rate is None:
         raise ValueError(

@@ -216,7 +216,7 @@ def _trimmed(cells: list[str]) -> list[str]:
 
 
 def _is_value(cell: str, delimiter: str) -> bool:
-    """Tells whether a cell is no name: a number, nothing, or a date and time."""
+    """Checks whether a cell is no name: a number, nothing, or a date and time."""
     text = cell.strip()
     try:
         float(text.replace(",", ".") if delimiter != "," else text)

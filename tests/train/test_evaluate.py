@@ -156,7 +156,7 @@ def test_the_command_line_names_what_there_is():
         (["--target", "age", "--delineator", "x"], "makes the target 'intervals'"),
         (["--feature_extractor", "unti=mV"], "unti"),
         (["--target", "identity", "--setting", "unit"], "does not read --setting"),
-        (["--target", "delineation"], "judged on LUDB"),
+        (["--target", "delineation"], "on LUDB"),
         (["--split", "all"], "tested on the test split"),
     ],
 )

@@ -63,7 +63,7 @@ def test_min_positives_excludes_rare_labels():
 
 
 def test_test_set_that_evaluates_no_label_is_refused():
-    with pytest.raises(ValueError, match="No label can be judged"):
+    with pytest.raises(ValueError, match="No label can be evaluated"):
         macro_auroc(np.zeros((5, 5), dtype=int), np.random.default_rng(0).random((5, 5)), LABELS)
 
 
@@ -166,7 +166,7 @@ def test_facts_of_differences_leave_out_resamples_that_could_not_be_evaluated():
 
 
 def test_an_interval_of_resamples_that_could_not_be_evaluated_is_refused():
-    with pytest.raises(ValueError, match="No bootstrap resample could be judged"):
+    with pytest.raises(ValueError, match="No bootstrap resample could be evaluated"):
         percentile_interval(np.full(3, np.nan))
 
 

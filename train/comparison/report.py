@@ -153,7 +153,7 @@ def notes(comparison: Mapping) -> list[str]:
     lines = [
         f"Pretraining on {data['num_pretraining_records']:,} records without labels (folds 1-8); probes and training "
         f"on labels: {data['num_labelled_train_records']:,} records; selection on {data['num_validation_records']:,} "
-        f"(fold 9); frozen encoders judged on {comparison['num_test_records']:,} records of "
+        f"(fold 9); frozen encoders evaluated on {comparison['num_test_records']:,} records of "
         f"{comparison['num_test_patients']:,} patients (folds 9 and 10), which choose nothing there, those trained on "
         "labels on fold 10, differences between the two kinds on fold 10. Classes: "
         f"{', '.join(comparison['label_names'])}.",

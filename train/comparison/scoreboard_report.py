@@ -46,7 +46,7 @@ def evaluate_term(
     ids, num_draws = some[0].test.record_ids, len(some)
     for name, seeds in term.results.items():
         if any(result.test.record_ids != ids for draws in seeds for result in draws):
-            raise ValueError(f"The row {name} was judged on other records than the rows before: {term.title}.")
+            raise ValueError(f"The row {name} was evaluated on other records than the rows before: {term.title}.")
     counts = resample_counts(len(ids), num_resamples, seed, some[0].test.patients())
     draw = drawn_again(num_draws, num_resamples, seed)
     facts |= {

@@ -99,7 +99,7 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
         alike = (row.record_ids, test.label_names) == (found.record_ids, found.label_names)
         if not alike or not set(found.record_ids) <= set(test.record_ids):
             raise ValueError(
-                f"{run} was judged on other records or labels than the runs before: {len(found.record_ids)} records "
+                f"{run} was evaluated on other records or labels than others: {len(found.record_ids)} records "
                 f"and {found.label_names}, {len(test.record_ids)} and {test.label_names} before. Compare on one set."
             )
         row.scores[run.seed] = np.array(evaluated["scores"])
@@ -129,7 +129,7 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
                 facts = {"seconds": 0.0, "records_seen": 0} | found["facts"]
                 add(run, "kernels", fraction, found["judged"], facts, found["C"])
     if test is not None and not set().union(*(row.record_ids for row in rows.values())) <= set(test.record_ids):
-        raise ValueError("The runs were judged on sets of records of which none holds the others. Compare on one set.")
+        raise ValueError("The runs were evaluated on sets of records of which none holds the others. Compare on one.")
     order = {kind: number for number, kind in enumerate(ROWS)}
     methods = list(dict.fromkeys(row.method for row in rows.values()))
     ordered = sorted(

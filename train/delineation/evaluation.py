@@ -28,7 +28,7 @@ from ..inference import in_evaluation, outputs_of, readable
 from ..patients import refuse_shared_patients
 from ..results import write_json
 from .masks import LABEL_NAMES, RecordWaves, annotated_waves, subject_of, waves_of_mask
-from .scores import WaveCounts, compare_waves, count_waves, judge_waves, write_waves
+from .scores import WaveCounts, compare_waves, count_waves, score_waves, write_waves
 from .training import DelineationSettings, MaskedWindows, classifier_of, token_classifier, train_delineator, windows_of
 
 logger = logging.getLogger("ecg_transformers")
@@ -146,7 +146,7 @@ def evaluate_delineation(
         training: Fields of [`DelineationSettings`].
 
     Returns:
-        `dict`: `random_encoder.<protocol>` and `pretrained.<protocol>` as [`judge_waves`] writes them, with `details`
+        `dict`: `random_encoder.<protocol>` and `pretrained.<protocol>` as [`score_waves`] writes them, with `details`
         of the training of each fold, and `difference.<protocol>` (`miou`, `miou_waves`; pretrained minus random).
     """
     if not 1 <= num_folds <= NUM_FOLDS:
@@ -179,7 +179,7 @@ def evaluate_delineation(
             "sample_ms": 1000 / feature_extractor.sampling_rate,
             "window_seconds": feature_extractor.num_samples / feature_extractor.sampling_rate,
         }
-        result[encoder] = {protocol: judge_waves(counts[encoder], num_resamples, settings.seed) | {"details": details}}
+        result[encoder] = {protocol: score_waves(counts[encoder], num_resamples, settings.seed) | {"details": details}}
     difference = compare_waves(counts["pretrained"], counts["random_encoder"], num_resamples, settings.seed)
     result["difference"] = {protocol: difference}
     write_json(result, folder / f"{protocol}.json")

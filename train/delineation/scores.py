@@ -78,7 +78,7 @@ def count_waves(references: Sequence[RecordWaves], predictions: Sequence[RecordW
     return WaveCounts(subjects, points, overlaps, num_rows, num_empty)
 
 
-def judge_waves(counts: WaveCounts, num_resamples: int = 1000, seed: int = 0) -> dict:
+def score_waves(counts: WaveCounts, num_resamples: int = 1000, seed: int = 0) -> dict:
     """The scores, ready for JSON.
 
     Returns:
@@ -120,7 +120,7 @@ def compare_waves(counts: WaveCounts, baseline: WaveCounts, num_resamples: int =
     """`miou` and `miou_waves` of a model minus those of a baseline, with `ci95` and `p_value` of a paired bootstrap
     over subjects, see [`~ecg_transformers.train.metrics.paired_facts`]."""
     if counts.subjects != baseline.subjects:
-        raise ValueError("The two models were judged on other subjects. Judge both on the same folds.")
+        raise ValueError("The two models were evaluated on other subjects. Evaluate both on the same folds.")
     weights = resample_counts(len(counts.subjects), num_resamples, seed)
     result = {}
     for name in ("miou", "miou_waves"):
@@ -176,7 +176,7 @@ def _predicted_inside(references: list[dict], predictions: list[dict], point: st
 
 def _scores(counts: WaveCounts, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Scores of `weights` `(num_draws, num_subjects)`, each `(num_draws, 9)`, `(num_draws, 4)` or `(num_draws,)`; NaN
-    where a draw has nothing to judge."""
+    where a draw has nothing to evaluate."""
     references, predictions, matched, errors, squares = np.moveaxis(np.tensordot(weights, counts.points, 1), -1, 0)
     both, either = np.moveaxis(np.tensordot(weights, counts.overlaps, 1), -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -132,7 +132,7 @@ def _scores(labels, logits, names, num_bins, min_positives) -> dict:
     probabilities = np.exp(-np.logaddexp(0, -logits))
     excluded = excluded_labels(labels, names, min_positives)
     if len(excluded) == len(names):
-        raise ValueError(f"No label can be judged: {excluded}. Test on more records.")
+        raise ValueError(f"No label can be evaluated: {excluded}. Test on more records.")
     per_class = {
         name: {
             "ece": expected_calibration_error(labels[:, column], probabilities[:, column], num_bins),

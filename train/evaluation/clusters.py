@@ -158,7 +158,7 @@ def compare_clusters(
     """
     same_records = random_encoder.record_ids == pretrained.record_ids
     if not same_records or not np.array_equal(random_encoder.classes, pretrained.classes):
-        raise ValueError("The two encoders were judged on other records or classes. Compare them on the same tables.")
+        raise ValueError("The two encoders were evaluated on other records or classes. Compare on the same tables.")
     counts = resample_counts(len(pretrained.classes), num_resamples, seed, pretrained.patients)
     differences = {}
     for algorithm in ALGORITHMS:

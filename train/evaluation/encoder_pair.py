@@ -206,7 +206,7 @@ def evaluate_areas(result: ProtocolResult, counts: np.ndarray) -> Evaluated:
     excluded = _excluded([result])
     columns = [column for column, name in enumerate(result.label_names) if name not in excluded]
     if not columns:
-        raise ValueError(f"No label can be learned and judged: {excluded}. Give more records.")
+        raise ValueError(f"No label can be learned and evaluated: {excluded}. Give more records.")
     labels, scores = result.test.labels[:, columns], result.test.scores[:, columns]
     area = macro_auroc(labels, scores, [result.label_names[column] for column in columns])
     return Evaluated(area.value, area.per_class, mean_over_labels(resampled_auroc(labels, scores, counts)))

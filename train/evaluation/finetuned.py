@@ -57,7 +57,7 @@ def finetuned_protocol(
             trainer.model, trainer.processing_class, rows, splits.label_names, trainer.args.eval_batch_size, left_out
         )
     for record_id, reason in left_out.items():
-        logger.warning(f"Record {record_id} cannot become input and is not judged: {reason}")
+        logger.warning(f"Record {record_id} cannot become input and is not evaluated: {reason}")
     details = {
         "config": config,
         "learning_rate": trainer.args.learning_rate,

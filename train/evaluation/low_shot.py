@@ -186,5 +186,5 @@ def _reason_against(tables: FrozenTables, rows: np.ndarray) -> str | None:
     for split in ("validation", "test"):
         trained_names = [names[column] for column in trained]
         if len(excluded_labels(tables.truth[split][:, trained], trained_names)) == len(trained):
-            return f"{len(rows)} records teach {trained_names}, of which the {split} split judges none: draw more."
+            return f"{len(rows)} records teach {trained_names}, none of which the {split} split holds: draw more."
     return None

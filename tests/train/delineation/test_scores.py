@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecg_transformers.train.delineation.masks import RecordWaves, Wave, mask_of_waves
-from ecg_transformers.train.delineation.scores import compare_waves, count_waves, judge_waves, write_waves
+from ecg_transformers.train.delineation.scores import compare_waves, count_waves, score_waves, write_waves
 from ecg_transformers.train.evaluate_metrics.delineation_scores import (
     POINTS,
     delineation_scores,
@@ -62,26 +62,26 @@ def rows_of(records):
 
 
 def test_sums_over_subjects_give_the_pooled_scores(references, predictions):
-    judged = judge_waves(count_waves(references, predictions), num_resamples=10)
+    scored = score_waves(count_waves(references, predictions), num_resamples=10)
     pooled = delineation_scores(rows_of(references), rows_of(predictions), 500)
-    assert judged["num_subjects"] == 6 and judged["num_rows"] == pooled["num_rows"] == 14
+    assert scored["num_subjects"] == 6 and scored["num_rows"] == pooled["num_rows"] == 14
     for point in POINTS:
         for name, value in pooled["per_point"][point].items():
-            assert judged["per_point"][point][name] == pytest.approx(value, rel=1e-9)
+            assert scored["per_point"][point][name] == pytest.approx(value, rel=1e-9)
 
 
 def test_overlaps_are_those_of_the_masks(references, predictions):
-    judged = judge_waves(count_waves(references, predictions), num_resamples=10)
+    scored = score_waves(count_waves(references, predictions), num_resamples=10)
     truth = np.concatenate([mask_of_waves(record) for record in references])
     found = np.concatenate([np.maximum(mask_of_waves(record), 0) for record in predictions])
     expected = mask_scores(truth, found, 500)
-    assert judged["iou"] == pytest.approx(expected["iou"])
-    assert judged["miou"] == pytest.approx(expected["miou"])
-    assert judged["miou_waves"] == pytest.approx(expected["miou_waves"])
+    assert scored["iou"] == pytest.approx(expected["iou"])
+    assert scored["miou"] == pytest.approx(expected["miou"])
+    assert scored["miou_waves"] == pytest.approx(expected["miou_waves"])
 
 
 def test_intervals_are_percentiles_over_drawn_subjects(references, predictions):
-    judged = judge_waves(count_waves(references, predictions), num_resamples=40, seed=3)
+    scored = score_waves(count_waves(references, predictions), num_resamples=40, seed=3)
     subjects = list(dict.fromkeys(record.subject for record in references))
     generator, values = np.random.default_rng(3), []
     for _ in range(40):
@@ -97,21 +97,21 @@ def test_intervals_are_percentiles_over_drawn_subjects(references, predictions):
         )
         values.append([scores["per_point"]["T_peak"][name] for name in ("sensitivity", "sd_ms")])
     low, high = np.percentile(values, (2.5, 97.5), axis=0)
-    found = judged["per_point"]["T_peak"]
+    found = scored["per_point"]["T_peak"]
     assert found["sensitivity_ci95"] == pytest.approx([low[0], high[0]])
     assert found["sd_ms_ci95"] == pytest.approx([low[1], high[1]])
 
 
 def test_perfect_waves_score_one_and_beat_worse_ones(references, predictions):
     perfect, worse = count_waves(references, references), count_waves(references, predictions)
-    judged = judge_waves(perfect, num_resamples=10)
-    assert judged["miou"] == 1 and judged["per_point"]["QRS_onset"]["sd_ms"] == 0
+    scored = score_waves(perfect, num_resamples=10)
+    assert scored["miou"] == 1 and scored["per_point"]["QRS_onset"]["sd_ms"] == 0
     difference = compare_waves(perfect, worse, num_resamples=100)["miou"]
-    assert 0 < difference["ci95"][0] <= difference["difference"] == pytest.approx(1 - judge_waves(worse, 10)["miou"])
+    assert 0 < difference["ci95"][0] <= difference["difference"] == pytest.approx(1 - score_waves(worse, 10)["miou"])
     assert difference["p_value"] == pytest.approx(2 / 101)
 
 
-def test_leads_without_predictions_are_not_judged(references):
+def test_leads_without_predictions_are_not_scored(references):
     counts = count_waves(references, [guess(record, 0, leads=("II",)) for record in references])
     assert counts.num_rows == 7
 
@@ -121,9 +121,9 @@ def test_what_no_reference_has_is_excluded_and_its_predictions_counted(reference
         RecordWaves(*(r.record_id, r.subject, 500.0, 2500, LEADS), tuple(w for w in r.waves if w.kind != "P"))
         for r in references
     ]
-    judged = judge_waves(count_waves(without, predictions), num_resamples=10)
-    assert {"P_onset", "P_peak", "P_offset"} == set(judged["excluded"])
-    assert "(0 predicted)" not in judged["excluded"]["P_onset"] and judged["iou"]["P"] == 0
+    scored = score_waves(count_waves(without, predictions), num_resamples=10)
+    assert {"P_onset", "P_peak", "P_offset"} == set(scored["excluded"])
+    assert "(0 predicted)" not in scored["excluded"]["P_onset"] and scored["iou"]["P"] == 0
 
 
 def test_other_recordings_are_refused(references, predictions):
@@ -149,8 +149,8 @@ def test_the_file_of_waves_scores_again_to_the_same_numbers(references, predicti
         for record in predictions
         for lead in LEADS
     ]
-    judged = judge_waves(count_waves(references, predictions), num_resamples=10)["per_point"]
+    scored = score_waves(count_waves(references, predictions), num_resamples=10)["per_point"]
     again = delineation_scores(rows_of(references), rows, 500)["per_point"]
     for point in POINTS:
-        assert again[point]["ppv"] == judged[point]["ppv"]
-        assert again[point]["sd_ms"] == pytest.approx(judged[point]["sd_ms"])
+        assert again[point]["ppv"] == scored[point]["ppv"]
+        assert again[point]["sd_ms"] == pytest.approx(scored[point]["sd_ms"])

@@ -322,7 +322,7 @@ def test_a_shard_that_unpacks_to_much_more_is_refused(few_shards):
     shard = sorted(few_shards.glob("*.parquet"))[0]
     table = pq.read_table(shard)
     ecg = table["ecg"].to_pylist()
-    ecg[0]["signal"] = bytes(2**27)
+    ecg[0]["signal"] = bytes(2**26 + 2)
     column = table.schema.get_field_index("ecg")
     table = table.set_column(column, "ecg", pa.array(ecg, table["ecg"].type))
     pq.write_table(table, shard, compression="zstd")

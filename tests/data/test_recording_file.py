@@ -181,8 +181,3 @@ def test_optional_and_heavy_libraries_are_imported_only_inside_functions():
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             heavy = {"pydicom", "soundfile", "h5py", "scipy", "pandas"} & {name.split(".")[0] for name in modules}
             assert not heavy, f"{path.name} imports {heavy}"
-
-
-def test_every_format_is_in_the_documentation():
-    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
-    assert all(f"| {name} " in text for name in FORMATS)

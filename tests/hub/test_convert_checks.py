@@ -163,6 +163,7 @@ def test_a_gap_between_the_blocks_is_named(files, source):
         convert(source, without(files[source], first))
 
 
+@pytest.mark.slow
 def test_a_published_size_has_its_published_depth_unless_a_flag_says_otherwise():
     state = published_kim(num_hidden_layers=11)
     with pytest.raises(ValueError, match=r"11 layers .*width 768 has 12\..*num_hidden_layers=11"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecg_transformers import modeling
-from ecg_transformers.modeling import METHODS, EcgJepaConfig
+from ecg_transformers.modeling import EcgJepaConfig
 from ecg_transformers.modeling.method import method_of
 
 FOLDER = Path(modeling.__file__).parent
@@ -31,15 +31,6 @@ def test_the_example_of_a_docstring_runs(snippet):
         return
     test = doctest.DocTestParser().get_doctest(snippet, {}, "docstring", None, 0)
     assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
-
-
-@pytest.mark.parametrize("family", METHODS)
-def test_a_class_for_pretraining_says_when_to_use_it_as_its_configuration_does(family):
-    config_class = getattr(modeling, f"{family}Config")
-    configs = [config_class()] + ([config_class(mask_type="segments")] if family == "EcgJepa" else [])
-    said = " ".join(getattr(modeling, f"{family}ForPreTraining").__doc__.split())
-    words = {method_of(config).use_when for config in configs}
-    assert len(words) == len(configs) and all(sentences in said for sentences in words)
 
 
 def test_the_words_of_a_method_are_not_saved_with_a_configuration():

@@ -24,16 +24,6 @@ from ecg_transformers.modeling.feature_extraction_ecg import (
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS, STANDARD_LEADS, limb_lead_matrix
 from ecg_transformers.modeling.signal_processing import butterworth_sos
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Matrices this small run slower on two threads, much slower on a busy machine."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
-
-
 few_examples = settings(max_examples=12, deadline=None, derandomize=True)
 
 

@@ -44,10 +44,6 @@ def signals(batch=4):
     return torch.randn(batch, 3, 120, generator=torch.Generator().manual_seed(7))
 
 
-def states_of(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
 def train_for(model, steps, momentum=None):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     losses = []

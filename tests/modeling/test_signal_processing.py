@@ -13,15 +13,6 @@ from ecg_transformers.modeling.signal_processing import (
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Matrices this small run slower on two threads, much slower on a busy machine."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
-
-
 def random_walk(*shape: int, seed: int = 0) -> np.ndarray:
     """A wandering signal on an offset, the hard case for edges and for float32."""
     return np.random.RandomState(seed).randn(*shape).cumsum(-1) * 0.01 + 3

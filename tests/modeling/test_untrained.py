@@ -12,8 +12,6 @@ from ecg_transformers.modeling import (
     RandomKernelsModel,
 )
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-
 
 @pytest.fixture(scope="module")
 def signals():

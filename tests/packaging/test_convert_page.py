@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from ecg_transformers.hub.convert import SOURCES
-from ecg_transformers.modeling import EcgFmConfig, EcgFounderConfig, HubertEcgConfig
 from ecg_transformers.train.cli import build_parser
 
 from ..hub.test_convert_ecg_founder import published_state
@@ -48,20 +46,3 @@ def test_the_commands_of_the_page_have_the_flags_that_there_are():
     assert commands
     for command in commands:
         build_parser().parse_args(shlex.split(command))
-
-
-def test_the_page_names_every_source_and_the_licences_of_the_weights():
-    rows = {
-        row[0]: row[1] for row in re.findall(r"^\| `([a-z][a-z-]+)` \|(.*)\|$", PAGE.split("## In Python")[0], re.M)
-    }
-    assert set(rows) == set(SOURCES)
-    assert {source for source, row in rows.items() if "CC BY-NC 4.0, both" in row} == {
-        name for name, source in SOURCES.items() if source.weights_licence == "cc-by-nc-4.0"
-    }
-
-
-def test_the_page_states_the_published_inputs():
-    stated = re.search(r"^\| input \|(.*)\|$", PAGE, flags=re.M)[1].split("|")
-    for cell, config in zip(stated, (HubertEcgConfig(), EcgFmConfig(), EcgFounderConfig()), strict=True):
-        assert f"{config.sampling_rate} Hz, {config.num_samples // config.sampling_rate} s" in cell
-        assert f"{len(config.leads)} leads" in cell

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.delineation.masks import SHORTEST_MS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "delineation.md").read_text(encoding="utf-8")
 
@@ -44,8 +43,3 @@ def test_the_snippets_of_the_page_run(folder):
     assert names["again"]["per_point"] == evaluated["per_point"] and names["again"]["miou"] == evaluated["miou"]
     assert np.isfinite(names["marked"]["heart_rate_bpm"]).all()
     assert len(names["targets"]["qt_interval_ms"]) == len(names["others"]) == len(names["predicted"])
-
-
-def test_the_page_names_the_shortest_waves():
-    stated = re.search(r"P shorter than (\d+) ms, QRS than (\d+) ms and T than (\d+) ms", PAGE)
-    assert {name: float(value) for name, value in zip(SHORTEST_MS, stated.groups(), strict=True)} == SHORTEST_MS

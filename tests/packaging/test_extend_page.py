@@ -79,11 +79,6 @@ def test_the_method_of_the_page_trains_and_passes_the_tests_of_the_page(folder, 
     assert "# patches" in (folder / "runs" / "patches" / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_method_is_one_file_of_as_many_lines_as_the_readme_says():
-    said = re.search(r"in a file of (\d+) lines", README)[1]
-    assert len(METHOD.splitlines()) == int(said)
-
-
 @pytest.mark.slow
 def test_the_page_evaluates_the_encoder_and_the_commands_know_it(folder, trained, monkeypatch):
     monkeypatch.chdir(folder)

@@ -1,14 +1,11 @@
-"""Every Python snippet of docs/fine_tune.md runs, in order, and the page names what there is."""
+"""Every Python snippet of docs/fine_tune.md runs, in order."""
 
 import importlib.util
 import re
-from importlib import resources
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForSequenceClassification
-
-from ecg_transformers.train.finetune import FINETUNE_PRESETS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "fine_tune.md").read_text(encoding="utf-8")
 
@@ -28,8 +25,3 @@ def test_the_snippets_of_the_page_run(tmp_path, monkeypatch):
         merged = AutoModelForSequenceClassification.from_pretrained("merged").eval()
         given = names["inputs"]["input_values"]
         torch.testing.assert_close(merged(given).logits, names["adapted"].eval()(input_values=given).logits)
-
-
-def test_the_page_names_every_preset():
-    presets = {file.name.removesuffix(".yaml") for file in resources.files(FINETUNE_PRESETS).iterdir()}
-    assert presets == set(re.findall(r"^\| `(\w*(?:finetune|linear)\w*)` \|", PAGE, flags=re.MULTILINE))

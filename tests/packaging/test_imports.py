@@ -1,6 +1,7 @@
 """What imports what: `modeling` ships as remote code, and help has to be quick."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -25,9 +26,16 @@ def absolute(path, name):
     return ".".join(("ecg_transformers", *parents, name.lstrip(".")))
 
 
+@functools.cache
+def nodes(path):
+    """All nodes of the syntax tree of a file that import or have a docstring."""
+    kinds = (ast.Import, ast.ImportFrom, ast.Module, ast.ClassDef, ast.FunctionDef)
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+
+
 def imports(path):
     """Names of what a file imports; relative imports as `.sibling` or `..package`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -74,10 +82,11 @@ def modules_of(package):
 MODULES = {name: path for package in PACKAGES for name, path in modules_of(package)}
 
 
+@functools.cache
 def imported_modules(name):
     """The modules of ours that a module imports anywhere, in functions too, and the packages that they lie in."""
     path, found = MODULES[name], set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -214,7 +223,7 @@ def test_no_file_is_longer_than_one_can_read():
 def docstrings():
     """Every docstring of the packages with its place."""
     for path in (path for package in PACKAGES for path in sources(package)):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
                 yield path.relative_to(REPOSITORY), text
 
@@ -222,10 +231,11 @@ def docstrings():
 def test_docstrings_and_arguments_begin_with_a_noun_or_a_verb():
     first_word = re.compile(r"(What|How|Where|Whose|Of|By|Whether|That|As)\b")
     of_argument = re.compile(r"^    \w[^\n:]*:\s+(Of|By|As|Whose|Which|What)\b", flags=re.MULTILINE | re.IGNORECASE)
-    begun = [(path.as_posix(), text.split("\n")[0]) for path, text in docstrings() if first_word.match(text)]
+    found = list(docstrings())
+    begun = [(path.as_posix(), text.split("\n")[0]) for path, text in found if first_word.match(text)]
     begun += [
         (path.as_posix(), line)
-        for path, text in docstrings()
+        for path, text in found
         for line in of_argument.findall(text.partition("Args:\n")[2].partition("\n\n")[0])
     ]
     assert not begun

@@ -17,26 +17,22 @@ from ecg_transformers.train.settings import parse_flags, read_config, split_sett
 CLI = [sys.executable, "-m", "ecg_transformers.train.cli"]
 
 
-@pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)], ids=lambda a: "".join(a) or "none")
-def test_help_fits_a_screen_and_imports_nothing_heavy(arguments):
+def test_help_fits_a_screen_and_imports_nothing_heavy():
     code = (
         "import sys; from ecg_transformers.train.cli import main\n"
-        f"try: main({[*arguments, '--help']!r})\n"
-        "except SystemExit as stop: assert stop.code == 0\n"
+        f"for command in {[[], *([command] for command in COMMANDS)]!r}:\n"
+        "    try: main([*command, '--help'])\n"
+        "    except SystemExit as stop: assert stop.code == 0\n"
+        "    print('\\0')\n"
         "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     started = time.monotonic()
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
-    assert len(finished.stdout.splitlines()) <= 40
+    screens = finished.stdout.split("\0\n")[:-1]
+    assert len(screens) == 1 + len(COMMANDS) and all(0 < screen.count("\n") <= 40 for screen in screens)
     assert time.monotonic() - started < 5  # well below a second on an idle machine
-
-
-def test_help_of_pretrain_says_that_training_flags_are_accepted(capsys):
-    with pytest.raises(SystemExit):
-        main(["pretrain", "--help"])
-    assert "transformers.TrainingArguments" in capsys.readouterr().out
 
 
 def test_every_preset_says_what_data_and_budget_it_is_for(capsys):

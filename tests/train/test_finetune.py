@@ -412,12 +412,6 @@ def test_the_card_says_what_was_measured_and_its_snippet_runs(finetuned, monkeyp
     assert set(names["scores"]) == {"NORM", "other", "rare"} and sum(names["scores"].values()) == pytest.approx(1.0)
 
 
-def test_help_lists_every_flag(checkpoint, tmp_path, capsys):
-    assert main(["finetune", "--model", checkpoint, "--help_all"]) == 0
-    out = capsys.readouterr().out
-    assert "--layer_decay" in out and "--learning_rate" in out and "--classifier_pooling" in out
-
-
 # --- presets ------------------------------------------------------------------------------------------------------
 
 PRESETS = sorted(

@@ -41,7 +41,3 @@ def test_unknown_diagnosis_is_refused(shared_data, tmp_path):
     (folder / "metadata.csv").write_text("patient_id,basal_pattern,sudden_death,brugada\n188981,1,0,3\n")
     with pytest.raises(ValueError, match="row 1 .patient_id 188981.*got '3'"):
         BRUGADA_HUCA.index(folder, {})
-
-
-def test_licence_is_share_alike():
-    assert BRUGADA_HUCA.licence == "CC BY-SA 4.0"

@@ -7,7 +7,6 @@ import pytest
 import wfdb
 
 from ecg_transformers.data import EcgDataCollator, label_names, load_ecg
-from ecg_transformers.data.corpora.ecg_folder import ECG_FOLDER, OPTIONS
 from ecg_transformers.data.prepare import prepare_corpus
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForSequenceClassification
 
@@ -303,13 +302,6 @@ def test_a_missing_file_is_reported_and_the_others_load(plain, load, caplog):
 def test_ids_lose_the_point_that_a_table_of_floats_gave_them(plain, load):
     folder, options = plain({"patient_id": "17.0"})
     assert "17" in load(folder, **options)["patient_id"]
-
-
-def test_every_option_is_explained_in_the_docstring():
-    from ecg_transformers.data.corpora import ecg_folder
-
-    assert set(ECG_FOLDER.options) == set(OPTIONS)
-    assert all(f"`{name}`" in ecg_folder.__doc__ for name in OPTIONS)
 
 
 def test_a_table_without_labels_is_said_to_have_none(plain, load, caplog, tmp_path):

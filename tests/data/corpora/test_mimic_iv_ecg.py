@@ -93,10 +93,6 @@ def test_table_cannot_name_a_record_outside_the_folder(published):
         MIMIC_IV_ECG.index(published, {})
 
 
-def test_licence_asks_to_be_verified():
-    assert "verify" in MIMIC_IV_ECG.licence
-
-
 def test_recordings_of_a_patient_lie_in_one_split(tmp_path):
     lines, splits = ["subject_id,study_id,path"], defaultdict(set)
     for study in range(60):

@@ -98,8 +98,3 @@ def test_annotations_beyond_the_end_are_refused(write_record, tmp_path):
     wfdb.wrann("100", "atr", np.array([10, 60]), ["N", "N"], write_dir=str(path.parent))
     with pytest.raises(ValueError, match="outside its 50 samples"):
         MIT_BIH.read(MIT_BIH.index(path.parent, OPTIONS)[0], OPTIONS)
-
-
-def test_folder_without_recordings_is_refused_with_the_source(tmp_path):
-    with pytest.raises(ValueError, match="holds no recording.*physionet.org/content/mitdb"):
-        MIT_BIH.index(tmp_path, OPTIONS)

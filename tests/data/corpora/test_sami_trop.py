@@ -72,8 +72,3 @@ def test_converted_records_carry_their_headers(shared_data):
 
 def test_both_classes_exist_so_that_other_corpora_can_be_mixed_in():
     assert label_names("sami-trop") == label_names("code-15", task="chagas")
-
-
-def test_empty_folder_is_refused_with_the_source(tmp_path):
-    with pytest.raises(ValueError, match="holds no recording.*zenodo.org/records/4905618"):
-        SAMI_TROP.index(tmp_path, OPTIONS)

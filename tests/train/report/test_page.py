@@ -61,20 +61,6 @@ def test_page_needs_nothing_but_itself():
     assert "url(" not in page and "@import" not in page
 
 
-def test_folded_sections_are_details_and_the_best_cell_is_bold():
-    page = render_page(make_page())
-    assert re.search(r"<details>\s*<summary>More</summary>\s*<p>Text.</p>", page)
-    assert '<td class="best">0.5<small>0.4 to 0.6</small></td>' in page
-
-
-def test_page_states_caveats_licence_citation_commands_and_versions():
-    text = visible_text(render_page(make_page(caveats=["One seed only."])))
-    for statement in ("One seed only.", "not a medical device", "Licence: CC BY 4.0.", "Wagner et al.", "torch "):
-        assert statement in text, statement
-    for command in ("ecg-transformers quickstart --seed 0", "ecg-transformers pretrain --config kim_random"):
-        assert command in text
-
-
 def test_unknown_licence_is_called_unknown():
     page = render_page(make_page(data=DataSource("My hospital", None, "unpublished", "javascript:alert(1)")))
     assert "Licence: not stated" in visible_text(page) and "javascript:" not in page
@@ -150,11 +136,6 @@ def test_people_are_grouped_by_sex_and_age_and_unknown_ones_by_neither():
     members = {name: np.flatnonzero(rows).tolist() for name, rows in groups.items()}
     expected = {"women": [0], "men": [1, 3], "younger than 40": [0], "40 to 59 years": [1], "80 years and older": [2]}
     assert members == expected
-
-
-def test_page_is_written_as_utf8_and_says_so(tmp_path):
-    path = write_page(make_page(), tmp_path / "report.html")
-    assert '<meta charset="utf-8">' in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -211,16 +211,9 @@ def test_gradients_reach_every_parameter():
 
 
 @pytest.mark.parametrize("mining", ["batch_hard", "semi_hard", "random"])
-def test_ten_steps_lower_the_loss(mining):
+def test_ten_steps_lower_the_loss(losses_of_ten_steps, mining):
     model = tiny_model(triplet_mining=mining, embedding_size=6).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(10):
-        loss = model(signals(), labels=CLASSES).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_ten_steps(model, 1e-3, signals(), labels=CLASSES)
     assert losses[-1] < 0.9 * losses[0]
 
 

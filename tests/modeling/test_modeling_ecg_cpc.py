@@ -104,17 +104,10 @@ def test_the_gradient_flows_into_the_tokens_on_both_sides():
     assert not torch.allclose(model.ecg_vit.embeddings.projection.weight.grad, stem)
 
 
-def test_ten_steps_lower_the_loss():
+def test_ten_steps_lower_the_loss(losses_of_ten_steps):
     model = tiny_model(time_reduction="mean").train()
     drawn = model.draw_inputs(signals(8), DrawKeys(0, 0, 0, tuple(range(8))))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(10):
-        loss = model(signals(8), **drawn).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_ten_steps(model, 3e-3, signals(8), **drawn)
     assert losses[-1] < 0.9 * losses[0]
 
 

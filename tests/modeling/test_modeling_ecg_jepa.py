@@ -186,17 +186,9 @@ def test_every_record_can_have_a_mask_of_its_own():
     torch.testing.assert_close(together.loss, torch.stack(alone).mean())
 
 
-def test_ten_steps_lower_the_loss():
+def test_ten_steps_lower_the_loss(losses_of_ten_steps):
     model = tiny_model().train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
-    losses = []
-    for _ in range(10):
-        loss = model(signals(8), bool_masked_pos=mask(1, 2, 6, 7)).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        model.update_teacher(0.99)
-        losses.append(loss.item())
+    losses = losses_of_ten_steps(model, 3e-3, signals(8), bool_masked_pos=mask(1, 2, 6, 7), momentum=0.99)
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -203,17 +203,10 @@ def test_gradients_reach_every_parameter_but_the_kernels(fields):
         assert (parameter.grad is None) == name.startswith("targets."), name
 
 
-def test_ten_steps_lower_the_loss():
+def test_ten_steps_lower_the_loss(losses_of_ten_steps):
     model = tiny_model().train()
     drawn = model.draw_inputs(signals(8), DrawKeys(0, 0, 0, tuple(range(8))))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=4e-3)
-    losses = []
-    for _ in range(10):
-        loss = model(signals(8), **drawn).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_ten_steps(model, 4e-3, signals(8), **drawn)
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -108,17 +108,10 @@ def test_gradients_reach_every_parameter(fields):
         assert parameter.grad is not None, name
 
 
-def test_ten_steps_lower_the_loss():
+def test_ten_steps_lower_the_loss(losses_of_ten_steps):
     model = tiny_model().train()
     inputs = model.draw_inputs(signals(8), DrawKeys(0, 0, 0, tuple(range(8))))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(10):
-        loss = model(**inputs).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_ten_steps(model, 1e-3, **inputs)
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -162,17 +162,10 @@ def test_gradients_reach_every_parameter_and_flow_through_the_targets(trunk):
 
 
 @TRUNKS
-def test_ten_steps_lower_the_loss(trunk):
+def test_ten_steps_lower_the_loss(losses_of_ten_steps, trunk):
     model = tiny_model(trunk=trunk).train()
     drawn = model.draw_inputs(signals(8), DrawKeys(0, 0, 0, tuple(range(8))))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(10):
-        loss = model(signals(8), **drawn).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_ten_steps(model, 3e-3, signals(8), **drawn)
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -378,16 +378,9 @@ def test_gradients_reach_every_parameter(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_ten_steps_lower_the_loss(method):
+def test_ten_steps_lower_the_loss(losses_of_ten_steps, method):
     model = tiny_model(method).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    mask, losses = masks(model, 8), []
-    for _ in range(10):
-        loss = model(signals(8), bool_masked_pos=mask).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_ten_steps(model, 3e-3, signals(8), bool_masked_pos=masks(model, 8))
     assert losses[-1] < 0.9 * losses[0]
 
 

@@ -174,16 +174,9 @@ def test_gradients_reach_every_parameter(codebook):
 
 
 @pytest.mark.parametrize("codebook", ["ema", "published"])
-def test_ten_steps_lower_the_loss(codebook):
+def test_ten_steps_lower_the_loss(losses_of_ten_steps, codebook):
     model = tiny_model(codebook=codebook).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(10):
-        output = model(signals())
-        optimizer.zero_grad()
-        output.loss.backward()
-        optimizer.step()
-        losses.append(output.reconstruction_loss.item())
+    losses = losses_of_ten_steps(model, 1e-2, signals(), part="reconstruction_loss")
     assert losses[-1] < 0.95 * losses[0]
 
 

@@ -103,16 +103,9 @@ def test_labels_of_another_shape_are_refused():
         model_of()(signals(), labels=torch.zeros(2, 40, dtype=torch.long))
 
 
-def test_ten_steps_lower_the_loss_and_reach_every_parameter():
+def test_ten_steps_lower_the_loss_and_reach_every_parameter(losses_of_ten_steps):
     model = model_of(patching="all_leads").train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(10):
-        loss = model(signals(), labels=random_labels()).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_ten_steps(model, 3e-3, signals(), labels=random_labels())
     assert losses[-1] < 0.9 * losses[0]
     assert all(parameter.grad is not None for parameter in model.parameters())
 

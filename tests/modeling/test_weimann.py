@@ -139,17 +139,9 @@ def test_gradients_reach_student_and_predictor_and_never_the_teacher():
         assert parameter.requires_grad != name.startswith("ecg_vit."), name
 
 
-def test_ten_steps_lower_the_loss():
+def test_ten_steps_lower_the_loss(losses_of_ten_steps):
     model = tiny_model().train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
-    losses = []
-    for _ in range(10):
-        loss = model(signals(8), bool_masked_pos=masks(8)).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        model.update_teacher(0.99)
-        losses.append(loss.item())
+    losses = losses_of_ten_steps(model, 3e-3, signals(8), bool_masked_pos=masks(8), momentum=0.99)
     assert losses[-1] < 0.9 * losses[0]
 
 

@@ -6,17 +6,21 @@ that do not fit together fail late.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
+from typing import Any
 
 import datasets
 import numpy as np
-from datasets.iterable_dataset import RandomlyCyclingMultiSourcesExamplesIterable
+import pyarrow as pa
+from datasets.iterable_dataset import RandomlyCyclingMultiSourcesExamplesIterable, RebatchedArrowExamplesIterable
 
 from .builder import num_shards_of
 
 STOPPING = ("all_exhausted", "first_exhausted", "each_once")
 REQUIRED_COLUMNS = ("record_id", "ecg")
+MIXED_ROWS = 16
+"""Records of a table of the mixture."""
 
 
 def mix_ecg(
@@ -121,13 +125,20 @@ def _check_columns(mixed: Sequence[datasets.Dataset | datasets.IterableDataset])
 
 
 class _SeededMixture(RandomlyCyclingMultiSourcesExamplesIterable):
-    """A random mixture whose later epochs follow from the seed too; those of `datasets` do from their number alone."""
+    """A random mixture whose later epochs follow from the seed too; those of `datasets` do from their number alone.
+
+    Tables are mixed as slices of those of the sources, in the very order of `datasets`, which hands over single rows
+    from a thread for each source.
+    """
 
     seed: int = 0
 
     @classmethod
     def of(cls, mixture: RandomlyCyclingMultiSourcesExamplesIterable, seed: int) -> "_SeededMixture":
-        seeded = cls(mixture.ex_iterables, mixture.generator, mixture.probabilities, mixture.stopping_strategy)
+        sources = mixture.ex_iterables
+        if all(isinstance(source, RebatchedArrowExamplesIterable) for source in sources):
+            sources = [source.ex_iterable for source in sources]
+        seeded = cls(sources, mixture.generator, mixture.probabilities, mixture.stopping_strategy)
         seeded.seed = seed
         return seeded
 
@@ -140,3 +151,83 @@ class _SeededMixture(RandomlyCyclingMultiSourcesExamplesIterable):
 
     def shard_data_sources(self, num_shards: int, index: int, contiguous=True) -> "_SeededMixture":
         return self.of(super().shard_data_sources(num_shards, index, contiguous=contiguous), self.seed)
+
+    def _init_state_dict(self) -> dict:
+        state = super()._init_state_dict()
+        state["num_drawn"] = [0] * len(self.ex_iterables)  # rows of the table that follows `previous_states`
+        return state
+
+    def _iter_arrow(self) -> Iterator[tuple[str, pa.Table]]:
+        state = self._state_dict or self._init_state_dict()
+        for source, before in zip(self.ex_iterables, state["previous_states"], strict=True):
+            if before is not None:
+                source.load_state_dict(before)
+        sources = [_Source(*of) for of in zip(self.ex_iterables, state["num_drawn"], strict=True)]
+        is_once = self.stopping_strategy == "all_exhausted_without_replacement"
+        slices, num_rows = [], 0
+        for number in self._get_indices_iterator():
+            if self.bool_strategy_func(state["is_exhausted"]):
+                break
+            if is_once and state["is_exhausted"][number]:
+                continue
+            source = sources[number]
+            num_rows += source.draw(slices)
+            if source.is_exhausted():
+                state["is_exhausted"][number] = True
+                if not is_once:
+                    source.restart()
+            if num_rows == MIXED_ROWS:
+                state["previous_states"] = [source.before for source in sources]
+                state["num_drawn"] = [source.num_drawn for source in sources]
+                yield "mixture", _concatenate(slices)
+                slices, num_rows = [], 0
+        if slices:
+            yield "mixture", _concatenate(slices)
+
+
+class _Source:
+    """A stream from whose tables rows are drawn, one at a time, from row `num_drawn` of the next table."""
+
+    def __init__(self, stream: Any, num_drawn: int):
+        self.stream, self.num_drawn = stream, num_drawn
+        self._begin()
+
+    def _begin(self):
+        self.tables, self.table = self.stream.iter_arrow(), None
+        self.before = self.stream.state_dict()
+        self.is_read = False
+
+    def restart(self):
+        self.stream._init_state_dict()
+        self.num_drawn = 0
+        self._begin()
+
+    def _read(self):
+        self.before, self.is_read = self.stream.state_dict(), True
+        self.table = next((table for _, table in self.tables if len(table)), None)
+
+    def draw(self, slices: list[list]) -> int:
+        """Adds the next row to slices `[table, start, stop]`; the number of rows added, 0 for an empty stream."""
+        if not self.is_read:
+            self._read()
+        if self.table is None:
+            return 0
+        if slices and slices[-1][0] is self.table and slices[-1][2] == self.num_drawn:
+            slices[-1][2] += 1
+        else:
+            slices.append([self.table, self.num_drawn, self.num_drawn + 1])
+        self.num_drawn += 1
+        return 1
+
+    def is_exhausted(self) -> bool:
+        """Tells whether no row is left; reads on where a table has ended."""
+        if self.table is not None and self.num_drawn >= len(self.table):
+            self._read()
+            self.num_drawn = 0
+        return self.table is None
+
+
+def _concatenate(slices: list[list]) -> pa.Table:
+    return pa.concat_tables(
+        [table.slice(start, stop - start) for table, start, stop in slices], promote_options="permissive"
+    )

@@ -3,19 +3,21 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 from datasets.features.features import List, Value
 
 from .bad_record_report import REPORT_NAME, BadRecord, BadRecordError, MissingFiles, append_report, summarise
 from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry
-from .features import ECG_STORAGE
+from .features import ECG_STORAGE, stored_table
 from .records import EcgRecord
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,10 @@ STORAGE_VERSION = 2
 # Highly composite, so that 1, 2, 3, 4, 6, 8, 12 ... ranks x workers get equal numbers of shards.
 SHARD_COUNTS = (96, 48, 24, 12, 6, 4, 2, 1)
 LARGE_CORPUS, NUM_SHARDS_OF_LARGE_CORPUS = 100_000, 960
+# Records of a shard of a corpus of millions, which has a power of two times as many: 512 loaders share 10 million.
+MOST_SHARD_RECORDS = 2048
+STREAMED_BYTES, MOST_TABLE_RECORDS = 2 << 20, 1000
+"""Signal of a table of a stream, of which a worker holds one; and records of any table."""
 
 
 def corpus_features(corpus: Corpus) -> datasets.Features:
@@ -102,7 +108,7 @@ class EcgBuilderConfig(datasets.BuilderConfig):
         return super().create_config_id(what, custom_features)
 
 
-class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
+class EcgDatasetBuilder(datasets.ArrowBasedBuilder):
     """Builds a corpus from its folder, to Arrow files or as a stream.
 
     `gen_kwargs["shards"]` is a list, so `num_proc`, `DataLoader` workers and `split_dataset_by_node` share it without
@@ -118,6 +124,10 @@ class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
 
     def _info(self):
         return corpus_info(self.corpus)
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return self.info.features.arrow_schema
 
     def _split_generators(self, dl_manager):
         entries = self.corpus.index(Path(self.config.data_dir), self.config.options)
@@ -138,14 +148,14 @@ class EcgDatasetBuilder(datasets.GeneratorBasedBuilder):
             for split in self.corpus.splits
         ]
 
-    def _generate_examples(self, shards, report_path, log):
-        config, missing = self.config, self._missing if log else None
-        for shard in shards:
+    def _generate_tables(self, shards, report_path, log):
+        config, missing, features = self.config, self._missing if log else None, self.info.features
+        for number, shard in enumerate(shards):
             bad = []
-            for entry in shard:
-                record = read_or_report(self.corpus, entry, config.options, config.on_bad_record, bad, missing)
-                if record is not None:
-                    yield entry.record_id, record.to_row()
+            reading = (config.options, config.on_bad_record, bad, missing)
+            tables = tables_of(self.corpus, shard, *reading, features, self._schema)
+            for part, table in enumerate(tables):
+                yield f"{number}-{part}", table
             if bad and report_path is not None:
                 append_report(report_path, bad)
             if bad and log:
@@ -188,14 +198,49 @@ def read_or_report(
     return record
 
 
-def num_shards_of(num_records: int) -> int:
+def tables_of(
+    corpus: Corpus,
+    entries: Sequence[IndexEntry],
+    options: Mapping[str, Any],
+    on_bad_record: str,
+    bad: list[BadRecord],
+    missing: MissingFiles | None,
+    features: datasets.Features,
+    schema: pa.Schema,
+    num_bytes: int = STREAMED_BYTES,
+) -> Iterator[pa.Table]:
+    """Records by [`read_or_report`] as tables; `num_bytes` of signal complete one."""
+    records, size = [], 0
+    for entry in entries:
+        try:
+            record = read_or_report(corpus, entry, options, on_bad_record, bad, missing)
+        except Exception:
+            if records:  # what was read before comes first
+                yield stored_table(records, features, schema)
+            raise
+        if record is None:
+            continue
+        records.append(record)
+        size += 2 * record.signal.size
+        if size >= num_bytes or len(records) == MOST_TABLE_RECORDS:
+            yield stored_table(records, features, schema)
+            records, size = [], 0
+    if records:
+        yield stored_table(records, features, schema)
+
+
+def num_shards_of(num_records: int, fewest: int = 1) -> int:
+    """Number of shards for so many records, of at least `fewest` each."""
     if num_records >= LARGE_CORPUS:
-        return NUM_SHARDS_OF_LARGE_CORPUS
-    return next((count for count in SHARD_COUNTS if count <= num_records), 0)
+        num_shards = NUM_SHARDS_OF_LARGE_CORPUS
+        while num_records > num_shards * MOST_SHARD_RECORDS:
+            num_shards *= 2
+        return num_shards
+    return next((count for count in SHARD_COUNTS if count * fewest <= num_records), min(num_records, 1))
 
 
-def shards_of(entries: Sequence[IndexEntry]) -> list[tuple[IndexEntry, ...]]:
+def shards_of(entries: Sequence[IndexEntry], fewest: int = 1) -> list[tuple[IndexEntry, ...]]:
     """Divides entries, in order, into parts of nearly equal length."""
-    num_shards = num_shards_of(len(entries))
+    num_shards = num_shards_of(len(entries), fewest)
     bounds = [len(entries) * number // num_shards for number in range(num_shards + 1)] if num_shards else []
     return [tuple(entries[start:stop]) for start, stop in pairwise(bounds)]

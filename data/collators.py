@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from ..modeling.feature_extraction_ecg import LARGEST_VALUE, EcgFeatureExtractor
@@ -228,20 +229,25 @@ class EcgPretrainingCollator(_EcgCollator):
     """
 
     def __call__(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> dict[str, torch.Tensor | float]:
+        if not isinstance(rows, pa.Table) and isinstance(rows[0], pa.Table):  # of a `DataLoader`: one record each
+            rows = pa.concat_tables(rows)
         if isinstance(rows, pa.Table):
+            self._check_columns(dict.fromkeys(rows.column_names))
+            batch = self._copy(rows)
+            if batch is not None:
+                return batch
             rows = _stored_rows(rows)
-        elif isinstance(rows[0], pa.Table):  # of a `DataLoader`: one record each
-            rows = _stored_rows(pa.concat_tables(rows))
         self._check_columns(rows[0])
         layouts = {self._layout(row["ecg"]) for row in rows}
         batch = self._stack(rows, layouts.pop()) if len(layouts) == 1 else None
         if batch is None:
             batch, kept = self._extract(rows)
-            batch |= _names(kept)
+            batch |= _names([row["record_id"] for row in kept])
         return batch
 
-    def _stack(self, rows: Sequence[Mapping[str, Any]], layout: tuple) -> dict[str, torch.Tensor | float] | None:
-        """The batch of rows of one layout, or `None` if the feature extractor has to bring them to one."""
+    def _order(self, layout: tuple) -> list[int] | None:
+        """Rows of a recording of a layout that are the leads of the model, or `None` if the feature extractor has to
+        make them."""
         extractor = self.feature_extractor
         leads, sampling_rate, num_samples, unit = known_lead_names(layout[0]), *layout[1:]
         extractor.check_unit(unit)
@@ -249,7 +255,40 @@ class EcgPretrainingCollator(_EcgCollator):
         is_torso_model = extractor.electrode_placement == "mason_likar"  # its leads have other names in recordings
         if is_short or is_torso_model or num_samples % 1 or not set(extractor.leads) <= set(leads):
             return None
-        order = [leads.index(lead) for lead in extractor.leads]
+        return [leads.index(lead) for lead in extractor.leads]
+
+    def _copy(self, table: pa.Table) -> dict[str, torch.Tensor | float] | None:
+        """The batch of a table whose recordings all have one layout and no gaps, or `None`: then row by row."""
+        stored = _stored_columns([chunk for chunk in table["ecg"].chunks if len(chunk)])
+        order = None if stored is None else self._order(stored[0])
+        if order is None:
+            return None
+        (leads, sampling_rate, num_samples, _), parts, gain = stored
+        signal = np.empty((len(table), len(order), num_samples), dtype=np.int16)
+        start, in_order = 0, order == list(range(len(leads)))
+        for steps in parts:
+            signal[start : start + len(steps)] = steps if in_order else steps[:, order]
+            start += len(steps)
+        if signal.min() == INVALID_SAMPLE:
+            return None
+        return self._batch(signal, gain[:, order], sampling_rate, True, table["record_id"].to_pylist())
+
+    def _batch(
+        self, signal: np.ndarray, gain: np.ndarray, sampling_rate: float, is_complete: bool, names: Sequence[str]
+    ) -> dict[str, torch.Tensor | float]:
+        return {
+            "signal": torch.from_numpy(signal),
+            "gain": torch.from_numpy(gain),
+            "sampling_rate": float(sampling_rate),
+            "is_complete": is_complete and float(np.abs(gain).max()) * MAX_STEP <= LARGEST_VALUE,
+        } | _names(names)
+
+    def _stack(self, rows: Sequence[Mapping[str, Any]], layout: tuple) -> dict[str, torch.Tensor | float] | None:
+        """The batch of rows of one layout, or `None` if the feature extractor has to bring them to one."""
+        extractor, (_, sampling_rate, num_samples, _) = self.feature_extractor, layout
+        order = self._order(layout)
+        if order is None:
+            return None
         signal = np.empty((len(rows), len(order), int(num_samples)), dtype=np.int16)
         gain = np.empty((len(rows), len(order)), dtype=np.float32)
         kept, is_complete = [], True
@@ -271,12 +310,35 @@ class EcgPretrainingCollator(_EcgCollator):
             except ValueError as error:
                 self._report(row, error)
         self._check_not_empty(kept, rows)
-        return {
-            "signal": torch.from_numpy(signal[: len(kept)]),
-            "gain": torch.from_numpy(gain[: len(kept)]),
-            "sampling_rate": float(sampling_rate),
-            "is_complete": is_complete and float(np.abs(gain[: len(kept)]).max()) * MAX_STEP <= LARGEST_VALUE,
-        } | _names(kept)
+        signal, gain, names = signal[: len(kept)], gain[: len(kept)], [row["record_id"] for row in kept]
+        return self._batch(signal, gain, sampling_rate, is_complete, names)
+
+
+def _stored_columns(chunks: Sequence[pa.StructArray]) -> tuple[tuple, list[np.ndarray], np.ndarray] | None:
+    """Layout, int16 steps `(records, leads, samples)` of each chunk, as views, and gains `(records, leads)` of all
+    stored recordings; or `None` where they differ in layout or are not whole."""
+    columns = {name: pa.chunked_array([chunk.field(name) for chunk in chunks]) for name in ECG_STORAGE}
+    if not chunks or any(column.null_count for column in (*chunks, *columns.values())):
+        return None
+    lengths, rates, units = (
+        pc.unique(column).to_pylist()
+        for column in (pc.binary_length(columns["signal"]), columns["sampling_rate"], columns["unit"])
+    )
+    leads, gains = columns["leads"].to_pylist(), columns["gain"].combine_chunks()
+    gain, num_leads = gains.flatten(), len(leads[0])
+    is_one_layout = len(lengths) == len(rates) == len(units) == 1 and all(of == leads[0] for of in leads)
+    if not is_one_layout or not num_leads or lengths[0] % (2 * num_leads) or not lengths[0] or gain.null_count:
+        return None
+    if pc.unique(pc.list_value_length(gains)).to_pylist() != [num_leads]:
+        return None
+    parts = []
+    for signal in columns["signal"].chunks:
+        _, offsets, values = signal.buffers()
+        first = int(np.frombuffer(offsets, dtype=np.int32)[signal.offset])
+        steps = np.frombuffer(values, dtype="<i2", count=len(signal) * lengths[0] // 2, offset=first)
+        parts.append(steps.reshape(len(signal), num_leads, -1))
+    layout = tuple(leads[0]), rates[0], lengths[0] // (2 * num_leads), units[0]
+    return layout, parts, gain.to_numpy().reshape(-1, num_leads)
 
 
 def _stored_rows(table: pa.Table) -> list[dict[str, Any]]:
@@ -290,9 +352,8 @@ def _stored_rows(table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _names(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def _names(names: Sequence[str]) -> dict[str, np.ndarray]:
     """Numbers and names of records, on the host: tensors would be moved to the device and have to be fetched again."""
-    names = [row["record_id"] for row in rows]
     return {
         "sample_id": np.array([sample_id(name) for name in names], dtype=np.int64),
         "record_id": np.array(names, dtype=object),

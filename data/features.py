@@ -1,15 +1,17 @@
 """The `datasets` feature that decodes stored recordings on access."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from datasets.features.features import List, Value, register_feature
+from datasets import Features
+from datasets.features.features import List, Value, encode_nested_example, register_feature
 from datasets.table import array_cast
 
-from .records import dequantise, quantise, stored_steps, stored_unit
+from .records import EcgRecord, dequantise, quantise, stored_steps, stored_unit
 
 ECG_STORAGE = {
     "signal": Value("binary"),
@@ -106,3 +108,50 @@ class Ecg:
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="'register_feature' is experimental")
     register_feature(Ecg, "Ecg")
+
+
+def stored_table(records: Sequence[EcgRecord], features: Features, schema: pa.Schema) -> pa.Table:
+    """The table whose rows are those of `EcgRecord.to_row`; samples are copied once, into its memory.
+
+    Args:
+        records (`Sequence[EcgRecord]`): Recordings of any layouts.
+        features (`Features`): Columns of the table, `ecg` among them as [`ECG_STORAGE`].
+        schema (`pyarrow.Schema`): That of the features, which takes milliseconds to make.
+    """
+    columns = []
+    for column in schema:
+        if column.name == "ecg":
+            columns.append(_stored_recordings(records, column.type))
+            continue
+        values = [record.extra.get(column.name, vars(record).get(column.name)) for record in records]
+        try:
+            columns.append(pa.array(values, column.type))
+        except (pa.ArrowException, TypeError, ValueError):  # numbers of numpy, or of another kind than the column's
+            encoded = [encode_nested_example(features[column.name], value) for value in values]
+            columns.append(pa.array(encoded, column.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _stored_recordings(records: Sequence[EcgRecord], kind: pa.StructType) -> pa.StructArray:
+    ends = np.cumsum([record.signal.size for record in records])
+    signal = np.empty(ends[-1], dtype="<i2")
+    gains, units = [], []
+    for record, part in zip(records, np.split(signal, ends[:-1]), strict=True):
+        steps, gain = (record.signal, record.gain) if record.gain is not None else quantise(record.signal)
+        unit, scale = stored_unit(record.unit)
+        part.reshape(steps.shape)[...] = steps
+        gains.append(gain * np.float32(scale))
+        units.append(unit)
+    offsets = np.zeros(len(records) + 1, dtype=np.int32)
+    offsets[1:] = 2 * ends
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(signal)]
+    return pa.StructArray.from_arrays(
+        [
+            pa.Array.from_buffers(pa.binary(), len(records), buffers),
+            pa.array(gains, kind.field("gain").type),
+            pa.array([list(record.leads) for record in records], kind.field("leads").type),
+            pa.array([float(record.sampling_rate) for record in records], pa.float64()),
+            pa.array(units, pa.string()),
+        ],
+        fields=list(kind),
+    )

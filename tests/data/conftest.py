@@ -11,6 +11,12 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "wfdb"
 SHARED = Path(os.environ.get("ECG_TRANSFORMERS_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    """Many shards of few records, so that a test is quick."""
+    monkeypatch.setattr("ecg_transformers.data.prepare.FEWEST_SHARD_RECORDS", 1)
+
+
 @pytest.fixture(scope="session")
 def wfdb_fixtures() -> Path:
     return FIXTURES

@@ -2,12 +2,16 @@ import functools
 import logging
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from ecg_transformers.data import EcgDataCollator, EcgPretrainingCollator, label_names, load_ecg, sample_id
+from ecg_transformers.data.builder import corpus_features
+from ecg_transformers.data.corpora.ptb_xl import PTB_XL_SAMPLE
+from ecg_transformers.data.features import stored_table
 from ecg_transformers.data.records import EcgRecord
 from ecg_transformers.modeling import EcgViTConfig, EcgViTForSequenceClassification
 from ecg_transformers.modeling.feature_extraction_ecg import EcgFeatureExtractor
@@ -250,6 +254,22 @@ def test_tables_of_a_stream_give_the_batches_of_their_rows():
         assert torch.equal(batch["signal"], expected["signal"]) and torch.equal(batch["gain"], expected["gain"])
         assert batch["sample_id"].tolist() == expected["sample_id"].tolist()
         assert batch["record_id"].tolist() == [row["record_id"] for row in rows]
+
+
+@pytest.mark.parametrize("leads", [STANDARD_LEADS, INDEPENDENT_LEADS, ("V5", "II")])
+@pytest.mark.parametrize("missing", [0, 3])
+def test_slices_of_tables_give_the_batches_of_their_rows(leads, missing):
+    collator = EcgPretrainingCollator(extractor(leads=leads, nan_policy="interpolate"))
+    records = [EcgRecord.from_row(row(f"r{number}", seed=number, missing=missing)) for number in range(6)]
+    rows = [record.to_row() for record in records]
+    features = corpus_features(PTB_XL_SAMPLE)
+    table = stored_table(records, features, features.arrow_schema)
+    parts = [table.slice(4, 1), table.slice(0, 0), table.slice(1, 2)]
+    batch, expected = collator(pa.concat_tables(parts)), collator([rows[4], rows[1], rows[2]])
+    assert batch["record_id"].tolist() == ["r4", "r1", "r2"]
+    assert batch["is_complete"] is expected["is_complete"] is (not missing or "I" not in leads)
+    torch.testing.assert_close(batch["signal"], expected["signal"], rtol=0, atol=0)
+    torch.testing.assert_close(batch["gain"], expected["gain"], rtol=0, atol=0)
 
 
 def test_tables_that_need_the_feature_extractor_give_the_batches_of_their_rows():

@@ -1,9 +1,14 @@
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ecg_transformers.data import ECG_STORAGE, Ecg, load_ecg
+from ecg_transformers.data.builder import corpus_features
+from ecg_transformers.data.corpora.ptb_xl import PTB_XL
+from ecg_transformers.data.features import stored_table
+from ecg_transformers.data.records import EcgRecord
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +80,16 @@ def test_bytes_that_do_not_divide_into_leads_are_refused():
     stored = {"signal": b"123", "gain": [1.0], "leads": ["I"], "sampling_rate": 100.0, "unit": "mV"}
     with pytest.raises(ValueError, match="3 bytes"):
         Ecg().decode_example(stored)
+
+
+def test_a_table_of_records_is_that_of_their_rows():
+    """Rows, encoded one by one, are the slow way."""
+    features = corpus_features(PTB_XL)
+    schema = features.arrow_schema
+    whole = EcgRecord("a", np.arange(20, dtype=np.int16).reshape(10, 2).T, ("I", "II"), 100.0, gain=[1e-3, 2e-3])
+    floats = EcgRecord("b", np.float32([[0.5, np.nan, -1.0]]), ("V1",), 250, "uV", labels=("NORM",), fold=3, age=61)
+    of_numpy = EcgRecord("c", whole.signal, ("I", "II"), 500, "V", gain=[1e-6, 1e-6], patient_id=7, sex="male")
+    of_numpy.extra = {"scp_codes": ["SR", "NORM"], "age": np.int64(50), "fold": np.int64(2)}
+    records = [whole, floats, of_numpy]
+    expected = pa.Table.from_pylist([features.encode_example(record.to_row()) for record in records], schema=schema)
+    assert stored_table(records, features, schema).equals(expected)

@@ -128,6 +128,12 @@ def test_shards_hold_every_record_once_in_nearly_equal_parts(num_records):
     assert max(lengths, default=0) - min(lengths, default=0) <= 1
 
 
+def test_shards_of_millions_divide_among_many_loaders_and_small_corpora_get_few():
+    assert num_shards_of(10_000_000) % 512 == 0 and 1000 < 10_000_000 / num_shards_of(10_000_000) < 2048
+    assert (num_shards_of(800_000), num_shards_of(21_799, 32), num_shards_of(500, 32)) == (960, 96, 12)
+    assert (num_shards_of(31, 32), num_shards_of(0, 32)) == (1, 0)
+
+
 def test_stored_dataset_loads_in_plain_parquet_without_the_feature(ptb_xl_folder, tmp_path):
     dataset = load_ecg("ptb-xl", ptb_xl_folder, decode=False, cache_dir=tmp_path / "cache")
     dataset.to_parquet(tmp_path / "plain.parquet")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecg_transformers.data import load_ecg, prepare, prepare_corpus
+from ecg_transformers.data import builder, load_ecg, prepare_corpus
 from ecg_transformers.data.bad_record_report import BadRecordError, read_report
 from ecg_transformers.data.prepared import read_manifest
 from ecg_transformers.train.cli import main
@@ -254,7 +254,7 @@ def prepare_until_killed(records, out, stage, count):
         return call
 
     if stage == "record":
-        prepare.read_or_report = watched(prepare.read_or_report)
+        builder.read_or_report = watched(builder.read_or_report)
     elif stage == "fsync":  # every file is written in full, then synced, then renamed, then its folder is synced
         os.fsync = watched(os.fsync)
     else:
@@ -264,7 +264,7 @@ def prepare_until_killed(records, out, stage, count):
 
 KILLED_WITH_WORKERS = """
 import os, signal, sys, threading, time
-from ecg_transformers.data import prepare_corpus
+from ecg_transformers.data import prepare, prepare_corpus
 
 if __name__ == "__main__":
     source, out, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -274,6 +274,7 @@ if __name__ == "__main__":
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    prepare.FEWEST_SHARD_RECORDS = 1
     os.makedirs(out, exist_ok=True)
     threading.Thread(target=kill_when_there, daemon=True).start()
     prepare_corpus("wfdb", source, out, num_proc=2)

@@ -24,6 +24,9 @@ ECG_STORAGE = {
 dataset back into this form before it is published: whoever loads a dataset whose features name `Ecg` needs this
 package."""
 
+MAX_BINARY_BYTES = 2**31 - 1
+"""Bytes that the offsets of a binary column of Arrow reach."""
+
 
 @dataclass
 class Ecg:
@@ -134,6 +137,11 @@ def stored_table(records: Sequence[EcgRecord], features: Features, schema: pa.Sc
 
 def _stored_recordings(records: Sequence[EcgRecord], kind: pa.StructType) -> pa.StructArray:
     ends = np.cumsum([record.signal.size for record in records])
+    if 2 * ends[-1] > MAX_BINARY_BYTES:
+        raise ValueError(
+            f"Record {records[-1].record_id} has {records[-1].signal.size} samples in all, and a row holds at most "
+            f"{MAX_BINARY_BYTES} bytes. Cut it into shorter recordings."
+        )
     signal = np.empty(ends[-1], dtype="<i2")
     gains, units = [], []
     for record, part in zip(records, np.split(signal, ends[:-1]), strict=True):

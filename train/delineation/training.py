@@ -29,6 +29,7 @@ CLASSES = {
     "id2label": dict(enumerate(LABEL_NAMES)),
     "label2id": {name: number for number, name in enumerate(LABEL_NAMES)},
 }
+STRETCH, MOST_SHIFT, GAIN_STD, MOST_NOISE, FEW_LEADS_CHANCE = 1.2, 0.1, 0.2, 0.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class DelineationSettings:
             weights.
         batch_size (`int`, *optional*, defaults to 32): Windows in a step.
         weight_decay (`float`, *optional*, defaults to 0.01): Weight decay of matrices.
+        altered (`bool`, *optional*, defaults to `False`): Train on altered windows, see [`AlteredWindows`].
         seed (`int`, *optional*, defaults to 0): Seed of the head, the random encoder and the order of the windows.
     """
 
@@ -53,6 +55,7 @@ class DelineationSettings:
     learning_rate: float | None = None
     batch_size: int = 32
     weight_decay: float = 0.01
+    altered: bool = False
     seed: int = 0
 
     @property
@@ -87,6 +90,46 @@ class MaskedWindows(torch.utils.data.Dataset):
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         return self.items[number]
+
+
+class AlteredWindows(torch.utils.data.Dataset):
+    """Windows with the mask of each, drawn anew whenever they are read: up to a fifth faster or slower and moved by up
+    to a tenth of their length, with a gain of each lead and white noise; of every second window some leads are shown.
+
+    Samples from outside of a window are 0 and not annotated. `seed` alone decides what a whole training reads.
+    """
+
+    def __init__(self, windows: torch.utils.data.Dataset, seed: int):
+        self.windows, self.generator = windows, torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        item, generator = self.windows[number], self.generator
+        values, labels = item["input_values"], item["labels"]
+        num_leads, num_samples = values.shape
+        rate, shift, strength, few, share = torch.rand(5, generator=generator).tolist()
+        middle = (num_samples - 1) / 2
+        steps = torch.arange(num_samples) - middle
+        places = middle + (2 * shift - 1) * MOST_SHIFT * num_samples + steps * STRETCH ** (2 * rate - 1)
+        outside = (places < 0) | (places > num_samples - 1)
+        places = places.clamp(0, num_samples - 1)
+        left = places.floor().long().clamp(max=num_samples - 2)
+        values = torch.lerp(values[:, left], values[:, left + 1], places - left)
+        values = values * torch.exp(GAIN_STD * torch.randn(num_leads, 1, generator=generator))
+        values = values + strength * MOST_NOISE * torch.randn(values.shape, generator=generator)
+        shown = item.get("lead_mask", torch.ones(num_leads, dtype=torch.bool))
+        if few < FEW_LEADS_CHANCE:
+            order = torch.rand(num_leads, generator=generator).masked_fill(~shown, 2.0).argsort()
+            hidden = torch.ones(num_leads, dtype=torch.bool)
+            hidden[order[: 1 + int(share * num_leads)]] = False
+            shown = shown & ~hidden
+        return {
+            "input_values": values.masked_fill(outside, 0.0) * shown[:, None],
+            "lead_mask": shown,
+            "labels": labels[:, places.round().long()].masked_fill(outside, NOT_ANNOTATED),
+        }
 
 
 def windows_of(feature_extractor: EcgFeatureExtractor, stride: int) -> EcgFeatureExtractor:
@@ -139,14 +182,19 @@ def _new_head(model: PreTrainedModel):
 
 
 def train_delineator(
-    model: PreTrainedModel, train: MaskedWindows, validation: MaskedWindows, settings: DelineationSettings
+    model: PreTrainedModel,
+    train: torch.utils.data.Dataset,
+    validation: MaskedWindows | None,
+    settings: DelineationSettings,
 ) -> dict[str, float]:
-    """Trains in place by the stock Trainer; the model ends with the weights that did best on `validation`.
+    """Trains in place by the stock Trainer; the model ends with the weights that did best on `validation`, without one
+    with the last ones.
 
     Returns:
-        `dict` of `best_step` and `validation_miou` (of windows, sample by sample).
+        `dict` of `best_step` and `validation_miou` (of windows, sample by sample); empty without validation.
     """
     best = KeepBest(model)
+    train = AlteredWindows(train, settings.seed) if settings.altered else train
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one, and writes nothing there
         args = TrainingArguments(
             output_dir=folder,
@@ -161,7 +209,7 @@ def train_delineator(
             max_grad_norm=1.0,
             seed=settings.seed,
             dataloader_pin_memory=torch.accelerator.is_available(),
-            eval_strategy="steps",
+            eval_strategy="no" if validation is None else "steps",
             eval_steps=max(1, settings.max_steps // 10),
             save_strategy="no",
             logging_strategy="no",
@@ -179,6 +227,8 @@ def train_delineator(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+    if validation is None:
+        return {}
     model.load_state_dict(best.weights)
     return {"best_step": best.step, "validation_miou": best.score}
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 import shutil
 
@@ -12,9 +13,11 @@ from transformers.modeling_outputs import TokenClassifierOutput
 from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpora.ludb import LUDB
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForTokenClassification, EcgViTModel
+from ecg_transformers.train.delineation import training
 from ecg_transformers.train.delineation.evaluation import delineate, evaluate_delineation, subject_folds
 from ecg_transformers.train.delineation.masks import annotated_waves, mask_of_waves
 from ecg_transformers.train.delineation.training import (
+    AlteredWindows,
     DelineationSettings,
     MaskedWindows,
     crop_mask,
@@ -166,6 +169,68 @@ def test_training_moves_the_head_and_the_encoder_only_where_it_is_not_frozen(row
     assert "token_classifier.weight" in moved
     assert any(name.startswith("ecg_vit.") for name in moved) != frozen
     assert 1 <= facts["best_step"] <= 3 and 0 <= facts["validation_miou"] <= 1
+
+
+def test_without_validation_a_training_ends_with_its_last_weights(rows, checkpoint, monkeypatch):
+    looks = itertools.count(1)
+    monkeypatch.setattr(training, "mean_iou", lambda prediction: {"miou": float(next(looks))})  # the last is the best
+    settings = DelineationSettings(frozen=False, max_steps=3, batch_size=4)
+    windows = MaskedWindows(rows, EcgFeatureExtractor(**EXTRACTOR), stride=100)
+    alone, selected = token_classifier(checkpoint, settings), token_classifier(checkpoint, settings)
+    assert train_delineator(alone, windows, None, settings) == {}
+    assert train_delineator(selected, windows, windows, settings)["best_step"] == 3
+    weights = selected.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in alone.state_dict().items())
+
+
+@pytest.fixture
+def stairs():
+    """A window of three leads whose signal is its own mask; the third lead is absent."""
+    labels = torch.arange(60).div(7, rounding_mode="floor").remainder(2).expand(3, -1)
+    shown = torch.tensor([True, True, False])
+    return [{"input_values": labels.float() * shown[:, None], "lead_mask": shown, "labels": labels}]
+
+
+def test_altered_windows_keep_signal_and_mask_together(stairs, monkeypatch):
+    monkeypatch.setattr(training, "GAIN_STD", 0.0)
+    monkeypatch.setattr(training, "MOST_NOISE", 0.0)
+    altered = AlteredWindows(stairs, seed=0)
+    drawn = [altered[0] for _ in range(100)]
+    for item in drawn:
+        values, labels = item["input_values"][item["lead_mask"]], item["labels"][item["lead_mask"]]
+        inside = labels >= 0
+        assert ((values - labels)[inside].abs() <= 0.5 + 1e-5).all()  # between two samples the nearer decides
+        assert not values[~inside].any()
+    assert any((item["labels"] < 0).any() for item in drawn)
+    assert len({tuple(item["labels"][0].tolist()) for item in drawn}) > 90
+
+
+def test_altered_windows_hide_some_leads_and_show_no_absent_one(stairs):
+    altered = AlteredWindows(stairs, seed=0)
+    drawn = [altered[0] for _ in range(200)]
+    assert all(item["lead_mask"].any() and not item["lead_mask"][2] for item in drawn)
+    assert all(not item["input_values"][~item["lead_mask"]].any() for item in drawn)
+    hidden = sum(not item["lead_mask"][:2].all() for item in drawn) / len(drawn)
+    assert 0.1 < hidden < 0.5  # half are of few leads, of these a third of one
+
+
+def test_altered_windows_depend_on_the_seed_alone(stairs):
+    state = torch.random.get_rng_state()
+    first, again, other = (AlteredWindows(stairs, seed=seed) for seed in (0, 0, 1))
+    for _ in range(3):
+        a, b, c = (windows[0]["input_values"] for windows in (first, again, other))
+        assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_training_on_altered_windows_moves_another_way(rows, checkpoint):
+    windows, found = MaskedWindows(rows, EcgFeatureExtractor(**EXTRACTOR), stride=100), []
+    for altered in (False, True, True):
+        settings = DelineationSettings(frozen=False, max_steps=2, batch_size=4, altered=altered)
+        found.append(token_classifier(checkpoint, settings))
+        train_delineator(found[-1], windows, None, settings)
+    plain, first, again = (model.token_classifier.weight for model in found)
+    assert torch.equal(first, again) and not torch.equal(plain, first)
 
 
 @pytest.mark.slow

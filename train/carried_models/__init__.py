@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-CARRIED_MODELS = ("ecg-small", "ecg-small-superdiagnostic")
+CARRIED_MODELS = ("ecg-small", "ecg-small-superdiagnostic", "ecg-small-delineation")
 
 
 def carried_model(name: str) -> str:
     """The folder of a model that the package carries, for `from_pretrained`.
 
     Args:
-        name (`str`): `"ecg-small"`, an encoder, or `"ecg-small-superdiagnostic"`, a classifier. Research software,
-            not a medical device.
+        name (`str`): `"ecg-small"`, an encoder, `"ecg-small-superdiagnostic"`, a classifier, or
+            `"ecg-small-delineation"`, which marks P, QRS and T. Research software, not a medical device.
 
     Raises:
         ValueError: for another name.

@@ -11,6 +11,7 @@ from transformers import AutoFeatureExtractor, AutoModelForTokenClassification
 
 from ecg_transformers.data import load_ecg
 
+from ..checkpoints import find_checkpoint
 from ..delineation.evaluation import delineate
 from ..delineation.intervals import interval_targets
 from ..delineation.masks import RecordWaves
@@ -44,8 +45,9 @@ def load_task(
             or without one of the intervals, are left out and counted.
         problem_type (`str`, *optional*), unlabelled (`str`): Settings of `"labels"`, see [`load_labelled_splits`].
         delineator (`str`, *optional*):
-            Folder of a trained delineator (see `docs/delineation.md`) for `"intervals"` of corpora in which nobody
-            marked the waves. Such targets carry its errors, for both encoders alike.
+            A trained delineator for `"intervals"` of corpora in which nobody marked the waves:
+            `"ecg-small-delineation"`, which the package carries, or a folder (see `docs/delineation.md`). Such
+            targets carry its errors, for both encoders alike.
 
     Raises:
         ValueError: for a split without records, with patients or recordings of another, or a target that the corpus
@@ -110,10 +112,11 @@ def _intervals(rows: Dataset, delineator: str | None) -> tuple[tuple[str, ...], 
         if "wave_kind" not in rows.column_names:
             raise ValueError(
                 "No waves are marked in this corpus, expected the columns wave_lead, wave_kind, ... of LUDB. Give a "
-                "trained delineator (--delineator DIR)."
+                "trained delineator (--delineator ecg-small-delineation)."
             )
         waves = list(rows)
     else:
+        delineator = find_checkpoint(delineator)
         model = AutoModelForTokenClassification.from_pretrained(delineator)
         waves = delineate(model, AutoFeatureExtractor.from_pretrained(delineator), rows, left_out := {})
         for record_id, reason in left_out.items():

@@ -1,4 +1,4 @@
-"""Actions on imports: a library is told of our classes when somebody has imported it, and not imported for that."""
+"""Actions on imports: a library gets our classes when somebody has imported it, and is not imported for that."""
 
 import sys
 from collections.abc import Callable, Collection

@@ -21,7 +21,7 @@ LIMB_LEADS = STANDARD_LEADS[:6]
 ELECTRODE_PLACEMENTS = ("standard", "mason_likar")
 """Where the limb electrodes lay: on the limbs, or on the torso as in exercise and Holter recordings (Mason and Likar,
 1966). The QRS axis turns to the right between them and inferior Q waves may vanish, so that limb leads of the torso
-have names of their own, `"I-ML"`, in records, rows and files: no model takes them for `"I"` unless it is told to."""
+have names of their own, `"I-ML"`, in records, rows and files: no model takes them for `"I"` unless asked to."""
 _MASON_LIKAR = {lead: f"{lead}-ML" for lead in LIMB_LEADS}
 _WITHOUT_PLACEMENT = {placed: lead for lead, placed in _MASON_LIKAR.items()}
 

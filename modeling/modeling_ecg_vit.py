@@ -485,7 +485,7 @@ class EcgViTForTokenClassification(EcgViTPreTrainedModel):
 
     One linear map of each token gives the logits of the samples that the token stands for: `patch_size` of its lead
     with `patching="per_lead"`, `patch_size` of every lead of `config.position_leads` with `"all_leads"`. Between
-    neighbouring tokens nothing is smoothed: what a sample is told of its surroundings comes through attention alone.
+    neighbouring tokens nothing is smoothed: what a sample learns of its surroundings comes through attention alone.
     """
 
     encoder_class = EcgViTModel

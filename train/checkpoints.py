@@ -1,6 +1,6 @@
 """Names of models that a command is given, checked before anything of them is loaded.
 
-Importing this loads neither torch nor transformers, so that a wrong name is told at once.
+Importing this loads neither torch nor transformers, so that a wrong name is refused at once.
 """
 
 import socket

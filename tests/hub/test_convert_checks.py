@@ -1,4 +1,4 @@
-"""No authors' file becomes another model than the one it holds: what is missing, contradicts or is damaged is told."""
+"""No authors' file becomes another model than the one it holds: what is missing, wrong or damaged is named."""
 
 import numpy as np
 import pytest

@@ -248,7 +248,7 @@ def test_a_run_that_takes_no_step_saves_nothing(tiny_yaml, tmp_path, capsys):
     folder = tmp_path / "run"
     command = ["pretrain", "--config", tiny_yaml, "--output_dir", str(folder)]
     assert main([*command, "--max_steps", "-1", "--num_train_epochs", "0"]) == 1
-    assert "Nothing was learnt" in capsys.readouterr().err
+    assert "Nothing was learned" in capsys.readouterr().err
     assert not (folder / "model.safetensors").exists()
 
 

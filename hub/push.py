@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
+import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.constants import REPOCARD_NAME
 
@@ -47,6 +48,8 @@ def run(args: argparse.Namespace):
     only_models = {"weights_licence": args.weights_licence, "results": args.results}
     at = f", revision={args.revision!r}" if args.revision else ""
     if is_model_folder(folder):
+        if args.benchmark:
+            raise ValueError(f"{folder} holds a model: --benchmark is for a prepared corpus. Leave it out.")
         address = push_model(folder, args.repo_id, **settings, **only_models)
         load = '  %s.from_pretrained("%s"%s, trust_remote_code=True)'
         loads = "\n".join(load % (name, args.repo_id, at) for name in ("AutoModel", "AutoFeatureExtractor"))
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace):
             raise ValueError(
                 f"{folder} holds a prepared corpus: {' and '.join(unused)} are for models. Leave them out."
             )
-        location = push_prepared(folder, args.repo_id, **settings)
+        location = push_prepared(folder, args.repo_id, **settings, benchmark=args.benchmark)
         logger.info(
             'Load it:\n  load_ecg("%s", "%s", streaming=True)\n  datasets.load_dataset("%s"%s, streaming=True)',
             *(PREPARED, location, args.repo_id, at),
@@ -141,6 +144,7 @@ def push_prepared(
     licence: str | None = None,
     token: str | None = None,
     endpoint: str | None = None,
+    benchmark: bool = False,
 ) -> str:
     """Uploads a prepared corpus to a dataset repository of the Hub; files that are there already are not sent again.
 
@@ -150,6 +154,8 @@ def push_prepared(
             Licence of the recordings, such as `"CC BY 4.0"` or `"cc-by-4.0"`. Needed where the corpus states none that
             holds for every copy; otherwise the stated one. With it, the card is written anew.
         repo_id, private, revision, token, endpoint: Arguments of [`push_model`].
+        benchmark (`bool`, *optional*, defaults to `False`):
+            Whether `eval.yaml` goes with it, see [`benchmark_file`].
 
     Returns:
         the URL by which `load_ecg("prepared", ...)` finds it: `"hf://datasets/OWNER/NAME"`, with `@REVISION` if given.
@@ -170,6 +176,8 @@ def push_prepared(
     require_settled(chosen, f"recordings (corpus {manifest.corpus!r}, {manifest.homepage})", "--licence")
     verify_shards(folder, manifest, tuple(manifest.splits))
     files = _dataset_files(folder, manifest, dataclasses.replace(manifest, licence=chosen))
+    if benchmark:
+        files["eval.yaml"] = benchmark_file(manifest, repo_id)
 
     def check(text: str):
         known = Manifest.from_json(text, f"{repo_id}/{MANIFEST_NAME}")
@@ -200,3 +208,32 @@ def _dataset_files(folder: Path, manifest: Manifest, stated: Manifest) -> dict[s
         files[REPOCARD_NAME] = dataset_card(stated, features).encode()
         files[MANIFEST_NAME] = stated.to_json().encode()
     return files
+
+
+def benchmark_file(manifest: Manifest, repo_id: str) -> bytes:
+    """`eval.yaml`, by which the Hub takes a dataset for a benchmark and lists on its page the scores that models state
+    in `.eval_results` (https://huggingface.co/docs/hub/eval-results). Its one task has the id that
+    [`~ecg_transformers.train.publishing.model_card.eval_result_files`] gives to an evaluation of the labels.
+
+    No `evaluation_framework` is named: the Hub knows a fixed list of them, and this package is not on it.
+
+    Raises:
+        ValueError: for a corpus without classes or without a test split.
+    """
+    if not manifest.label_names or not all(manifest.splits.get(split) for split in ("train", "test")):
+        raise ValueError(
+            f"A benchmark has classes and the splits train and test; the corpus {manifest.corpus!r} has the classes "
+            f"{manifest.label_names} and the splits {[name for name, shards in manifest.splits.items() if shards]}. "
+            "Leave --benchmark (in Python benchmark=True) out."
+        )
+    task = manifest.options.get("task")
+    content = {
+        "name": f"{manifest.corpus} {task}" if task else manifest.corpus,
+        "description": (
+            f"{manifest.description[0].upper()}{manifest.description[1:]}. Macro AUROC over "
+            f"{', '.join(manifest.label_names)} on the split test, which nothing but the result may have seen, by "
+            f"ecg-transformers evaluate --dataset prepared --data_dir hf://datasets/{repo_id}"
+        ),
+        "tasks": [{"id": "default", "config": "default", "split": "test"}],
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()

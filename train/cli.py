@@ -387,6 +387,7 @@ def _push_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--licence", metavar="NAME", help="of the recordings, where the card does not state it")
     parser.add_argument("--weights_licence", metavar="NAME", help="of the weights of a model: cc-by-4.0, ...")
     parser.add_argument("--results", metavar="FILE", help="metrics.json of `evaluate`, for the card of a model")
+    parser.add_argument("--benchmark", action="store_true", help="of a corpus: let the Hub list scores on it")
     parser.set_defaults(output_dir=None)
 
 

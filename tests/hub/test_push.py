@@ -10,11 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from ecg_transformers.data import load_ecg, prepare_corpus
 from ecg_transformers.data.prepared import read_manifest
 from ecg_transformers.hub.push import push_prepared
 from ecg_transformers.train.cli import main
+from ecg_transformers.train.publishing.model_card import eval_result_files
+from ecg_transformers.train.results import Result
+from ecg_transformers.train.tasks.labelled_splits import task_name
+
+from .test_push_model import comparison
 
 RECORDS = Path(__file__).parents[1] / "fixtures" / "wfdb" / "ptb-xl"
 REPO = "owner/ptb-xl"
@@ -267,3 +273,21 @@ def test_command_and_stream_work_in_processes_of_their_own(hub, prepared, tmp_pa
         child = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
         assert child.returncode == 0, child.stderr[-2000:]
     assert child.stdout.strip() == "3"
+
+
+def test_a_benchmark_names_the_task_under_which_models_state_their_scores(hub, prepared):
+    push_prepared(prepared, REPO, benchmark=True, **TOKEN)
+    files = without_attributes(hub.files("datasets", REPO))
+    stated = yaml.safe_load(files.pop("eval.yaml"))
+    assert files == contents(prepared)
+    (task,) = stated["tasks"]
+    command = f"ecg-transformers evaluate --dataset prepared --data_dir hf://datasets/{REPO}"
+    result = Result.from_json(comparison(command=command, task=task_name("prepared", {})))
+    (of_model,) = eval_result_files(result).values()
+    assert yaml.safe_load(of_model)[0]["dataset"] == {"id": REPO, "task_id": task["id"]}
+    assert (task["config"], task["split"]) == ("default", "test") and REPO in stated["description"]
+
+
+def test_a_corpus_without_classes_is_no_benchmark(hub, own_records):
+    assert "Leave --benchmark" in refusal(own_records, licence="CC BY 4.0", benchmark=True, **TOKEN)
+    assert not hub.requests

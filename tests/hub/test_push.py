@@ -101,7 +101,8 @@ def test_an_interrupted_push_shows_nothing_and_goes_on_where_it_stopped(hub, pre
     hub.uploads_before_drop = None
     hub.requests.clear()
     push_prepared(prepared, REPO, **TOKEN)
-    assert len(puts(hub)) == 2 and without_attributes(hub.files("datasets", REPO)) == contents(prepared)
+    num_left = len(list(prepared.rglob("*.parquet"))) - 2
+    assert len(puts(hub)) == num_left > 0 and without_attributes(hub.files("datasets", REPO)) == contents(prepared)
 
 
 def test_a_connection_that_breaks_for_a_moment_is_tried_again(hub, prepared, monkeypatch):

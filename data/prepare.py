@@ -39,10 +39,9 @@ ROW_GROUP_BYTES = 8 << 20
 """Signal of a row group, the unit in which shards are read."""
 FEWEST_SHARD_RECORDS = 32
 """Opening a shard takes as long as reading ten records of 10 s."""
-# Real recordings of 120 kB at 500 Hz, read with and without a check of their checksums: no compression 152 and 51
-# microseconds of CPU; lz4, 74 kB, 151 and 109; snappy, 74 kB, 253 and 201; zstd at level 1, 55 kB, 252 and 237, at
-# level 3, 48 kB, 313 and 301.
-COMPRESSION = "lz4"
+# Real recordings of 120 kB at 500 Hz, read with and without a check of their checksums: no compression 82 and 47
+# microseconds of CPU; lz4, 74 kB, 114 and 105; snappy, 74 kB, 215 and 194; zstd at level 1, 55 kB, 201 and 184.
+COMPRESSION = "none"
 FOOTER_KEY, BAD_RECORDS_KEY = b"ecg_transformers", b"ecg_transformers_bad_records"
 TEMPORARY_ENDING = ".part"
 

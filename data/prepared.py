@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import datasets
@@ -285,6 +286,10 @@ class PreparedDatasetBuilder(datasets.ArrowBasedBuilder):
             features=datasets.Features.from_arrow_schema(schema),
         )
 
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return self.info.features.arrow_schema  # takes milliseconds to make
+
     def _split_generators(self, dl_manager):
         return [
             datasets.SplitGenerator(
@@ -298,12 +303,11 @@ class PreparedDatasetBuilder(datasets.ArrowBasedBuilder):
         ]
 
     def _generate_tables(self, shards):
-        schema = self.info.features.arrow_schema
         for number, (url, num_records) in enumerate(shards):
             # Once in each process: what a first epoch has found whole is whole in the second.
             for group, table in enumerate(read_tables(url, num_records, verify=url not in self._verified)):
                 try:
-                    table = table.cast(schema)
+                    table = table.cast(self._schema)
                 except (pa.ArrowException, ValueError) as error:
                     raise ValueError(f"Shard {url} has other columns than the first one: {error}. {CURE}") from error
                 yield f"{number}-{group}", table

@@ -6,8 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from ecg_transformers.data import load_ecg, prepare_corpus, read_record
+from ecg_transformers.data import EcgPretrainingCollator, load_ecg, mix_ecg, prepare_corpus, read_record
 from ecg_transformers.data.formats.wfdb_index import WfdbIndex
+from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.leads import STANDARD_LEADS
 
 pytestmark = pytest.mark.slow
 
@@ -27,15 +29,15 @@ def folder(shared_data_dir, tmp_path_factory):
     return links
 
 
-def microseconds(function, repeats):
+def microseconds(function, repeats, num_records=NUM_RECORDS):
     """CPU time per record."""
     started = time.process_time()
     for _ in range(repeats):
         function()
-    return (time.process_time() - started) / repeats / NUM_RECORDS * 1e6
+    return (time.process_time() - started) / repeats / num_records * 1e6
 
 
-def ratio_to_library(folder, function):
+def ratio_to_library(folder, function, repeats=2, num_records=NUM_RECORDS):
     """Ratio of the shortest times of rounds in which both take turns: what else the machine does only adds to them."""
     import wfdb
 
@@ -47,7 +49,8 @@ def ratio_to_library(folder, function):
 
     library()
     function()
-    theirs, ours = zip(*((microseconds(library, 1), microseconds(function, 2)) for _ in range(20)), strict=True)
+    times = ((microseconds(library, 1), microseconds(function, repeats, num_records)) for _ in range(20))
+    theirs, ours = zip(*times, strict=True)
     return round(min(theirs) * NUM_RECORDS / 16 / min(ours), 1)
 
 
@@ -91,3 +94,50 @@ def test_random_batches_of_a_prepared_corpus_are_read_faster_still(folder, tmp_p
     expected = read_record(sorted(folder.glob("*.hea"))[order[5]])[0]
     np.testing.assert_array_equal(batch[5], expected.signal)
     assert ratio >= 100
+
+
+NUM_COPIES = 16
+
+
+@pytest.fixture(scope="module")
+def streams(folder, tmp_path_factory):
+    """The recordings many times, as shards of a corpus hold hundreds: as WFDB files, and prepared."""
+    root = tmp_path_factory.mktemp("corpus")
+    for copy in range(NUM_COPIES):
+        links = root / "records" / f"copy{copy}"
+        links.mkdir(parents=True)
+        for file in folder.iterdir():
+            (links / file.name).symlink_to(file)
+    prepare_corpus("wfdb", root / "records", root / "prepared")
+    raw = load_ecg("wfdb", root / "records", streaming=True, decode=False)
+    return {"raw": raw, "prepared": load_ecg("prepared", root / "prepared", streaming=True, decode=False)}
+
+
+def int16_batches(stream):
+    collator = EcgPretrainingCollator(EcgFeatureExtractor(STANDARD_LEADS, sampling_rate=500, num_samples=5000))
+    tables = stream.with_format("arrow")
+    return lambda: sum(len(collator(table)["gain"]) for table in tables.iter(batch_size=32))
+
+
+def rows(stream):
+    return lambda: sum(1 for _ in stream)
+
+
+@pytest.mark.parametrize(("name", "bar"), [("raw", 13), ("prepared", 35)])
+def test_streams_give_int16_batches_much_faster_than_the_library_reads(folder, streams, name, bar, record_property):
+    stream = int16_batches(streams[name])
+    assert stream() == NUM_COPIES * NUM_RECORDS
+    ratio = ratio_to_library(folder, stream, repeats=1, num_records=NUM_COPIES * NUM_RECORDS)
+    record_property("ratio", ratio)
+    assert ratio >= bar
+
+
+@pytest.mark.parametrize(("form", "bar"), [(rows, 1.3), (int16_batches, 1.4)])
+def test_a_mixture_takes_little_longer_than_one_stream(streams, form, bar, record_property):
+    one = form(streams["prepared"])
+    mixture = form(mix_ecg([streams["prepared"]] * 2, stopping="each_once").take(NUM_COPIES * NUM_RECORDS))
+    assert one() == mixture() == NUM_COPIES * NUM_RECORDS
+    times = [(microseconds(mixture, 1), microseconds(one, 1)) for _ in range(7)]
+    ratio = min(mixed for mixed, _ in times) / min(alone for _, alone in times)
+    record_property("ratio", round(ratio, 2))
+    assert ratio <= bar

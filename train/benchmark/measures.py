@@ -13,15 +13,11 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from datasets import load_dataset
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForPreTraining
 
 from ecg_transformers.data import EcgPretrainingCollator, load_ecg, prepare_corpus, read_record
-from ecg_transformers.data.prepare import COMPRESSION
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.cropa import cross_pattern_attention, cross_pattern_mask
 from ecg_transformers.modeling.leads import STANDARD_LEADS
@@ -198,14 +194,8 @@ def reading(folder: str) -> Iterator[Measure]:
     prepare_corpus("wfdb", source, Path(folder, "prepared"))
     extractor = EcgFeatureExtractor(leads=STANDARD_LEADS, sampling_rate=500, num_samples=5000)
     collator = EcgPretrainingCollator(extractor)
-    # So few recordings make many tiny shards; those of a corpus hold hundreds, hence one file.
-    shards = sorted(Path(folder, "prepared").glob("*.parquet"))
-    pq.write_table(
-        pa.concat_tables(map(pq.read_table, shards)), Path(folder, "shard.parquet"), compression=COMPRESSION
-    )
-    stream = load_dataset("parquet", data_files=str(Path(folder, "shard.parquet")), split="train", streaming=True)
-    stream = stream.with_format("arrow")
-    raw = load_ecg("wfdb", source, streaming=True, decode=False)
+    stream = load_ecg("prepared", Path(folder, "prepared"), streaming=True, decode=False).with_format("arrow")
+    raw = load_ecg("wfdb", source, streaming=True, decode=False).with_format("arrow")
 
     def theirs():
         return np.stack([wfdb.rdrecord(str(source / name)).p_signal.T.astype(np.float32) for name in names])
@@ -223,17 +213,13 @@ def reading(folder: str) -> Iterator[Measure]:
     def millivolts(parts):
         return torch.cat([part["signal"] * part["gain"][..., None] for part in parts])
 
-    def of_rows():
-        rows = list(raw)
-        return batches(rows[start : start + 32] for start in range(0, len(rows), 32))
-
     ways = {
         "read WFDB, one record after the other": lambda: np.stack(
             [read_record(source / name)[0].to_millivolts() for name in names]
         ),
-        "stream WFDB to int16 batches": of_rows,
-        "stream a prepared shard to int16 batches": lambda: batches(stream.iter(batch_size=32)),
-        "stream a prepared shard to float batches": lambda: floats(batches(stream.iter(batch_size=32))),
+        "stream WFDB to int16 batches": lambda: batches(raw.iter(batch_size=32)),
+        "stream a prepared corpus to int16 batches": lambda: batches(stream.iter(batch_size=32)),
+        "stream a prepared corpus to float batches": lambda: floats(batches(stream.iter(batch_size=32))),
     }
     expected = torch.as_tensor(theirs())
     for name, way in ways.items():

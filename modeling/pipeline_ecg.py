@@ -8,6 +8,7 @@ model: `pipeline("ecg-classification", model=ID, trust_remote_code=True)` needs 
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView, Set, Sized
+from itertools import islice
 from numbers import Integral
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import Pipeline
 
 from .calibration import calibration_for, calibration_of, names_classifier
 from .feature_extraction_ecg import CALL_SETTINGS, average_windows
-from .recording_input import DeclaredRecording, cut
+from .recording_input import DeclaredRecording, cut, read_recordings
 
 MULTI_LABEL, SINGLE_LABEL, REGRESSION = "multi_label_classification", "single_label_classification", "regression"
 FUNCTIONS = {MULTI_LABEL: "sigmoid", SINGLE_LABEL: "softmax", REGRESSION: "none"}
@@ -115,6 +116,33 @@ class EcgPipeline(Pipeline):
         windows = {key: features[key] for key in extractor.model_input_names if key in features}
         return windows | {"num_windows": [len(features["input_values"])], "checks": checks}
 
+    def preprocess_batch(
+        self,
+        items: list[Any],
+        numbers: Iterable[int],
+        settings: Mapping[str, Any] | None = None,
+        declared: Mapping[str, Any] | None = None,
+    ) -> Windows | ValueError:
+        """The windows of several recordings, which the feature extractor takes together; or why there are none."""
+        try:
+            extractor = self.feature_extractor.changed(**settings or {})
+            read = [read_input(item, declared or {}) for item in items]
+            recordings = [read_recordings(recording, **stated) for recording, stated in read]
+            if any(len(of) > 1 for of in recordings):
+                raise ValueError("An array of several recordings.")
+            recordings = [recording for of in recordings for recording in of]
+            features = extractor(recordings)
+            checks = extractor.check(recordings)
+        except (OSError, ValueError):  # the one that is wrong, by its number
+            processed = [
+                _or_error(self.preprocess, item, number, {"settings": settings, "declared": declared})
+                for item, number in zip(items, numbers, strict=True)
+            ]
+            return _concatenate(processed)
+        windows = {key: features[key] for key in extractor.model_input_names if key in features}
+        record_of = features.get("window_record", torch.arange(len(recordings)))
+        return windows | {"num_windows": record_of.bincount().tolist(), "checks": checks}
+
     def _forward(self, input_tensors: Windows, **forward_params) -> list[dict[str, Any]]:
         """Output of the model for the windows of each recording, `(num_windows, ...)`, and its checks."""
         counts = input_tensors["num_windows"]
@@ -134,10 +162,11 @@ class EcgPipeline(Pipeline):
         self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
     ) -> Iterator:
         if isinstance(inputs, Sized):
-            items = _NumberedItems(inputs, self.preprocess, preprocess_params)
+            batches = _BatchesOfItems(inputs, batch_size, self.preprocess_batch, preprocess_params)
         else:
-            items, num_workers = _NumberedStream(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
-        for batch in DataLoader(items, batch_size=batch_size, num_workers=num_workers, collate_fn=_concatenate):
+            batches = _BatchesOfStream(inputs, batch_size, self.preprocess_batch, preprocess_params)
+            num_workers = min(num_workers, 1)
+        for batch in DataLoader(batches, batch_size=None, num_workers=num_workers, collate_fn=_unchanged):
             if isinstance(batch, ValueError):
                 raise batch
             for output in self.forward(batch, **forward_params):
@@ -330,24 +359,32 @@ class _Rows(Dataset):
         return self.rows[number]
 
 
-class _NumberedItems(Dataset):
-    def __init__(self, items, process, params):
-        self.items, self.process, self.params = items, process, params
+class _BatchesOfItems(Dataset):
+    """Batches of anything with a length and places, processed."""
+
+    def __init__(self, items: Any, batch_size: int, process: Callable[..., Windows | ValueError], params: dict):
+        self.items, self.batch_size, self.process, self.params = items, batch_size, process, params
 
     def __len__(self) -> int:
-        return len(self.items)
+        return -(-len(self.items) // self.batch_size)
 
     def __getitem__(self, number: int) -> Windows | ValueError:
-        return _or_error(self.process, self.items[number], number, self.params)
+        start = number * self.batch_size
+        numbers = range(start, min(start + self.batch_size, len(self.items)))
+        return self.process([self.items[item] for item in numbers], numbers, **self.params)
 
 
-class _NumberedStream(IterableDataset):
-    def __init__(self, items, process, params):
-        self.items, self.process, self.params = items, process, params
+class _BatchesOfStream(IterableDataset):
+    """Batches of what comes one after the other, processed."""
+
+    def __init__(self, items: Any, batch_size: int, process: Callable[..., Windows | ValueError], params: dict):
+        self.items, self.batch_size, self.process, self.params = items, batch_size, process, params
 
     def __iter__(self) -> Iterator[Windows | ValueError]:
-        for number, item in enumerate(self.items):
-            yield _or_error(self.process, item, number, self.params)
+        items, start = iter(self.items), 0
+        while batch := list(islice(items, self.batch_size)):
+            yield self.process(batch, range(start, start + len(batch)), **self.params)
+            start += len(batch)
 
 
 def _or_error(process: Callable[..., Windows], item: Any, number: int, params: dict) -> Windows | ValueError:
@@ -356,6 +393,11 @@ def _or_error(process: Callable[..., Windows], item: Any, number: int, params: d
         return process(item, number=number, **params)
     except ValueError as error:
         return error
+
+
+def _unchanged(batch: Windows | ValueError) -> Windows | ValueError:
+    """A batch as it is, where the loader would make numbers of numpy to tensors."""
+    return batch
 
 
 def _concatenate(items: list[Windows | ValueError]) -> Windows | ValueError:

@@ -10,6 +10,7 @@ and specificity.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -112,7 +113,7 @@ class LeadQuality:
     hum_50hz_mv: float
     hum_60hz_mv: float
 
-    @property
+    @cached_property
     def problems(self) -> tuple[str, ...]:
         """The names of the measures beyond their limit. A flat lead is that and nothing else, gaps apart."""
         found = [name for name, limit in LIMITS.items() if limit.is_exceeded(vars(self)[name])]
@@ -382,12 +383,13 @@ def duplicate_leads(signal: np.ndarray, leads: Sequence[str]) -> list[tuple[str,
         leads (`Sequence[str]`): Names of the rows.
     """
     signal = np.asarray(signal)
-    moving = [row for row in range(len(signal)) if np.isfinite(signal[row]).any() and np.nanstd(signal[row]) > 0]
+    finite = [row[np.isfinite(row)] for row in signal]
+    moving = [number for number, row in enumerate(finite) if row.size and np.ptp(row) > 0]
     return [
         (leads[first], leads[second])
         for position, first in enumerate(moving)
         for second in moving[position + 1 :]
-        if np.array_equal(signal[first], signal[second], equal_nan=True)
+        if all(np.array_equal(signal[first, :end], signal[second, :end], equal_nan=True) for end in (64, None))
     ]
 
 

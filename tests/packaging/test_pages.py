@@ -33,6 +33,8 @@ def test_every_link_leads_somewhere(page):
 def test_the_readme_leads_to_every_page():
     linked = set(re.findall(r"\]\(docs/(\w+\.md)", README))
     assert linked == {page.name for page in PAGES[2:]}
+    notebooks = {path.name for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
+    assert notebooks == set(re.findall(r"\]\(docs/notebooks/(\w+\.ipynb)", README))
 
 
 def test_the_pictures_are_small():

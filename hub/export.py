@@ -1,11 +1,12 @@
-"""`ecg-transformers export`: a checkpoint becomes one file that runs without our code (ONNX, int8) or without Python
-source (`torch.export`).
+"""`ecg-transformers export`: a checkpoint becomes one file that runs without our code (ONNX, int8, ExecuTorch) or
+without Python source (`torch.export`).
 
-All three read `input_values` float32 `(batch, rows, num_samples)` and `lead_mask` bool `(batch, num_leads)`, `True` =
+All read `input_values` float32 `(batch, rows, num_samples)` and `lead_mask` bool `(batch, num_leads)`, `True` =
 recorded, for any batch. Rows are the leads and then, for a model of hybrid input, its extra channels, which are always
 there and have no place in the mask. Fewer leads are zeros with `False` in the mask, which takes them out of attention
 and pooling as in the model itself. Recordings become that input by the feature extractor, which lies beside the file,
-and whose essentials the file repeats (`metadata_props` of ONNX, extra files of `torch.export`).
+and whose essentials the file repeats (`metadata_props` of ONNX, extra files of `torch.export`, a JSON file beside
+that of ExecuTorch).
 """
 
 import argparse
@@ -31,7 +32,9 @@ from ecg_transformers.train.run_folder import claim_output_dir
 
 logger = logging.getLogger("ecg_transformers")
 
-WRITTEN = re.compile(r"model(\.int8)?\.onnx(\.data)?|model\.pt2|preprocessor_config\.json|.*\.py")
+WRITTEN = re.compile(
+    r"model(\.int8)?\.onnx(\.data)?|model\.(pt2|pte)|ecg_transformers\.json|preprocessor_config\.json|.*\.py"
+)
 ONNX_OPSET = 20
 LARGEST_DIFFERENCE = 1e-4
 """Between the file and the model, over all outputs, before the export of a float model counts as failed."""
@@ -43,7 +46,8 @@ HEAD_OUTPUTS = {
     "ForTokenClassification": ("logits",),
     "ForEmbedding": ("embeddings",),
 }
-METADATA_FILE = "ecg_transformers.json"  # within a .pt2 file
+METADATA_FILE = "ecg_transformers.json"  # within a .pt2 file, beside a .pte file
+EXECUTORCH_BATCH = 64  # largest batch of a .pte file, whose memory is planned ahead
 
 
 def run(args: argparse.Namespace):
@@ -64,7 +68,7 @@ def export_model(checkpoint: str, file_format: str, output_dir: str | Path) -> P
             encoder is exported, the one that `AutoModel` loads.
         file_format (`str`):
             `"onnx"` → `model.onnx`; `"int8"` → `model.int8.onnx`, see [`quantize_onnx`]; `"torch-export"` →
-            `model.pt2`, see [`save_program`].
+            `model.pt2`, see [`save_program`]; `"executorch"` → `model.pte`, see [`write_executorch`].
         output_dir (`str`): Folder to write to.
 
     Returns:
@@ -147,9 +151,9 @@ class _TensorsOnly(nn.Module):
         return tuple(outputs[name] for name in self.names)
 
 
-def export_program(model: PreTrainedModel) -> torch.export.ExportedProgram:
-    """The graph of a model for any batch, by `torch.export`."""
-    batch = torch.export.Dim("batch")
+def export_program(model: PreTrainedModel, largest_batch: int | None = None) -> torch.export.ExportedProgram:
+    """The graph of a model for any batch (up to the largest, where one is given), by `torch.export`."""
+    batch = torch.export.Dim("batch", max=largest_batch)
     inputs = _example_inputs(model, batch_size=2)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="While compiling, we found certain side effects")
@@ -176,6 +180,24 @@ def save_program(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor,
     torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(facts)})
     loaded = torch.export.load(path).module()
     check_parity(model, lambda inputs: [output.numpy() for output in loaded(*inputs)])
+    return path
+
+
+def write_executorch(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, folder: Path) -> Path:
+    """Writes `model.pte` for the runtime of ExecuTorch (phones, microcontrollers), with its portable operators and for
+    batches of at most `EXECUTORCH_BATCH`, and the facts of [`describe`] beside it."""
+    if importlib.util.find_spec("executorch") is None:
+        raise ValueError('ExecuTorch files need executorch: pip install "ecg-transformers[executorch]"')
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.runtime import Runtime
+
+    path = folder / "model.pte"
+    program = export_program(model, largest_batch=EXECUTORCH_BATCH)
+    path.write_bytes(to_edge_transform_and_lower(program).to_executorch().buffer)
+    (folder / METADATA_FILE).write_text(json.dumps(describe(model, feature_extractor)), encoding="utf-8")
+    loaded = Runtime.get().load_program(path)
+    method = loaded.load_method("forward")
+    check_parity(model, lambda inputs: [output.numpy() for output in method.execute(list(inputs))])
     return path
 
 
@@ -290,4 +312,9 @@ def _require_onnx():
             raise ValueError(f'ONNX files need {name}: pip install "ecg-transformers[onnx]"')
 
 
-FORMATS: Mapping[str, Callable[..., Any]] = {"onnx": write_onnx, "torch-export": save_program, "int8": write_int8}
+FORMATS: Mapping[str, Callable[..., Any]] = {
+    "onnx": write_onnx,
+    "torch-export": save_program,
+    "int8": write_int8,
+    "executorch": write_executorch,
+}

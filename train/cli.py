@@ -46,6 +46,7 @@ PROTOCOLS += ("zero-shot-cluster",)
 SETTINGS = ("low_shot", "leads", "noise", "sampling_rate", "unit", "length")
 COMPARED_DATASETS = ("ptb-xl", "ptb-xl-sample", "npy")
 CONVERTED_SOURCES = ("kim", "weimann", "lejepa-ecg", "st-mem", "ecg-cpc", "hubert-ecg", "ecg-fm", "ecg-founder")
+EXPORT_FORMATS = ("onnx", "int8", "torch-export", "executorch")
 FREE_FLAGS = ("pretrain", "finetune", "compare")
 
 RECORDING_FLAGS = {
@@ -428,7 +429,7 @@ def _convert_arguments(parser: argparse.ArgumentParser):
 
 def _export_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
-    parser.add_argument("--format", choices=("onnx", "int8", "torch-export"), required=True, help="of the file")
+    parser.add_argument("--format", choices=EXPORT_FORMATS, required=True, help="of the file")
     _output_argument(parser)
     _overwrite_argument(parser)
 

@@ -288,3 +288,20 @@ def test_a_file_without_the_lead_mask_would_be_noticed(tmp_path):
     model = export.load_for_export(save(tmp_path, EcgViTForSequenceClassification, initializer_range=0.5))
     with pytest.raises(ValueError, match="differs"):
         export.check_parity(model, lambda inputs: eager(model, inputs[0]))
+
+
+@pytest.mark.slow
+def test_an_executorch_file_says_what_the_model_says(tmp_path):
+    pytest.importorskip("executorch", reason="needs executorch")
+    path = export.export_model(carried_model("ecg-small-superdiagnostic"), "executorch", tmp_path)
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(path)
+    test = load_ecg("ptb-xl-sample", split="test").select(range(4))
+    values = AutoFeatureExtractor.from_pretrained(tmp_path)([row["ecg"] for row in test])["input_values"]
+    mask = torch.ones(values.shape[:2], dtype=torch.bool)
+    (logits,) = program.load_method("forward").execute([values, mask])
+    model = export.load_for_export(carried_model("ecg-small-superdiagnostic"))
+    torch.testing.assert_close(logits, model(values, lead_mask=mask).logits, rtol=0, atol=1e-4)
+    assert json.loads((tmp_path / export.METADATA_FILE).read_text())["model_type"] == "kernel_response"
+    assert all(map(export.WRITTEN.fullmatch, (file.name for file in tmp_path.iterdir())))

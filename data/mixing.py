@@ -19,7 +19,7 @@ from .builder import num_shards_of
 
 STOPPING = ("all_exhausted", "first_exhausted", "each_once")
 REQUIRED_COLUMNS = ("record_id", "ecg")
-MIXED_ROWS = 16
+MIXED_ROWS = 32
 """Records of a table of the mixture."""
 
 
@@ -204,7 +204,8 @@ class _Source:
 
     def _read(self):
         self.before, self.is_read = self.stream.state_dict(), True
-        self.table = next((table for _, table in self.tables if len(table)), None)
+        table = next((table for _, table in self.tables if len(table)), None)
+        self.table = None if table is None else table.combine_chunks().to_batches()[0]
 
     def draw(self, slices: list[list]) -> int:
         """Adds the next row to slices `[table, start, stop]`; the number of rows added, 0 for an empty stream."""
@@ -228,6 +229,8 @@ class _Source:
 
 
 def _concatenate(slices: list[list]) -> pa.Table:
-    return pa.concat_tables(
-        [table.slice(start, stop - start) for table, start, stop in slices], promote_options="permissive"
-    )
+    parts = [batch.slice(start, stop - start) for batch, start, stop in slices]
+    try:
+        return pa.Table.from_batches(parts)
+    except pa.ArrowInvalid:  # corpora with columns of their own
+        return pa.concat_tables([pa.Table.from_batches([part]) for part in parts], promote_options="permissive")

@@ -178,6 +178,8 @@ def read_or_report(
     record, kept, fault = None, False, None
     try:
         record = corpus.read(entry, options)
+        if record.record_id != record.record_id.encode(errors="replace").decode():
+            raise ValueError("Its name is not UTF-8, so that no table can hold it. Rename the file.")
         num_missing = record.num_missing_samples
         if not num_missing:
             if missing is not None:

@@ -86,6 +86,7 @@ def test_a_name_that_is_no_text_stops_no_corpus(records, tmp_path_factory):
     report = tmp_path_factory.mktemp("report") / "bad.jsonl"
     rows = load_ecg("wfdb", data_dir=records, streaming=True, report_path=report)
     assert {"00001_lr", "00002_lr"} <= {row["record_id"] for row in rows}
+    assert "not UTF-8" in read_report(report)[0].reason
 
 
 def test_a_reason_is_cut(tmp_path):

@@ -177,9 +177,9 @@ def read_or_report(
     """
     record, kept, fault = None, False, None
     try:
-        record = corpus.read(entry, options)
-        if record.record_id != record.record_id.encode(errors="replace").decode():
+        if entry.record_id != entry.record_id.encode(errors="replace").decode():
             raise ValueError("Its name is not UTF-8, so that no table can hold it. Rename the file.")
+        record = corpus.read(entry, options)
         num_missing = record.num_missing_samples
         if not num_missing:
             if missing is not None:

@@ -93,7 +93,7 @@ def append_report(path: str | os.PathLike, records: Iterable[BadRecord]):
     with open(path, "ab", buffering=0) as file:
         for record in records:
             record = record._replace(reason=cut(record.reason, MAX_REASON))
-            file.write((json.dumps(record._asdict(), ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
+            file.write((json.dumps(record._asdict(), ensure_ascii=False) + "\n").encode())
 
 
 def read_report(path: str | os.PathLike) -> list[BadRecord]:

@@ -176,8 +176,9 @@ def read_or_report(
         CorpusGoneError: where `missing` finds that it is no matter of single records.
     """
     record, kept, fault = None, False, None
+    name = entry.record_id.encode(errors="backslashreplace").decode()
     try:
-        if entry.record_id != entry.record_id.encode(errors="replace").decode():
+        if name != entry.record_id:
             raise ValueError("Its name is not UTF-8, so that no table can hold it. Rename the file.")
         record = corpus.read(entry, options)
         num_missing = record.num_missing_samples
@@ -195,8 +196,8 @@ def read_or_report(
     if missing is not None:
         missing.add(fault)
     if on_bad_record == "raise":
-        raise BadRecordError(f"Record {entry.record_id}: {reason} (on_bad_record='report' goes on without it.)")
-    bad.append(BadRecord(entry.record_id, reason, kept))
+        raise BadRecordError(f"Record {name}: {reason} (on_bad_record='report' goes on without it.)")
+    bad.append(BadRecord(name, reason, kept))
     return record
 
 

@@ -70,7 +70,7 @@ def with_few_colours(png):
 def contents(notebook):
     """For each cell with code: kind and text of what it put out."""
     return [
-        [(kind, text) for output in cell.outputs for kind, text in content_of(output).items()]
+        [(kind, text) for output in cell.outputs for kind, text in sorted(content_of(output).items())]
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]

@@ -102,19 +102,11 @@ class EcgPipeline(Pipeline):
         elif isinstance(input_, str | os.PathLike):
             name += f" ({os.fspath(input_)})"
         try:
-            extractor = self.feature_extractor.changed(**settings or {})
-            recording, stated = read_input(input_, declared or {})
-            features = extractor(recording, **stated)
-            record_of = features.get("window_record", torch.arange(len(features["input_values"])))
-            if record_of.max() > 0:
-                raise ValueError("An array of several recordings. Pass a list with one dictionary for each.")
-            checks = extractor.check(recording, **stated)
+            return self._windows_of([input_], settings, declared)
         except (OSError, ValueError) as error:
             reason = str(error)  # of a batch of one, which the feature extractor calls "Record 0"
             reason = reason.replace("Record 0", name) if "Record 0" in reason else f"{name}: {reason}"
             raise ValueError(cut(reason)) from error
-        windows = {key: features[key] for key in extractor.model_input_names if key in features}
-        return windows | {"num_windows": [len(features["input_values"])], "checks": checks}
 
     def preprocess_batch(
         self,
@@ -125,20 +117,26 @@ class EcgPipeline(Pipeline):
     ) -> Windows | ValueError:
         """The windows of several recordings, which the feature extractor takes together; or why there are none."""
         try:
-            extractor = self.feature_extractor.changed(**settings or {})
-            read = [read_input(item, declared or {}) for item in items]
-            recordings = [read_recordings(recording, **stated) for recording, stated in read]
-            if any(len(of) > 1 for of in recordings):
-                raise ValueError("An array of several recordings.")
-            recordings = [recording for of in recordings for recording in of]
-            features = extractor(recordings)
-            checks = extractor.check(recordings)
+            return self._windows_of(items, settings, declared)
         except (OSError, ValueError):  # the one that is wrong, by its number
             processed = [
                 _or_error(self.preprocess, item, number, {"settings": settings, "declared": declared})
                 for item, number in zip(items, numbers, strict=True)
             ]
             return _concatenate(processed)
+
+    def _windows_of(
+        self, items: list[Any], settings: Mapping[str, Any] | None, declared: Mapping[str, Any] | None
+    ) -> Windows:
+        extractor = self.feature_extractor.changed(**settings or {})
+        recordings = []
+        for item in items:
+            recording, stated = read_input(item, declared or {})
+            found = read_recordings(recording, **stated)
+            if len(found) > 1:
+                raise ValueError("An array of several recordings. Pass a list with one dictionary for each.")
+            recordings += found
+        features, checks = extractor(recordings), extractor.check(recordings)
         windows = {key: features[key] for key in extractor.model_input_names if key in features}
         record_of = features.get("window_record", torch.arange(len(recordings)))
         return windows | {"num_windows": record_of.bincount().tolist(), "checks": checks}

@@ -145,10 +145,9 @@ def _stored_recordings(records: Sequence[EcgRecord], kind: pa.StructType) -> pa.
     signal = np.empty(ends[-1], dtype="<i2")
     gains, units = [], []
     for record, part in zip(records, np.split(signal, ends[:-1]), strict=True):
-        steps, gain = (record.signal, record.gain) if record.gain is not None else quantise(record.signal)
-        unit, scale = stored_unit(record.unit)
+        steps, gain, unit = record.stored()
         part.reshape(steps.shape)[...] = steps
-        gains.append(gain * np.float32(scale))
+        gains.append(gain)
         units.append(unit)
     offsets = np.zeros(len(records) + 1, dtype=np.int32)
     offsets[1:] = 2 * ends

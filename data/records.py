@@ -219,6 +219,12 @@ class EcgRecord:
         scale = np.float32(millivolts_per(self.unit))
         return self.signal * scale if self.gain is None else dequantise(self.signal, self.gain * scale)
 
+    def stored(self) -> tuple[np.ndarray, np.ndarray, str]:
+        """Steps `(num_leads, num_samples)`, what a step of each lead is worth (float32), and the unit of that."""
+        steps, gain = (self.signal, self.gain) if self.gain is not None else quantise(self.signal)
+        unit, scale = stored_unit(self.unit)
+        return steps, gain * np.float32(scale), unit
+
     def to_row(self) -> dict[str, Any]:
         """The row in which the record is stored: plain types only, `ecg` as `{signal, gain, leads, ...}`.
 
@@ -226,14 +232,13 @@ class EcgRecord:
         (or, of dimensionless values, what one step is worth).
         int16 signals are stored bit by bit, floats are rounded by [`quantise`].
         """
-        steps, gain = (self.signal, self.gain) if self.gain is not None else quantise(self.signal)
-        unit, scale = stored_unit(self.unit)
+        steps, gain, unit = self.stored()
         return {
             "record_id": self.record_id,
             "patient_id": self.patient_id,
             "ecg": {
                 "signal": np.ascontiguousarray(steps, dtype="<i2").tobytes(),
-                "gain": (gain * np.float32(scale)).tolist(),
+                "gain": gain.tolist(),
                 "leads": list(self.leads),
                 "sampling_rate": float(self.sampling_rate),
                 "unit": unit,

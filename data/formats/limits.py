@@ -85,7 +85,7 @@ def check_file(path: str | os.PathLike, most_bytes: int = MAX_FILE_BYTES) -> int
     return status.st_size
 
 
-def read_file(path: str, most_bytes: int) -> bytes:
+def read_file(path: str | os.PathLike, most_bytes: int) -> bytes:
     """The content of a regular file of at most `most_bytes`, by one read of its size: twice as fast as without it."""
     num_bytes = check_file(path, most_bytes)
     with open(path, "rb", buffering=0) as file:
@@ -117,18 +117,14 @@ def read_bytes(path: str | os.PathLike, max_bytes: int, what: str) -> bytes:
     Raises:
         ValueError: if it cannot be opened or is larger.
     """
-    check_file(path)
-    try:
-        with open(path, "rb") as file:
-            # As much is asked for as there is: a file object takes the memory that it is asked for at once.
-            content = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
-    except OSError as error:
-        raise ValueError(f"Cannot read {what} {os.fspath(path)}: {error.strerror}.") from None
-    if len(content) > max_bytes:
+    if check_file(path) > max_bytes:
         raise ValueError(
             f"{what} {os.fspath(path)} is larger than {max_bytes} bytes. Split it, or convert it to WFDB."
         )
-    return content
+    try:
+        return read_file(path, max_bytes)
+    except OSError as error:
+        raise ValueError(f"Cannot read {what} {os.fspath(path)}: {error.strerror}.") from None
 
 
 def check_expansion(path: str, num_bytes: int, file_bytes: int) -> None:

@@ -27,7 +27,7 @@ from .input_contract import (
     InputContract,
 )
 from .lead_plan import LeadPlan
-from .leads import INDEPENDENT_LEADS
+from .leads import INDEPENDENT_LEADS, canonical_leads
 from .masking import on_device
 from .recording_input import DIMENSIONLESS, check_sampling_rate, read_recordings, recorded_leads, scale_of
 from .signal_processing import (
@@ -178,22 +178,14 @@ class EcgFeatureExtractor(InputContract, FeatureExtractionMixin):
                 f"EcgFeatureExtractor has no setting {unknown}. Its settings are listed in its docstring."
             )
         auto_map = {key: value for key, value in kwargs.items() if key == "auto_map"}
-        FeatureExtractionMixin.__init__(self, **auto_map)
-        InputContract.__init__(
-            self,
-            leads=leads,
-            sampling_rate=sampling_rate,
-            num_samples=num_samples,
-            unit=unit,
-            derive_limb_leads=derive_limb_leads,
-            missing_leads=missing_leads,
-            resample_to_length=resample_to_length,
-            long_records=long_records,
-            window_stride_samples=window_stride_samples,
-            short_records=short_records,
-            nan_policy=nan_policy,
-            electrode_placement=electrode_placement,
-        )
+        super().__init__(**auto_map)
+        self.leads = canonical_leads(leads)
+        self.sampling_rate = sampling_rate
+        self.num_samples = num_samples
+        self.unit = unit
+        self.derive_limb_leads = derive_limb_leads
+        self.missing_leads = missing_leads
+        self.resample_to_length = resample_to_length
         self.highpass_hz = highpass_hz
         self.lowpass_hz = lowpass_hz
         self.filter_order = filter_order
@@ -202,6 +194,11 @@ class EcgFeatureExtractor(InputContract, FeatureExtractionMixin):
         self.lead_means = None if lead_means is None else tuple(lead_means)
         self.lead_stds = None if lead_stds is None else tuple(lead_stds)
         self.clip = clip
+        self.long_records = long_records
+        self.window_stride_samples = window_stride_samples
+        self.short_records = short_records
+        self.nan_policy = nan_policy
+        self.electrode_placement = electrode_placement
         if isinstance(beat_channels, bool):
             beat_channels = BEAT_CHANNELS if beat_channels else ()
         check_channel_names(beat_channels)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .input_checks import describe_input, millivolts
 from .lead_plan import LeadPlan, plan_leads
-from .leads import DERIVED_LIMB_LEADS, ELECTRODE_PLACEMENTS, FRANK_LEADS, INDEPENDENT_LEADS, canonical_leads
+from .leads import DERIVED_LIMB_LEADS, ELECTRODE_PLACEMENTS, FRANK_LEADS, INDEPENDENT_LEADS
 from .recording_input import DIMENSIONLESS, Recording, check_sampling_rate, scale_of
 
 LARGEST_VALUE = 1e9
@@ -35,15 +35,8 @@ CALL_SETTINGS += ("resample_to_length",)
 
 class InputContract:
     r"""
-    Base of [`EcgFeatureExtractor`], where its settings are explained; these are those of recordings as they come.
-
-    Args:
-        leads (`Sequence[str]`, *optional*, defaults to the eight independent leads): Names of the leads, in order.
-        sampling_rate (`float`, *optional*, defaults to 250): Rate in Hz.
-        num_samples (`int`, *optional*, defaults to 2500): Length in samples.
-        unit, derive_limb_leads, missing_leads, resample_to_length, long_records, window_stride_samples (*optional*):
-            See [`EcgFeatureExtractor`].
-        short_records, nan_policy, electrode_placement (*optional*): See there.
+    Base of [`EcgFeatureExtractor`], where its settings are explained. By itself it has their defaults, and those that
+    say which recordings are taken, and which part.
 
     Example:
 
@@ -52,43 +45,28 @@ class InputContract:
     >>> from ecg_transformers.modeling.input_contract import InputContract
     >>> from ecg_transformers.modeling.recording_input import read_recordings
 
-    >>> signal = np.random.default_rng(0).normal(size=(2, 5000)).astype(np.float32)
-    >>> recording = read_recordings(signal, sampling_rate=500, leads=["I", "II"], unit="mV")[0]
-    >>> InputContract(leads=["I", "II"]).describe(recording)
+    >>> signal = np.random.default_rng(0).normal(size=(8, 5000)).astype(np.float32)
+    >>> leads = ["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"]
+    >>> recording = read_recordings(signal, sampling_rate=500, leads=leads, unit="mV")[0]
+    >>> InputContract().describe(recording)
     ['Resampled 5000 samples at 500 Hz to 2500 at 250 Hz.']
     ```
     """
 
+    leads: tuple[str, ...] = INDEPENDENT_LEADS
+    sampling_rate: float = 250
+    num_samples: int = 2500
+    unit: str = "mV"
+    derive_limb_leads: bool = True
+    missing_leads: str = "raise"
+    resample_to_length: bool = False
+    long_records: str = "first"
+    window_stride_samples: int | None = None
+    short_records: str = "raise"
+    nan_policy: str = "raise"
+    electrode_placement: str = "standard"
     # Treatment of the signal, which only an extractor has.
     notch_hz = highpass_hz = lowpass_hz = median_baseline_seconds = normalization = None
-
-    def __init__(
-        self,
-        leads: Sequence[str] = INDEPENDENT_LEADS,
-        sampling_rate: float = 250,
-        num_samples: int = 2500,
-        unit: str = "mV",
-        derive_limb_leads: bool = True,
-        missing_leads: str = "raise",
-        resample_to_length: bool = False,
-        long_records: str = "first",
-        window_stride_samples: int | None = None,
-        short_records: str = "raise",
-        nan_policy: str = "raise",
-        electrode_placement: str = "standard",
-    ):
-        self.leads = canonical_leads(leads)
-        self.sampling_rate = sampling_rate
-        self.num_samples = num_samples
-        self.unit = unit
-        self.derive_limb_leads = derive_limb_leads
-        self.missing_leads = missing_leads
-        self.resample_to_length = resample_to_length
-        self.long_records = long_records
-        self.window_stride_samples = window_stride_samples
-        self.short_records = short_records
-        self.nan_policy = nan_policy
-        self.electrode_placement = electrode_placement
 
     def _check_settings(self) -> None:
         for name in ("derive_limb_leads", "resample_to_length"):

@@ -221,7 +221,7 @@ class _Source:
         return 1
 
     def is_exhausted(self) -> bool:
-        """Tells whether no row is left; reads on where a table has ended."""
+        """Checks whether no row is left; reads on where a table has ended."""
         if self.table is not None and self.num_drawn >= len(self.table):
             self._read()
             self.num_drawn = 0

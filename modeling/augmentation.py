@@ -182,7 +182,7 @@ def corrected_views(input_values: torch.Tensor, draws: ViewDraws, sampling_rate:
     # Sample j of a view lies at crop_start + j (crop_length - 1) / (num_samples - 1) of the record, less the shift.
     stretch = (draws.crop_length - 1).float() / (num_samples - 1)
     positions = (draws.crop_start - draws.shift).float()[..., None] + stretch[..., None] * places
-    views = _sample_between(input_values, positions.clamp_(0, num_samples - 1))
+    views = sample_between(input_values, positions.clamp_(0, num_samples - 1))
     views = torch.addcmul(draws.noise, views, draws.amplitude[..., None, None])
     angles = draws.wander_phase[..., None] + (2 * torch.pi / sampling_rate) * draws.wander_hz[..., None] * places
     views += (draws.wander_amplitude[..., None] * angles.sin_())[:, :, None]
@@ -281,7 +281,7 @@ def _windows(
 
     span = ((1 + settings.time_warp * (2 * warp - 1)) * length).clamp(max=num_samples).floor()
     first = (start * (num_samples - span + 1)).floor()
-    views = _sample_between(input_values.float(), first + steps * ((span - 1) / (length - 1)))
+    views = sample_between(input_values.float(), first + steps * ((span - 1) / (length - 1)))
     if settings.lead_gain_std:
         views = views * torch.exp(settings.lead_gain_std * gain)
     if settings.wander_amplitude:
@@ -315,7 +315,7 @@ def _take(signal: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return signal.gather(-1, places[..., None, :].expand(*signal.shape[:-1], -1))
 
 
-def _sample_between(signal: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def sample_between(signal: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """`(batch, leads, samples)` at fractional `positions` `(batch, views, samples)`, by straight lines."""
     left = positions.floor().long().clamp_(max=signal.shape[-1] - 2)
     fraction = (positions - left)[:, :, None]

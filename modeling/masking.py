@@ -19,11 +19,12 @@ def keyed_generator(*key: int | str) -> torch.Generator:
     Args:
         key (`int` or `str`): For example `(seed, "mask", optimizer_step)` or `(seed, epoch, sample_id)`.
     """
-    return torch.Generator().manual_seed(int.from_bytes(_digest(key), "little") >> 1)
+    return torch.Generator().manual_seed(_digest(key) >> 1)
 
 
-def _digest(key: tuple[int | str, ...]) -> bytes:
-    return hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+def _digest(key: tuple[int | str, ...]) -> int:
+    """A number of 64 bits."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
 
 
 class RecordUniforms:
@@ -50,10 +51,9 @@ class RecordUniforms:
         return (self._mix(self.keys + counters[:, None]) >> np.uint64(11)) * 2.0**-53
 
     @classmethod
-    def of(cls, key: bytes, ids: Sequence[int]) -> "RecordUniforms":
-        """Streams of the records `ids` under a common key of 8 bytes."""
-        common = np.uint64(int.from_bytes(key, "little"))
-        return cls(cls._mix(common ^ cls._mix(np.array(ids, dtype=np.int64).astype(np.uint64) * cls.GAMMA)))
+    def of(cls, key: int, ids: Sequence[int]) -> "RecordUniforms":
+        """Streams of the records `ids` under a common key of 64 bits."""
+        return cls(cls._mix(np.uint64(key) ^ cls._mix(np.array(ids, dtype=np.int64).astype(np.uint64) * cls.GAMMA)))
 
     @staticmethod
     def _mix(state: np.ndarray) -> np.ndarray:

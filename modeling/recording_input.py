@@ -138,7 +138,7 @@ def _read_declared(recording: Mapping | DeclaredRecording, name: str) -> Recordi
 
 
 def _is_tensor(values: Any) -> bool:
-    """Tells a tensor of torch, which is there only where somebody has imported torch."""
+    """Recognises a tensor of torch, which exists only where somebody has imported torch."""
     return "torch" in sys.modules and isinstance(values, sys.modules["torch"].Tensor)
 
 

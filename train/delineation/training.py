@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from ecg_transformers.modeling import EcgFeatureExtractor
+from ecg_transformers.modeling.augmentation import sample_between
 
 from ..evaluate_metrics.delineation_scores import NOT_ANNOTATED
 from .masks import LABEL_NAMES, annotated_waves, mask_of_waves, num_samples_of
@@ -115,8 +116,7 @@ class AlteredWindows(torch.utils.data.Dataset):
         places = middle + (2 * shift - 1) * MOST_SHIFT * num_samples + steps * STRETCH ** (2 * rate - 1)
         outside = (places < 0) | (places > num_samples - 1)
         places = places.clamp(0, num_samples - 1)
-        left = places.floor().long().clamp(max=num_samples - 2)
-        values = torch.lerp(values[:, left], values[:, left + 1], places - left)
+        values = sample_between(values[None], places[None, None])[0, 0]
         values = values * torch.exp(GAIN_STD * torch.randn(num_leads, 1, generator=generator))
         values = values + strength * MOST_NOISE * torch.randn(values.shape, generator=generator)
         shown = item.get("lead_mask", torch.ones(num_leads, dtype=torch.bool))

@@ -284,7 +284,8 @@ def check_built(stated: Mapping[str, Any], built: Mapping[str, Any], model_name:
     """Raises `ValueError` where a file states another setting than ours is built with. Such settings shape the forward
     pass and are in no tensor."""
     for name, value in built.items():
-        if (said := stated.get(name, value)) != value:
+        said = stated.get(name, value)
+        if (list(said) if isinstance(said, tuple) else said) != value:
             raise ValueError(f"The file says {name}={said!r}; {model_name} has {value!r}.")
 
 

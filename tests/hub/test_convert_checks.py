@@ -227,6 +227,9 @@ def test_a_missing_convolution_is_no_model_of_another_rate():
     stated = {"conv_kernel": [10, 3, 3, 2, 2]}
     with pytest.raises(ValueError, match="conv_kernel"):
         SOURCES["hubert-ecg"].convert({"model_state_dict": state, "model_config": stated}, **GIVEN["hubert-ecg"])
+    whole = {"model_state_dict": hubert_ecg()[1], "model_config": {"conv_stride": (4, 2, 2, 2, 2)}}
+    kept = SOURCES["hubert-ecg"].convert(whole, **GIVEN["hubert-ecg"]).config.conv_stride
+    assert list(kept) == [4, 2, 2, 2, 2]  # a tuple says what a list does
     state = {key: tensor for key, tensor in ecg_fm_state().items() if "conv_layers.3" not in key}
     with pytest.raises(ValueError, match="3 convolutions, the published model 4"):
         convert("ecg-fm", state)

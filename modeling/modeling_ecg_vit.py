@@ -9,6 +9,7 @@ after `num_registers` free tokens. What differs from an image ViT:
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -182,9 +183,32 @@ class EcgViTLayer(GradientCheckpointingLayer):
         self.mlp_residual = EcgViTResidual(config, drop_path_rate)
 
     def forward(self, hidden_states: torch.Tensor, grid: TokenGrid, **kwargs) -> torch.Tensor:
-        attention_output, _ = self.attention(self.layernorm_before(hidden_states), grid, **kwargs)
+        normed = self.layernorm_before(hidden_states)
+        with self._norm_again(self.layernorm_before, hidden_states, normed):
+            attention_output, _ = self.attention(normed, grid, **kwargs)
         hidden_states = self.attention_residual(hidden_states, attention_output)
-        return self.mlp_residual(hidden_states, self.mlp(self.layernorm_after(hidden_states)))
+        normed = self.layernorm_after(hidden_states)
+        with self._norm_again(self.layernorm_after, hidden_states, normed):
+            mlp_output = self.mlp(normed)
+        return self.mlp_residual(hidden_states, mlp_output)
+
+    def _norm_again(self, norm: nn.LayerNorm, states: torch.Tensor, normed: torch.Tensor):
+        """Lets linears keep nothing of a normed input: the backward pass norms `states`, kept anyway, again."""
+        # Checkpointing keeps less; a compiler decides for itself.
+        checkpointed = self.gradient_checkpointing and self.training
+        if checkpointed or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return nullcontext()
+        storage, size = normed.untyped_storage()._cdata, normed.numel()
+        again = norm.forward  # hooks have seen the forward pass
+
+        def pack(tensor):
+            is_normed = tensor.untyped_storage()._cdata == storage and tensor.numel() == size
+            return tensor.shape if is_normed else tensor
+
+        def unpack(kept):
+            return kept if isinstance(kept, torch.Tensor) else again(states).view(kept)
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 class EcgViTPreTrainedModel(ShippedModelMixin, CalibratedModelMixin, PreTrainedModel):

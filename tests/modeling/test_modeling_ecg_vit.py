@@ -1,5 +1,9 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from ecg_transformers.modeling import (
@@ -8,7 +12,8 @@ from ecg_transformers.modeling import (
     EcgViTForSequenceClassification,
     EcgViTModel,
 )
-from ecg_transformers.modeling.modeling_ecg_vit import EcgViTMLP, EcgViTResidual
+from ecg_transformers.modeling.modeling_ecg_vit import EcgViTLayer, EcgViTMLP, EcgViTResidual
+from ecg_transformers.modeling.patch_embedding import TokenGrid
 
 LEADS = ("I", "II", "V1", "V2")
 
@@ -446,3 +451,36 @@ def test_an_mlp_keeps_one_wide_activation_instead_of_two():
     narrow = inputs.nbytes + sum(parameter.nbytes for parameter in mlp.parameters())
     assert wide <= kept_bytes(lambda: mlp(inputs))[0] <= wide + narrow
     assert kept_bytes(lambda: mlp.fc2(mlp.activation(mlp.fc1(inputs))))[0] >= 2 * wide
+
+
+def layer_and_grid() -> tuple[EcgViTLayer, TokenGrid, torch.Tensor]:
+    torch.manual_seed(0)
+    layer = EcgViTLayer(tiny_config(), 2)
+    places = torch.arange(8)
+    return layer, TokenGrid(2, 4, places[None] // 4, places[None] % 4), torch.randn(3, 8, 32)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_layer_norms_again_with_the_gradients_of_norms_that_are_kept(monkeypatch, adapted):
+    layer, grid, inputs = layer_and_grid()
+    if adapted:
+        layer.attention.q_proj = nn.Sequential(layer.attention.q_proj, nn.Linear(32, 32))
+
+    def gradients():
+        layer.zero_grad()
+        own = inputs.clone().requires_grad_()
+        layer(own, grid).square().sum().backward()
+        return [own.grad, *(parameter.grad.clone() for parameter in layer.parameters())]
+
+    mine = gradients()
+    monkeypatch.setattr(layer, "_norm_again", lambda *_: nullcontext())
+    assert all(torch.equal(a, b) for a, b in zip(mine, gradients(), strict=True))
+
+
+def test_a_layer_keeps_no_normed_input():
+    layer, grid, inputs = layer_and_grid()
+    normed = []
+    for norm in (layer.layernorm_before, layer.layernorm_after):
+        norm.register_forward_hook(lambda _, __, output: normed.append(StorageWeakRef(output.untyped_storage())))
+    output = layer(inputs, grid)
+    assert output.grad_fn is not None and [storage.expired() for storage in normed] == [True, True]

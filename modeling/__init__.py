@@ -87,6 +87,7 @@ def _register():
         PIPELINE_REGISTRY.register_pipeline(task, names[pipeline], pt_model=auto_class, type="multimodal")
 
 
-WITHOUT_TRANSFORMERS = ("input_checks", "input_contract", "lead_plan", "leads", "recording_input", "signal_quality")
+WITHOUT_TRANSFORMERS = ("input_checks", "input_contract", "lead_plan", "leads", "quality_screen", "recording_input")
+WITHOUT_TRANSFORMERS += ("signal_quality",)
 import_first("transformers", __name__, but=WITHOUT_TRANSFORMERS)
 after_import("transformers", _register)

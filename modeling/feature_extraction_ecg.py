@@ -18,7 +18,7 @@ from .input_checks import (
     FLAT_STD_MV,
     INVALID_SAMPLE,  # noqa: F401  (part of this module's interface)
     PLAUSIBLE_PEAK_MV,
-    check_input,
+    check_inputs,
     describe_input,
 )
 from .input_contract import (
@@ -349,8 +349,8 @@ class EcgFeatureExtractor(InputContract, FeatureExtractionMixin):
         return BatchFeature(features, tensor_type=return_tensors, skip_tensor_conversion=["report"])
 
     def check(self, signals: Any, **declared) -> list[dict[str, Any]]:
-        """Checks recordings by [`check_input`]; arguments are those of the call."""
-        return [check_input(self, recording) for recording in read_recordings(signals, **declared)]
+        """Checks recordings by [`check_inputs`]; arguments are those of the call."""
+        return check_inputs(self, read_recordings(signals, **declared))
 
     def process_batch(
         self,

@@ -152,6 +152,12 @@ class EcgPipeline(Pipeline):
         found = torch.cat(outputs).float().split(counts)
         return [{"values": of, "checks": checks} for of, checks in zip(found, input_tensors["checks"], strict=True)]
 
+    def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
+        """Moves tensors alone: the base class would walk through the checks, lists of plain values."""
+        if isinstance(inputs, list):
+            return [self._ensure_tensor_on_device(each, device) for each in inputs]
+        return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in inputs.items()}
+
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params) -> Any:
         outputs = self.forward(self.preprocess(inputs, **preprocess_params), **forward_params)
         return self.postprocess(outputs[0], **postprocess_params)

@@ -11,15 +11,16 @@ and specificity.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from .leads import DERIVED_LIMB_LEADS, derivation_weights
 
 MAINS_HZ = (50, 60)
-_NOISE_LOWEST_HZ, _WANDER_HIGHEST_HZ = 35.0, 0.5
+_NOISE_LOWEST_HZ, WANDER_HIGHEST_HZ = 35.0, 0.5
 _SHORTEST_CLIP_SECONDS, _FEWEST_CLIPPED_SAMPLES = 0.02, 3
-_SHORTEST_SECONDS = 4.0
+SHORTEST_SECONDS = 4.0
 CHEST_LEADS = ("V1", "V2", "V3", "V4", "V5", "V6")
 
 CHEST_TO_LIMB = np.array([[-0.395, 0.146, 0.074, -0.085, 0.124, 0.291], [-0.049, -0.054, 0.098, 0.074, 0.147, 0.313]])
@@ -35,8 +36,18 @@ EINTHOVEN_TOLERANCE = 0.15
 """Largest difference (root mean square) between a limb lead and what I and II give for it, as a share of the largest
 limb lead. Ours: rounding stays below 0.01; a lead of another name or sign, or one recorded at another time, above."""
 
-_SWAP_BAND_HZ = (0.7, 35.0)
-_SHORTEST_SWAP_SECONDS, _LOWEST_SWAP_RATE_HZ = 2.0, 80.0
+SWAP_BAND_HZ = (0.7, 35.0)
+SHORTEST_SWAP_SECONDS, LOWEST_SWAP_RATE_HZ = 2.0, 80.0
+
+LIMB_SWAPS = {
+    "as recorded": ((1, 0), (0, 1)),
+    "LA/RA": ((-1, 0), (-1, 1)),
+    "RA/LL": ((1, -1), (0, -1)),
+    "LA/LL": ((0, 1), (1, 0)),
+}
+"""Weights of the recorded I and II in lead I and lead II with each swap undone."""
+
+EQUAL_RANGES_RATIO = 1.01
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,9 @@ LIMITS = {
     "hum_50hz_mv": Limit("mV", "hum_50hz", "50 Hz mains hum", most=0.03),
     "hum_60hz_mv": Limit("mV", "hum_60hz", "60 Hz mains hum", most=0.03),
 }
+
+FLAT_SHARE = 0.5
+"""A lead that stands still for more than this share of what a model reads counts as not recorded."""
 
 USUAL_RANGE_MV = (0.2, 20.0)
 """Median over the leads of the range without its outermost samples, which nearly every clinical recording has in mV.
@@ -125,7 +139,7 @@ class SignalReport:
     """Findings of [`examine_signal`].
 
     Args:
-        quality (`tuple[LeadQuality, ...]`): Measures of every lead.
+        quality (`tuple[LeadQuality, ...]`): Measures of every lead that was examined.
         problems (`dict[str, str]`):
             Key of a problem (of `LIMITS`, or `"unit"`, `"limb_swap"`, `"einthoven"`, `"duplicate_leads"`,
             `"equal_ranges"`) → sentence with the evidence.
@@ -167,8 +181,33 @@ class LimbMisfit:
     looks_like: str | None
 
 
+class Suspects(NamedTuple):
+    """Checks of a recording that may find something, by [`screen_signals`]; all others certainly find nothing.
+
+    Args:
+        leads (bool `np.ndarray` of shape `(num_leads,)`): Leads that may have a problem by themselves.
+        unit, limb_swap, einthoven, duplicate_leads, equal_ranges (`bool`): Checks of the leads together.
+    """
+
+    leads: np.ndarray
+    unit: bool = True
+    limb_swap: bool = True
+    einthoven: bool = True
+    duplicate_leads: bool = True
+    equal_ranges: bool = True
+
+    @property
+    def is_any(self) -> bool:
+        return any(self[1:]) or bool(self.leads.any())
+
+
 def examine_signal(
-    signal: np.ndarray, leads: Sequence[str], sampling_rate: float, unit: str, is_voltage: bool = True
+    signal: np.ndarray,
+    leads: Sequence[str],
+    sampling_rate: float,
+    unit: str,
+    is_voltage: bool = True,
+    suspects: Suspects | None = None,
 ) -> SignalReport:
     """All checks of a recording. Nothing is changed, nothing decided: every problem is a suspicion with its evidence.
 
@@ -178,20 +217,23 @@ def examine_signal(
         sampling_rate (`float`): Rate in Hz.
         unit (`str`): The declared one, for the sentence.
         is_voltage (`bool`, *optional*, defaults to `True`): See [`measure_leads`].
+        suspects ([`Suspects`], *optional*): Checks and leads that are worth the time; by default all.
     """
-    quality = measure_leads(signal, leads, sampling_rate, is_voltage)
+    suspects = suspects or Suspects(np.ones(len(leads), dtype=bool))
+    rows = np.flatnonzero(suspects.leads)
+    quality = measure_leads(np.asarray(signal)[rows], [leads[row] for row in rows], sampling_rate, is_voltage)
     problems = dict(lead_problems(quality))
-    if is_voltage and (sentence := suspect_unit(signal, unit)):
+    if is_voltage and suspects.unit and (sentence := suspect_unit(signal, unit)):
         problems["unit"] = sentence[0].upper() + sentence[1:]
-    swap = check_limb_swap(signal, leads, sampling_rate)
+    swap = check_limb_swap(signal, leads, sampling_rate) if suspects.limb_swap else None
     if swap is not None and swap.suspected:
         electrodes = {"LA/RA": "left and right arm", "RA/LL": "right arm and left leg"}[swap.suspected]
         problems["limb_swap"] = f"The electrodes of {electrodes} ({swap.suspected}) look interchanged: {swap.evidence}"
-    if broken := check_einthoven(signal, leads):
+    if suspects.einthoven and (broken := check_einthoven(signal, leads)):
         problems["einthoven"] = _limb_sentence(broken)
-    if pairs := duplicate_leads(signal, leads):
+    if suspects.duplicate_leads and (pairs := duplicate_leads(signal, leads)):
         problems["duplicate_leads"] = "; ".join(f"{first} and {second} are the same" for first, second in pairs)
-    if leads_of_equal_range(signal):
+    if suspects.equal_ranges and leads_of_equal_range(signal):
         problems["equal_ranges"] = "All leads span the same range: each was probably scaled by itself"
     return SignalReport(tuple(quality), problems, swap is not None)
 
@@ -217,7 +259,7 @@ def measure_leads(
         raise ValueError(f"Expected a signal of shape ({len(leads)}, num_samples), got {signal.shape}.")
     found = [_measure_values(row, lead, sampling_rate, is_voltage) for row, lead in zip(signal, leads, strict=True)]
     whole = [row for row in range(len(found)) if found[row]["missing_samples"] == 0]
-    if is_voltage and whole and signal.shape[1] >= _SHORTEST_SECONDS * sampling_rate:
+    if is_voltage and whole and signal.shape[1] >= SHORTEST_SECONDS * sampling_rate:
         spectral = _measure_bands(signal[whole], sampling_rate)
         for position, row in enumerate(whole):
             found[row] |= {name: float(values[position]) for name, values in spectral.items()}
@@ -296,21 +338,14 @@ def check_limb_swap(signal_mv: np.ndarray, leads: Sequence[str], sampling_rate: 
     """
     wanted = ("I", "II", *CHEST_LEADS)
     leads = list(leads)
-    if not set(wanted) <= set(leads) or sampling_rate < _LOWEST_SWAP_RATE_HZ:
+    if not set(wanted) <= set(leads) or sampling_rate < LOWEST_SWAP_RATE_HZ:
         return None
     signal = np.asarray(signal_mv, dtype=np.float64)[[leads.index(lead) for lead in wanted]]
-    if signal.shape[1] < _SHORTEST_SWAP_SECONDS * sampling_rate or not np.isfinite(signal).all():
+    if signal.shape[1] < SHORTEST_SWAP_SECONDS * sampling_rate or not np.isfinite(signal).all():
         return None
-    signal = band_pass(signal, sampling_rate, _SWAP_BAND_HZ)
-    expected = _with_third(*(CHEST_TO_LIMB @ signal[2:]))
-    first, second = signal[0], signal[1]
-    undone = {
-        "as recorded": (first, second),
-        "LA/RA": (-first, second - first),
-        "RA/LL": (first - second, -second),
-        "LA/LL": (second, first),
-    }
-    limb = {name: _with_third(*pair) for name, pair in undone.items()}
+    signal = band_pass(signal, sampling_rate, SWAP_BAND_HZ)
+    expected = with_third(CHEST_TO_LIMB @ signal[2:])
+    limb = {name: with_third(np.array(weights) @ signal[:2]) for name, weights in LIMB_SWAPS.items()}
     if not expected.any() or not all(leads.any() for leads in limb.values()):
         return None
     correlations = {name: _correlation(leads, expected) for name, leads in limb.items()}
@@ -318,7 +353,7 @@ def check_limb_swap(signal_mv: np.ndarray, leads: Sequence[str], sampling_rate: 
     if correlations[best] - max(correlations["as recorded"], correlations["LA/LL"]) <= SWAP_MARGIN:
         return LimbSwapCheck(None, correlations, "")
     lead, row = {"LA/RA": ("I", 0), "RA/LL": ("II", 1)}[best]
-    alone, avr = _correlation(signal[row], expected[row]), -(first + second)
+    alone, avr = _correlation(signal[row], expected[row]), -(signal[0] + signal[1])
     evidence = (
         f"against V1-V6 the limb leads correlate {correlations['as recorded']:.2f} as recorded and "
         f"{correlations[best]:.2f} with the swap undone; lead {lead} alone {alone:.2f}; "
@@ -372,7 +407,7 @@ def leads_of_equal_range(signal: np.ndarray) -> bool:
     """
     finite = [row[np.isfinite(row)] for row in np.asarray(signal, dtype=np.float64)]
     ranges = [float(np.ptp(row)) for row in finite if row.size and np.ptp(row) > 0]
-    return len(ranges) >= 3 and max(ranges) <= 1.01 * min(ranges)
+    return len(ranges) >= 3 and max(ranges) <= EQUAL_RANGES_RATIO * min(ranges)
 
 
 def duplicate_leads(signal: np.ndarray, leads: Sequence[str]) -> list[tuple[str, str]]:
@@ -410,10 +445,13 @@ def band_pass(signal: np.ndarray, sampling_rate: float, *bands_hz: tuple[float, 
     num_samples = signal.shape[-1]
     mirrored = np.concatenate([signal, signal[..., ::-1]], axis=-1)
     spectrum = np.fft.rfft(mirrored)
-    frequencies = np.fft.rfftfreq(2 * num_samples, 1 / sampling_rate)
-    kept = np.any([(frequencies >= low) & (frequencies <= high) for low, high in bands_hz], axis=0)
-    spectrum[..., ~kept] = 0
+    spectrum[..., ~in_bands(np.fft.rfftfreq(2 * num_samples, 1 / sampling_rate), bands_hz)] = 0
     return np.fft.irfft(spectrum, 2 * num_samples)[..., :num_samples]
+
+
+def in_bands(frequencies_hz: np.ndarray, bands_hz: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Finds the frequencies that lie in one of the bands, edges among them."""
+    return np.any([(frequencies_hz >= low) & (frequencies_hz <= high) for low, high in bands_hz], axis=0)
 
 
 def line_amplitude(signal: np.ndarray, sampling_rate: float, frequency_hz: float) -> np.ndarray | None:
@@ -429,7 +467,7 @@ def line_amplitude(signal: np.ndarray, sampling_rate: float, frequency_hz: float
         5 Hz of half the rate.
     """
     num_samples = signal.shape[-1]
-    if num_samples < 4 * sampling_rate or frequency_hz + 5 > sampling_rate / 2:
+    if not can_measure_tone(num_samples, sampling_rate, frequency_hz):
         return None
     window = np.hanning(num_samples)
     signal = np.asarray(signal, dtype=np.float64)
@@ -441,13 +479,38 @@ def line_amplitude(signal: np.ndarray, sampling_rate: float, frequency_hz: float
     return np.sqrt(np.maximum(power[..., line].sum(axis=-1) - background, 0.0))
 
 
+def can_measure_tone(num_samples: int, sampling_rate: float, frequency_hz: float) -> bool:
+    return num_samples >= SHORTEST_SECONDS * sampling_rate and frequency_hz + 5 <= sampling_rate / 2
+
+
+def shortest_clip(sampling_rate: float) -> int:
+    """Samples of the shortest run at the largest or smallest value that counts as clipped."""
+    return max(_FEWEST_CLIPPED_SAMPLES, round(_SHORTEST_CLIP_SECONDS * sampling_rate))
+
+
+def noise_bands(sampling_rate: float) -> tuple[tuple[float, float], ...]:
+    """Bands of noise without mains hum, in Hz; none where the rate is too low for them."""
+    if sampling_rate / 2 < _NOISE_LOWEST_HZ + 10:
+        return ()
+    edges = [_NOISE_LOWEST_HZ, *(edge for hz in MAINS_HZ for edge in (hz - 1.0, hz + 1.0)), sampling_rate / 2]
+    return tuple(zip(edges[::2], edges[1::2], strict=True))
+
+
+def noise_level(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """Median over stretches of 0.2 s of the root mean square within [`noise_bands`], of finite rows
+    `(num_leads, num_samples)`: `(num_leads,)`."""
+    noise = band_pass(signal, sampling_rate, *noise_bands(sampling_rate))
+    length = max(1, round(0.2 * sampling_rate))
+    pieces = noise[:, : noise.shape[1] // length * length].reshape(len(noise), -1, length)
+    return np.median(np.sqrt((pieces**2).mean(axis=2)), axis=1)
+
+
 def _measure_values(row: np.ndarray, lead: str, sampling_rate: float, is_voltage: bool) -> dict[str, float | str]:
     """Measures what can be told from the values of one lead, sample by sample; the rest is NaN."""
     finite = np.isfinite(row)
     kept = row[finite]
     lowest, highest = (float(kept.min()), float(kept.max())) if kept.size else (np.nan, np.nan)
     range_mv = highest - lowest if kept.size else 0.0
-    shortest_run = max(_FEWEST_CLIPPED_SAMPLES, round(_SHORTEST_CLIP_SECONDS * sampling_rate))
     return dict.fromkeys(("noise_mv", "wander_mv", "hum_50hz_mv", "hum_60hz_mv"), np.nan) | {
         "lead": lead,
         "missing_samples": float((~finite).sum()),
@@ -455,24 +518,20 @@ def _measure_values(row: np.ndarray, lead: str, sampling_rate: float, is_voltage
         "lowest_mv": lowest,
         "highest_mv": highest,
         "flat_seconds": longest_flat_stretch(row) / sampling_rate,
-        "clipped_seconds": clipped_samples(row, shortest_run) / sampling_rate,
+        "clipped_seconds": clipped_samples(row, shortest_clip(sampling_rate)) / sampling_rate,
     }
 
 
 def _measure_bands(signal: np.ndarray, sampling_rate: float) -> dict[str, np.ndarray]:
     """Measures the frequencies of finite leads `(num_leads, num_samples)`, each `(num_leads,)`."""
-    low, high = np.percentile(band_pass(signal, sampling_rate, (0.0, _WANDER_HIGHEST_HZ)), (2, 98), axis=1)
+    low, high = np.percentile(band_pass(signal, sampling_rate, (0.0, WANDER_HIGHEST_HZ)), (2, 98), axis=1)
     measures = {"wander_mv": high - low}
     for frequency in MAINS_HZ:
         tone = line_amplitude(signal, sampling_rate, frequency)
         if tone is not None:
             measures[f"hum_{frequency}hz_mv"] = tone
-    if sampling_rate / 2 >= _NOISE_LOWEST_HZ + 10:
-        edges = [_NOISE_LOWEST_HZ, *(edge for hz in MAINS_HZ for edge in (hz - 1.0, hz + 1.0)), sampling_rate / 2]
-        noise = band_pass(signal, sampling_rate, *zip(edges[::2], edges[1::2], strict=True))
-        length = max(1, round(0.2 * sampling_rate))
-        pieces = noise[:, : noise.shape[1] // length * length].reshape(len(noise), -1, length)
-        measures["noise_mv"] = np.median(np.sqrt((pieces**2).mean(axis=2)), axis=1)
+    if noise_bands(sampling_rate):
+        measures["noise_mv"] = noise_level(signal, sampling_rate)
     return measures
 
 
@@ -482,8 +541,9 @@ def _runs(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return row[starts], np.diff(np.append(starts, row.size))
 
 
-def _with_third(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return np.stack([first, second, second - first])
+def with_third(limb: np.ndarray) -> np.ndarray:
+    """Rows I, II and III = II - I, of I and II."""
+    return np.stack([limb[0], limb[1], limb[1] - limb[0]])
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from datasets.features.features import List, Value
 from .bad_record_report import REPORT_NAME, BadRecord, BadRecordError, MissingFiles, append_report, summarise
 from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry
-from .features import ECG_STORAGE, stored_table
+from .features import ECG_STORAGE, RecordTable
 from .records import EcgRecord
 
 logger = logging.getLogger(__name__)
@@ -213,23 +213,27 @@ def tables_of(
     num_bytes: int = STREAMED_BYTES,
 ) -> Iterator[pa.Table]:
     """Records by [`read_or_report`] as tables; `num_bytes` of signal complete one."""
-    records, size = [], 0
+
+    def empty() -> RecordTable:
+        return RecordTable(features, schema, num_bytes + num_bytes // 8)  # for the last recording too
+
+    table = empty()
     for entry in entries:
         try:
-            record = read_or_report(corpus, entry, options, on_bad_record, bad, missing)
+            with table:
+                record = read_or_report(corpus, entry, options, on_bad_record, bad, missing)
         except Exception:
-            if records:  # what was read before comes first
-                yield stored_table(records, features, schema)
+            if table.records:  # what was read before comes first
+                yield table.finish()
             raise
         if record is None:
             continue
-        records.append(record)
-        size += 2 * record.signal.size
-        if size >= num_bytes or len(records) == MOST_TABLE_RECORDS:
-            yield stored_table(records, features, schema)
-            records, size = [], 0
-    if records:
-        yield stored_table(records, features, schema)
+        table.add(record)
+        if table.num_bytes >= num_bytes or len(table.records) == MOST_TABLE_RECORDS:
+            yield table.finish()
+            table = empty()
+    if table.records:
+        yield table.finish()
 
 
 def num_shards_of(num_records: int, fewest: int = 1) -> int:

@@ -1,7 +1,7 @@
 """The `datasets` feature that decodes stored recordings on access."""
 
+import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from datasets import Features
 from datasets.features.features import List, Value, encode_nested_example, register_feature
 from datasets.table import array_cast
 
-from .records import EcgRecord, dequantise, quantise, stored_steps, stored_unit
+from .records import LENT_MEMORY, EcgRecord, dequantise, quantise, stored_steps, stored_unit
 
 ECG_STORAGE = {
     "signal": Value("binary"),
@@ -113,52 +113,99 @@ with warnings.catch_warnings():
     register_feature(Ecg, "Ecg")
 
 
-def stored_table(records: Sequence[EcgRecord], features: Features, schema: pa.Schema) -> pa.Table:
-    """The table whose rows are those of `EcgRecord.to_row`; samples are copied once, into its memory.
+class RecordTable:
+    """A table under construction whose rows are those of `EcgRecord.to_row`.
+
+    Recordings that are read while the table is entered (`with table:`) are read into its memory, if their reader asks
+    for it by [`new_steps`]; the samples of all others are copied into it.
 
     Args:
-        records (`Sequence[EcgRecord]`): Recordings of any layouts.
         features (`Features`): Columns of the table, `ecg` among them as [`ECG_STORAGE`].
         schema (`pyarrow.Schema`): That of the features, which takes milliseconds to make.
+        num_bytes (`int`, *optional*, defaults to 0): Memory for samples that is reserved; it grows where it has to.
     """
-    columns = []
-    for column in schema:
-        if column.name == "ecg":
-            columns.append(_stored_recordings(records, column.type))
-            continue
-        values = [record.extra.get(column.name, vars(record).get(column.name)) for record in records]
-        try:
-            columns.append(pa.array(values, column.type))
-        except (pa.ArrowException, TypeError, ValueError):  # numbers of numpy, or of another kind than the column's
-            encoded = [encode_nested_example(features[column.name], value) for value in values]
-            columns.append(pa.array(encoded, column.type))
-    return pa.Table.from_arrays(columns, schema=schema)
 
+    def __init__(self, features: Features, schema: pa.Schema, num_bytes: int = 0):
+        self.features, self.schema = features, schema
+        self.records: list[EcgRecord] = []
+        self._lent: np.ndarray | None = None
+        self._gains, self._units, self._ends = [], [], [0]  # the ends in samples
+        self._reserve(num_bytes // 2)
 
-def _stored_recordings(records: Sequence[EcgRecord], kind: pa.StructType) -> pa.StructArray:
-    ends = np.cumsum([record.signal.size for record in records])
-    if 2 * ends[-1] > MAX_BINARY_BYTES:
-        raise ValueError(
-            f"Record {records[-1].record_id} has {records[-1].signal.size} samples in all, and a row holds at most "
-            f"{MAX_BINARY_BYTES} bytes. Cut it into shorter recordings."
-        )
-    signal = np.empty(ends[-1], dtype="<i2")
-    gains, units = [], []
-    for record, part in zip(records, np.split(signal, ends[:-1]), strict=True):
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the samples so far."""
+        return 2 * self._ends[-1]
+
+    def _reserve(self, num_samples: int):
+        self._memory = pa.allocate_buffer(2 * num_samples)  # of Arrow's pool, whose pages are used again
+        self._samples = np.frombuffer(self._memory, dtype="<i2")
+
+    def __enter__(self):
+        self._lent = None
+        self._before = LENT_MEMORY.set(self._lend)
+
+    def __exit__(self, *error):
+        LENT_MEMORY.reset(self._before)
+
+    def _lend(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The memory after the last recording: to one array of the next one, and only where there is enough."""
+        start, size = self._ends[-1], math.prod(shape)
+        if self._lent is not None or start + size > len(self._samples):
+            return np.empty(shape, dtype=np.int16)
+        self._lent = self._samples[start : start + size].reshape(shape)
+        return self._lent
+
+    def add(self, record: EcgRecord):
+        """Adds a recording of any layout."""
         steps, gain, unit = record.stored()
-        part.reshape(steps.shape)[...] = steps
-        gains.append(gain)
-        units.append(unit)
-    offsets = np.zeros(len(records) + 1, dtype=np.int32)
-    offsets[1:] = 2 * ends
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(signal)]
-    return pa.StructArray.from_arrays(
-        [
-            pa.Array.from_buffers(pa.binary(), len(records), buffers),
-            pa.array(gains, kind.field("gain").type),
-            pa.array([list(record.leads) for record in records], kind.field("leads").type),
-            pa.array([float(record.sampling_rate) for record in records], pa.float64()),
-            pa.array(units, pa.string()),
-        ],
-        fields=list(kind),
-    )
+        start, end = self._ends[-1], self._ends[-1] + steps.size
+        if 2 * end > MAX_BINARY_BYTES:
+            raise ValueError(
+                f"Record {record.record_id} has {steps.size} samples in all, and a row holds at most "
+                f"{MAX_BINARY_BYTES} bytes. Cut it into shorter recordings."
+            )
+        if end > len(self._samples):
+            before = self._samples
+            self._reserve(max(end, min(2 * start, MAX_BINARY_BYTES // 2)))
+            self._samples[:start] = before[:start]
+        if steps is not self._lent:
+            self._samples[start:end].reshape(steps.shape)[...] = steps
+        self._lent = None
+        self.records.append(record)
+        self._ends.append(end)
+        self._gains.append(gain)
+        self._units.append(unit)
+
+    def finish(self) -> pa.Table:
+        """The table, which takes the memory with it."""
+        columns = []
+        for column in self.schema:
+            if column.name == "ecg":
+                columns.append(self._recordings(column.type))
+                continue
+            values = [record.extra.get(column.name, vars(record).get(column.name)) for record in self.records]
+            try:
+                columns.append(pa.array(values, column.type))
+            except (
+                pa.ArrowException,
+                TypeError,
+                ValueError,
+            ):  # numbers of numpy, or of another kind
+                encoded = [encode_nested_example(self.features[column.name], value) for value in values]
+                columns.append(pa.array(encoded, column.type))
+        return pa.Table.from_arrays(columns, schema=self.schema)
+
+    def _recordings(self, kind: pa.StructType) -> pa.StructArray:
+        offsets = 2 * np.array(self._ends, dtype=np.int32)
+        buffers = [None, pa.py_buffer(offsets), self._memory.slice(0, self.num_bytes)]
+        return pa.StructArray.from_arrays(
+            [
+                pa.Array.from_buffers(pa.binary(), len(self.records), buffers),
+                pa.array(self._gains, kind.field("gain").type),
+                pa.array([list(record.leads) for record in self.records], kind.field("leads").type),
+                pa.array([float(record.sampling_rate) for record in self.records], pa.float64()),
+                pa.array(self._units, pa.string()),
+            ],
+            fields=list(kind),
+        )

@@ -4,7 +4,8 @@ The stored form is 16-bit integers and one scale for each lead, because that is 
 of float32 and exact. `INVALID_SAMPLE` marks samples that a file declares as missing; they decode to NaN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,16 @@ INVALID_SAMPLE = -32768
 
 MAX_STEP = 32767
 MILLIVOLTS_PER_UNIT = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
+
+
+LENT_MEMORY: ContextVar[Callable[[tuple[int, ...]], np.ndarray] | None] = ContextVar("lent_memory", default=None)
+"""What gives the memory of [`new_steps`]: the table into which a recording goes, while it is read."""
+
+
+def new_steps(shape: tuple[int, ...]) -> np.ndarray:
+    """Int16 memory of a shape for the samples of a recording: that of the table into which it goes, or new."""
+    lend = LENT_MEMORY.get()
+    return np.empty(shape, dtype=np.int16) if lend is None else lend(shape)
 
 
 def millivolts_per(unit: str) -> float:

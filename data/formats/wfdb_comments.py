@@ -15,13 +15,15 @@ def parse_comments(comments: Sequence[str]) -> dict[str, Any]:
     Knows `#Age: 47`, `#<age>: 71`, `# 69 M ...`, `#Sex: Female`, `#Patient ID: 507884` and `#Dx: 426783006,59118001`
     (SNOMED CT codes). Unknown values (`NaN`, `Unknown`, `-1`) are left out.
     """
+    if not comments:
+        return {"labels": []}
     fields = {}
     for comment in comments:
         match = _COMMENT.match(comment)
         if match:
             fields.setdefault(match[1].strip().lower(), match[2].strip())
     known = {}
-    mit_bih = _MIT_BIH_COMMENT.match(comments[0]) if comments else None
+    mit_bih = _MIT_BIH_COMMENT.match(comments[0])
     if mit_bih:
         fields.setdefault("age", mit_bih[1])
         fields.setdefault("sex", mit_bih[2])

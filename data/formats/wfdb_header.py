@@ -9,7 +9,9 @@ import codecs
 import math
 import os
 import re
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from ...modeling.recording_input import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
@@ -43,6 +45,44 @@ class WfdbSignal(NamedTuple):
     name: str
 
 
+@dataclass(frozen=True, eq=False)
+class WfdbLayout:
+    """What the signal lines of the records of a corpus have in common. Equal lines give the same object, so that what
+    follows from it is found by it.
+
+    Args:
+        parts (`tuple`): For each channel its format, samples a frame, skew, byte offset, gain, baseline and unit.
+        names (`tuple[str, ...]`): Names of the channels.
+    """
+
+    parts: tuple[tuple[str, int, int, int, float, int, str], ...]
+    names: tuple[str, ...]
+
+
+class WholeSignals(Sequence):
+    """The signals of a header whose lines are all complete. Each is made when it is asked for, which takes time and is
+    seldom done where many records have one layout.
+
+    Args:
+        layout ([`WfdbLayout`]): What other records have too.
+        file_names (`tuple[str, ...]`), checksums (`list[int]`): What each channel has of its own.
+    """
+
+    def __init__(self, layout: WfdbLayout, file_names: tuple[str, ...], checksums: list[int]):
+        self.layout, self.file_names, self.checksums = layout, file_names, checksums
+
+    @cached_property
+    def _signals(self) -> list[WfdbSignal]:
+        columns = zip(self.file_names, self.layout.parts, self.checksums, self.layout.names, strict=True)
+        return [WfdbSignal(file, *parts, 0, checksum, name) for file, parts, checksum, name in columns]
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    def __getitem__(self, position):
+        return self._signals[position]
+
+
 class WfdbHeader(NamedTuple):
     """A parsed header. `sampling_rate` is that of frames, of which a channel has `samples_per_frame` samples each;
     `num_samples`, in frames, is `None` where the header leaves it to the length of the signal file; `folder` is what
@@ -51,7 +91,7 @@ class WfdbHeader(NamedTuple):
     num_segments: int | None
     sampling_rate: float
     num_samples: int | None
-    signals: list[WfdbSignal]
+    signals: Sequence[WfdbSignal]
     segment_names: list[str]
     segment_lengths: list[int]
     comments: list[str]
@@ -101,8 +141,9 @@ def parse_header(text: str) -> WfdbHeader:
         return WfdbHeader(num_segments, sampling_rate, num_samples, [], names, lengths, comments, num_channels, folder)
     if len(lines) - 1 < num_channels:
         raise ValueError(f"Expected {num_channels} signal lines, got {len(lines) - 1}.")
-    signals = [_parse_signal(line) for line in lines[1 : num_channels + 1]]
-    highest = sampling_rate * max([signal.samples_per_frame for signal in signals])
+    signals = _parse_signals(lines[1 : num_channels + 1])
+    parts = signals.layout.parts if isinstance(signals, WholeSignals) else [signal[1:] for signal in signals]
+    highest = sampling_rate * max([samples_per_frame for _, samples_per_frame, *_ in parts])
     if not MIN_SAMPLING_RATE <= highest <= MAX_SAMPLING_RATE:
         raise ValueError(f"Expected {MIN_SAMPLING_RATE:g} to {MAX_SAMPLING_RATE:g} samples a second, got {highest:g}.")
     return WfdbHeader(None, sampling_rate, num_samples, signals, [], [], comments, num_channels, folder)
@@ -128,6 +169,34 @@ def _parse_segment(line: str) -> tuple[str, int]:
     if length < 0:
         raise ValueError(f"Expected a number of samples >= 0 in the line of a segment, got {line!r}.")
     return fields[0], length
+
+
+def _parse_signals(lines: list[str]) -> Sequence[WfdbSignal]:
+    """Parses signal lines; those that are all complete together, by a layout that was parsed before."""
+    rows = [line.split(None, 8) for line in lines]
+    if all([len(row) == 9 for row in rows]):
+        file_names, formats, gains, _, zeros, _, checksums, _, names = zip(*rows, strict=True)
+        try:
+            layout = _parse_layouts(formats, gains, zeros, names)
+            if layout is not None:
+                return WholeSignals(layout, file_names, [int(checksum) for checksum in checksums])
+        except ValueError:
+            pass  # said of the line that is wrong
+    return [_parse_signal(line) for line in lines]
+
+
+@lru_cache(maxsize=256)
+def _parse_layouts(
+    formats: tuple[str, ...], gains: tuple[str, ...], zeros: tuple[str, ...], names: tuple[str, ...]
+) -> WfdbLayout | None:
+    """The layout of signal lines, but `None` for differences, whose initial values count (format 8)."""
+    parts = []
+    for storage_format, gain, zero in zip(formats, gains, zeros, strict=True):
+        storage, gain, baseline, unit = _parse_layout(storage_format, gain)
+        if storage[0] == "8":
+            return None
+        parts.append((*storage, gain, int(zero) if baseline is None else baseline, unit))
+    return WfdbLayout(tuple(parts), names)
 
 
 def _parse_signal(line: str) -> WfdbSignal:

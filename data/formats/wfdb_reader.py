@@ -23,8 +23,8 @@ from ..records import INVALID_SAMPLE, EcgRecord, stored_unit
 from ..safe_paths import inside
 from .channels import Channel, ChosenChannels, choose_channels
 from .limits import check_num_values
-from .wfdb_header import WfdbHeader, WfdbSignal, read_header
-from .wfdb_samples import INVALID, read_samples
+from .wfdb_header import WfdbHeader, WfdbLayout, WfdbSignal, WholeSignals, read_header
+from .wfdb_samples import INVALID, as_rows, read_frames, read_samples
 
 MAX_GAPS = 100
 """Values of a record of segments for each byte of its signal files: gaps between segments take no bytes."""
@@ -72,6 +72,21 @@ def read_record(
     path = os.fspath(path).removesuffix(".hea")
     header = read_header(path)
     folder, name = os.path.split(path)
+    plain = None
+    if leads is None and step is None and (rename_leads is None or isinstance(rename_leads, str)):
+        plain = _plain_layout(header, rename_leads, unit)
+    if plain is not None:
+        record = EcgRecord(
+            record_id=record_id or name,
+            signal=_read_plain_rows(folder, header, plain, verify_checksum),
+            leads=plain.leads,
+            sampling_rate=header.sampling_rate,
+            unit=DIMENSIONLESS if unit == DIMENSIONLESS else "mV",
+            gain=plain.gain.copy(),
+            offset=plain.offset,
+            notes=plain.notes,
+        )
+        return record, header.comments
     declared = _Declared(step, unit)
     if header.num_segments is not None:
         segments = _read_segment_headers(folder, header)
@@ -113,6 +128,57 @@ def read_record(
         notes=chosen.notes,
     )
     return record, header.comments
+
+
+class _PlainLayout(NamedTuple):
+    """What has to be known of channels of format 16 that are all taken."""
+
+    first: WfdbSignal
+    leads: tuple[str, ...]
+    gain: np.ndarray
+    offset: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def _plain_layout(header: WfdbHeader, rename_leads: str | None, unit: str | None) -> _PlainLayout | None:
+    """The layout of the usual record: one file of format 16, one rate, no skew, every channel an ECG with a gain.
+    `None` for any other, and for a wrong one: it is read step by step, and its error told there."""
+    signals = header.signals
+    if not isinstance(signals, WholeSignals) or any([name != signals.file_names[0] for name in signals.file_names]):
+        return None
+    return _find_plain_layout(signals.layout, header.sampling_rate, rename_leads, unit)
+
+
+@lru_cache(maxsize=64)  # a corpus has a handful of layouts and many records
+def _find_plain_layout(
+    layout: WfdbLayout, sampling_rate: float, rename_leads: str | None, unit: str | None
+) -> _PlainLayout | None:
+    count = len(layout.names)
+    signals = WholeSignals(layout, ("",) * count, [0] * count)
+    if len({signal.byte_offset for signal in signals}) > 1 or not all(
+        signal[1:4] == ("16", 1, 0) and signal.gain for signal in signals
+    ):
+        return None
+    try:
+        channels = [Channel(signal.name, signal.unit, sampling_rate) for signal in signals]
+        chosen = choose_channels("", channels, None, rename_leads, unit)
+        scales = [_scale(signal, _Declared(None, unit), "") for signal in signals]
+    except ValueError:
+        return None
+    if chosen.positions != tuple(range(count)):
+        return None
+    baselines = np.array([signal.baseline for signal in signals])
+    gain = np.array(scales, dtype=np.float32)
+    return _PlainLayout(signals[0], chosen.leads, gain, baselines if baselines.any() else None, chosen.notes)
+
+
+def _read_plain_rows(folder: str, header: WfdbHeader, plain: _PlainLayout, verify_checksum: bool) -> np.ndarray:
+    """Int16 `(num_leads, num_samples)` of a record of a plain layout."""
+    path = signal_path(folder, header, header.signals.file_names[0])
+    rows = as_rows(read_frames(path, plain.first, len(plain.leads), header.num_samples))
+    if verify_checksum:
+        _verify_checksums(rows, header)
+    return rows
 
 
 _stored_scale = lru_cache(maxsize=64)(lambda unit: stored_unit(unit)[1])  # of the channels of a corpus, a handful
@@ -193,11 +259,18 @@ def signal_path(folder: str, header: WfdbHeader, name: str) -> str:
 
 def _verify_checksums(rows: np.ndarray, header: WfdbHeader, first: int = 0):
     """Compares rows, channels of the header from `first` on, with its checksums; 0 in all channels states none."""
-    if not any(signal.checksum for signal in header.signals):
+    checksums = None
+    if isinstance(header.signals, WholeSignals):
+        checksums = header.signals.checksums[first : first + len(rows)]
+        if not any(header.signals.checksums):
+            return
+    elif not any(signal.checksum for signal in header.signals):
         return
     # Wrapping 16-bit sums are what the format defines.
     rows = rows.view(np.uint16) if rows.dtype == np.int16 else rows.astype(np.uint16)
     sums = np.add.reduce(rows, axis=1, dtype=np.uint16).tolist()
+    if checksums is not None and sums == [checksum & 0xFFFF for checksum in checksums]:
+        return
     for total, signal in zip(sums, header.signals[first : first + len(sums)], strict=True):
         if signal.checksum is not None and not signal.skew and total != signal.checksum & 0xFFFF:
             raise ValueError(

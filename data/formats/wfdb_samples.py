@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..records import new_steps
 from .limits import LIBRARY_ERRORS, check_file, check_num_values, max_values, read_into_scratch
 from .wfdb_header import WfdbSignal
 
@@ -39,9 +40,9 @@ def read_samples(path: str, signals: Sequence[WfdbSignal], num_frames: int | Non
     if first.storage_format in COMPRESSED:
         frames = _read_flac(path, first, sizes, num_frames)
     else:
-        frames = _read_frames(path, first, sum(sizes), num_frames)
+        frames = read_frames(path, first, sum(sizes), num_frames)
     if frames.shape[1] == len(signals) and first.storage_format != "8" and not any(signal.skew for signal in signals):
-        return np.array(frames.T, order="C")  # never the scratch memory that the file was read into
+        return as_rows(frames)
     rows, start = [], 0
     for signal in signals:
         row = frames[:, start : start + signal.samples_per_frame].flatten()
@@ -52,7 +53,16 @@ def read_samples(path: str, signals: Sequence[WfdbSignal], num_frames: int | Non
     return rows
 
 
-def _read_frames(path: str, signal: WfdbSignal, frame_size: int, num_frames: int | None) -> np.ndarray:
+def as_rows(frames: np.ndarray) -> np.ndarray:
+    """A copy of frames `(num_frames, num_channels)` as rows, never in the memory that the file was read into."""
+    rows = new_steps(frames.shape[::-1]) if frames.dtype == np.int16 else np.empty(frames.shape[::-1], frames.dtype)
+    rows[...] = frames.T
+    return rows
+
+
+def read_frames(path: str, signal: WfdbSignal, frame_size: int, num_frames: int | None) -> np.ndarray:
+    """Samples `(num_frames, frame_size)` of an uncompressed file as they lie in it, in memory that the next file is
+    read into; errors and other arguments are those of [`read_samples`]."""
     if signal.storage_format not in _DECODERS:
         known = sorted((*_DECODERS, *COMPRESSED), key=int)
         raise ValueError(f"{path} has the format {signal.storage_format}. Expected one of {known}.")

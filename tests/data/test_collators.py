@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 from ecg_transformers.data import EcgDataCollator, EcgPretrainingCollator, label_names, load_ecg, sample_id
 from ecg_transformers.data.builder import corpus_features
 from ecg_transformers.data.corpora.ptb_xl import PTB_XL_SAMPLE
-from ecg_transformers.data.features import stored_table
+from ecg_transformers.data.features import RecordTable
 from ecg_transformers.data.records import EcgRecord
 from ecg_transformers.modeling import EcgViTConfig, EcgViTForSequenceClassification
 from ecg_transformers.modeling.feature_extraction_ecg import EcgFeatureExtractor
@@ -263,7 +263,10 @@ def test_slices_of_tables_give_the_batches_of_their_rows(leads, missing):
     records = [EcgRecord.from_row(row(f"r{number}", seed=number, missing=missing)) for number in range(6)]
     rows = [record.to_row() for record in records]
     features = corpus_features(PTB_XL_SAMPLE)
-    table = stored_table(records, features, features.arrow_schema)
+    whole = RecordTable(features, features.arrow_schema)
+    for record in records:
+        whole.add(record)
+    table = whole.finish()
     parts = [table.slice(4, 1), table.slice(0, 0), table.slice(1, 2)]
     batch, expected = collator(pa.concat_tables(parts)), collator([rows[4], rows[1], rows[2]])
     assert batch["record_id"].tolist() == ["r4", "r1", "r2"]

@@ -7,8 +7,8 @@ import pytest
 from ecg_transformers.data import ECG_STORAGE, Ecg, load_ecg
 from ecg_transformers.data.builder import corpus_features
 from ecg_transformers.data.corpora.ptb_xl import PTB_XL
-from ecg_transformers.data.features import stored_table
-from ecg_transformers.data.records import EcgRecord
+from ecg_transformers.data.features import RecordTable
+from ecg_transformers.data.records import EcgRecord, new_steps
 
 
 @pytest.fixture(scope="module")
@@ -92,4 +92,28 @@ def test_a_table_of_records_is_that_of_their_rows():
     of_numpy.extra = {"scp_codes": ["SR", "NORM"], "age": np.int64(50), "fold": np.int64(2)}
     records = [whole, floats, of_numpy]
     expected = pa.Table.from_pylist([features.encode_example(record.to_row()) for record in records], schema=schema)
-    assert stored_table(records, features, schema).equals(expected)
+    for num_bytes in (0, 100):
+        table = RecordTable(features, schema, num_bytes)
+        for record in records:
+            table.add(record)
+        assert table.finish().equals(expected)
+
+
+def test_memory_of_a_table_is_lent_to_one_array_of_a_record_and_taken_back_from_a_bad_one():
+    features = corpus_features(PTB_XL)
+    table = RecordTable(features, features.arrow_schema, num_bytes=100)
+    signals = []
+    for number, is_bad in enumerate([False, True, False, False, False]):
+        with table:
+            first, second, signal = new_steps((2, 6)), new_steps((2, 6)), np.full((2, 6), 9, np.int16)
+            first[...], second[...] = number, -1  # a second array is no view of the table's memory
+        if number == 2:
+            table.add(EcgRecord("copied", signal, ("I", "II"), 100.0, gain=[1e-3, 1e-3]))
+        elif not is_bad:
+            table.add(EcgRecord("lent", first, ("I", "II"), 100.0, gain=[1e-3, 1e-3]))
+        assert table.num_bytes == 24 * len(table.records)
+        signals.append(first)
+    assert new_steps((2, 6)).base is None
+    stored = table.finish()["ecg"].combine_chunks().field("signal").to_pylist()
+    values = [np.frombuffer(of, "<i2").reshape(2, 6) for of in stored]
+    assert [set(of.ravel().tolist()) for of in values] == [{0}, {9}, {3}, {4}]

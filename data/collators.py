@@ -324,12 +324,23 @@ def _stored_columns(chunks: Sequence[pa.StructArray]) -> tuple[tuple, list[np.nd
         pc.unique(column).to_pylist()
         for column in (pc.binary_length(columns["signal"]), columns["sampling_rate"], columns["unit"])
     )
-    leads, gains = columns["leads"].to_pylist(), columns["gain"].combine_chunks()
-    gain, num_leads = gains.flatten(), len(leads[0])
-    is_one_layout = len(lengths) == len(rates) == len(units) == 1 and all(of == leads[0] for of in leads)
-    if not is_one_layout or not num_leads or lengths[0] % (2 * num_leads) or not lengths[0] or gain.null_count:
+    gains, names = columns["gain"].combine_chunks(), columns["leads"].combine_chunks()
+    gain, leads = gains.flatten(), names[0].as_py()
+    num_leads = len(leads)
+    is_one_layout = len(lengths) == len(rates) == len(units) == 1
+    if (
+        not is_one_layout
+        or not num_leads
+        or lengths[0] % (2 * num_leads)
+        or not lengths[0]
+        or gain.null_count
+        or names.flatten().null_count
+    ):
         return None
-    if pc.unique(pc.list_value_length(gains)).to_pylist() != [num_leads]:
+    if any(pc.unique(pc.list_value_length(of)).to_pylist() != [num_leads] for of in (gains, names)):
+        return None
+    numbered = names.flatten().dictionary_encode().indices.to_numpy().reshape(-1, num_leads)
+    if (numbered != numbered[0]).any():
         return None
     parts = []
     for signal in columns["signal"].chunks:
@@ -337,7 +348,7 @@ def _stored_columns(chunks: Sequence[pa.StructArray]) -> tuple[tuple, list[np.nd
         first = int(np.frombuffer(offsets, dtype=np.int32)[signal.offset])
         steps = np.frombuffer(values, dtype="<i2", count=len(signal) * lengths[0] // 2, offset=first)
         parts.append(steps.reshape(len(signal), num_leads, -1))
-    layout = tuple(leads[0]), rates[0], lengths[0] // (2 * num_leads), units[0]
+    layout = tuple(leads), rates[0], lengths[0] // (2 * num_leads), units[0]
     return layout, parts, gain.to_numpy().reshape(-1, num_leads)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -179,12 +180,16 @@ class RecordTable:
 
     def finish(self) -> pa.Table:
         """The table, which takes the memory with it."""
-        columns = []
+        columns, facts = [], [vars(record) | record.extra for record in self.records]
         for column in self.schema:
             if column.name == "ecg":
                 columns.append(self._recordings(column.type))
                 continue
-            values = [record.extra.get(column.name, vars(record).get(column.name)) for record in self.records]
+            name = column.name
+            values = [of_record.get(name) for of_record in facts]
+            if values.count(None) == len(values):
+                columns.append(pa.nulls(len(values), column.type))
+                continue
             try:
                 columns.append(pa.array(values, column.type))
             except (
@@ -192,20 +197,27 @@ class RecordTable:
                 TypeError,
                 ValueError,
             ):  # numbers of numpy, or of another kind
-                encoded = [encode_nested_example(self.features[column.name], value) for value in values]
+                encoded = [encode_nested_example(self.features[name], value) for value in values]
                 columns.append(pa.array(encoded, column.type))
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def _recordings(self, kind: pa.StructType) -> pa.StructArray:
         offsets = 2 * np.array(self._ends, dtype=np.int32)
+        sizes = [len(gain) for gain in self._gains]
         buffers = [None, pa.py_buffer(offsets), self._memory.slice(0, self.num_bytes)]
         return pa.StructArray.from_arrays(
             [
                 pa.Array.from_buffers(pa.binary(), len(self.records), buffers),
-                pa.array(self._gains, kind.field("gain").type),
-                pa.array([list(record.leads) for record in self.records], kind.field("leads").type),
+                _list_array(kind.field("gain").type, sizes, np.concatenate(self._gains)),
+                _list_array(kind.field("leads").type, sizes, [lead for of in self.records for lead in of.leads]),
                 pa.array([float(record.sampling_rate) for record in self.records], pa.float64()),
                 pa.array(self._units, pa.string()),
             ],
             fields=list(kind),
         )
+
+
+def _list_array(kind: pa.ListType, sizes: Sequence[int], values: Sequence) -> pa.ListArray:
+    """Lists of these sizes, whose values stand one after the other."""
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind.value_type), type=kind)

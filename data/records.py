@@ -4,6 +4,7 @@ The stored form is 16-bit integers and one scale for each lead, because that is 
 of float32 and exact. `INVALID_SAMPLE` marks samples that a file declares as missing; they decode to NaN.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ def millivolts_per(unit: str) -> float:
     return MILLIVOLTS_PER_UNIT[unit.strip().lower()]
 
 
+@lru_cache(maxsize=64)  # a corpus has a handful
 def stored_unit(unit: str) -> tuple[str, float]:
     """The unit in which signals of a unit are stored, and how many of it one `unit` is: voltages become mV, and what
     is `"dimensionless"` (z-scores) stays so.
@@ -193,7 +195,8 @@ class EcgRecord:
         if self.gain is None:
             raise ValueError(f"Record {self.record_id}: an int16 signal needs `gain`, the {self.unit} per step.")
         self.gain = np.asarray(self.gain, dtype=np.float32)
-        if self.gain.shape != (len(self.leads),) or not (self.gain.all() and np.isfinite(self.gain).all()):
+        gains = self.gain.ravel().tolist()
+        if self.gain.shape != (len(self.leads),) or not (all(gains) and math.isfinite(sum(gains))):
             raise ValueError(
                 f"Record {self.record_id}: expected {len(self.leads)} finite gains other than 0, got {self.gain}."
             )
@@ -234,7 +237,7 @@ class EcgRecord:
         """Steps `(num_leads, num_samples)`, what a step of each lead is worth (float32), and the unit of that."""
         steps, gain = (self.signal, self.gain) if self.gain is not None else quantise(self.signal)
         unit, scale = stored_unit(self.unit)
-        return steps, gain * np.float32(scale), unit
+        return steps, gain if scale == 1 else gain * np.float32(scale), unit
 
     def to_row(self) -> dict[str, Any]:
         """The row in which the record is stored: plain types only, `ecg` as `{signal, gain, leads, ...}`.

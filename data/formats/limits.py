@@ -78,6 +78,10 @@ def check_file(path: str | os.PathLike, most_bytes: int = MAX_FILE_BYTES) -> int
         status = os.stat(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
+    return _check_status(path, status, most_bytes)
+
+
+def _check_status(path: str, status: os.stat_result, most_bytes: int) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"Cannot read {path}: it is a folder, pipe or device, and no regular file.")
     if status.st_size > most_bytes:
@@ -85,21 +89,43 @@ def check_file(path: str | os.PathLike, most_bytes: int = MAX_FILE_BYTES) -> int
     return status.st_size
 
 
+# Without waiting for the other end of a pipe, which is closed again.
+_OPENING = os.O_RDONLY | (os.O_NONBLOCK if os.name == "posix" else os.O_BINARY)
+
+
+def _open_file(path: str, most_bytes: int) -> tuple[int, int]:
+    """Descriptor and size of a file that [`check_file`] accepts."""
+    try:
+        descriptor = os.open(path, _OPENING)
+    except (OSError, ValueError):
+        check_file(path, most_bytes)
+        raise
+    try:
+        return descriptor, _check_status(path, os.fstat(descriptor), most_bytes)
+    except ValueError:
+        os.close(descriptor)
+        raise
+
+
 def read_file(path: str | os.PathLike, most_bytes: int) -> bytes:
     """The content of a regular file of at most `most_bytes`, by one read of its size: twice as fast as without it."""
-    num_bytes = check_file(path, most_bytes)
-    with open(path, "rb", buffering=0) as file:
-        content = file.read(num_bytes)
-        return content if len(content) == num_bytes else content + file.read()  # one read gives 2 GB at most
+    descriptor, num_bytes = _open_file(os.fspath(path), most_bytes)
+    try:
+        content = os.read(descriptor, num_bytes)
+        while len(content) < num_bytes and (part := os.read(descriptor, num_bytes - len(content))):
+            content += part  # one read gives 2 GB at most
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def read_into_scratch(path: str, most_bytes: int) -> memoryview | bytes:
     """The content of a file as [`read_file`] gives it, but in memory that the next call of this thread writes over: a
     recording's file needs no new pages of memory. Copy what is to stay."""
-    num_bytes = check_file(path, most_bytes)
-    if num_bytes > len(_SCRATCH.content):
-        return read_file(path, most_bytes)
-    with open(path, "rb", buffering=0) as file:
+    descriptor, num_bytes = _open_file(path, most_bytes)
+    with open(descriptor, "rb", buffering=0) as file:
+        if num_bytes > len(_SCRATCH.content):
+            return read_file(path, most_bytes)
         return memoryview(_SCRATCH.content)[: file.readinto(memoryview(_SCRATCH.content)[:num_bytes])]
 
 

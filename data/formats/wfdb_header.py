@@ -53,10 +53,12 @@ class WfdbLayout:
     Args:
         parts (`tuple`): For each channel its format, samples a frame, skew, byte offset, gain, baseline and unit.
         names (`tuple[str, ...]`): Names of the channels.
+        most_samples_per_frame (`int`): Largest number of samples a frame.
     """
 
     parts: tuple[tuple[str, int, int, int, float, int, str], ...]
     names: tuple[str, ...]
+    most_samples_per_frame: int
 
 
 class WholeSignals(Sequence):
@@ -105,13 +107,10 @@ def parse_header(text: str) -> WfdbHeader:
     Raises:
         ValueError: says which line is wrong and what was expected there.
     """
-    lines, comments = [], []
-    for line in text.splitlines():
-        line = line.strip()
-        if line.startswith("#"):
-            comments.append(line[1:].strip())
-        elif line:
-            lines.append(line)
+    lines, comments = list(filter(None, map(str.strip, text.splitlines()))), []
+    if "#" in text:
+        comments = [line[1:].strip() for line in lines if line[0] == "#"]
+        lines = [line for line in lines if line[0] != "#"]
     if not lines:
         raise ValueError("The header is empty.")
     fields = lines[0].split()
@@ -142,8 +141,10 @@ def parse_header(text: str) -> WfdbHeader:
     if len(lines) - 1 < num_channels:
         raise ValueError(f"Expected {num_channels} signal lines, got {len(lines) - 1}.")
     signals = _parse_signals(lines[1 : num_channels + 1])
-    parts = signals.layout.parts if isinstance(signals, WholeSignals) else [signal[1:] for signal in signals]
-    highest = sampling_rate * max([samples_per_frame for _, samples_per_frame, *_ in parts])
+    if isinstance(signals, WholeSignals):
+        highest = sampling_rate * signals.layout.most_samples_per_frame
+    else:
+        highest = sampling_rate * max([signal.samples_per_frame for signal in signals])
     if not MIN_SAMPLING_RATE <= highest <= MAX_SAMPLING_RATE:
         raise ValueError(f"Expected {MIN_SAMPLING_RATE:g} to {MAX_SAMPLING_RATE:g} samples a second, got {highest:g}.")
     return WfdbHeader(None, sampling_rate, num_samples, signals, [], [], comments, num_channels, folder)
@@ -173,15 +174,14 @@ def _parse_segment(line: str) -> tuple[str, int]:
 
 def _parse_signals(lines: list[str]) -> Sequence[WfdbSignal]:
     """Parses signal lines; those that are all complete together, by a layout that was parsed before."""
-    rows = [line.split(None, 8) for line in lines]
-    if all([len(row) == 9 for row in rows]):
-        file_names, formats, gains, _, zeros, _, checksums, _, names = zip(*rows, strict=True)
-        try:
-            layout = _parse_layouts(formats, gains, zeros, names)
-            if layout is not None:
-                return WholeSignals(layout, file_names, [int(checksum) for checksum in checksums])
-        except ValueError:
-            pass  # said of the line that is wrong
+    try:
+        columns = zip(*[line.split(None, 8) for line in lines], strict=True)
+        file_names, formats, gains, _, zeros, _, checksums, _, names = columns
+        layout = _parse_layouts(formats, gains, zeros, names)
+        if layout is not None:
+            return WholeSignals(layout, file_names, list(map(int, checksums)))
+    except ValueError:
+        pass  # lines with fewer fields, or one that is wrong, of which the next line says what
     return [_parse_signal(line) for line in lines]
 
 
@@ -196,7 +196,7 @@ def _parse_layouts(
         if storage[0] == "8":
             return None
         parts.append((*storage, gain, int(zero) if baseline is None else baseline, unit))
-    return WfdbLayout(tuple(parts), names)
+    return WfdbLayout(tuple(parts), names, max([per_frame for _, per_frame, *_ in parts]))
 
 
 def _parse_signal(line: str) -> WfdbSignal:

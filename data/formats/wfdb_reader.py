@@ -144,7 +144,7 @@ def _plain_layout(header: WfdbHeader, rename_leads: str | None, unit: str | None
     """The layout of the usual record: one file of format 16, one rate, no skew, every channel an ECG with a gain.
     `None` for any other, and for a wrong one: it is read step by step, and its error told there."""
     signals = header.signals
-    if not isinstance(signals, WholeSignals) or any([name != signals.file_names[0] for name in signals.file_names]):
+    if not isinstance(signals, WholeSignals) or signals.file_names.count(signals.file_names[0]) < len(signals):
         return None
     return _find_plain_layout(signals.layout, header.sampling_rate, rename_leads, unit)
 
@@ -181,13 +181,10 @@ def _read_plain_rows(folder: str, header: WfdbHeader, plain: _PlainLayout, verif
     return rows
 
 
-_stored_scale = lru_cache(maxsize=64)(lambda unit: stored_unit(unit)[1])  # of the channels of a corpus, a handful
-
-
 def _scale(signal: WfdbSignal, declared: _Declared, path: str) -> float:
     """Millivolts (or, of what is no voltage, units) per step."""
     if signal.gain:
-        return (1.0 if declared.unit == DIMENSIONLESS else _stored_scale(signal.unit)) / signal.gain
+        return (1.0 if declared.unit == DIMENSIONLESS else stored_unit(signal.unit)[1]) / signal.gain
     unit = signal.unit or declared.unit
     if declared.step is None or not unit:
         raise ValueError(
@@ -259,17 +256,16 @@ def signal_path(folder: str, header: WfdbHeader, name: str) -> str:
 
 def _verify_checksums(rows: np.ndarray, header: WfdbHeader, first: int = 0):
     """Compares rows, channels of the header from `first` on, with its checksums; 0 in all channels states none."""
-    checksums = None
     if isinstance(header.signals, WholeSignals):
-        checksums = header.signals.checksums[first : first + len(rows)]
-        if not any(header.signals.checksums):
-            return
-    elif not any(signal.checksum for signal in header.signals):
+        checksums = header.signals.checksums
+    else:
+        checksums = [signal.checksum for signal in header.signals]
+    if not any(checksums):
         return
     # Wrapping 16-bit sums are what the format defines.
     rows = rows.view(np.uint16) if rows.dtype == np.int16 else rows.astype(np.uint16)
     sums = np.add.reduce(rows, axis=1, dtype=np.uint16).tolist()
-    if checksums is not None and sums == [checksum & 0xFFFF for checksum in checksums]:
+    if sums == checksums:
         return
     for total, signal in zip(sums, header.signals[first : first + len(sums)], strict=True):
         if signal.checksum is not None and not signal.skew and total != signal.checksum & 0xFFFF:

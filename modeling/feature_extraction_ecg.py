@@ -520,12 +520,17 @@ class EcgFeatureExtractor(InputContract, FeatureExtractionMixin):
             values = (2 * (values - lowest) / (highest - lowest).masked_fill(flat, 1.0) - 1).masked_fill(flat, 0.0)
         elif self.normalization is not None:
             dims = (-2, -1) if self.normalization == "record" else (-1,)
-            weight = values.new_ones(()) if present is None else present[..., None].to(values.dtype)
-            total = weight.expand_as(values).sum(dims, keepdim=True).clamp(min=1)
-            centred = values - (values * weight).sum(dims, keepdim=True) / total
-            std = ((centred.square() * weight).sum(dims, keepdim=True) / total).sqrt()
+            if present is None:
+                total = values[0].numel() if self.normalization == "record" else values.shape[-1]
+                centred = values - values.sum(dims, keepdim=True) / total
+                std = (centred.square().sum(dims, keepdim=True) / total).sqrt()
+            else:
+                weight = present[..., None].to(values.dtype)
+                total = weight.expand_as(values).sum(dims, keepdim=True).clamp(min=1)
+                centred = values - (values * weight).sum(dims, keepdim=True) / total
+                std = ((centred.square() * weight).sum(dims, keepdim=True) / total).sqrt()
             flat = std < FLAT_STD_MV / scale_of(self.unit)
-            values = (centred / std.masked_fill(flat, 1.0)).masked_fill(flat, 0.0)
+            values = centred.div_(std.masked_fill(flat, 1.0)).masked_fill_(flat, 0.0)
         if self.clip is not None:
             values = values.clamp(-self.clip, self.clip)
         return values if present is None else values.masked_fill(~present[..., None], 0.0)

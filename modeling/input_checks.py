@@ -20,8 +20,8 @@ INVALID_SAMPLE = -32768
 
 EXAMINED_SECONDS = 600.0
 """What is looked at of a longer recording, from the start of what the model reads."""
-_SCREENED_VALUES = 2**18
-"""Samples of the recordings that are looked at together: a MB, which stays near the processor."""
+_SCREENED_VALUES = 2**20
+"""Samples of the recordings that are looked at together, 4 MB."""
 NOT_FOR_AMPLITUDES = ("record", "lead", "lead_range")
 """Normalisations after which a wrong unit changes nothing."""
 

@@ -165,8 +165,9 @@ class _SeededMixture(RandomlyCyclingMultiSourcesExamplesIterable):
         sources = [_Source(*of) for of in zip(self.ex_iterables, state["num_drawn"], strict=True)]
         is_once = self.stopping_strategy == "all_exhausted_without_replacement"
         slices, num_rows = [], 0
+        is_over = self.bool_strategy_func(state["is_exhausted"])  # takes microseconds
         for number in self._get_indices_iterator():
-            if self.bool_strategy_func(state["is_exhausted"]):
+            if is_over:
                 break
             if is_once and state["is_exhausted"][number]:
                 continue
@@ -174,6 +175,7 @@ class _SeededMixture(RandomlyCyclingMultiSourcesExamplesIterable):
             num_rows += source.draw(slices)
             if source.is_exhausted():
                 state["is_exhausted"][number] = True
+                is_over = self.bool_strategy_func(state["is_exhausted"])
                 if not is_once:
                     source.restart()
             if num_rows == MIXED_ROWS:

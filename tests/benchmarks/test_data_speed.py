@@ -66,7 +66,7 @@ def test_wfdb_records_are_read_much_faster_than_by_the_library(folder, record_pr
 
     ratio = ratio_to_library(folder, ours)
     record_property("ratio", ratio)
-    assert ratio >= 35
+    assert ratio >= 42
 
 
 def test_indexed_records_are_read_faster_than_by_their_headers(folder, record_property):
@@ -122,20 +122,40 @@ def int16_batches(stream):
     return lambda: sum(len(collator(table)["gain"]) for table in tables.iter(batch_size=32))
 
 
+def float_batches(stream):
+    """As [`int16_batches`], and made floats by the feature extractor."""
+    extractor = EcgFeatureExtractor(STANDARD_LEADS, sampling_rate=500, num_samples=5000)
+    collator, tables = EcgPretrainingCollator(extractor), stream.with_format("arrow")
+
+    def read():
+        num_records = 0
+        for table in tables.iter(batch_size=32):
+            batch = collator(table)
+            known = {"sampling_rate": batch["sampling_rate"], "is_complete": batch["is_complete"]}
+            values, _ = extractor.process_batch(batch["signal"], batch["gain"], **known)
+            num_records += len(values)
+        return num_records
+
+    return read
+
+
 def rows(stream):
     return lambda: sum(1 for _ in stream)
 
 
-@pytest.mark.parametrize(("name", "bar"), [("raw", 13), ("prepared", 35)])
-def test_streams_give_int16_batches_much_faster_than_the_library_reads(folder, streams, name, bar, record_property):
-    stream = int16_batches(streams[name])
+@pytest.mark.parametrize(
+    ("form", "name", "bar"),
+    [(int16_batches, "raw", 21), (int16_batches, "prepared", 45), (float_batches, "prepared", 25)],
+)
+def test_streams_give_batches_much_faster_than_the_library_reads(folder, streams, form, name, bar, record_property):
+    stream = form(streams[name])
     assert stream() == NUM_COPIES * NUM_RECORDS
     ratio = ratio_to_library(folder, stream, repeats=1, num_records=NUM_COPIES * NUM_RECORDS)
     record_property("ratio", ratio)
     assert ratio >= bar
 
 
-@pytest.mark.parametrize(("form", "bar"), [(rows, 1.4), (int16_batches, 1.5)])
+@pytest.mark.parametrize(("form", "bar"), [(rows, 1.35), (int16_batches, 1.4)])
 def test_a_mixture_takes_little_longer_than_one_stream(streams, form, bar, record_property):
     num_records = NUM_COPIES * NUM_RECORDS
     one, mixture = form(streams["prepared"]), form(mix_ecg([streams["prepared"]] * 2, stopping="each_once"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import wfdb
 
+from ecg_transformers.data.formats import wfdb_header, wfdb_reader
 from ecg_transformers.data.formats.wfdb_header import parse_header, read_header
 from ecg_transformers.data.formats.wfdb_reader import read_record
 from ecg_transformers.data.formats.wfdb_samples import INVALID
@@ -393,6 +394,56 @@ def test_byte_noise_in_a_header_never_raises_anything_but_a_value_error(wfdb_fix
             read_record(tmp_path / "E00015")
         except ValueError:
             pass
+
+
+def outcome(path, **options):
+    """What a record holds and its notes, or why it is refused."""
+    try:
+        record, comments = read_record(path, **options)
+    except ValueError as error:
+        return str(error)
+    gain = None if record.gain is None else record.gain.tolist()
+    facts = [record.leads, record.sampling_rate, record.unit, gain, record.notes, comments, record.signal.dtype]
+    return [*map(str, facts), record.signal.tolist()]
+
+
+def test_records_of_a_known_layout_are_read_and_refused_as_step_by_step(tmp_path, monkeypatch):
+    """Step by step is the slow way: line by line, and channel by channel."""
+    choices = [
+        ["r.dat", "r.dat", "r.dat", "other.dat", "../r.dat", "sub/r.dat"],
+        ["16", "16", "16", "16", "16x2", "16+24", "16:1", "212", "8", "61", "17", "x"],
+        ["1000(0)/mV", "1000(0)/mV", "200", "0", "1(-3)/uV", "2(70000)/V", "-5/mV", "5/mmHg", "1e999/mV", "/"],
+        ["16", "0"],
+        ["0", "0", "12", "x"],
+        ["0", "99999999999"],
+        ["right", "right", "right", "negative", "7", "0", "x"],
+        ["0"],
+        ["I", "II", "V1", "V1", "AVR", "ABP", "a name", ""],
+    ]
+    generator, seen = np.random.default_rng(1), []
+    steps = generator.integers(-300, 300, (40, 2)).astype("<i2")
+    steps[3] = INVALID_SAMPLE
+    for name in ("r.dat", "other.dat"):
+        (tmp_path / name).write_bytes(steps.tobytes())
+    for number in range(300):
+        lines = []
+        for channel in range(2):
+            usual = generator.random() < 0.8
+            fields = [options[0 if usual else int(generator.integers(len(options)))] for options in choices]
+            fields[8] = ("I", "II")[channel] if usual else fields[8]
+            checksum = int(steps[:, channel].sum(dtype=np.int16))
+            fields[6] = {"right": str(checksum & 0xFFFF), "negative": str(checksum)}.get(fields[6], fields[6])
+            lines.append(" ".join(fields))
+        text = "\n".join([f"r 2 {generator.choice([100, 250])} {generator.choice(['', '40', '39', '41'])}", *lines])
+        (tmp_path / "r.hea").write_text(text + "\n# Age: 40\n" * (number % 2))
+        options = [{}, {}, {"unit": "mV"}, {"rename_leads": "I:V2"}, {"unit": "dimensionless"}][number % 5]
+        found = outcome(tmp_path / "r", **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(wfdb_reader, "_plain_layout", lambda *_: None)
+            patch.setattr(wfdb_header, "_parse_signals", lambda lines: [*map(wfdb_header._parse_signal, lines)])
+            assert found == outcome(tmp_path / "r", **options), text
+        seen.append(isinstance(found, list))
+    assert 30 < sum(seen) < 270
 
 
 @pytest.mark.parametrize("corpus", ["ptb-xl", "cinc2017", "cinc2021", "code-15", "cpsc2021", "ludb", "ptbdb", "mitdb"])

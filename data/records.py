@@ -24,7 +24,7 @@ MILLIVOLTS_PER_UNIT = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3
 
 
 LENT_MEMORY: ContextVar[Callable[[tuple[int, ...]], np.ndarray] | None] = ContextVar("lent_memory", default=None)
-"""What gives the memory of [`new_steps`]: the table into which a recording goes, while it is read."""
+"""Source of the memory of [`new_steps`]: the table into which a recording goes, while it is read."""
 
 
 def new_steps(shape: tuple[int, ...]) -> np.ndarray:

@@ -47,8 +47,8 @@ class WfdbSignal(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class WfdbLayout:
-    """What the signal lines of the records of a corpus have in common. Equal lines give the same object, so that what
-    follows from it is found by it.
+    """Part of the signal lines that the records of a corpus have in common. Equal lines give the same object, so that
+    what follows from it is found by it.
 
     Args:
         parts (`tuple`): For each channel its format, samples a frame, skew, byte offset, gain, baseline and unit.
@@ -66,8 +66,8 @@ class WholeSignals(Sequence):
     seldom done where many records have one layout.
 
     Args:
-        layout ([`WfdbLayout`]): What other records have too.
-        file_names (`tuple[str, ...]`), checksums (`list[int]`): What each channel has of its own.
+        layout ([`WfdbLayout`]): Part that other records have too.
+        file_names (`tuple[str, ...]`), checksums (`list[int]`): File and checksum of each channel.
     """
 
     def __init__(self, layout: WfdbLayout, file_names: tuple[str, ...], checksums: list[int]):

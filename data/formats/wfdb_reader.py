@@ -131,7 +131,7 @@ def read_record(
 
 
 class _PlainLayout(NamedTuple):
-    """What has to be known of channels of format 16 that are all taken."""
+    """Facts on channels of format 16 that are all taken."""
 
     first: WfdbSignal
     leads: tuple[str, ...]

@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import numpy as np
@@ -202,22 +202,17 @@ class RecordTable:
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def _recordings(self, kind: pa.StructType) -> pa.StructArray:
-        offsets = 2 * np.array(self._ends, dtype=np.int32)
-        sizes = [len(gain) for gain in self._gains]
-        buffers = [None, pa.py_buffer(offsets), self._memory.slice(0, self.num_bytes)]
+        buffers = [None, pa.py_buffer(2 * np.array(self._ends, dtype=np.int32)), self._memory.slice(0, self.num_bytes)]
+        ends = pa.array(accumulate(map(len, self._gains), initial=0), pa.int32())  # of lists of one value a lead
+        gains = pa.array(np.concatenate(self._gains), pa.float32())
+        leads = pa.array([lead for record in self.records for lead in record.leads], pa.string())
         return pa.StructArray.from_arrays(
             [
                 pa.Array.from_buffers(pa.binary(), len(self.records), buffers),
-                _list_array(kind.field("gain").type, sizes, np.concatenate(self._gains)),
-                _list_array(kind.field("leads").type, sizes, [lead for of in self.records for lead in of.leads]),
+                pa.ListArray.from_arrays(ends, gains, type=kind.field("gain").type),
+                pa.ListArray.from_arrays(ends, leads, type=kind.field("leads").type),
                 pa.array([float(record.sampling_rate) for record in self.records], pa.float64()),
                 pa.array(self._units, pa.string()),
             ],
             fields=list(kind),
         )
-
-
-def _list_array(kind: pa.ListType, sizes: Sequence[int], values: Sequence) -> pa.ListArray:
-    """Lists of these sizes, whose values stand one after the other."""
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind.value_type), type=kind)

@@ -3,7 +3,6 @@
 import os
 import stat
 import struct
-import threading
 import tokenize
 import zlib
 from collections.abc import Iterator
@@ -117,24 +116,6 @@ def read_file(path: str | os.PathLike, most_bytes: int) -> bytes:
         return content
     finally:
         os.close(descriptor)
-
-
-def read_into_scratch(path: str, most_bytes: int) -> memoryview | bytes:
-    """The content of a file as [`read_file`] gives it, but in memory that the next call of this thread writes over: a
-    recording's file needs no new pages of memory. Copy what is to stay."""
-    descriptor, num_bytes = _open_file(path, most_bytes)
-    with open(descriptor, "rb", buffering=0) as file:
-        if num_bytes > len(_SCRATCH.content):
-            return read_file(path, most_bytes)
-        return memoryview(_SCRATCH.content)[: file.readinto(memoryview(_SCRATCH.content)[:num_bytes])]
-
-
-class _Scratch(threading.local):
-    def __init__(self):
-        self.content = bytearray(2**20)
-
-
-_SCRATCH = _Scratch()
 
 
 def read_bytes(path: str | os.PathLike, max_bytes: int, what: str) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..records import new_steps
-from .limits import LIBRARY_ERRORS, check_file, check_num_values, max_values, read_into_scratch
+from .limits import LIBRARY_ERRORS, check_file, check_num_values, max_values, read_file
 from .wfdb_header import WfdbSignal
 
 COMPRESSED = {"508": "int16", "516": "int16", "524": "int32"}
@@ -54,21 +54,21 @@ def read_samples(path: str, signals: Sequence[WfdbSignal], num_frames: int | Non
 
 
 def as_rows(frames: np.ndarray) -> np.ndarray:
-    """A copy of frames `(num_frames, num_channels)` as rows, never in the memory that the file was read into."""
+    """A copy of frames `(num_frames, num_channels)` as rows."""
     rows = new_steps(frames.shape[::-1]) if frames.dtype == np.int16 else np.empty(frames.shape[::-1], frames.dtype)
     rows[...] = frames.T
     return rows
 
 
 def read_frames(path: str, signal: WfdbSignal, frame_size: int, num_frames: int | None) -> np.ndarray:
-    """Samples `(num_frames, frame_size)` of an uncompressed file as they lie in it, in memory that the next file is
-    read into; errors and other arguments are those of [`read_samples`]."""
+    """Samples `(num_frames, frame_size)` of an uncompressed file as they lie in it; arguments and errors are those of
+    [`read_samples`]."""
     if signal.storage_format not in _DECODERS:
         known = sorted((*_DECODERS, *COMPRESSED), key=int)
         raise ValueError(f"{path} has the format {signal.storage_format}. Expected one of {known}.")
     samples_per_block, bytes_per_block, decode = _DECODERS[signal.storage_format]
     try:
-        content = read_into_scratch(path, 4 * max_values() + signal.byte_offset)
+        content = read_file(path, 4 * max_values() + signal.byte_offset)
     except OSError as error:
         raise ValueError(f"Cannot read signal file {path}: {error.strerror}.") from None
     available = max(len(content) - signal.byte_offset, 0) * samples_per_block // bytes_per_block

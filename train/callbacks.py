@@ -257,7 +257,7 @@ class RunRecord(TrainerCallback):
         if damage is not None:
             raise ValueError(f"{checkpoint} cannot be resumed from: {damage}. Take another checkpoint.")
         then = sealed_run(checkpoint)
-        changed = [] if then is None else differences(then, self.began_with(*run))
+        changed = [] if then is None else differences(*map(_of_all_processes, (then, self.began_with(*run))))
         if changed:
             raise ValueError(
                 f"{checkpoint} is of another run: {'; '.join(changed)}. A run goes on with what it began with: give "
@@ -282,6 +282,19 @@ class RunRecord(TrainerCallback):
         if is_empty and state.global_step < state.max_steps:
             self.is_at_end = True
             control.should_save = state.global_step > 0
+
+
+def _of_all_processes(run: dict[str, Any]) -> dict[str, Any]:
+    """What a run began with, where any number of processes may go on with it: what they learn from together counts.
+
+    Not so with a stream, of which each process reads a part.
+    """
+    if "records" not in run["data"] or "per_device_train_batch_size" not in run["training"]:
+        return run
+    training = dict(run["training"])
+    batch = training.pop("per_device_train_batch_size") * run["processes"]
+    others = {name: value for name, value in run.items() if name != "processes"}
+    return others | {"training": training | {"per_device_train_batch_size x processes": batch}}
 
 
 def describe_data(dataset: Any, name: str | None = None) -> dict[str, Any]:

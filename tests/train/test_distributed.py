@@ -67,19 +67,49 @@ def command_of_the_page(num_processes, *flags):
     return [*start, *flags, *shlex.split(stated[3])]
 
 
+def train(command, folder):
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return load_file(folder / "model.safetensors")
+
+
+def assert_as_near_as_sums(weights, expected):
+    """Sums of float32 in another order, through some steps of Adam."""
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=0, msg=name)
+
+
 @pytest.mark.slow
 def test_the_command_of_the_page_trains_two_processes_as_one(tmp_path, tiny_yaml):
     weights = {}
     for num_processes, batch in ((1, 4), (2, 2)):
         folder = tmp_path / str(num_processes)
         flags = ["--config", tiny_yaml, "--max_steps", "3", "--per_device_train_batch_size", str(batch)]
-        command = command_of_the_page(num_processes, *flags, "--output_dir", str(folder))
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert finished.returncode == 0, finished.stderr[-3000:]
+        weights[num_processes] = train(command_of_the_page(num_processes, *flags, "--output_dir", str(folder)), folder)
         assert "| Batch (recordings) | 4 |" in (folder / "README.md").read_text()
-        weights[num_processes] = load_file(folder / "model.safetensors")
-    for name, tensor in weights[1].items():
-        torch.testing.assert_close(weights[2][name], tensor, atol=1e-5, rtol=0, msg=name)
+    assert_as_near_as_sums(weights[2], weights[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_before", "num_after"), [(2, 1), (1, 2)])
+def test_another_number_of_processes_ends_where_the_run_would_have(tmp_path, tiny_yaml, num_before, num_after):
+    """Masks, windows and the order of records, in the second epoch too, are those of the uninterrupted run."""
+
+    def flags(num_processes, folder):
+        batch = ["--per_device_train_batch_size", str(48 // num_processes), "--dataloader_drop_last", "true"]
+        drawn = ["--mask_type", "segments", "--num_samples", "500", "--patch_size", "50", "--random_windows", "true"]
+        saved = ["--max_steps", "9", "--save_strategy", "steps", "--save_steps", "3", "--output_dir", str(folder)]
+        return ["--config", tiny_yaml, "--long_records", "all", *batch, *drawn, *saved]
+
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    expected = train(command_of_the_page(num_before, *flags(num_before, straight)), straight)
+    resume = ["--resume_from_checkpoint", str(straight / "checkpoint-3")]
+    weights = train(command_of_the_page(num_after, *flags(num_after, resumed), *resume), resumed)
+    then, now = (json.loads((folder / "trainer_state.json").read_text()) for folder in (straight, resumed))
+    assert now["epoch"] == then["epoch"] > 1
+    assert now["log_history"][:3] == then["log_history"][:3]  # it has gone on and not begun anew
+    assert not (resumed / "checkpoint-3").exists() and (resumed / "checkpoint-6").exists()
+    assert_as_near_as_sums(weights, expected)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from ecg_transformers.train.run_folder import (
     last_complete_checkpoint,
     seal_checkpoint,
 )
-from ecg_transformers.train.trainer import train_and_save
+from ecg_transformers.train.trainer import record_of, train_and_save
 
 from .conftest import TINY_RUN
 
@@ -200,13 +201,31 @@ def test_only_the_same_run_goes_on(make_trainer, recordings, stopped, changed, s
     assert not (stopped / "model.safetensors").exists()
 
 
-def test_a_resume_with_another_number_of_processes_says_so(make_trainer, stopped):
-    path = stopped / "checkpoint-4" / "checkpoint.json"
-    seal = json.loads(path.read_text())
-    seal["run"]["processes"] = 4
-    path.write_text(json.dumps(seal))
-    with pytest.raises(ValueError, match="processes was 4 and is 1"):
-        train_and_save(make_trainer(**SAVING, resume_from_checkpoint="last"))
+@pytest.mark.parametrize(
+    ("processes", "batch", "is_stream", "said"),
+    [
+        (4, 1, False, None),
+        (4, 4, False, "another run: training.per_device_train_batch_size x processes was 16 and is 4. A run"),
+        (4, 1, True, "another run: processes was 4 and is 1; training.per_device_train_batch_size was 1"),
+    ],
+    ids=["same batch", "another batch", "stream"],
+)
+def test_another_number_of_processes_goes_on_if_its_batches_hold_the_same_records(
+    make_trainer, recordings, stopped, processes, batch, is_stream, said
+):
+    seal = json.loads((stopped / "checkpoint-4" / "checkpoint.json").read_text())
+    run = seal["run"] | {"processes": processes}
+    run["training"]["per_device_train_batch_size"] = batch
+    if is_stream:
+        run["training"]["dataloader_num_workers"] = 0
+        run["data"] = {"name": None, "shards": 1}
+    (stopped / "checkpoint-4" / "checkpoint.json").write_text(json.dumps(seal | {"run": run}))
+    trainer = make_trainer(stream_of(recordings, 24) if is_stream else None, **STOPPED)
+    refusal = nullcontext() if said is None else pytest.raises(ValueError, match=said)
+    with refusal:
+        record_of(trainer).check_checkpoint(
+            str(stopped / "checkpoint-4"), trainer.args, trainer.model, trainer.processing_class
+        )
 
 
 def test_a_run_whose_records_drew_other_random_numbers_does_not_go_on(make_trainer):

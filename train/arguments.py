@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 
 import torch
+from accelerate import DistributedType
 from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
@@ -38,6 +39,12 @@ class EcgTrainingArguments(TrainingArguments):
                 f"{num_processes} processes were started (WORLD_SIZE={num_processes}), and each would train alone and "
                 "write to the same folder. On CPUs they train together with use_cpu (--use_cpu true); on GPUs there "
                 "has to be one for each. For a run of one process start it without torchrun and unset WORLD_SIZE."
+            )
+        if self.fsdp and self.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+            raise ValueError(
+                "fsdp=True divides a model among the GPUs that torchrun starts a process for. On CPUs accelerate "
+                "takes no notice of it, and one process has no other to divide with. Leave out fsdp (--fsdp): all "
+                "weights are then in each process."
             )
 
 

@@ -247,6 +247,8 @@ class RunRecord(TrainerCallback):
             "data": self._data,
             "processes": args.world_size,
         }
+        if args.fsdp:  # whose checkpoints hold other files
+            run["fsdp"] = True
         if isinstance(model, PretrainingMixin) and model.random_stream is not None:
             run["random_stream"] = model.random_stream
         return json.loads(json.dumps(run, default=str))
@@ -305,8 +307,9 @@ def describe_data(dataset: Any, name: str | None = None) -> dict[str, Any]:
         facts["shards"] = rows.num_shards
     elif isinstance(rows, Dataset) and "record_id" in rows.column_names:
         checksum = 0
-        for record in rows.with_format(None)["record_id"]:
-            checksum = zlib.crc32(str(record).encode() + b"\n", checksum)
+        for table in rows.select_columns("record_id").with_format("arrow").iter(batch_size=10_000):
+            names = "".join(f"{record}\n" for record in table["record_id"].to_pylist())
+            checksum = zlib.crc32(names.encode(), checksum)
         facts |= {"records": len(rows), "record_ids": checksum}
     elif isinstance(rows, Sized):
         facts["records"] = len(rows)

@@ -122,6 +122,10 @@ class FineTuningArguments(EcgTrainingArguments):
                 "Fine-tuning keeps the weights that do best on the validation split: eval_strategy and save_strategy "
                 "cannot be 'no'. Choose 'epoch' or 'steps', and 'best' to save."
             )
+        if self.fsdp:
+            raise ValueError(
+                "Fine-tuning has whole weights in each process: leave out fsdp (--fsdp), which `pretrain` takes."
+            )
         if self.dataloader_drop_last:
             raise ValueError(
                 "dataloader_drop_last would drop the last batch of the validation split too (the Trainer uses it for "

@@ -43,6 +43,11 @@ class OnlineProbe(TrainerCallback):
     ):
         if every_steps < 1:
             raise ValueError(f"Expected at least 1 step between two probes, got {every_steps}.")
+        if trainer.is_fsdp_enabled:
+            raise ValueError(
+                "A probe embeds recordings in one process, and with FSDP none has all of the weights. Leave out the "
+                "probe (--online_probe_steps) or fsdp (--fsdp)."
+            )
         self.trainer = trainer
         self.train, self.evaluated, self.label_names = train, dict(evaluated), list(label_names)
         self.every_steps, self.batch_size = every_steps, batch_size

@@ -140,7 +140,10 @@ def method_figures(trainer: EcgSslTrainer, dataset: Iterable[dict], num_records:
     if not isinstance(trainer.model, MaskedAutoencoderForPreTraining):
         return []
     recordings = [row["ecg"] for row in islice(iter(dataset), num_records)]
-    return reconstruction_figures(trainer.model, trainer.processing_class, recordings)
+    model = trainer.model
+    if trainer.is_fsdp_enabled:  # no process has all of its weights
+        model = AutoModelForPreTraining.from_pretrained(trainer.args.output_dir)
+    return reconstruction_figures(model, trainer.processing_class, recordings)
 
 
 def write_card_and_page(

@@ -157,6 +157,9 @@ def training_arguments(settings: dict, arguments_class: type = SslTrainingArgume
             continue
         if key.endswith("_strategy") and value is False:  # an unquoted `no` in a YAML file
             value = "no"
+        if key == "fsdp" and isinstance(value, bool):  # which transformers takes bare, or as the name of an option
+            tokens += ["--fsdp"] * value
+            continue
         values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
         tokens += [f"--{key}", *(str(item) for item in values)]
     parser = HfArgumentParser(arguments_class, exit_on_error=False)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import datasets
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader, IterableDataset, Subset
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import has_length
@@ -16,6 +18,7 @@ from transformers.utils import ModelOutput
 from ecg_transformers.data.bad_record_report import CorpusGoneError
 from ecg_transformers.modeling import EcgJepaForPreTraining
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator, on_device
+from ecg_transformers.modeling.teacher import TeacherStudentMixin
 
 from .callbacks import (
     CodebookMonitor,
@@ -82,6 +85,41 @@ class EcgSslTrainer(PushingTrainer):
         if self.args.weight_decay_end is not None:
             self.add_callback(WeightDecayCallback())
         self.add_callback(RunRecord(self.train_dataset, None if self.data is None else self.data.name))
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            self._choose_shards(self.accelerator.state.fsdp_plugin)
+
+    def _choose_shards(self, plugin: FullyShardedDataParallelPlugin):
+        """FSDP gathers and frees a layer at a time, and nothing that works outside of the forward pass, as measured
+        targets do. In bf16 it computes by autocast, as one process does, and not in weights and losses of bf16."""
+        model = self.model
+        plugin.mixed_precision_policy = MixedPrecisionPolicy()
+        if plugin.transformer_cls_names_to_wrap is None:
+            there = {type(module).__name__ for module in model.modules()}
+            plugin.transformer_cls_names_to_wrap = [name for name in model._no_split_modules if name in there]
+        teacher = model.target_encoder if isinstance(model, TeacherStudentMixin) else None
+        plugin.ignored_modules = [
+            part
+            for part in model.children()
+            if part is not teacher and not any(parameter.requires_grad for parameter in part.parameters())
+        ]
+
+    def autocast_smart_context_manager(self, *args, **kwargs):
+        usual = super().autocast_smart_context_manager(*args, **kwargs)
+        return self.accelerator.autocast() if self.is_fsdp_enabled else usual
+
+    def _prepare_for_training(self, *args):
+        if not self.is_fsdp_enabled:
+            return super()._prepare_for_training(*args)
+        # accelerate would shard the input projection a second time, within the embeddings.
+        model = self.model
+        model.get_input_embeddings = lambda: None
+        try:
+            return super()._prepare_for_training(*args)
+        finally:
+            del model.get_input_embeddings
 
     def get_train_dataloader(self) -> DataLoader:
         """Keeps to `dataloader_drop_last` in streams too, whose last, short batch the stock Trainer would train on."""

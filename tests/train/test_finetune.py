@@ -311,6 +311,7 @@ def test_a_head_of_other_classes_begins_anew(trained, tmp_path):
         ({"dataloader_drop_last": True}, "drop the last batch of the validation split"),
         ({"eval_strategy": "no"}, "keeps the weights that do best"),
         ({"class_weights": "some"}, "class_weights to be one of"),
+        ({"fsdp": True}, r"whole weights in each process: leave out fsdp"),
         ({"layer_decoy": 0.5}, "Did you mean layer_decay"),
     ],
 )

@@ -38,6 +38,13 @@ def test_a_probe_follows_the_run_and_changes_nothing_in_it(make_trainer, probed)
     assert history[-1]["test"] == pytest.approx(result["macro_auroc"], abs=1e-9)
 
 
+def test_a_probe_of_a_divided_model_is_refused(make_trainer, recordings):
+    trainer = make_trainer()
+    trainer.is_fsdp_enabled = True
+    with pytest.raises(ValueError, match=r"none has all of the weights. Leave out the probe"):
+        follow_with_probe(trainer, recordings, {}, LABELS, every_steps=2)
+
+
 def test_a_budget_in_records_becomes_steps():
     assert [steps_between(number, 32) for number in (1, 32, 33, 320)] == [1, 1, 2, 10]
     with pytest.raises(ValueError, match="at least 1 step between two probes, got 0"):

@@ -9,7 +9,6 @@ import datasets
 import torch
 from accelerate import FullyShardedDataParallelPlugin
 from torch import nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader, IterableDataset, Subset
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import has_length
@@ -94,6 +93,8 @@ class EcgSslTrainer(PushingTrainer):
     def _choose_shards(self, plugin: FullyShardedDataParallelPlugin):
         """FSDP gathers and frees a layer at a time, and nothing that works outside of the forward pass, as measured
         targets do. In bf16 it computes by autocast, as one process does, and not in weights and losses of bf16."""
+        from torch.distributed.fsdp import MixedPrecisionPolicy  # a torch without processes lacks it
+
         model = self.model
         plugin.mixed_precision_policy = MixedPrecisionPolicy()
         if plugin.transformer_cls_names_to_wrap is None:

@@ -228,6 +228,15 @@ def test_another_number_of_processes_goes_on_if_its_batches_hold_the_same_record
         )
 
 
+def test_a_checkpoint_of_a_divided_model_is_of_another_run(make_trainer, stopped):
+    path = stopped / "checkpoint-4" / "checkpoint.json"
+    seal = json.loads(path.read_text())
+    seal["run"]["fsdp"] = True
+    path.write_text(json.dumps(seal))
+    with pytest.raises(ValueError, match="fsdp was True and is 'nothing'"):
+        train_and_save(make_trainer(**STOPPED, resume_from_checkpoint="last"))
+
+
 def test_a_run_whose_records_drew_other_random_numbers_does_not_go_on(make_trainer):
     segments = SAVING | {"mask_type": "segments", "min_segment_patches": 2}
     folder = killed(make_trainer(**segments), 3)

@@ -287,10 +287,8 @@ class RunRecord(TrainerCallback):
 
 
 def _of_all_processes(run: dict[str, Any]) -> dict[str, Any]:
-    """What a run began with, where any number of processes may go on with it: what they learn from together counts.
-
-    Not so with a stream, of which each process reads a part.
-    """
+    """Facts that a run began with, in the form that counts where another number of processes may go on: of records in
+    memory the batch of all together, of a stream, of which each process reads a part, everything."""
     if "records" not in run["data"] or "per_device_train_batch_size" not in run["training"]:
         return run
     training = dict(run["training"])

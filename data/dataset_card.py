@@ -16,6 +16,7 @@ COLUMNS = {
     "age": "years",
     "sex": "`male` or `female`",
     "source": "name of the corpus",
+    "preview": "picture of the first 10 s on ECG paper, for the dataset viewer; `load_ecg` does not read it",
 }
 
 

@@ -12,12 +12,13 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +31,7 @@ from .corpora import CORPORA
 from .corpus import Corpus, IndexEntry
 from .dataset_card import dataset_card
 from .engines import run_jobs
+from .features import Ecg
 from .loading import find_corpus, locate
 from .prepared import MANIFEST_NAME, Manifest, Shard, hash_file, read_manifest, shard_name
 
@@ -44,6 +46,8 @@ FEWEST_SHARD_RECORDS = 32
 COMPRESSION = "none"
 FOOTER_KEY, BAD_RECORDS_KEY = b"ecg_transformers", b"ecg_transformers_bad_records"
 TEMPORARY_ENDING = ".part"
+PREVIEW = "preview"
+"""Column of pictures, which `load_ecg` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class ShardJob:
     options: Mapping[str, Any]
     entries: tuple[IndexEntry, ...]
     on_bad_record: str
+    draw_preview: Callable[[Mapping[str, Any]], bytes | None] | None
 
     @property
     def path(self) -> Path:
@@ -65,6 +70,11 @@ class ShardJob:
     @property
     def corpus(self) -> Corpus:
         return CORPORA[json.loads(self.identity)["corpus"]]
+
+    @property
+    def features(self) -> datasets.Features:
+        pictures = {} if self.draw_preview is None else {PREVIEW: datasets.Image()}
+        return datasets.Features(pictures | corpus_features(self.corpus))  # seen without scrolling
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,7 @@ def prepare_corpus(
     engine: str = "processes",
     scheduler: str | None = None,
     on_bad_record: str = "report",
+    draw_preview: Callable[[Mapping[str, Any]], bytes | None] | None = None,
     **options,
 ) -> Manifest | None:
     """Converts a corpus to a folder of Parquet shards; goes on where an interrupted conversion stopped.
@@ -100,6 +111,10 @@ def prepare_corpus(
         engine (`str`): `"processes"` of this machine, or `"dask"`, see [`run_jobs`].
         scheduler (`str`, *optional*): Address of a running Dask scheduler.
         on_bad_record (`str`): See [`load_ecg`]; `bad_records.jsonl` in `output_dir` names the reported ones.
+        draw_preview (`Callable`, *optional*):
+            Function of a module that draws a decoded `ecg`, or returns `None`, such as
+            [`~ecg_transformers.train.report.ecg_paper.draw_preview`]. The pictures (PNG) become the column `preview`,
+            which the dataset viewer of the Hub shows and [`load_ecg`] does not read.
 
     Returns:
         the manifest, or `None` for a task of several.
@@ -122,7 +137,7 @@ def prepare_corpus(
     splits = corpus.splits if split == "all" else (split,)
     output = Path(output_dir).expanduser().resolve()
     output.mkdir(parents=True, exist_ok=True)
-    jobs = _plan(corpus, folder, complete, splits, output, on_bad_record)
+    jobs = _plan(corpus, folder, complete, splits, output, on_bad_record, draw_preview)
     everything = [job for of_split in jobs.values() for job in of_split]
     if not everything:
         raise ValueError(f"{folder} lists no record of the split {split!r} of corpus {name!r}.")
@@ -138,7 +153,13 @@ def prepare_corpus(
 
 
 def _plan(
-    corpus: Corpus, folder: Path, options: dict[str, Any], splits: Sequence[str], output: Path, on_bad_record: str
+    corpus: Corpus,
+    folder: Path,
+    options: dict[str, Any],
+    splits: Sequence[str],
+    output: Path,
+    on_bad_record: str,
+    draw_preview: Callable[[Mapping[str, Any]], bytes | None] | None,
 ) -> dict[str, list[ShardJob]]:
     """The shards of each split, in order."""
     entries = corpus.index(folder, options)
@@ -149,18 +170,17 @@ def _plan(
             "splits": splits,
             "storage_version": STORAGE_VERSION,
             "records_sha256": _hash_entries(entries, folder),
+            **({} if draw_preview is None else {PREVIEW: True}),
         },
         sort_keys=True,
         default=_plain,
     )
-    plan = hashlib.sha256(identity.encode()).hexdigest()
+    shared = identity, hashlib.sha256(identity.encode()).hexdigest(), options
     jobs = {}
     for split in splits:
         parts = shards_of([entry for entry in entries if entry.split == split], FEWEST_SHARD_RECORDS)
         jobs[split] = [
-            ShardJob(
-                *(str(output), shard_name(split, number, len(parts)), identity, plan, options, part, on_bad_record)
-            )
+            ShardJob(str(output), shard_name(split, number, len(parts)), *shared, part, on_bad_record, draw_preview)
             for number, part in enumerate(parts)
         ]
     return jobs
@@ -259,9 +279,9 @@ def _is_mended(job: ShardJob, there: WrittenShard) -> bool:
 
 def _write_rows(job: ShardJob, file: io.BufferedWriter):
     features = corpus_features(job.corpus)
-    schema = features.arrow_schema
+    schema = job.features.arrow_schema
     schema = schema.with_metadata({**schema.metadata, FOOTER_KEY: job.identity.encode()})
-    plain = [name for name in schema.names if name != "ecg"]
+    plain = [name for name in schema.names if name not in ("ecg", PREVIEW)]
     writer = pq.ParquetWriter(
         *(file, schema),
         compression=COMPRESSION,
@@ -271,11 +291,19 @@ def _write_rows(job: ShardJob, file: io.BufferedWriter):
     )
     bad = []
     reading = (job.options, job.on_bad_record, bad, None)
-    tables = tables_of(job.corpus, job.entries, *reading, features, schema, ROW_GROUP_BYTES)
+    tables = tables_of(job.corpus, job.entries, *reading, features, features.arrow_schema, ROW_GROUP_BYTES)
     with writer:
         for table in tables:
-            writer.write_table(table)
+            pictures = [] if job.draw_preview is None else [_pictures(table, job.draw_preview)]
+            writer.write_table(pa.Table.from_arrays([*pictures, *table.columns], schema=schema))
         writer.add_key_value_metadata({BAD_RECORDS_KEY: json.dumps(bad)})
+
+
+def _pictures(table: pa.Table, draw_preview: Callable[[Mapping[str, Any]], bytes | None]) -> pa.StructArray:
+    """The column of [`datasets.Image`] that shows the recordings of a table; nothing where none is drawn."""
+    decode = Ecg().decode_example
+    drawn = [draw_preview(decode(stored)) for stored in table["ecg"].to_pylist()]
+    return pa.array([content and {"bytes": content, "path": None} for content in drawn], datasets.Image.pa_type)
 
 
 def _read_shard(job: ShardJob) -> WrittenShard | None:
@@ -345,7 +373,7 @@ def _finish(
     )
     lines = [json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in bad]
     _write_text(output / REPORT_NAME, "".join(lines))
-    _write_text(output / REPOCARD_NAME, dataset_card(manifest, corpus_features(corpus)))
+    _write_text(output / REPOCARD_NAME, dataset_card(manifest, everything[0].features))
     _write_text(output / MANIFEST_NAME, manifest.to_json())
     for left in output.glob(f".*{TEMPORARY_ENDING}"):
         left.unlink(missing_ok=True)

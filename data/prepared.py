@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -182,13 +182,14 @@ def _open_shard(url: str):
         yield file if file.seekable() else io.BytesIO(file.read())
 
 
-def read_tables(url: str, num_records: int, verify: bool = True) -> Iterator[pa.Table]:
+def read_tables(url: str, num_records: int, verify: bool = True, left_out: Collection[str] = ()) -> Iterator[pa.Table]:
     """The row groups of a shard, one at a time.
 
     Args:
         url (`str`): Where it lies.
         num_records (`int`): Number of its records by the manifest.
         verify (`bool`, *optional*, defaults to `True`): Whether the checksum of every page is compared.
+        left_out (`Collection[str]`, *optional*): Columns of which no byte is read.
 
     Raises:
         ValueError: if it is missing, damaged, or holds another number of records than the manifest states.
@@ -201,9 +202,10 @@ def read_tables(url: str, num_records: int, verify: bool = True) -> Iterator[pa.
         with _open_shard(url) as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=verify)
             num_bytes = file.seek(0, os.SEEK_END)
+            columns = [name for name in parquet.schema_arrow.names if name not in left_out]
             for number in range(parquet.num_row_groups):
                 check_expansion(url, parquet.metadata.row_group(number).total_byte_size, num_bytes)
-                table = parquet.read_row_group(number, use_threads=False)
+                table = parquet.read_row_group(number, columns, use_threads=False)
                 found += len(table)
                 yield table
     except unreadable as error:
@@ -270,6 +272,7 @@ class PreparedDatasetBuilder(datasets.ArrowBasedBuilder):
         super().__init__(*args, **kwargs)
 
     def _info(self):
+        """Columns of the first shard, pictures (see [`prepare_corpus`]) left out."""
         manifest = self.config.manifest
         first = next(shard for shards in manifest.splits.values() for shard in shards)
         url = shard_url(self.config.location, first)
@@ -278,12 +281,14 @@ class PreparedDatasetBuilder(datasets.ArrowBasedBuilder):
                 schema = pq.read_schema(file)
         except (OSError, pa.ArrowInvalid) as error:
             raise ValueError(f"Cannot read shard {url}: {type(error).__name__}: {error}. {CURE}") from error
+        known = datasets.Features.from_arrow_schema(schema)
+        self._pictures = {name for name, feature in known.items() if isinstance(feature, datasets.Image)}
         return datasets.DatasetInfo(
             description=manifest.description,
             citation=manifest.citation,
             homepage=manifest.homepage,
             license=manifest.licence,
-            features=datasets.Features.from_arrow_schema(schema),
+            features=datasets.Features({name: known[name] for name in known if name not in self._pictures}),
         )
 
     @cached_property
@@ -305,7 +310,8 @@ class PreparedDatasetBuilder(datasets.ArrowBasedBuilder):
     def _generate_tables(self, shards):
         for number, (url, num_records) in enumerate(shards):
             # Once in each process: what a first epoch has found whole is whole in the second.
-            for group, table in enumerate(read_tables(url, num_records, verify=url not in self._verified)):
+            tables = read_tables(url, num_records, verify=url not in self._verified, left_out=self._pictures)
+            for group, table in enumerate(tables):
                 try:
                     table = table.cast(self._schema)
                 except (pa.ArrowException, ValueError) as error:

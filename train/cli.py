@@ -377,6 +377,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--engine", choices=("processes", "dask"), default="processes", help="what runs the work")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
     parser.add_argument("--on_bad_record", choices=("report", "raise"), default="report", help="go on, or stop")
+    parser.add_argument("--preview_pictures", action="store_true", help="draw each, for the dataset viewer of the Hub")
     _output_argument(parser)
 
 

@@ -11,6 +11,9 @@ logger = logging.getLogger(__name__)
 
 def run(args: argparse.Namespace):
     """Runs the command with the arguments of `cli.py`."""
+    draw_preview = None
+    if args.preview_pictures:
+        from .report.ecg_paper import draw_preview
     manifest = prepare_corpus(
         args.dataset,
         args.data_dir,
@@ -22,6 +25,7 @@ def run(args: argparse.Namespace):
         engine=args.engine,
         scheduler=args.scheduler,
         on_bad_record=args.on_bad_record,
+        draw_preview=draw_preview,
         **parse_options(args.options),
     )
     if manifest is not None:

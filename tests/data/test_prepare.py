@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from ecg_transformers.data import builder, load_ecg, prepare_corpus
@@ -18,6 +20,7 @@ from ecg_transformers.data.bad_record_report import BadRecordError, read_report
 from ecg_transformers.data.prepared import read_manifest
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.prepare import parse_options
+from ecg_transformers.train.report.ecg_paper import draw_preview
 
 
 @pytest.fixture
@@ -85,6 +88,65 @@ def test_folder_loads_with_datasets_alone_and_in_splits(ptb_xl_folder, tmp_path)
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in loaded.items()} == {"train": 3, "validation": 1, "test": 1}
     assert len(loaded["test"][0]["ecg"]["signal"]) == 2 * 12 * 1000
+
+
+@pytest.fixture(scope="module")
+def pictures_once(wfdb_fixtures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    corpus = ["--dataset", "ptb-xl", "--data_dir", str(wfdb_fixtures / "ptb-xl")]
+    assert main(["prepare", *corpus, "--output_dir", str(folder / "once"), "--preview_pictures"]) == 0
+    return folder / "once"
+
+
+@pytest.fixture
+def pictures(pictures_once, tmp_path):
+    return shutil.copytree(pictures_once, tmp_path / "pictures")
+
+
+def test_datasets_shows_a_picture_of_each_recording(pictures, ptb_xl_folder, tmp_path):
+    with_pictures = datasets.load_dataset(str(pictures), split="validation", cache_dir=tmp_path / "cache")
+    (row,) = load_ecg("ptb-xl", ptb_xl_folder, split="validation", streaming=True)
+    assert isinstance(with_pictures.features["preview"], datasets.Image)
+    assert with_pictures[0]["preview"].format == "PNG"
+    stored = with_pictures.cast_column("preview", datasets.Image(decode=False))[0]
+    assert stored["preview"]["bytes"] == draw_preview(row["ecg"]) and stored["record_id"] == row["record_id"]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_pictures_are_not_read_by_load_ecg(pictures, ptb_xl_folder, tmp_path, streaming):
+    for shard in shard_files(pictures):  # a page that were read would not have its checksum
+        column = pq.ParquetFile(shard).metadata.row_group(0).column(0)
+        assert column.path_in_schema == "preview.bytes"
+        content = bytearray(shard.read_bytes())
+        content[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+        shard.write_bytes(content)
+    where = {"split": "train", "decode": False, "streaming": streaming}
+    prepared = load_ecg("prepared", pictures, cache_dir=tmp_path / "cache", **where)
+    corpus = load_ecg("ptb-xl", ptb_xl_folder, cache_dir=tmp_path / "cache", **where)
+    assert list(prepared) == list(corpus) and prepared.features == corpus.features
+    with pytest.raises(OSError, match="CRC"):
+        pq.ParquetFile(shard, page_checksum_verification=True).read()
+
+
+@pytest.mark.slow
+def test_bytes_of_pictures_do_not_depend_on_processes(ptb_xl_folder, tmp_path):
+    for num_proc in (1, 2):
+        out = tmp_path / str(num_proc)
+        prepare_corpus("ptb-xl", ptb_xl_folder, out, draw_preview=draw_preview, num_proc=num_proc)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") and len(shard_files(out)) == 4
+
+
+def test_a_folder_without_pictures_is_another_conversion(pictures, ptb_xl_folder):
+    before = contents(pictures)
+    with pytest.raises(ValueError, match="holds another conversion"):
+        prepare_corpus("ptb-xl", ptb_xl_folder, pictures)
+    assert contents(pictures) == before
+
+
+def test_a_recording_of_which_nothing_is_drawn_has_no_picture(records, tmp_path):
+    prepare_corpus("wfdb", records, tmp_path / "out", draw_preview=lambda ecg: None)
+    with_pictures = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=tmp_path / "cache")
+    assert len(with_pictures) == 13 and set(with_pictures["preview"]) == {None}
 
 
 def test_card_has_licence_citation_and_columns(ptb_xl_folder, tmp_path):

@@ -17,6 +17,7 @@ from ecg_transformers.data.prepared import read_manifest
 from ecg_transformers.hub.push import push_prepared
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.publishing.model_card import eval_result_files
+from ecg_transformers.train.report.ecg_paper import draw_preview
 from ecg_transformers.train.results import Result
 from ecg_transformers.train.tasks.labelled_splits import task_name
 
@@ -30,14 +31,14 @@ TOKEN = {"token": "hf_owner"}
 @pytest.fixture(scope="session")
 def prepared_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
-    prepare_corpus("ptb-xl", RECORDS, folder / "ptb-xl", sampling_rate=100)
+    prepare_corpus("ptb-xl", RECORDS, folder / "ptb-xl", sampling_rate=100, draw_preview=draw_preview)
     prepare_corpus("wfdb", RECORDS, folder / "wfdb")
     return folder
 
 
 @pytest.fixture
 def prepared(prepared_once, tmp_path):
-    """Five recordings in four shards of three splits."""
+    """Five recordings, with pictures, in four shards of three splits."""
     return Path(shutil.copytree(prepared_once / "ptb-xl", tmp_path / "ptb-xl"))
 
 
@@ -203,6 +204,7 @@ rows = []
 for split in ("train", "validation", "test"):
     for row in datasets.load_dataset(sys.argv[1], split=split, streaming=True):
         rows.append([split, row["record_id"], row["labels"], row["ecg"]["signal"].hex(), row["ecg"]["leads"]])
+        assert row["preview"].width == 480
 assert not any(name.startswith("ecg_transformers") for name in sys.modules)
 print(json.dumps(rows))
 """

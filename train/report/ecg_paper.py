@@ -3,16 +3,19 @@
 Figures are plain [`matplotlib.figure.Figure`] objects, see `plots`.
 """
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from .plots import BLUE, GREY, figure_to_bytes
 
@@ -27,6 +30,9 @@ ROW_GAP_MM = (15.0, 50.0)  # least and most distance between two baselines
 
 LARGEST_OFFSET_MV, LARGEST_MV = 0.5, 5.0
 LONGEST_NAME_AT_MARGIN = 5  # letters that fit between the calibration pulse and the trace
+
+PREVIEW_PIXELS, PREVIEW_COLOURS = (480, 360), 16
+"""Width and height within which a preview lies, and its colours: few, so that it is small."""
 
 CLINICAL_COLUMNS = (("I", "II", "III"), ("aVR", "aVL", "aVF"), ("V1", "V2", "V3"), ("V4", "V5", "V6"))
 
@@ -157,6 +163,27 @@ def plot_recording(
     return plot_ecg_paper(
         shown, leads, sampling_rate, layout="clinical" if is_clinical else "rows", title=title + note
     )
+
+
+def draw_preview(ecg: Mapping[str, Any]) -> bytes | None:
+    """Draws a small picture of a recording, some ten kilobytes; the same recording gives the same bytes.
+
+    Args:
+        ecg (`Mapping`): A decoded `ecg` of [`load_ecg`]; the first 10 s are drawn, see [`plot_recording`].
+
+    Returns:
+        a PNG of at most 480 x 360 pixels, or `None` for a recording without a unit, which has no place on paper.
+    """
+    if ecg["unit"] != "mV":
+        return None
+    figure = plot_recording(ecg["signal"], ecg["leads"], ecg["sampling_rate"], title="")
+    for line in figure.axes[0].lines:
+        line.set_linewidth(2 * line.get_linewidth())  # one pixel
+    dpi = min(pixels / inches for pixels, inches in zip(PREVIEW_PIXELS, figure.get_size_inches(), strict=True))
+    content = io.BytesIO()
+    with Image.open(io.BytesIO(figure_to_bytes(figure, dpi=dpi))) as image:
+        image.convert("RGB").quantize(PREVIEW_COLOURS, Image.Quantize.FASTOCTREE).save(content, "png", optimize=True)
+    return content.getvalue()
 
 
 def fit_to_paper(signal_mv: np.ndarray, leads: Sequence[str]) -> tuple[np.ndarray, str]:

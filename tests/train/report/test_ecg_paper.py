@@ -1,3 +1,4 @@
+import io
 import re
 
 import numpy as np
@@ -5,12 +6,15 @@ import pytest
 from matplotlib import _pylab_helpers
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
+from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS, STANDARD_LEADS
 from ecg_transformers.train.report.ecg_paper import (
     LEFT_MM,
     MM_PER_INCH,
     RIGHT_MM,
+    draw_preview,
     plot_ecg_paper,
     plot_recording,
     save_figure,
@@ -130,8 +134,6 @@ def test_the_recording_that_is_drawn_is_not_changed():
 
 
 def test_a_saved_png_is_true_to_scale_at_its_dpi(tmp_path):
-    from PIL import Image
-
     figure = plot_recording(ecg_mv(12), STANDARD_LEADS, SAMPLING_RATE, "title")
     path = save_figure(figure, tmp_path / "new folder" / "ecg.PNG", dpi=200)
     with Image.open(path) as image:
@@ -139,6 +141,22 @@ def test_a_saved_png_is_true_to_scale_at_its_dpi(tmp_path):
     assert dpi == pytest.approx((200, 200), rel=1e-3)
     width_mm = LEFT_MM + 250 + RIGHT_MM
     assert size[0] / dpi[0] * MM_PER_INCH == pytest.approx(width_mm, abs=0.2)
+
+
+@pytest.mark.parametrize("num_leads", [2, 15])
+def test_a_preview_is_a_small_picture_of_a_real_recording(num_leads):
+    ecg = next(iter(load_ecg("ptb-xl-sample")))["ecg"]
+    ecg |= {"signal": np.resize(ecg["signal"], (num_leads, 1000)), "leads": [f"X{n}" for n in range(num_leads)]}
+    content = draw_preview(ecg)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == "PNG" and (image.width == 480 or image.height == 360)
+        assert image.width <= 480 and image.height <= 360 and image.convert("L").getextrema()[0] < 60
+    assert len(content) < 18_000 and content == draw_preview(ecg)
+
+
+def test_a_recording_without_a_unit_has_no_preview():
+    ecg = {"signal": ecg_mv(2), "leads": ["I", "II"], "sampling_rate": SAMPLING_RATE}
+    assert draw_preview(ecg | {"unit": "dimensionless"}) is None and draw_preview(ecg | {"unit": "mV"})
 
 
 def test_a_saved_svg_has_its_size_in_print(tmp_path):

@@ -8,11 +8,14 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
+from textwrap import indent
 
 import griffe
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
+# Those of a `forward`, which transformers writes without a heading.
+BARE_ARGUMENTS = re.compile(r"(?:[a-z]\w*(?:, \w+)*(?: \([^\n]+\))?:[^\n]*(?:\n +[^\n]*)*\n?)+")
 ABOVE = {"README.md": "index.md", "CHANGELOG.md": "CHANGELOG.md", "CONTRIBUTING.md": "CONTRIBUTING.md"}
 
 
@@ -106,7 +109,10 @@ class HouseStyle(griffe.Extension):
             kind = re.sub(r"\[~?([\w.]+)\]", r"\1", kind)
             return f"{found[1]} ({re.sub(', optional.*', '', kind) if has_defaults else kind}):"
 
-        text = re.sub(r"^( +[\w*][\w, *]*) \(([^\n]+?)\):(?=\s)", argument, obj.docstring.value, flags=re.MULTILINE)
+        text = obj.docstring.value
+        if obj.is_function and (arguments := BARE_ARGUMENTS.match(text)):
+            text = f"Args:\n{indent(arguments[0], '    ')}\n{text[arguments.end() :]}"
+        text = re.sub(r"^( +[\w*][\w, *]*) \(([^\n]+?)\):(?=\s)", argument, text, flags=re.MULTILINE)
         text = re.sub(r"^( +)`([^`\n]+)`: ", r"\1\2: ", text, flags=re.MULTILINE)
         obj.docstring.value = re.sub(r"\[`~?([\w.]+)`\](?![\[(])", self._link, text)
 

@@ -69,7 +69,7 @@ class EcgFmModel(EcgFmPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         r"""
         input_values, leads, lead_mask: see [`~PublishedEncoderMixin.arrange_leads`]. A missing lead is zeros, as in
-        the pretraining.
+            the pretraining.
 
         Returns `last_hidden_state` `(batch_size, tokens, hidden_size)` and `pooler_output` `(batch_size,
         hidden_size)`.

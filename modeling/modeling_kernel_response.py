@@ -343,11 +343,12 @@ class KernelResponseForPreTraining(PretrainingMixin, KernelResponsePreTrainedMod
     ) -> KernelResponseForPreTrainingOutput:
         r"""
         input_values, leads, lead_mask: see [`EcgViTModel`]; the kernels answer to this clean recording.
-        views (`torch.FloatTensor` of shape `(batch_size, num_views, num_leads, view_samples)`, *optional*),
-        view_leads (`torch.BoolTensor` of shape `(batch_size, num_views, num_leads)`, *optional*):
-            Altered windows of each record, and `True` for the leads that they show. [`EcgSslTrainer`] draws both with
+        views (`torch.FloatTensor` of shape `(batch_size, num_views, num_leads, view_samples)`, *optional*):
+            Altered windows of each record. [`EcgSslTrainer`] draws them with
             [`~KernelResponseForPreTraining.draw_inputs`], keyed by seed, epoch and record; without them the model
             draws its own: always the same in evaluation, others each time in training.
+        view_leads (`torch.BoolTensor` of shape `(batch_size, num_views, num_leads)`, *optional*):
+            `True` for the leads that a view shows, drawn with it.
         targets (`torch.FloatTensor` of shape `(batch_size, target_size + beat_target_size)`, *optional*):
             What is predicted, as `step_inputs` gives it.
         """

@@ -98,7 +98,7 @@ def proposal_text(folder: Path, proposal: Proposal) -> str:
 
 
 def _read(folder: Path, table: str) -> tuple[list[str], list[dict[str, str]], str]:
-    path = Path(table) if Path(table).is_file() else folder / table
+    path = folder / table if (folder / table).is_file() else Path(table)
     if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
         tables = sorted(item.name for item in folder.iterdir() if item.suffix.lower() in (".csv", ".tsv"))
         raise ValueError(f"There is no table {table} in {folder}. It holds {tables[:10]}; copy the table into it.")

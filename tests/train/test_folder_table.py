@@ -68,6 +68,13 @@ def test_another_declaration_is_not_overwritten_and_a_missing_table_is_named(fol
         propose(folder, "x.csv", {})
 
 
+def test_the_table_of_the_folder_counts_where_the_working_folder_has_one_of_that_name(folder, tmp_path, monkeypatch):
+    (tmp_path / "labels.csv").write_text("nothing,of it\n1,2\n")
+    monkeypatch.chdir(tmp_path)
+    by_name, by_path = (propose(folder, table, FACTS) for table in ("labels.csv", "recordings/labels.csv"))
+    assert by_name == by_path and by_name.declaration["labels"] == "Diagnosis"
+
+
 def test_licences_and_tables_of_labels_are_no_unreadable_recordings(folder, tmp_path, capsys):
     arguments = [str(folder), "--sampling_rate", "100", "--unit", "mV", "--json", str(tmp_path / "a.json")]
     assert main(["info", *arguments, "--plot", str(tmp_path / "a.png")]) == 0

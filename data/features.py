@@ -192,11 +192,7 @@ class RecordTable:
                 continue
             try:
                 columns.append(pa.array(values, column.type))
-            except (
-                pa.ArrowException,
-                TypeError,
-                ValueError,
-            ):  # numbers of numpy, or of another kind
+            except (pa.ArrowException, TypeError, ValueError):  # numbers of numpy, or of another kind
                 encoded = [encode_nested_example(self.features[name], value) for value in values]
                 columns.append(pa.array(encoded, column.type))
         return pa.Table.from_arrays(columns, schema=self.schema)

@@ -56,7 +56,7 @@ def check_inputs(extractor: Any, recordings: Sequence[Recording]) -> list[dict[s
         step = max(1, _SCREENED_VALUES // recordings[numbers[0]].signal.size)
         for start in range(0, len(numbers), step):
             part = numbers[start : start + step]
-            for number, found in zip(part, _check(extractor, [recordings[of] for of in part]), strict=True):
+            for number, found in zip(part, _check(extractor, [recordings[place] for place in part]), strict=True):
                 checks[number] = found
     return checks
 
@@ -82,14 +82,14 @@ def _check(extractor: Any, recordings: Sequence[Recording]) -> Iterator[dict[str
         found = _NOTHING_FOUND
         if suspects.is_any:
             found = examine_signal(signal, names, rate, recording.unit, is_voltage, suspects)
-        judged = _judge(extractor, plan, read, found, num_samples, rate)
-        yield judged | common | {"window_seconds": window_seconds(extractor, recording)}
+        meant = _meaning(extractor, plan, read, found, num_samples, rate)
+        yield meant | common | {"window_seconds": window_seconds(extractor, recording)}
 
 
-def _judge(
+def _meaning(
     extractor: Any, plan: LeadPlan, read: list[str], found: SignalReport, num_samples: int, sampling_rate: float
 ) -> dict[str, Any]:
-    """Says what the report on a recording means for a model that reads the leads `read`."""
+    """Meaning of the report on a recording for a model that reads the leads `read`."""
     of_lead = {quality.lead: quality for quality in found.quality}  # all others are good
     absent = [lead for lead in read if lead in of_lead and of_lead[lead].missing_samples == num_samples]
     recorded = [of_lead[lead] for lead in read if lead in of_lead and lead not in absent]

@@ -142,7 +142,7 @@ class _PlainLayout(NamedTuple):
 
 def _plain_layout(header: WfdbHeader, rename_leads: str | None, unit: str | None) -> _PlainLayout | None:
     """The layout of the usual record: one file of format 16, one rate, no skew, every channel an ECG with a gain.
-    `None` for any other, and for a wrong one: it is read step by step, and its error told there."""
+    `None` for any other, and for a wrong one: reading it step by step raises its error."""
     signals = header.signals
     if not isinstance(signals, WholeSignals) or signals.file_names.count(signals.file_names[0]) < len(signals):
         return None

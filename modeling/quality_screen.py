@@ -37,6 +37,7 @@ from .signal_quality import (
 
 _LARGEST_RANGE = 100.0  # beyond it, float32 is too coarse for the bounds
 _SLACK = 0.99  # of a limit, for the rounding of float32
+_MOST_WAVE_VALUES = 2**19  # of waves to compare with, 4 MB; they grow with the square of the seconds
 
 
 def screen_signals(
@@ -101,9 +102,8 @@ def _leads(
     suspected |= ~(2 * amplitudes <= _SLACK * LIMITS["wander_mv"].most)
     for frequency in MAINS_HZ:
         if can_measure_tone(num_samples, sampling_rate, frequency):
-            parts = (signals - signals[..., :1]) @ _tone_parts(num_samples, sampling_rate, frequency)
-            power = np.einsum("blk,blk->bl", parts, parts)
-            suspected |= ~(power <= (_SLACK * LIMITS[f"hum_{frequency}hz_mv"].most) ** 2)
+            limit = _SLACK * LIMITS[f"hum_{frequency}hz_mv"].most
+            suspected |= ~(_tone_power(signals, sampling_rate, frequency) <= limit**2)
     bands = noise_bands(sampling_rate)
     if bands:
         # A median above the limit needs half of the stretches above it.
@@ -244,13 +244,28 @@ def _in_bands(num_samples: int, sampling_rate: float, bands_hz: tuple[tuple[floa
     return in_bands(np.fft.rfftfreq(2 * num_samples, 1 / sampling_rate)[:num_samples], bands_hz)
 
 
+def _tone_power(signals: np.ndarray, sampling_rate: float, frequency_hz: float) -> np.ndarray:
+    """Power that [`line_amplitude`] finds within 1 Hz of a tone, `(batch, num_leads)`."""
+    num_samples, moving = signals.shape[-1], signals - signals[..., :1]
+    near = _near(num_samples, sampling_rate, frequency_hz)
+    if num_samples * len(near) <= _MOST_WAVE_VALUES:
+        parts = moving @ _tone_parts(num_samples, sampling_rate, frequency_hz)
+        return np.einsum("blk,blk->bl", parts, parts)
+    window = np.hanning(num_samples).astype(np.float32)
+    spectrum = np.fft.rfft((moving - moving.mean(axis=-1, keepdims=True)) * window)[..., near]
+    return 2 * np.square(np.abs(spectrum)).sum(axis=-1) / (num_samples * np.square(window, dtype=np.float64).sum())
+
+
+def _near(num_samples: int, sampling_rate: float, frequency_hz: float) -> np.ndarray:
+    return np.flatnonzero(np.abs(np.fft.rfftfreq(num_samples, 1 / sampling_rate) - frequency_hz) <= 1.0)
+
+
 @lru_cache(maxsize=8)
 def _tone_parts(num_samples: int, sampling_rate: float, frequency_hz: float) -> np.ndarray:
     """Float32 `(num_samples, parts)`: sum of squares of the products with a signal is the power that
     [`line_amplitude`] finds within 1 Hz of the tone."""
     window = np.hanning(num_samples)
-    frequencies = np.fft.rfftfreq(num_samples, 1 / sampling_rate)
-    near = np.flatnonzero(np.abs(frequencies - frequency_hz) <= 1.0)
+    near = _near(num_samples, sampling_rate, frequency_hz)
     waves = np.exp(-2j * np.pi / num_samples * np.outer(np.arange(num_samples), near)) * window[:, None]
     waves -= waves.mean(axis=0)  # of a signal without its mean
     scale = np.sqrt(2 / (num_samples * (window**2).sum()))

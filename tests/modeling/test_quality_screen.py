@@ -1,5 +1,7 @@
 """The screen beside its oracle: what it excludes, the full examination of every recording and lead does not find."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -169,3 +171,16 @@ def test_a_batch_of_recordings_is_checked_as_one_after_the_other(signals):
     assert together == alone
     assert [len(of["leads"]) for of in together[20:24]] == [11, 12, 0, 11]
     assert together[0]["findings"] is not together[1]["findings"]
+
+
+def test_hum_of_a_long_recording_is_screened_in_memory_of_its_own_size():
+    rate, rng = 250.0, np.random.default_rng(1)
+    signals = beats(60_000, rate, 2, rng)[None].repeat(2, axis=0)
+    signals[0, 1] += 0.05 * np.sin(2 * np.pi * 50.2 * np.arange(60_000) / rate)
+    tracemalloc.start()
+    suspects = screen_signals(signals.astype(np.float32), LEADS[:2], rate)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [of.leads.tolist() for of in suspects] == [[False, True], [False, False]]
+    assert peak < 10 * signals.nbytes
+    assert assert_equal_to_the_full_examination(signals, rate, LEADS[:2]) == 1

@@ -187,7 +187,7 @@ class RecordTable:
                 continue
             name = column.name
             values = [of_record.get(name) for of_record in facts]
-            if values.count(None) == len(values):
+            if all(value is None for value in values):
                 columns.append(pa.nulls(len(values), column.type))
                 continue
             try:

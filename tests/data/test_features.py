@@ -117,3 +117,13 @@ def test_memory_of_a_table_is_lent_to_one_array_of_a_record_and_taken_back_from_
     stored = table.finish()["ecg"].combine_chunks().field("signal").to_pylist()
     values = [np.frombuffer(of, "<i2").reshape(2, 6) for of in stored]
     assert [set(of.ravel().tolist()) for of in values] == [{0}, {9}, {3}, {4}]
+
+
+def test_arrays_of_numpy_are_stored_in_a_column_of_lists():
+    features = datasets.Features({"record_id": datasets.Value("string"), "ecg": ECG_STORAGE})
+    features["peaks"] = datasets.List(datasets.Value("int64"))
+    table = RecordTable(features, features.arrow_schema)
+    for peaks in (np.array([3, 50]), np.array([], dtype=int), None):
+        signal = np.ones((1, 60), dtype=np.float32)
+        table.add(EcgRecord("r", signal, ["I"], 100.0, extra={} if peaks is None else {"peaks": peaks}))
+    assert table.finish()["peaks"].to_pylist() == [[3, 50], [], None]

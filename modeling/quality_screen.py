@@ -35,7 +35,8 @@ from .signal_quality import (
     with_third,
 )
 
-_LARGEST_RANGE = 100.0  # beyond it, float32 is too coarse for the bounds
+# Beyond them, float32 is too coarse for the bounds: squares of smaller values are 0.
+_SMALLEST_RANGE, _LARGEST_RANGE = 1e-9, 100.0
 _SLACK = 0.99  # of a limit, for the rounding of float32
 _MOST_WAVE_VALUES = 2**19  # of waves to compare with, 4 MB; they grow with the square of the seconds
 
@@ -55,7 +56,8 @@ def screen_signals(
     with np.errstate(over="ignore", invalid="ignore"):
         lowest, highest = signals.min(axis=-1), signals.max(axis=-1)
         ranges = highest.astype(np.float64) - lowest
-        is_open = ~(ranges <= _LARGEST_RANGE).all(axis=-1)  # what is not finite too
+        is_covered = (ranges == 0) | (ranges >= _SMALLEST_RANGE) & (ranges <= _LARGEST_RANGE)
+        is_open = ~is_covered.all(axis=-1)  # what is not finite too
     found = Suspects(*(np.repeat(is_open[:, None], len(leads), axis=1), *(is_open.copy() for _ in range(5))))
     if not is_open.all():
         screened = ~is_open

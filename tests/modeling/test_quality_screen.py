@@ -108,7 +108,7 @@ def swap_arms(signal, row, rate, rng):
     return signal
 
 
-CHANGES = [scale(f) for f in (1e-3, 0.01, 0.1, 0.5, 3.0, 20.0, 1e3, 1e30)]
+CHANGES = [scale(f) for f in (1e-30, 1e-22, 1e-3, 0.01, 0.1, 0.5, 3.0, 20.0, 1e3, 1e30)]
 CHANGES += [
     add(lambda t, rng, size=size, hz=hz: size * np.sin(2 * np.pi * hz * t))
     for size, hz in (
@@ -184,3 +184,13 @@ def test_hum_of_a_long_recording_is_screened_in_memory_of_its_own_size():
     assert [of.leads.tolist() for of in suspects] == [[False, True], [False, False]]
     assert peak < 10 * signals.nbytes
     assert assert_equal_to_the_full_examination(signals, rate, LEADS[:2]) == 1
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1e-12, 1e-20, 1e-22, 1e-30, 1e-40])
+def test_recordings_whose_squares_float32_does_not_hold_are_judged_as_by_the_full_examination(signals, factor):
+    swapped = signals[:4].astype(np.float64)
+    swapped[:, [0, 1]] = swapped[:, [1, 0]] * [[-1], [1]]
+    small_limbs = swapped.copy()
+    small_limbs[:, :6] *= factor
+    assert_equal_to_the_full_examination(swapped * factor, 100)
+    assert_equal_to_the_full_examination(small_limbs, 100)

@@ -201,13 +201,18 @@ def published_views(input_values: torch.Tensor, draws: ViewDraws, num_output: in
     inside = torch.arange(num_samples, device=input_values.device)  # places in the crop, of which `length` count
     length = draws.crop_length[..., None]
     views = input_values[:, None]
-    if bool(draws.crop_length.lt(num_samples).any()):
+    is_cropped = bool(draws.crop_length.lt(num_samples).any())
+    if is_cropped:
         views = views.expand(-1, draws.shift.shape[1], -1, -1)
         views = _take(views, (draws.crop_start[..., None] + inside).clamp(max=num_samples - 1))
     views = torch.addcmul(draws.noise, views, draws.amplitude[..., None, None])
     period = 2 * torch.pi * draws.wander_hz[..., None] * length / PUBLISHED_SAMPLING_RATE
     angles = period * inside / (length - 1) + draws.wander_phase[..., None]
     views += (draws.wander_amplitude[..., None] * angles.sin_())[:, :, None]
+    if num_output == num_samples and not is_cropped and views.device.type == "cpu":  # faster than an index a sample
+        for record, view in draws.shift.nonzero().tolist():
+            views[record, view] = views[record, view].roll(int(draws.shift[record, view]), -1)
+        return _drop_leads(views, draws)
     # Where each sample of the output lies in the crop: the shift is circular within it.
     places = (inside[:num_output] + draws.final_start[..., None] - draws.shift[..., None]) % length
     if num_output < num_samples:

@@ -4,7 +4,6 @@ CPU time of one thread, variants interleaved, medians; default allocator. Measur
 (published law) and 3.4 to 3.9 (corrected); the bound leaves room for a busy one.
 """
 
-import statistics
 import time
 
 import numpy as np
@@ -60,8 +59,9 @@ def test_batched_views_beat_the_plain_pipeline(augmentation, record_property):
         return torch.stack([torch.stack([plain_view(r, stream, augmentation) for _ in range(4)]) for r in records])
 
     pairs = [
-        (seconds(plain), seconds(lambda: make_views(batch, settings, keys.per_record("views")))) for _ in range(5)
+        (seconds(plain), seconds(lambda: make_views(batch, settings, keys.per_record("views")))) for _ in range(7)
     ]
-    ratio = statistics.median(slow / fast for slow, fast in pairs)
+    # Of the shortest times: what else the machine does only lengthens them.
+    ratio = min(slow for slow, _ in pairs) / min(fast for _, fast in pairs)
     record_property("ratio", round(ratio, 2))
     assert ratio >= 2.0

@@ -32,6 +32,7 @@ from .signal_quality import (
     noise_bands,
     noise_level,
     shortest_clip,
+    spectral_power,
     with_third,
 )
 
@@ -253,9 +254,7 @@ def _tone_power(signals: np.ndarray, sampling_rate: float, frequency_hz: float) 
     if num_samples * len(near) <= _MOST_WAVE_VALUES:
         parts = moving @ _tone_parts(num_samples, sampling_rate, frequency_hz)
         return np.einsum("blk,blk->bl", parts, parts)
-    window = np.hanning(num_samples).astype(np.float32)
-    spectrum = np.fft.rfft((moving - moving.mean(axis=-1, keepdims=True)) * window)[..., near]
-    return 2 * np.square(np.abs(spectrum)).sum(axis=-1) / (num_samples * np.square(window, dtype=np.float64).sum())
+    return spectral_power(moving)[..., near].sum(axis=-1)
 
 
 def _near(num_samples: int, sampling_rate: float, frequency_hz: float) -> np.ndarray:

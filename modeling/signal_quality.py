@@ -463,20 +463,26 @@ def line_amplitude(signal: np.ndarray, sampling_rate: float, frequency_hz: float
         frequency_hz (`float`): Frequency of the tone; it may be off by 0.5 Hz.
 
     Returns:
-        of shape `(...)`, in the unit of the signal; `None` where it cannot be told: less than 4 s, or a tone within
+        of shape `(...)`, in the unit of the signal; `None` where it is not available: less than 4 s, or a tone within
         5 Hz of half the rate.
     """
     num_samples = signal.shape[-1]
     if not can_measure_tone(num_samples, sampling_rate, frequency_hz):
         return None
-    window = np.hanning(num_samples)
-    signal = np.asarray(signal, dtype=np.float64)
-    signal = (signal - signal.mean(axis=-1, keepdims=True)) * window
-    power = 2 * np.abs(np.fft.rfft(signal)) ** 2 / (num_samples * (window**2).sum())
+    power = spectral_power(np.asarray(signal, dtype=np.float64))
     distance = np.abs(np.fft.rfftfreq(num_samples, 1 / sampling_rate) - frequency_hz)
     line, around = distance <= 1.0, (distance > 1.5) & (distance <= 5.0)
     background = np.median(power[..., around], axis=-1) / np.log(2) * line.sum()  # mean of an exponential law
     return np.sqrt(np.maximum(power[..., line].sum(axis=-1) - background, 0.0))
+
+
+def spectral_power(signal: np.ndarray) -> np.ndarray:
+    """Power of a signal without its mean at each frequency of its Fourier transform, in a Hann window: that of a
+    steady tone sums to its mean square. Computes in the precision of the signal."""
+    num_samples = signal.shape[-1]
+    window = np.hanning(num_samples).astype(signal.dtype)
+    spectrum = np.fft.rfft((signal - signal.mean(axis=-1, keepdims=True)) * window)
+    return 2 * np.abs(spectrum) ** 2 / (num_samples * (window**2).sum())
 
 
 def can_measure_tone(num_samples: int, sampling_rate: float, frequency_hz: float) -> bool:

@@ -9,13 +9,16 @@ Three implementations of the same function, each equal to dense attention under 
   any device; never forms an N x N matrix.
 * `"sdpa"`: dense scaled-dot-product attention with a boolean mask. Fastest on small grids, wasteful on large ones.
 * `"axial"`: two flash-attention calls, one an axis, merged exactly by their log-sum-exps. Memory is linear in N.
-  Uses the CPU flash kernel of torch; on other devices `"eager"`, which has the same complexity, stands in.
+  Uses the CPU flash kernel of torch; on other devices and within `torch.func`, `"eager"`, which has the same
+  complexity, stands in.
 
 `"auto"` takes `"sdpa"` on grids of at most 256 tokens and `"axial"` above; within `torch.compile`, `"axial"` always.
 """
 
 import torch
 from torch import nn
+
+from .recomputation import within_torch_func
 
 SDPA_MAX_TOKENS = 256
 """Up to this many tokens the dense kernel is faster than two passes (measured on CPU, 8 x 24 against 8 x 50)."""
@@ -61,7 +64,7 @@ def cross_pattern_attention(
         # One graph serves any number of visible columns: it must not choose by their number.
         is_small = rows == 1 or (not torch.compiler.is_compiling() and rows * columns <= SDPA_MAX_TOKENS)
         implementation = "sdpa" if is_small else "axial"
-    if implementation == "axial" and query.device.type != "cpu":
+    if implementation == "axial" and (query.device.type != "cpu" or within_torch_func()):
         implementation = "eager"
 
     if implementation == "eager":

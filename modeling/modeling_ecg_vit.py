@@ -9,7 +9,6 @@ after `num_registers` free tokens. What differs from an image ViT:
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -43,6 +42,7 @@ from .patch_embedding import (
     statistics_of_patches,
     take_rows,
 )
+from .recomputation import RecomputedInBackward, call_module, may_recompute
 from .remote_code import ShippedModelMixin
 
 # `axial` only means something on the cross; where the attention is full it is plain SDPA.
@@ -114,37 +114,8 @@ class EcgViTMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = EcgViTBranchOutput(config.intermediate_size, config.hidden_size, config.use_bias, layer_number)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        before, is_plain = self.fc1(hidden_states), type(self.fc2) is EcgViTBranchOutput  # no adapter around it
-        # A compiler decides for itself what it keeps.
-        if not is_plain or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.fc2(self.activation(before))
-        return _ActivatedLinear.apply(before, self.fc2.weight, self.fc2.bias, self.activation)
-
-
-class _ActivatedLinear(torch.autograd.Function):
-    """A linear of an activation that keeps the activation's argument alone: its result, as wide, is computed again in
-    the backward pass."""
-
-    @staticmethod
-    def forward(ctx, before, weight, bias, activation):
-        ctx.save_for_backward(before, weight)
-        ctx.activation, ctx.has_bias = activation, bias is not None
-        return nn.functional.linear(activation(before), weight, bias)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output):
-        before, weight = ctx.saved_tensors
-        with torch.enable_grad():
-            argument = before.detach().requires_grad_()
-            activated = ctx.activation.forward(argument)  # hooks have seen the forward pass
-        grad_activated = grad_output @ weight.to(grad_output.dtype)
-        (grad_before,) = torch.autograd.grad(activated, argument, grad_activated.to(activated.dtype))
-        rows = grad_output.flatten(0, -2)
-        grad_weight = rows.t() @ activated.detach().flatten(0, -2).to(rows.dtype)
-        grad_bias = rows.sum(dim=0).to(weight.dtype) if ctx.has_bias else None
-        return grad_before, grad_weight.to(weight.dtype), grad_bias, None
+    def forward(self, hidden_states: torch.Tensor, call: Callable = call_module) -> torch.Tensor:
+        return self.fc2(call(self.activation, self.fc1(hidden_states)))
 
 
 class EcgViTResidual(nn.Module):
@@ -183,32 +154,16 @@ class EcgViTLayer(GradientCheckpointingLayer):
         self.mlp_residual = EcgViTResidual(config, drop_path_rate)
 
     def forward(self, hidden_states: torch.Tensor, grid: TokenGrid, **kwargs) -> torch.Tensor:
-        normed = self.layernorm_before(hidden_states)
-        with self._norm_again(self.layernorm_before, hidden_states, normed):
-            attention_output, _ = self.attention(normed, grid, **kwargs)
+        if not may_recompute():
+            return self._add_branches(hidden_states, grid, call_module, **kwargs)
+        with RecomputedInBackward() as call:
+            return self._add_branches(hidden_states, grid, call, **kwargs)
+
+    def _add_branches(self, hidden_states: torch.Tensor, grid: TokenGrid, call: Callable, **kwargs) -> torch.Tensor:
+        attention_output, _ = self.attention(call(self.layernorm_before, hidden_states), grid, **kwargs)
         hidden_states = self.attention_residual(hidden_states, attention_output)
-        normed = self.layernorm_after(hidden_states)
-        with self._norm_again(self.layernorm_after, hidden_states, normed):
-            mlp_output = self.mlp(normed)
+        mlp_output = self.mlp(call(self.layernorm_after, hidden_states), call)
         return self.mlp_residual(hidden_states, mlp_output)
-
-    def _norm_again(self, norm: nn.LayerNorm, states: torch.Tensor, normed: torch.Tensor):
-        """Lets linears keep nothing of a normed input: the backward pass norms `states`, kept anyway, again."""
-        # Checkpointing keeps less; a compiler decides for itself.
-        checkpointed = self.gradient_checkpointing and self.training
-        if checkpointed or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return nullcontext()
-        storage, size = normed.untyped_storage()._cdata, normed.numel()
-        again = norm.forward  # hooks have seen the forward pass
-
-        def pack(tensor):
-            is_normed = tensor.untyped_storage()._cdata == storage and tensor.numel() == size
-            return tensor.shape if is_normed else tensor
-
-        def unpack(kept):
-            return kept if isinstance(kept, torch.Tensor) else again(states).view(kept)
-
-        return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 class EcgViTPreTrainedModel(ShippedModelMixin, CalibratedModelMixin, PreTrainedModel):

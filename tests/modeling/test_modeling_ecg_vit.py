@@ -1,9 +1,8 @@
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from ecg_transformers.modeling import (
@@ -11,8 +10,9 @@ from ecg_transformers.modeling import (
     EcgViTForEmbedding,
     EcgViTForSequenceClassification,
     EcgViTModel,
+    modeling_ecg_vit,
 )
-from ecg_transformers.modeling.modeling_ecg_vit import EcgViTLayer, EcgViTMLP, EcgViTResidual
+from ecg_transformers.modeling.modeling_ecg_vit import EcgViTLayer, EcgViTResidual
 from ecg_transformers.modeling.patch_embedding import TokenGrid
 
 LEADS = ("I", "II", "V1", "V2")
@@ -410,77 +410,78 @@ def test_the_models_keep_the_trainer_from_rescaling_the_loss():
 # --- memory -------------------------------------------------------------------------------------------------------
 
 
-def kept_bytes(function) -> tuple[int, torch.Tensor]:
-    """Bytes that a forward pass keeps for the backward pass, each memory counted once, and what it gives."""
-    kept = {}
-
-    def pack(tensor):
-        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = function()
-    return sum(kept.values()), output
-
-
-def tiny_mlp(bias: bool) -> EcgViTMLP:
-    return EcgViTMLP(tiny_config(intermediate_size=128, use_bias=bias), 1)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_an_activation_is_computed_again_with_the_gradients_of_one_that_is_kept(autocast, bias):
-    mlp, inputs = tiny_mlp(bias), torch.randn(4, 50, 32, generator=torch.Generator().manual_seed(0))
-
-    def gradients(function):
-        mlp.zero_grad()
-        own = inputs.clone().requires_grad_()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            function(own).float().square().sum().backward()
-        return [own.grad, *(parameter.grad.clone() for parameter in mlp.parameters())]
-
-    plain = gradients(lambda own: mlp.fc2(mlp.activation(mlp.fc1(own))))
-    tolerance = 1e-2 if autocast else 1e-5
-    for mine, expected in zip(gradients(mlp), plain, strict=True):
-        torch.testing.assert_close(mine, expected, atol=tolerance * float(expected.abs().max()), rtol=0)
-
-
-def test_an_mlp_keeps_one_wide_activation_instead_of_two():
-    mlp, inputs = tiny_mlp(True), torch.randn(4, 50, 32)
-    wide = 4 * 50 * 128 * 4
-    narrow = inputs.nbytes + sum(parameter.nbytes for parameter in mlp.parameters())
-    assert wide <= kept_bytes(lambda: mlp(inputs))[0] <= wide + narrow
-    assert kept_bytes(lambda: mlp.fc2(mlp.activation(mlp.fc1(inputs))))[0] >= 2 * wide
-
-
-def layer_and_grid() -> tuple[EcgViTLayer, TokenGrid, torch.Tensor]:
+def layer_and_grid(**fields) -> tuple[EcgViTLayer, TokenGrid, torch.Tensor]:
     torch.manual_seed(0)
-    layer = EcgViTLayer(tiny_config(), 2)
+    layer = EcgViTLayer(tiny_config(intermediate_size=128, **fields), 2)
     places = torch.arange(8)
     return layer, TokenGrid(2, 4, places[None] // 4, places[None] % 4), torch.randn(3, 8, 32)
 
 
+@pytest.mark.parametrize(
+    "fields", [{}, {"use_bias": False}, {"hidden_act": "gelu_new"}, {"attention_pattern": "full"}]
+)
 @pytest.mark.parametrize("adapted", [False, True])
-def test_a_layer_norms_again_with_the_gradients_of_norms_that_are_kept(monkeypatch, adapted):
-    layer, grid, inputs = layer_and_grid()
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_layer_has_the_gradients_of_one_that_keeps_all(monkeypatch, fields, adapted, autocast):
+    layer, grid, inputs = layer_and_grid(**fields)
     if adapted:
         layer.attention.q_proj = nn.Sequential(layer.attention.q_proj, nn.Linear(32, 32))
+        layer.mlp.fc2 = nn.Sequential(nn.Dropout(0.0), layer.mlp.fc2)
 
     def gradients():
-        layer.zero_grad()
         own = inputs.clone().requires_grad_()
-        layer(own, grid).square().sum().backward()
-        return [own.grad, *(parameter.grad.clone() for parameter in layer.parameters())]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = layer(own, grid).float().square().sum()
+        return torch.autograd.grad(loss, [own, *layer.parameters()])
 
     mine = gradients()
-    monkeypatch.setattr(layer, "_norm_again", lambda *_: nullcontext())
+    monkeypatch.setattr(modeling_ecg_vit, "may_recompute", lambda: False)
     assert all(torch.equal(a, b) for a, b in zip(mine, gradients(), strict=True))
 
 
-def test_a_layer_keeps_no_normed_input():
+def test_a_layer_keeps_neither_normed_inputs_nor_activations():
     layer, grid, inputs = layer_and_grid()
-    normed = []
-    for norm in (layer.layernorm_before, layer.layernorm_after):
-        norm.register_forward_hook(lambda _, __, output: normed.append(StorageWeakRef(output.untyped_storage())))
+    again = []
+    for module in (layer.layernorm_before, layer.layernorm_after, layer.mlp.activation):
+        module.register_forward_hook(lambda _, __, output: again.append(StorageWeakRef(output.untyped_storage())))
     output = layer(inputs, grid)
-    assert output.grad_fn is not None and [storage.expired() for storage in normed] == [True, True]
+    assert output.grad_fn is not None and [storage.expired() for storage in again] == [True] * 3
+
+
+def test_a_layer_can_be_differentiated_twice(monkeypatch):
+    layer, grid, inputs = layer_and_grid(attn_implementation="eager")
+
+    def second_gradients():
+        own = inputs.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(layer(own, grid).square().sum(), own, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), own)[0]
+
+    mine = second_gradients()
+    monkeypatch.setattr(modeling_ecg_vit, "may_recompute", lambda: False)
+    torch.testing.assert_close(mine, second_gradients())
+
+
+@pytest.mark.parametrize("implementation", ["eager", "axial"])
+def test_torch_func_has_the_gradients_of_each_record_and_those_along_a_direction(implementation):
+    layer, grid, inputs = layer_and_grid(attn_implementation=implementation)
+    parameters = dict(layer.named_parameters())
+
+    def loss(parameters, records):
+        return torch.func.functional_call(layer, parameters, (records, grid)).square().sum()
+
+    by_record = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, inputs[:, None])
+    _, along = torch.func.jvp(lambda records: loss(parameters, records), (inputs,), (torch.ones_like(inputs),))
+    layer(inputs.requires_grad_(), grid).square().sum().backward()
+    torch.testing.assert_close(along, inputs.grad.sum())
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(by_record[name].sum(dim=0), parameter.grad)
+
+
+def test_checkpointing_from_outside_keeps_the_input_alone():
+    layer, grid, inputs = layer_and_grid()
+    inside = []
+    layer.attention_residual.register_forward_hook(
+        lambda _, __, output: inside.append(StorageWeakRef(output.untyped_storage()))
+    )
+    checkpoint(layer, inputs.requires_grad_(), grid, use_reentrant=False)
+    assert inside[0].expired()

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.utils import logging
+from transformers.utils.generic import maybe_autocast
 
 logger = logging.get_logger(__name__)
 
@@ -58,7 +59,7 @@ def triplet_loss(
             f"Expected three tensors of one shape (num_triplets, embedding_size), got {shapes}. With an axis too "
             "many, every positive would be compared with all anchors."
         )
-    with torch.autocast(anchors.device.type, enabled=False):
+    with maybe_autocast(anchors.device.type, enabled=False):
         anchors, positives, negatives = anchors.float(), positives.float(), negatives.float()
         to_positive = (anchors - positives).square().sum(dim=1)
         to_negative = (anchors - negatives).square().sum(dim=1)
@@ -199,7 +200,7 @@ MINING = ("batch_hard", "semi_hard", "random")
 @torch.no_grad()
 def squared_distances(embeddings: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distances `(batch, batch)` in float32, 0 on the diagonal."""
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with maybe_autocast(embeddings.device.type, enabled=False):
         values = embeddings.float()
         squares = values.square().sum(dim=1)
         distances = (squares[:, None] + squares - 2.0 * values @ values.T).clamp(min=0.0)

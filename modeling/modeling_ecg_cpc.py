@@ -21,7 +21,7 @@ from typing import Unpack
 
 import torch
 from transformers.utils import TransformersKwargs
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import can_return_tuple, maybe_autocast
 
 from .collectives import mean_over_records
 from .configuration_ecg_cpc import EcgCpcConfig
@@ -129,7 +129,7 @@ class EcgCpcForPreTraining(PretrainingMixin, EcgCpcPreTrainedModel):
                 f"Expected negatives of shape ({len(predictions)}, {predictions.shape[1]}, num_negatives), got "
                 f"{tuple(negatives.shape)}."
             )
-        with torch.autocast(tokens.device.type, enabled=False):
+        with maybe_autocast(tokens.device.type, enabled=False):
             scores = predictions.float() @ tokens.float().transpose(1, 2)  # (batch, predictions, tokens)
         losses, found = contrast(scores, negatives, horizon)
         losses = losses.sum(dim=1) if self.config.time_reduction == "sum" else losses.mean(dim=1)

@@ -108,6 +108,12 @@ class RecordingTargets(nn.Module):
     ) -> torch.FloatTensor:
         """Responses and median beats `(batch, width)`. On a CPU of one record after the other, so that they are the
         same to the last bit in every batch."""
+        dtype = self.kernels.taps.dtype
+        if torch.finfo(dtype).bits < 32:
+            raise ValueError(
+                f"The targets are in {dtype}, too coarse for their principal components. Load the model with "
+                "dtype=torch.float32 and train with bf16=True."
+            )
         if input_values.device.type != "cpu":
             rows = self.kernels(input_values, leads=leads, lead_mask=lead_mask).pooler_output
         else:

@@ -142,7 +142,7 @@ class RandomKernelsModel(UntrainedPreTrainedModel):
                 shares = [(response > THRESHOLD).float().mean(-1), (response < -THRESHOLD).float().mean(-1)]
                 lowest, highest = response.aminmax(dim=-1)
                 features.append(torch.cat([*shares, highest, lowest], dim=-1))
-        return torch.cat(features, dim=-1)
+        return torch.cat(features, dim=-1).to(values.dtype)
 
 
 class LeadStatisticsModel(UntrainedPreTrainedModel):

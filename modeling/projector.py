@@ -4,6 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from transformers import initialization as init
+from transformers.utils.generic import maybe_autocast
 
 from .collectives import sum_over_ranks, world_size
 
@@ -78,7 +79,7 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if not self.training or world_size() == 1:
             return super().forward(hidden_states)
-        with torch.autocast(hidden_states.device.type, enabled=False):
+        with maybe_autocast(hidden_states.device.type, enabled=False):
             rows = hidden_states.float()
             count = sum_over_ranks(rows.new_full((), len(rows)))
             mean = _SumOverRanks.apply(rows.sum(dim=0)) / count

@@ -20,6 +20,7 @@ shares its directions between them.
 
 import torch
 from torch.autograd.function import once_differentiable
+from transformers.utils.generic import maybe_autocast
 
 from .collectives import sum_over_ranks, world_size
 
@@ -96,7 +97,7 @@ class _SigReg(torch.autograd.Function):
         needs_gradient = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(projections) if needs_gradient else None
         value = projections.new_zeros(())
-        with torch.autocast(projections.device.type, enabled=False):
+        with maybe_autocast(projections.device.type, enabled=False):
             for chunk in directions.split(DIRECTIONS_AT_A_TIME, dim=1):
                 angles = (projections @ chunk).mul_(knots[1])  # (groups, rows, directions)
                 cosine, sine = angles.cos(), angles.sin()

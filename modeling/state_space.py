@@ -18,6 +18,9 @@ import math
 
 import torch
 from torch import nn
+from transformers.utils.generic import maybe_autocast
+
+from .recomputation import within_torch_func
 
 BLOCK = 32
 """Tokens of a block; a power of two."""
@@ -105,7 +108,7 @@ class StateSpaceConvolution(nn.Module):
         num_tokens = hidden_states.shape[1]
         if _num_powers(num_tokens) > len(self.powers):
             self.powers, self.basis = self.prepared(num_tokens)
-        with torch.autocast(hidden_states.device.type, enabled=False):
+        with maybe_autocast(hidden_states.device.type, enabled=False):
             dtype = torch.promote_types(self.coefficients.dtype, torch.float32)
             signal, coefficients = hidden_states.to(dtype), self.coefficients.to(dtype)
             output = self._convolve(signal, coefficients[0])
@@ -119,7 +122,7 @@ class StateSpaceConvolution(nn.Module):
         block = min(BLOCK, 1 << max(num_tokens - 1, 0).bit_length())
         num_blocks = -(-num_tokens // block)
         blocks = nn.functional.pad(signal, (0, 0, 0, num_blocks * block - num_tokens))
-        blocks = _Transposed.apply(blocks.flatten(0, 1)).view(channels, -1, block)  # (channels, batch * blocks, block)
+        blocks = _transposed(blocks.flatten(0, 1)).view(channels, -1, block)  # (channels, batch * blocks, block)
         basis = self.basis[..., :block].to(signal.dtype)
         kernel = (coefficients[:, None] @ basis)[:, 0]  # (channels, block)
         # Column t of the direct sum holds the kernel upside down, from its lag t at token 0 to lag 0 at token t.
@@ -132,7 +135,7 @@ class StateSpaceConvolution(nn.Module):
             output, states = torch.bmm(blocks, columns).split((block, self.state_size), dim=2)
             before = self._states_before(states.unflatten(1, (batch, num_blocks)), block)
             output = torch.baddbmm(output, before.flatten(1, 2), self._readout(coefficients, block).transpose(1, 2))
-        output = _Transposed.apply(output.flatten(1)).view(batch, -1, channels)
+        output = _transposed(output.flatten(1)).view(batch, -1, channels)
         return output[:, :num_tokens]
 
     def _states_before(self, states: torch.Tensor, block: int) -> torch.Tensor:
@@ -167,6 +170,10 @@ class _Transposed(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
         return gradient.t().contiguous()
+
+
+def _transposed(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix.t().contiguous() if within_torch_func() else _Transposed.apply(matrix)
 
 
 def _num_powers(num_tokens: int) -> int:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.utils.generic import maybe_autocast
 
 from .collectives import gather_rows, sum_over_ranks
 from .masking import keyed_generator
@@ -118,7 +119,7 @@ class VectorQuantizer(nn.Module):
         latent_order (`torch.LongTensor` of shape `(latents of all ranks,)`, *optional*):
             Order in which latents become codes; by default [`~VectorQuantizer.next_order`].
         """
-        with torch.autocast(latents.device.type, enabled=False):
+        with maybe_autocast(latents.device.type, enabled=False):
             flat = latents.float().flatten(0, -2)
             if update and self.code_sums.dtype != torch.float32:
                 raise ValueError(

@@ -1,8 +1,6 @@
 """Every pretraining step as one graph: what `torch.compile(fullgraph=True)` gives is what eager execution gives.
 
-And no step waits for an answer of its device."""
-
-from contextlib import nullcontext
+No step waits for an answer of its device, and `torch.func` differentiates encoders by record."""
 
 import pytest
 import torch
@@ -158,10 +156,9 @@ class PageableCopies(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_asks_a_device_nothing_and_copies_nothing_to_it_but_what_was_drawn(name, monkeypatch):
+def test_a_step_asks_a_device_nothing_and_copies_nothing_to_it_but_what_was_drawn(name):
     """On the meta device, which has no values: `.item()`, `tolist`, `nonzero`, indexing by booleans and branches on
     tensors all raise there."""
-    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # which meta does not know
     model, values = make(name)
     inputs = model.step_inputs({"input_values": values}, DrawKeys(0, 1, 1, tuple(range(BATCH))))
     inputs = {key: tensor.to("meta") for key, tensor in inputs.items()}
@@ -171,3 +168,19 @@ def test_a_step_asks_a_device_nothing_and_copies_nothing_to_it_but_what_was_draw
         if model.has_teacher:
             model.update_teacher(0.99)
     assert not copies.operations
+
+
+@pytest.mark.parametrize("name", ["kim", "st_mem", "vqvae", "ecg_cpc", "lenepa", "ecg_s4_jepa", "kernel_response"])
+def test_torch_func_gives_the_gradients_of_each_record(name):
+    model, values = make(name)
+    encoder, values = getattr(model, model.base_model_prefix).double().eval(), values.double()
+    parameters = {key: parameter for key, parameter in encoder.named_parameters() if parameter.requires_grad}
+
+    def loss(parameters, values):
+        return torch.func.functional_call(encoder, parameters, (values,)).last_hidden_state.square().sum()
+
+    by_record = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, values[:, None])
+    loss(parameters, values).backward()
+    for key, parameter in parameters.items():
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(by_record[key].sum(dim=0), expected, atol=1e-9, rtol=1e-9, msg=key)

@@ -130,6 +130,13 @@ def test_targets_do_not_depend_on_the_batch_or_on_what_was_seen_before():
     assert not torch.equal(model(signals(seed=8)).targets, together)
 
 
+def test_half_precision_is_refused_with_a_cure_that_works():
+    with pytest.raises(ValueError, match="dtype=torch.float32 and train with bf16=True"):
+        tiny_model(fitted=False).to(torch.bfloat16).train()(signals().to(torch.bfloat16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert tiny_model(fitted=False).train()(signals()).loss.isfinite()
+
+
 def test_targets_follow_the_names_of_the_leads():
     model = tiny_model().eval()
     reordered = model(signals()[:, [2, 0, 1]], leads=["V1", "I", "II"]).targets

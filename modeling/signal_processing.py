@@ -16,6 +16,8 @@ from .input_checks import INVALID_SAMPLE
 # How the recursive filter cuts a record: samples in a block, blocks in a group. They set the speed, not the result.
 _BLOCK_SIZE = 48
 _GROUP_SIZE = 12
+_ROWS_AT_ONCE = 96
+"""Leads that a CPU filters together: with those of a large batch at once it would wait for memory."""
 
 
 def to_millivolts(
@@ -214,11 +216,20 @@ def filter_zero_phase(signal: torch.Tensor, sos: np.ndarray) -> torch.Tensor:
             f"A record of {signal.shape[-1]} samples is too short for this filter, which extends it by {num_extra} at "
             f"each end. Give records of more than {num_extra} samples, or switch the filter off."
         )
-    num_samples, num_extended = signal.shape[-1], signal.shape[-1] + 2 * num_extra
     dtype = torch.float64 if signal.is_cuda else signal.dtype
     system = _block_system(sos.tobytes(), len(sos), dtype, signal.device)
+    rows = signal.reshape(-1, signal.shape[-1])
+    filtered = torch.empty_like(rows)
+    rows_at_once = len(rows) if signal.is_cuda else _ROWS_AT_ONCE
+    for start in range(0, len(rows), max(rows_at_once, 1)):
+        some = slice(start, start + rows_at_once)
+        filtered[some] = _filter_rows(rows[some].to(dtype), num_extra, system)
+    return filtered.view(signal.shape)
 
-    rows = signal.reshape(-1, num_samples).to(dtype)
+
+def _filter_rows(rows: torch.Tensor, num_extra: int, system: "_BlockSystem") -> torch.Tensor:
+    num_samples = rows.shape[-1]
+    num_extended = num_samples + 2 * num_extra
     num_blocks = -(-num_extended // (_BLOCK_SIZE * _GROUP_SIZE)) * _GROUP_SIZE
     extended = rows.new_zeros(len(rows), num_blocks * _BLOCK_SIZE)
     extended[:, :num_extra] = 2 * rows[:, :1] - rows[:, 1 : num_extra + 1].flip(-1)
@@ -233,8 +244,8 @@ def filter_zero_phase(signal: torch.Tensor, sos: np.ndarray) -> torch.Tensor:
     # steady state, as if it had begun there.
     forward[:, last_block, last_offset:] = last[:, None]
     forward[:, last_block + 1 :] = last[:, None, None]
-    both_ways = _filter_blocks(forward, last, system.backward, system).reshape(len(rows), -1)
-    return both_ways[:, num_extra : num_extra + num_samples].reshape(signal.shape).to(signal.dtype)
+    both_ways = _filter_blocks(forward, last, system.backward, system).flatten(1)
+    return both_ways[:, num_extra : num_extra + num_samples]
 
 
 def cut_windows(signal: torch.Tensor, starts: list[int] | torch.Tensor, num_samples: int) -> torch.Tensor:

@@ -1,11 +1,4 @@
-"""Ratios of CPU time against dense attention under an N x N mask, as the published code computes it.
-
-One thread, variants interleaved, medians; default allocator. The bounds leave room for a busy machine; what was
-measured is in `record_property`, shown by `pytest -m slow -rA --junitxml`.
-"""
-
-import statistics
-import time
+"""Axial attention against dense attention under an N x N mask, as the published code computes it."""
 
 import pytest
 import torch
@@ -25,14 +18,6 @@ def dense(query, key, value):
     return (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, rows, columns, heads, head_dim)
 
 
-def seconds(function, states, backward):
-    started = time.process_time()
-    output = function(*states)
-    if backward:
-        torch.autograd.grad(output.sum(), states)
-    return time.process_time() - started
-
-
 @pytest.mark.parametrize(
     ("shape", "backward", "bound"),
     [
@@ -43,14 +28,14 @@ def seconds(function, states, backward):
     ],
     ids=["8x50 forward", "8x50 both", "12x250 forward", "12x250 both"],
 )
-def test_axial_attention_beats_dense_attention(shape, backward, bound, record_property):
-    torch.set_num_threads(1)
+def test_axial_attention_beats_dense_attention(shape, backward, bound, times_faster):
     states = [torch.randn(shape, requires_grad=backward) for _ in range(3)]
     torch.testing.assert_close(cross_pattern_attention(*states, "axial"), dense(*states), atol=1e-5, rtol=0)
-    pairs = [
-        (seconds(dense, states, backward), seconds(lambda *s: cross_pattern_attention(*s, "axial"), states, backward))
-        for _ in range(3)
-    ]
-    ratio = statistics.median(slow / fast for slow, fast in pairs)
-    record_property("ratio", round(ratio, 2))
+
+    def run(attention):
+        output = attention(*states)
+        if backward:
+            torch.autograd.grad(output.sum(), states)
+
+    ratio = times_faster(lambda: run(dense), lambda: run(lambda *s: cross_pattern_attention(*s, "axial")), rounds=3)
     assert ratio >= bound

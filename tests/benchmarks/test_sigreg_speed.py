@@ -1,11 +1,4 @@
-"""SIGReg against its readable formula: CPU time of value and gradient, and the memory that they take beside the input.
-
-One thread, variants interleaved, medians; default allocator. The bounds leave room for a busy machine; what was
-measured is in `record_property`, shown by `pytest -m slow -rA --junitxml`.
-"""
-
-import statistics
-import time
+"""SIGReg against its readable formula: CPU time of value and gradient, and the memory that they take beside the input."""
 
 import pytest
 import torch
@@ -31,12 +24,6 @@ def inputs(num_rows):
     return projections, draw_directions(WIDTH, NUM_SLICES, generator)
 
 
-def seconds(function, projections, directions):
-    started = time.process_time()
-    torch.autograd.grad(function(projections, directions), projections)
-    return time.process_time() - started
-
-
 def peak_bytes(function, projections, directions):
     """The most that was allocated at once."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -50,22 +37,19 @@ def peak_bytes(function, projections, directions):
 
 
 @pytest.mark.parametrize("num_rows", [1024, 1760])
-def test_the_fused_statistic_is_at_least_five_times_as_fast(num_rows, record_property):
-    torch.set_num_threads(1)
+def test_the_fused_statistic_is_at_least_five_times_as_fast(num_rows, times_faster):
     projections, directions = inputs(num_rows)
     expected = readable_sigreg(projections, directions)
     torch.testing.assert_close(sigreg(projections, directions), expected, rtol=1e-6, atol=0)
-    pairs = [
-        (seconds(readable_sigreg, projections, directions), seconds(sigreg, projections, directions)) for _ in range(5)
-    ]
-    ratio = statistics.median(slow / fast for slow, fast in pairs)
-    record_property("ratio", round(ratio, 2))
-    assert ratio >= 5.0
+
+    def run(statistic):
+        torch.autograd.grad(statistic(projections, directions), projections)
+
+    assert times_faster(lambda: run(readable_sigreg), lambda: run(sigreg), rounds=5) >= 5.0
 
 
 @pytest.mark.parametrize("num_rows", [1024, 1760])
 def test_the_fused_statistic_takes_a_fiftieth_of_the_memory(num_rows, record_property):
-    torch.set_num_threads(1)
     projections, directions = inputs(num_rows)
     slow = peak_bytes(readable_sigreg, projections, directions)
     fast = peak_bytes(sigreg, projections, directions)

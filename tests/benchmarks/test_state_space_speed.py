@@ -2,11 +2,8 @@
 
 The authors evaluate each kernel by a Cauchy product in complex numbers at its length and convolve by FFT; an FFT of a
 kernel from the real basis stands beside it. Attention is the causal layer of equal width, without its MLP, to the
-convolution with its pointwise map. One thread, variants interleaved, shortest times; what was measured is in
-`record_property`, shown by `pytest -m slow -rA --junitxml`. The bounds leave room for a busy machine.
+convolution with its pointwise map.
 """
-
-import time
 
 import pytest
 import torch
@@ -75,46 +72,31 @@ def convolve_by_fft(hidden_states, kernel):
     return torch.fft.irfft(product, n=2 * length)[..., :length].transpose(1, 2)
 
 
-def seconds(function, values):
-    started = time.process_time()
-    function(values).square().mean().backward()
-    return time.process_time() - started
-
-
-def compare(ours, other, values, rounds=9):
-    """Ratio of the shortest times: what else the machine does only lengthens them. Each round has memory of its own,
-    whose place decides a tenth."""
-    pairs = []
-    for _ in range(rounds):
-        own = values.detach().clone().requires_grad_()
-        pairs.append((seconds(other, own), seconds(ours, own)))
-    return min(slow for slow, _ in pairs) / min(fast for _, fast in pairs)
+def step(function, values):
+    """A forward and a backward pass on memory of its own, whose place decides a tenth."""
+    return lambda: function(values.clone()).square().mean().backward()
 
 
 @pytest.mark.parametrize(("num_tokens", "batch", "bounds"), [(300, 8, (1.8, 0.8)), (1200, 4, (2.5, 1.0))])
-def test_blocks_beat_complex_kernels_and_on_long_input_an_fft(num_tokens, batch, bounds, record_property):
-    torch.set_num_threads(1)
+def test_blocks_beat_complex_kernels_and_on_long_input_an_fft(num_tokens, batch, bounds, times_faster):
     torch.manual_seed(0)
     ours = StateSpaceConvolution(WIDTH, STATE, num_tokens)
     values = torch.randn(batch, num_tokens, WIDTH, requires_grad=True)
     for kind, bound in zip((ComplexKernel, RealKernelByFft), bounds, strict=True):
-        ratio = compare(ours, kind(ours.log_step, num_tokens), values)
-        record_property(kind.__name__, round(ratio, 2))
-        assert ratio >= bound
+        other = kind(ours.log_step, num_tokens)
+        assert times_faster(step(other, values), step(ours, values), rounds=9, name=kind.__name__) >= bound
 
 
 @pytest.mark.parametrize(("num_tokens", "batch", "bound"), [(300, 8, 1.2), (1200, 4, 1.5)])
-def test_a_layer_beats_attention_of_its_width(num_tokens, batch, bound, record_property):
-    torch.set_num_threads(1)
+def test_a_layer_beats_attention_of_its_width(num_tokens, batch, bound, times_faster):
     torch.manual_seed(0)
     ours = EcgS4Layer(EcgS4Config(num_samples=2 * num_tokens, dropout=0.0))
     attention = CausalAttention(
         EcgLeNepaConfig(hidden_size=WIDTH, num_attention_heads=8, attn_implementation="sdpa"), layer_number=1
     )
     values = torch.randn(batch, num_tokens, WIDTH, requires_grad=True)
-    ratio = compare(ours, lambda hidden_states: attention(hidden_states)[0], values)
-    record_property("ratio", round(ratio, 2))
-    assert ratio >= bound
+    theirs = step(lambda hidden_states: attention(hidden_states)[0], values)
+    assert times_faster(theirs, step(ours, values), rounds=9) >= bound
 
 
 def test_what_is_kept_for_the_gradient_grows_with_the_length(record_property):

@@ -44,7 +44,7 @@ def encoder_words(config: Any) -> str:
 class Kind(NamedTuple):
     """A kind of result: the score that decides, its name, and how the Hub lists it.
 
-    The page of a kind is drawn by the module of its name in `report/kinds`.
+    The page of a kind is drawn by the function of its name in `report/kinds.py`.
     """
 
     name: str

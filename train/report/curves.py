@@ -4,8 +4,7 @@ The areas under the drawn curves are the numbers of the tables: labels and recor
 [`~ecg_transformers.train.predictions.evaluate_predictions`], and means over labels keep the jumps of their curves.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.special import expit, logit
@@ -17,54 +16,22 @@ from ..predictions import CLOSEST_PROBABILITY, ProtocolResult
 from ..results import SINGLE_LABEL
 
 
-@dataclass(frozen=True)
-class EvaluatedTest:
-    """Labels and scores of a test split that are evaluated.
-
-    Args:
-        names (`tuple[str, ...]`): Labels with training examples; in [`evaluated_test`] those with test examples too.
-        labels (`np.ndarray` of shape `(num_records, num_labels)`): 0 or 1.
-        scores (`np.ndarray` of shape `(num_records, num_labels)`): Probabilities.
-    """
-
-    names: tuple[str, ...]
-    labels: np.ndarray
-    scores: np.ndarray
-
-    def select(self, columns: Sequence[int]) -> "EvaluatedTest":
-        """The same of some labels alone."""
-        return EvaluatedTest(tuple(self.names[n] for n in columns), self.labels[:, columns], self.scores[:, columns])
-
-    def curves(self, points: Callable) -> list[tuple[np.ndarray, np.ndarray]]:
-        """A curve of each label, by a function of its labels and scores."""
-        return [points(labels, scores) for labels, scores in zip(self.labels.T, self.scores.T, strict=True)]
-
-
-def evaluated_test(result: ProtocolResult) -> EvaluatedTest:
-    """The labels and records of a result that count, with their scores."""
-    trained = trained_test(result)
-    left_out = excluded_labels(trained.labels, trained.names)
-    return trained.select([column for column, name in enumerate(trained.names) if name not in left_out])
-
-
-def trained_test(result: ProtocolResult) -> EvaluatedTest:
-    """The labels with training examples, also those that the test split cannot evaluate."""
-    names = tuple(result.label_names)
-    untrained = excluded_labels(result.train_labels, names)
-    whole = EvaluatedTest(names, result.test.labels, result.test.scores)
-    return whole.select([column for column, name in enumerate(names) if name not in untrained])
+def evaluated_test(result: ProtocolResult) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names, labels (0 or 1) and scores `(num_records, num_labels)` of the test split, of the labels that both training
+    and test split have examples of."""
+    names = list(result.label_names)
+    left_out = {*excluded_labels(result.train_labels, names), *excluded_labels(result.test.labels, names)}
+    columns = [column for column, name in enumerate(names) if name not in left_out]
+    return [names[column] for column in columns], result.test.labels[:, columns], result.test.scores[:, columns]
 
 
 def roc_points(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates of one label, by scikit-learn; the area under straight lines is its AUROC."""
-    false_positive_rate, true_positive_rate, _ = roc_curve(labels, scores)
-    return false_positive_rate, true_positive_rate
+    """False and true positive rates of one label; the area under straight lines is its AUROC."""
+    return roc_curve(labels, scores)[:2]
 
 
 def precision_recall_points(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall, rising, and the precision where each is first reached; the area of the steps is its average precision.
-
-    By scikit-learn."""
+    """Recall, rising, and the precision where each is first reached: the area of the steps is the average precision."""
     precision, recall, _ = precision_recall_curve(labels, scores)
     recalls, first = np.unique(recall[::-1], return_index=True)  # of one recall, that of the highest threshold
     return recalls[1:], precision[::-1][first][1:]
@@ -85,9 +52,7 @@ def mean_precision_recall(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tu
     return grid, means
 
 
-def reliability_points(
-    result: ProtocolResult, temperature: float | None = None, num_bins: int = 15
-) -> dict[str, np.ndarray]:
+def reliability_points(result: ProtocolResult, temperature: float | None = None) -> dict[str, np.ndarray]:
     """Observed frequency against predicted probability, in bins of [`reliability_curve`].
 
     Multi-label: all evaluated labels together. Single-label: the most probable class.
@@ -101,12 +66,11 @@ def reliability_points(
         scores = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
         correct = result.test.labels.argmax(axis=1) == scores.argmax(axis=1)
-        return reliability_curve(correct.astype(float), scores.max(axis=1), num_bins)
-    evaluated = evaluated_test(result)
-    scores = evaluated.scores
+        return reliability_curve(correct.astype(float), scores.max(axis=1))
+    _, labels, scores = evaluated_test(result)
     if temperature is not None:
         scores = expit(logit(np.clip(scores, CLOSEST_PROBABILITY, 1 - CLOSEST_PROBABILITY)) / temperature)
-    return reliability_curve(evaluated.labels.ravel(), scores.ravel(), num_bins)
+    return reliability_curve(labels.ravel(), scores.ravel())
 
 
 def positives_of(results: Mapping[tuple[str, str], ProtocolResult]) -> dict[str, int] | None:

@@ -72,9 +72,9 @@ def plot_label_bars(sides: Sequence[Side]) -> Figure:
 
 def plot_roc(result: ProtocolResult) -> Figure:
     """ROC curves of each label of the test split, and their mean: the areas are the AUROCs of the tables."""
-    test = evaluated_test(result)
-    curves = test.curves(roc_points)
-    figure, axes = _draw_curves(test.names, curves, mean_roc(curves))
+    names, labels, scores = evaluated_test(result)
+    curves = [roc_points(*of_label) for of_label in zip(labels.T, scores.T, strict=True)]
+    figure, axes = _draw_curves(names, curves, mean_roc(curves))
     axes.plot((0, 1), (0, 1), ":", color=GREY, linewidth=1)
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
     return figure
@@ -83,12 +83,10 @@ def plot_roc(result: ProtocolResult) -> Figure:
 def plot_precision_recall(result: ProtocolResult) -> Figure:
     """Precision over recall of each label of the test split, and their mean: the areas of the steps are the AUPRCs of
     the tables. Chance is the mean share of positives."""
-    test = evaluated_test(result)
-    points = test.curves(precision_recall_points)
-    figure, axes = _draw_curves(
-        test.names, [_steps(*curve) for curve in points], _steps(*mean_precision_recall(points))
-    )
-    share = test.labels.mean()
+    names, labels, scores = evaluated_test(result)
+    points = [precision_recall_points(*of_label) for of_label in zip(labels.T, scores.T, strict=True)]
+    figure, axes = _draw_curves(names, [_steps(*curve) for curve in points], _steps(*mean_precision_recall(points)))
+    share = labels.mean()
     axes.axhline(share, linestyle=":", color=GREY, linewidth=1)
     axes.annotate("chance", (1, share), xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=8)
     axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")

@@ -18,10 +18,10 @@ from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.predictions import Predictions, ProtocolResult, compare_results
 from ecg_transformers.train.report import evaluation_page as pages
 from ecg_transformers.train.report import examples as page_examples
+from ecg_transformers.train.report import kinds as page_kinds
 from ecg_transformers.train.report import page as page_elements
 from ecg_transformers.train.report import settings as page_settings
 from ecg_transformers.train.report.evaluation_page import EvaluationReport, evaluation_page
-from ecg_transformers.train.report.kinds import classification, regression
 from ecg_transformers.train.report.page import ReportFigure, render_page
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Result
 
@@ -161,7 +161,7 @@ def text_of(page):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
 
 
-DRAWING = {classification: ("label_bars", "roc", "precision_recall", "reliability"), regression: ("errors",)}
+DRAWING = {page_kinds: ("label_bars", "roc", "precision_recall", "reliability", "errors")}
 DRAWING |= {pages: ("projection",), page_settings: ("low_shot",)}
 
 

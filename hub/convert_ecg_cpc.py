@@ -43,19 +43,8 @@ LARGEST_RESIDUAL = 1e-5
 def convert_ecg_cpc_checkpoint(
     checkpoint: dict, leads: Sequence[str] = STANDARD_LEADS, sampling_rate: float = 240
 ) -> EcgCpcForPreTraining | EcgCpcModel:
-    """Builds our model from a loaded checkpoint.
-
-    Args:
-        checkpoint (`dict`): `{"state_dict": ..., ...}` or the state dict itself.
-        leads (`Sequence[str]`): Input channels in order; the file does not name them.
-        sampling_rate (`float`): Rate of the input in Hz; the file does not say it.
-
-    Returns:
-        [`EcgCpcForPreTraining`], or [`EcgCpcModel`] of a file without `head_ssl`.
-
-    Raises:
-        ValueError: if a key is missing or unexpected, a shape does not fit, or a kernel lies outside of our basis.
-    """
+    """Builds our model: for pretraining, or the encoder of a file without `head_ssl`. The file holds neither leads nor
+    rate."""
     state = state_of(checkpoint, "state_dict")
     starts = [key.removesuffix(FIRST_KEY) for key in state if key.endswith(FIRST_KEY)]
     if len(starts) != 1:
@@ -163,11 +152,7 @@ def _pairs(tensor: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 def solve_coefficients(kernel: dict[str, torch.Tensor], number: int) -> torch.Tensor:
-    """Coefficients `(channels, N)` of the stored kernel in our basis, by least squares in float64.
-
-    Raises:
-        ValueError: if what is left is more than `LARGEST_RESIDUAL` of a kernel: it is of another state space.
-    """
+    """Coefficients `(channels, N)` of the stored kernel in our basis, by least squares in float64."""
     taps = stored_kernel(kernel)
     if not bool(taps.isfinite().all()):
         raise ValueError(f"A kernel of layer {number} is not finite: the file holds NaN or infinite values.")

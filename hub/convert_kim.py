@@ -57,20 +57,8 @@ def convert_kim_checkpoint(
     sampling_rate: float = PUBLISHED_SAMPLING_RATE,
     **sizes: int,
 ) -> EcgViTModel | EcgJepaForPreTraining:
-    """Builds our model from a loaded checkpoint of Kim.
-
-    Args:
-        checkpoint (`dict`): `{"encoder": state_dict, ...}`, an encoder's state dict, or that of the whole model.
-        leads, sampling_rate: Facts that the file does not hold; the defaults are those of the published model.
-        sizes (`int`): Numbers of layers and heads of a model of no published size, see [`layer_fields`].
-
-    Returns:
-        [`EcgViTModel`] for an encoder, [`EcgJepaForPreTraining`] for a whole model.
-
-    Raises:
-        ValueError: for a tensor that does not fit, a stored position table that is not ours, and a size that is
-            neither published nor given.
-    """
+    """Builds our model from an encoder or a whole model of Kim. The file holds neither leads nor rate; `sizes` are
+    those of a model of no published size, see [`layer_fields`]."""
     state = state_of(checkpoint, "encoder")
     whole = any(str(key).startswith(("target_encoder.", "predictor.")) for key in state)
     prefix = "encoder." if whole else ""
@@ -103,14 +91,9 @@ def convert_kim_checkpoint(
         model = EcgJepaForPreTraining(EcgJepaConfig(**fields))
     else:
         model = EcgViTModel(EcgViTConfig(**fields))
-    load_kim_state_dict(model, state)
-    return model
-
-
-def load_kim_state_dict(model: EcgViTModel | EcgJepaForPreTraining, state: dict[str, torch.Tensor]) -> None:
-    """Copies Kim's tensors into `model`; every key of the file and of the model has to be accounted for."""
     check_fits(kim_state_dict(model), state, POSITION_TOLERANCE)
     load_their_state_dict(model, state, _their_key)
+    return model
 
 
 def kim_state_dict(model: EcgViTModel | EcgJepaForPreTraining) -> dict[str, torch.Tensor]:

@@ -62,25 +62,11 @@ LEJEPA = Published(
     statistics={"mimic-iv-ecg": (ZEROS, STATISTICS_MV["mimic-iv-ecg"][1]), "ptb-xl": STATISTICS_MV["ptb-xl"]},
     corpus="mimic-iv-ecg",
 )
-load_lejepa_state_dict, lejepa_state_dict = LEJEPA.load, LEJEPA.state_dict
-lejepa_feature_extractor = LEJEPA.feature_extractor
+lejepa_state_dict, lejepa_feature_extractor = LEJEPA.state_dict, LEJEPA.feature_extractor
 
 
 def convert_lejepa_checkpoint(checkpoint: dict, **given: Any) -> Model:
-    """Builds our model from a loaded checkpoint of LeJEPA-ECG.
-
-    Args:
-        checkpoint (`dict`): One of the three kinds of file, or a state dict of theirs.
-        given: Fields of our configuration that the file lacks, such as `leads` or `sampling_rate`, and sizes of a
-            file without settings, where they are not the published ones.
-
-    Returns:
-        [`LeJepaForPreTraining`], [`EcgViTForSequenceClassification`] or [`EcgViTModel`], by the content of the file.
-
-    Raises:
-        ValueError: for a tensor that does not fit, a setting or a given value that contradicts the tensors, and a
-            size that is neither stated, published nor given.
-    """
+    """Builds our model from one of the three kinds of file, or a state dict of theirs; see [`Published.build`]."""
 
     def build(state, settings, stated, fields, complete) -> LeJepaForPreTraining:
         hidden_size, _ = shape_of(state, "projector.net.0.weight", "hidden, width")

@@ -91,7 +91,8 @@ LOWPASS_HZ = 40.0  # of scipy.signal.decimate by 5, the last filter before the m
 def convert_hubert_ecg_checkpoint(
     checkpoint: dict, leads: Sequence[str] = STANDARD_LEADS, sampling_rate: float | None = None, **sizes: int
 ) -> HubertEcgModel | HubertEcgForSequenceClassification:
-    """Builds our model from a loaded checkpoint.
+    """Builds our model from an encoder, or from a classifier: for several labels a record, as the authors fine-tune
+    the published ones. No file says so; where yours was trained otherwise, set `config.problem_type`.
 
     Args:
         checkpoint (`dict`): The state dict, or `{"model_state_dict": state_dict, "model_config": ..., ...}`.
@@ -100,15 +101,6 @@ def convert_hubert_ecg_checkpoint(
             Rate that the convolutions were made for, 50, 100 or 500 Hz; 100 as in the published files, unless
             `model_config` of the file has the kernels of another.
         sizes (`int`): Numbers of layers and heads of a model of no published size, see [`layer_fields`].
-
-    Returns:
-        [`HubertEcgModel`], or [`HubertEcgForSequenceClassification`] of a file with `classifier.weight`: for several
-        labels a record, as the authors fine-tune the published ones. No file says so; where yours was trained
-        otherwise, set `config.problem_type`.
-
-    Raises:
-        ValueError: for a tensor that does not fit, convolutions of no published model, settings that contradict the
-            tensors, and a size that is neither stated, published nor given.
     """
     state = state_of(checkpoint, "model_state_dict")
     stated = {} if state is checkpoint else plain_settings(checkpoint.get("model_config")) or {}
@@ -194,20 +186,8 @@ FM_RENAMES = [
 def convert_ecg_fm_checkpoint(
     checkpoint: dict, leads: Sequence[str] = STANDARD_LEADS, **sizes: int
 ) -> EcgFmModel | EcgFmForSequenceClassification:
-    """Builds our model from a loaded checkpoint.
-
-    Args:
-        checkpoint (`dict`): `{"model": state_dict, "cfg": ..., ...}` or the state dict itself.
-        leads (`Sequence[str]`): Input channels in order; the file does not name them.
-        sizes (`int`): Numbers of layers and heads of a model of no published size, see [`layer_fields`].
-
-    Returns:
-        [`EcgFmModel`], or [`EcgFmForSequenceClassification`] of a file with `proj.weight`.
-
-    Raises:
-        ValueError: for a tensor that does not fit, a file that says that it is built differently, and a size that is
-            neither stated, published nor given.
-    """
+    """Builds our model from an encoder or a classifier. The file does not name its leads; `sizes` are those of a model
+    of no published size, see [`layer_fields`]."""
     state = state_of(checkpoint, "model")
     is_classifier = "proj.weight" in state
     prefix = "encoder." if is_classifier else ""
@@ -319,18 +299,9 @@ FOUNDER_RENAMES = [
 def convert_ecg_founder_checkpoint(
     checkpoint: dict, leads: Sequence[str] | None = None, num_hidden_layers: int | None = None
 ) -> EcgFounderForSequenceClassification:
-    """Builds our model from a loaded checkpoint; `AutoModel` then loads its encoder without the head.
-
-    Args:
-        checkpoint (`dict`): `{"state_dict": state_dict, ...}` or the state dict itself.
-        leads (`Sequence[str]`, *optional*): Input channels in order; by default the twelve, or lead I of a one-lead
-            model.
-        num_hidden_layers (`int`, *optional*):
-            Number of blocks of the file, where its stages are as wide as the published ones and not as deep.
-
-    Raises:
-        ValueError: for a tensor that does not fit, and another number of leads or blocks.
-    """
+    """Builds our model; `AutoModel` then loads its encoder without the head. Leads are by default the twelve, or lead
+    I of a one-lead model; the number of blocks is given where stages are as wide as the published ones and not as
+    deep."""
     state = state_of(checkpoint, "state_dict")
     required = ("first_conv.conv.weight", "stage_list.0.block_list.0.conv2.conv.weight", "dense.weight")
     check_tensors(state, required, "ECGFounder")

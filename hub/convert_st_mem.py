@@ -90,47 +90,26 @@ ALIAS = "to_patch_embedding."
 
 def convert_st_mem_checkpoint(
     checkpoint: dict,
-    method: str | None = None,
     leads: Sequence[str] = STANDARD_LEADS,
     sampling_rate: float = PUBLISHED_SAMPLING_RATE,
-    norm_pix_loss: bool | None = None,
-    mask_ratio: float = 0.75,
     **sizes: int,
 ) -> MaskedAutoencoderPreTrainedModel:
-    """Builds our model from a loaded checkpoint.
-
-    Args:
-        checkpoint (`dict`): `{"model": state_dict, ...}` or the state dict itself.
-        method (`str`, *optional*): `"st_mem"`, `"mtae"` or `"mlae"`; by default what the shapes say.
-        leads, sampling_rate, norm_pix_loss, mask_ratio:
-            Facts that the file does not hold; the defaults are those of the published models.
-        sizes (`int`): Numbers of layers and heads of a model of no published size, see [`layer_fields`].
-
-    Returns:
-        The method's `ForPreTraining` for a whole model, its encoder for `encoder.pth`, its
-        `ForSequenceClassification` for an encoder with a head.
-
-    Raises:
-        ValueError: for a tensor that does not fit, a stored position table that is not ours, two copies of the patch
-            embedding that differ, a `config` that contradicts the tensors, and a size that is neither published nor
-            given.
+    """Builds our model from a whole model, an encoder, or an encoder with a head; the shapes say which method it is
+    of. The file holds neither leads nor rate; `sizes` are those of a model of no published size, see [`layer_fields`].
     """
     state = state_of(checkpoint, "model")
     is_whole = any(str(key).startswith(("encoder.", "decoder_")) for key in state)
     prefix = "encoder." if is_whole else ""
     required = ("pos_embedding", "to_patch_embedding.2.weight", "block0.attn.fn.to_qkv.weight")
     check_tensors(state, [prefix + key for key in required], "ST-MEM, MTAE or MLAE")
-    method = method or detect_method(state, prefix, len(leads))
-    if method not in CLASSES:
-        raise ValueError(f"Expected method to be one of {list(CLASSES)}, got {method!r}.")
+    method = detect_method(state, prefix, len(leads))
     fields = _encoder_fields(state, prefix, method, tuple(leads), sizes)
     if is_whole:
         fields |= _decoder_fields(state, fields["head_dim"], sizes)
     stated = settings_of(settings_of(checkpoint, "config"), "model") if state is not checkpoint else {}
     shown = {"seq_len": fields["num_samples"], "num_leads": len(leads), "patch_size": fields["patch_size"]}
     check_stated(stated, {name: value for name, value in shown.items() if (method, name) != ("mlae", "patch_size")})
-    fields |= {"sampling_rate": sampling_rate, "mask_ratio": mask_ratio}
-    fields["norm_pix_loss"] = bool(stated.get("norm_pix_loss", True)) if norm_pix_loss is None else norm_pix_loss
+    fields |= {"sampling_rate": sampling_rate, "norm_pix_loss": bool(stated.get("norm_pix_loss", True))}
     config_class, whole_class, model_class, classifier_class = CLASSES[method]
     if is_whole:
         model_class = whole_class
@@ -138,7 +117,7 @@ def convert_st_mem_checkpoint(
         model_class = classifier_class
         fields |= {"num_labels": len(state["head.weight"]), "problem_type": "single_label_classification"}
     model = model_class(config_class(**fields))
-    load_st_mem_state_dict(model, state)
+    _load(model, state)
     return model
 
 
@@ -153,7 +132,7 @@ def detect_method(state: State, prefix: str, num_leads: int) -> str:
     if len(methods) != 1:
         raise ValueError(
             f"{num_tokens} tokens of {num_values} values with {num_leads} leads can be {methods or 'no method'}. "
-            "Give the method, or the leads of the checkpoint."
+            "Give the leads of the checkpoint: leads (--leads)."
         )
     return methods[0]
 
@@ -196,8 +175,7 @@ def _head_dim(state: State, block: str, heads: int) -> int:
     return rows // (3 * heads)
 
 
-def load_st_mem_state_dict(model: MaskedAutoencoderPreTrainedModel, state: State) -> None:
-    """Copies the authors' tensors into `model`; every key of the file and of the model has to be accounted for."""
+def _load(model: MaskedAutoencoderPreTrainedModel, state: State) -> None:
     is_whole = isinstance(model, MaskedAutoencoderForPreTraining)
     expected = st_mem_state_dict(model)
     aliases = {key for key in expected if is_whole and key.startswith(ALIAS)}

@@ -157,11 +157,11 @@ class Published:
     corpus: str
 
     def build(self, checkpoint: dict, given: Mapping[str, Any], build_pretraining: Any) -> Model:
-        """Builds our model from a loaded checkpoint: for pretraining, an encoder or a classifier.
+        """Builds our model of a file: for pretraining, an encoder or a classifier, by its content.
 
         Args:
             checkpoint (`dict`): One of the three kinds of file, or a state dict of theirs.
-            given (`Mapping`): Fields of our configuration that the file lacks.
+            given (`Mapping`): Fields of our configuration that the file lacks, and sizes that are not published.
             build_pretraining (`Callable`): Builds the model of a pretraining file from `(state, settings of the file
                 and published ones, stated settings, fields of the encoder, complete)`, where `complete` adds the
                 fields that the caller gives.
@@ -184,13 +184,9 @@ class Published:
         else:
             fields |= classifier_fields(state, given.get("sampling_rate", fields["sampling_rate"]), checkpoint)
             model = EcgViTForSequenceClassification(EcgViTConfig(**complete(fields)))
-        self.load(model, state)
-        return model
-
-    def load(self, model: Model, state: State) -> None:
-        """Copies the authors' tensors into a model; every key of the file and of the model has to be accounted for."""
         check_fits(self.state_dict(model), state)
         load_their_state_dict(model, state, partial(self._their_key, model))
+        return model
 
     def state_dict(self, model: Model) -> dict[str, torch.Tensor]:
         """Our weights under the authors' names, q, k and v fused, patch weights as those of a Conv1d."""
@@ -218,18 +214,9 @@ class Published:
         """The input of the authors' models: fixed mean and standard deviation of each lead, clipped at 5; gaps
         interpolated. Records of a classifier are cut into their overlapping crops, whose **logits** are averaged.
 
-        The authors normalise every corpus by its own statistics, so that your recordings may need yours: give them as
-        `lead_means` and `lead_stds` of the result's class. They compute in half precision, we in single.
-
-        Args:
-            model: Model that was built of `checkpoint`.
-            checkpoint (`dict`): The file. A classifier's `preprocess` has the statistics of its training records.
-            dataset (`str`, *optional*):
-                Corpus whose statistics to use: `"ptb-xl"`, `"mimic-iv-ecg"`, ... By default the one that the file was
-                pretrained on (`datasets` of its settings).
-
-        Raises:
-            ValueError: for a file of several corpora, or of one without known statistics, unless `dataset` is given.
+        The authors normalise every corpus by its own statistics: those of `dataset`, else those of a classifier's
+        training records (`preprocess`) or of the corpus that the file names. Your recordings may need yours: give
+        them as `lead_means` and `lead_stds` of the result's class. They compute in half precision, we in single.
         """
         config, preprocess = model.config, settings_of(checkpoint, "preprocess")
         if preprocess and dataset is None:
@@ -279,25 +266,11 @@ WEIMANN = Published(
     statistics=STATISTICS_MV,
     corpus="ptb-xl",
 )
-load_weimann_state_dict, weimann_state_dict = WEIMANN.load, WEIMANN.state_dict
-weimann_feature_extractor = WEIMANN.feature_extractor
+weimann_state_dict, weimann_feature_extractor = WEIMANN.state_dict, WEIMANN.feature_extractor
 
 
 def convert_weimann_checkpoint(checkpoint: dict, **given: Any) -> Model:
-    """Builds our model from a loaded checkpoint of Weimann & Conrad.
-
-    Args:
-        checkpoint (`dict`): One of the three kinds of file, or a state dict of theirs.
-        given: Fields of our configuration that the file's `config` lacks, such as `leads` or `sampling_rate`, and
-            sizes of a file without `config`, where they are not the published ones.
-
-    Returns:
-        [`EcgJepaForPreTraining`], [`EcgViTModel`] or [`EcgViTForSequenceClassification`], by the content of the file.
-
-    Raises:
-        ValueError: for a tensor that does not fit, a setting or a given value that contradicts the tensors, and a
-            size that is neither stated, published nor given.
-    """
+    """Builds our model from one of the three kinds of file, or a state dict of theirs; see [`Published.build`]."""
 
     def build(state, settings, stated, fields, complete) -> EcgJepaForPreTraining:
         width, _ = shape_of(state, "predictor.embed.weight", "predictor width, width")
@@ -329,16 +302,8 @@ def encoder_fields(
     published: Mapping[tuple[int, int], int],
     given: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Fields of the encoder, as Weimann and LeJEPA-ECG lay it out.
-
-    Args:
-        state (`dict`): Tensors of the authors.
-        prefix (`str`): Prefix of the encoder's keys.
-        settings (`dict`): Settings of the file, with the published ones in their gaps.
-        stated (`dict`): Settings of the file alone.
-        published (`dict`): Width and depth of the published encoders -> heads.
-        given (`dict`): Fields that the caller gives.
-    """
+    """Fields of the encoder, as Weimann and LeJEPA-ECG lay it out; `settings` are those that the file states, with the
+    published ones in their gaps."""
     width, num_leads, patch_size = shape_of(state, prefix + "patch_embed.proj.weight", "width, leads, samples")
     leads = canonical_leads(settings["channels"])
     if len(leads) != num_leads:
@@ -390,11 +355,7 @@ def encoder_fields(
 
 
 def classifier_fields(state: dict, sampling_rate: float, checkpoint: dict) -> dict:
-    """Fields of a classifier's head, as Weimann and LeJEPA-ECG write it.
-
-    Raises:
-        ValueError: where there is no head, or `eval_config` names another one.
-    """
+    """Fields of a classifier's head, as Weimann and LeJEPA-ECG write it."""
     stated = settings_of(checkpoint, "eval_config")
     evaluation = settled({name: PUBLISHED_EVALUATION[name] for name in ("crop_duration", "crop_stride")}, stated)
     evaluation = PUBLISHED_EVALUATION | evaluation

@@ -7,7 +7,6 @@ from ecg_transformers.hub.convert_lejepa import (
     convert_lejepa_checkpoint,
     lejepa_feature_extractor,
     lejepa_state_dict,
-    load_lejepa_state_dict,
 )
 from ecg_transformers.modeling import EcgViTConfig, EcgViTForSequenceClassification, EcgViTModel
 from ecg_transformers.modeling.configuration_lejepa import LeJepaConfig
@@ -237,12 +236,15 @@ def test_the_learning_rate_of_the_authors_is_that_of_weimann(golden_facts):
 
 
 def test_missing_and_unexpected_keys_are_listed(checkpoint):
-    state = {key: tensor for key, tensor in checkpoint["model"].items() if key != "encoder.norm.bias"}
-    model = convert_lejepa_checkpoint(checkpoint, leads=INDEPENDENT_LEADS)
-    with pytest.raises(ValueError, match=r"Missing keys: \['encoder.norm.bias'\].*Unexpected keys: \['cls'\]"):
-        load_lejepa_state_dict(model, state | {"cls": torch.zeros(1)})
+    state = dict(checkpoint["model"])
+    state["cls"] = state.pop("encoder.blocks.0.norm1.bias")
+    with pytest.raises(
+        ValueError, match=r"Missing keys: \['encoder.blocks.0.norm1.bias'\].*Unexpected keys: \['cls'\]"
+    ):
+        convert_lejepa_checkpoint(checkpoint | {"model": state}, leads=INDEPENDENT_LEADS)
+    state = checkpoint["model"] | {"encoder.norm.bias": torch.zeros(47)}
     with pytest.raises(ValueError, match=r"encoder.norm.bias.*\(48,\), \(47,\)"):
-        load_lejepa_state_dict(model, checkpoint["model"] | {"encoder.norm.bias": torch.zeros(47)})
+        convert_lejepa_checkpoint(checkpoint | {"model": state}, leads=INDEPENDENT_LEADS)
 
 
 def test_leads_that_do_not_fit_the_patches_are_refused(checkpoint):

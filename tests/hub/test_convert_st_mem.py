@@ -219,16 +219,13 @@ def test_mlae_goes_to_the_authors_names_and_back():
     assert type(encoder) is MlaeModel
 
 
-def test_shapes_that_fit_two_methods_need_a_name():
+def test_shapes_that_fit_two_methods_are_refused():
     model = MlaeForPreTraining(
         MlaeConfig(**(tiny_mlae().config.to_diff_dict() | {"num_samples": 24, "patch_size": 24}))
     )
     state = st_mem_state_dict(model)
-    with pytest.raises(ValueError, match="Give the method"):
+    with pytest.raises(ValueError, match=r"can be \['mtae', 'mlae'\]"):
         convert_st_mem_checkpoint(state)
-    assert type(convert_st_mem_checkpoint(state, method="mlae")) is MlaeForPreTraining
-    with pytest.raises(ValueError, match="method to be one of"):
-        convert_st_mem_checkpoint(state, method="mae")
 
 
 def test_the_feature_extractor_equals_the_published_preparation(golden):

@@ -9,7 +9,6 @@ from ecg_transformers.hub.convert_weimann import (
     NUMPY_GLOBALS,
     STATISTICS_MV,
     convert_weimann_checkpoint,
-    load_weimann_state_dict,
     weimann_feature_extractor,
     weimann_state_dict,
 )
@@ -248,12 +247,11 @@ def test_the_configuration_of_the_file_counts_and_the_published_one_fills_its_ga
 
 def test_missing_unexpected_and_misshapen_tensors_are_listed(pretraining_file):
     state = dict(pretraining_file["model"])
-    model = convert_weimann_checkpoint(pretraining_file)
     norm = state.pop("encoder.norm.weight")
     with pytest.raises(ValueError, match=r"Missing keys: \['encoder.norm.weight'\]. Unexpected keys: \['encoder.x'\]"):
-        load_weimann_state_dict(model, state | {"encoder.x": norm})
+        convert_weimann_checkpoint(pretraining_file | {"model": state | {"encoder.x": norm}})
     with pytest.raises(ValueError, match=r"encoder.norm.weight.*\(48,\), \(47,\)"):
-        load_weimann_state_dict(model, state | {"encoder.norm.weight": norm[1:]})
+        convert_weimann_checkpoint(pretraining_file | {"model": state | {"encoder.norm.weight": norm[1:]}})
 
 
 def test_a_file_of_another_project_is_refused():

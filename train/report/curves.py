@@ -17,8 +17,8 @@ from ..results import SINGLE_LABEL
 
 
 def evaluated_test(result: ProtocolResult) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names, labels (0 or 1) and scores `(num_records, num_labels)` of the test split, of the labels that both training
-    and test split have examples of."""
+    """Names, labels (0 or 1) and scores `(num_records, num_labels)` of the test split, of the labels that both
+    training and test split have examples of."""
     names = list(result.label_names)
     left_out = {*excluded_labels(result.train_labels, names), *excluded_labels(result.test.labels, names)}
     columns = [column for column, name in enumerate(names) if name not in left_out]
@@ -31,7 +31,8 @@ def roc_points(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def precision_recall_points(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall, rising, and the precision where each is first reached: the area of the steps is the average precision."""
+    """Recall, rising, and the precision where each is first reached: the area of the steps is the average precision.
+    """
     precision, recall, _ = precision_recall_curve(labels, scores)
     recalls, first = np.unique(recall[::-1], return_index=True)  # of one recall, that of the highest threshold
     return recalls[1:], precision[::-1][first][1:]

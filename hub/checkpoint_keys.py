@@ -51,17 +51,8 @@ def settled(published: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str
 
 
 def check_tensors(state: State, required: Iterable[str], model_name: str) -> None:
-    """Looks at every tensor of a file before anything is built of them.
-
-    Args:
-        state (`dict`): Tensors of the authors.
-        required (`Iterable[str]`): Keys without which the file is of another model.
-        model_name (`str`): Name of the model that it should be.
-
-    Raises:
-        ValueError: for a file of another model; names a tensor that is none, is not of floating-point numbers, or
-            holds NaN or infinite values.
-    """
+    """Looks at every tensor of a file before anything is built of them; without the required keys the file is of
+    another model than the one that it should be."""
     for key in required:
         if key not in state:
             raise ValueError(
@@ -120,9 +111,6 @@ def layer_fields(
         given (`Mapping`): Fields that the caller gives; `None` is none.
         part (`str`, *optional*): `"predictor_"` or `"decoder_"`, before the names of both fields.
         stated_layers, stated_heads (`int`, *optional*): Numbers that the file states.
-
-    Returns:
-        `dict`: `{part}num_hidden_layers` and `{part}num_attention_heads`.
     """
     flag, heads_flag = f"{part}num_hidden_layers", f"{part}num_attention_heads"
     depth, given_depth, heads = count_blocks(state, prefix), given.get(flag), given.get(heads_flag)
@@ -182,13 +170,8 @@ def check_stated(stated: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
 
 
 def with_given(fields: Mapping[str, Any], given: Mapping[str, Any], assumed: Collection[str]) -> dict[str, Any]:
-    """Fields of a configuration with those that the caller gives.
-
-    Args:
-        fields (`dict`): Fields by the file.
-        given (`dict`): Fields by the caller, which must not contradict the file.
-        assumed: Names of the fields that the file does not hold, whose published values may be replaced.
-    """
+    """Fields by the file with those that the caller gives, which may replace the `assumed` ones alone: published
+    values that the file does not hold."""
     for name, value in given.items():
         same = value == fields.get(name) or (isinstance(value, list | tuple) and tuple(value) == fields.get(name))
         if name in fields and name not in assumed and not same:
@@ -230,12 +213,7 @@ def check_fits(expected: State, state: State, position_tolerance: float = 0.0) -
 
 
 def their_state_dict(model: PreTrainedModel, their_key: Callable[[str], str]) -> dict[str, torch.Tensor]:
-    """Our weights under the authors' names; those of one name, such as q, k and v, are fused.
-
-    Args:
-        model ([`PreTrainedModel`]): Model of ours.
-        their_key (`Callable`): Our name of a tensor -> theirs.
-    """
+    """Our weights under the authors' names; those of one name, such as q, k and v, are fused."""
     ours = model.state_dict()
     return {
         their: torch.cat([ours[key] for key in keys]) if len(keys) > 1 else ours[keys[0]].clone()
@@ -253,7 +231,7 @@ def load_their_state_dict(model: PreTrainedModel, state: State, their_key: Calla
 
 
 def load_renamed_state_dict(
-    model: PreTrainedModel, state: State, their_key: Callable[[str], str], left_out: Sequence[str] = ()
+    model: PreTrainedModel, state: State, their_key: Callable[[str], str], left_out: Sequence[str]
 ) -> None:
     """Checks and copies tensors that differ in their names alone; `left_out` are regular expressions of keys of theirs
     that have no place in ours."""

@@ -4,7 +4,6 @@ import argparse
 import logging
 import re
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +65,6 @@ class Source:
     weights_licence: str | None = None
     safe_globals: Sequence = tuple(NUMPY_GLOBALS)
     authors: tuple[str, str, str] | None = None
-
-    @property
-    def has_constants(self) -> bool:
-        """`True` where the input depends on the corpus."""
-        return "constants" in self.flags.split()
 
 
 LAYERS = "num_attention_heads num_hidden_layers"
@@ -227,18 +221,14 @@ def convert_file(
         unknown, known = (", ".join(f"--{name}" for name in names) for names in (unknown, known))
         raise ValueError(f"{unknown} cannot be set for {source}: leave it out. What can be given is {known}.")
     model = found.convert(checkpoint, **given)
-    if found.has_constants:
+    if "constants" in known:
         return model, found.feature_extractor(model, checkpoint, constants)
     return model, found.feature_extractor(model.config)
 
 
-def read_checkpoint(path: str, safe_globals: Sequence = ()) -> dict:
-    """Loads tensors from a `.safetensors` or torch file without executing anything in it.
-
-    Args:
-        path (`str`): The file.
-        safe_globals (`Sequence`, *optional*): Objects that it may hold (`torch.serialization.safe_globals`).
-    """
+def read_checkpoint(path: str, safe_globals: Sequence) -> dict:
+    """Loads tensors from a `.safetensors` or torch file, and objects that it may hold beside them, without executing
+    anything in it."""
     if not Path(path).is_file():
         raise ValueError(f"There is no file {path!r}.")
     if Path(path).suffix == ".safetensors":
@@ -249,7 +239,7 @@ def read_checkpoint(path: str, safe_globals: Sequence = ()) -> dict:
                 f"{path} is no whole file of safetensors ({error}). Download it again, or save it again."
             ) from error
     try:
-        with torch.serialization.safe_globals(list(safe_globals)) if safe_globals else nullcontext():
+        with torch.serialization.safe_globals(list(safe_globals)):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for what is no checkpoint
         name = re.search(r"GLOBAL (\S+)", str(error))

@@ -64,8 +64,7 @@ def export_model(checkpoint: str, file_format: str, output_dir: str | Path) -> P
     """Exports a checkpoint, and saves its feature extractor beside it.
 
     Args:
-        checkpoint (`str`): Folder or id of a model with its feature extractor. Of a pretraining checkpoint the
-            encoder is exported, the one that `AutoModel` loads.
+        checkpoint (`str`): Folder or id of a model with its feature extractor; of pretraining, its encoder.
         file_format (`str`):
             `"onnx"` → `model.onnx`; `"int8"` → `model.int8.onnx`, see [`quantize_onnx`]; `"torch-export"` →
             `model.pt2`, see [`save_program`]; `"executorch"` → `model.pte`, see [`write_executorch`].

@@ -47,17 +47,7 @@ SOURCE = (
 
 
 def build_app(model: str | os.PathLike, neighbours: str | os.PathLike, title: str, revision: str | None = None):
-    """The page as `gradio.Blocks`; [`launch_app`] serves it.
-
-    Args:
-        model (`str`): Folder or id of the Hub.
-        neighbours (`str`): Features of the carried recordings, written by `ecg-transformers space`.
-        title (`str`): Heading of the page.
-        revision (`str`, *optional*): Commit of a model of the Hub.
-
-    Raises:
-        ValueError: without gradio, or for a model or an index that cannot be read.
-    """
+    """The page as `gradio.Blocks`, of what `ecg-transformers space` wrote; [`launch_app`] serves it."""
     gradio = _import_gradio()
     folder = make_folder(KEEP_SECONDS)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)

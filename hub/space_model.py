@@ -1,7 +1,6 @@
 """The model behind the page of a Space: what it makes of one recording, and the recordings nearest to it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -40,26 +39,8 @@ NUM_NEIGHBOURS = 4
 LARGEST_LIKELY_MV = 10.0
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """A carried recording near to the one of the page.
-
-    Args:
-        row (`dict`): Row of `load_ecg("ptb-xl-sample")`.
-        distance (`float`): 1 minus the cosine of the standardised features, 0 to 2.
-    """
-
-    row: dict[str, Any]
-    distance: float
-
-
 class SpaceModel:
-    """A classifier, or an encoder without classes, with its feature extractor.
-
-    Args:
-        model ([`PreTrainedModel`]): Model of `from_pretrained`.
-        feature_extractor ([`EcgFeatureExtractor`]): The model's.
-    """
+    """A classifier, or an encoder without classes, with its feature extractor."""
 
     def __init__(self, model: PreTrainedModel, feature_extractor: EcgFeatureExtractor):
         self.model = model.eval().requires_grad_(False)
@@ -168,14 +149,12 @@ class SpaceModel:
             record, **settings
         )
 
-    def calibration_of(self, record: EcgRecord, mask_missing_leads: bool = False) -> Mapping[str, Any] | None:
+    def calibration_of(self, record: EcgRecord, mask_missing_leads: bool) -> Mapping[str, Any] | None:
         """Temperature and thresholds that count for a recording; `None` where the scores are not calibrated."""
-        if not self.is_classifier:
-            return None
         checks = self._extractor(mask_missing_leads).check(record)[0]
         return calibration_for(self.model.config, self.feature_extractor, checks)[0]
 
-    def findings(self, record: EcgRecord, mask_missing_leads: bool = False) -> list[dict[str, Any]]:
+    def findings(self, record: EcgRecord, mask_missing_leads: bool) -> list[dict[str, Any]]:
         """Oddities of a recording, as a row of the pipeline lists them in `quality`."""
         return self._extractor(mask_missing_leads).check(record)[0]["findings"]
 
@@ -196,11 +175,7 @@ class SpaceModel:
 
 
 class NeighbourIndex:
-    """The carried recordings of PTB-XL's training folds by their features.
-
-    Args:
-        table ([`EmbeddingTable`]): Features of [`neighbour_table`].
-    """
+    """The carried recordings of PTB-XL's training folds by their features, which [`neighbour_table`] gives."""
 
     def __init__(self, table: EmbeddingTable):
         self.carried = load_ecg(SAMPLE_CORPUS, split="train")
@@ -211,36 +186,31 @@ class NeighbourIndex:
         self.scaler = StandardScaler().fit(table.features.astype(np.float64))
         self.search = NearestNeighbors(metric="cosine").fit(self.scaler.transform(table.features))
 
-    def nearest(self, features: np.ndarray, k: int = NUM_NEIGHBOURS) -> list[Neighbour]:
-        """The `k` nearest to a feature `(hidden_size,)`, the nearest first: by the cosine of standardised features, as
-        in the protocol `knn`."""
+    def nearest(self, features: np.ndarray) -> list[tuple[dict[str, Any], float]]:
+        """Rows of [`load_ecg`] nearest to a feature `(hidden_size,)`, the nearest first, with their distances, 0 to 2:
+        1 minus the cosine of standardised features, as in the protocol `knn`."""
         if features.shape != self.scaler.mean_.shape:
             raise ValueError("The index of neighbours is that of another model. Write the Space again.")
-        k = min(k, len(self.places))
-        distances, order = self.search.kneighbors(self.scaler.transform(features[None].astype(np.float64)), k)
+        count = min(NUM_NEIGHBOURS, len(self.places))
+        distances, order = self.search.kneighbors(self.scaler.transform(features[None].astype(np.float64)), count)
         found = zip(order[0], distances[0], strict=True)
-        return [Neighbour(self.carried[self.places[n]], float(distance)) for n, distance in found]
+        return [(self.carried[self.places[number]], float(distance)) for number, distance in found]
 
 
 def neighbour_table(model: SpaceModel) -> EmbeddingTable:
-    """Features of the carried recordings of the training folds.
-
-    Raises:
-        ValueError: if the model cannot read them.
-    """
+    """Features of the carried recordings of the training folds."""
     rows = load_ecg(SAMPLE_CORPUS, split="train", decode=False)
     return embed(model.encoder, model.feature_extractor, rows, batch_size=16, progress=False)
 
 
-def sample_rows(per_class: int = 1) -> list[dict[str, Any]]:
-    """Carried recordings of the test fold to choose from: the first of each class that have no other class, then the
+def sample_rows() -> list[dict[str, Any]]:
+    """Carried recordings of the test fold to choose from: the first of each class that has no other class, then the
     first with several."""
     carried = load_ecg(SAMPLE_CORPUS, split="test")
     labels = list(carried["labels"])
     kinds = sorted({row[0] for row in labels if len(row) == 1}, key=lambda kind: (kind != "NORM", kind))
-    chosen = [[place for place, row in enumerate(labels) if row == [kind]][:per_class] for kind in kinds]
-    chosen.append([place for place, row in enumerate(labels) if len(row) > 1][:per_class])
-    return [carried[place] for group in chosen for place in group]
+    several = next(place for place, row in enumerate(labels) if len(row) > 1)
+    return [carried[place] for place in (*(labels.index([kind]) for kind in kinds), several)]
 
 
 def check_files(checkpoint: str):

@@ -27,7 +27,7 @@ from ecg_transformers.train.report.ecg_paper import fit_to_paper, plot_ecg_paper
 from ecg_transformers.train.report.labels import SUPERCLASSES
 from ecg_transformers.train.report.plots import figure_to_bytes
 
-from .space_model import Neighbour, NeighbourIndex, SpaceModel, sample_rows
+from .space_model import NeighbourIndex, SpaceModel, sample_rows
 from .space_uploads import Declaration, read_upload
 
 logger = logging.getLogger("ecg_transformers.space")
@@ -82,13 +82,7 @@ class Shown:
 
 
 class SpacePage:
-    """Actions of the page, as functions from inputs to HTML; nothing here needs gradio.
-
-    Args:
-        model ([`SpaceModel`]): The model.
-        neighbours ([`NeighbourIndex`]): The index that belongs to it.
-        read (`Callable`, *optional*): Reads uploads, as [`read_upload`] does, which is taken without.
-    """
+    """Actions of the page, as functions from inputs to HTML; nothing here needs gradio. `read` reads uploads."""
 
     def __init__(self, model: SpaceModel, neighbours: NeighbourIndex, read: Callable[..., EcgRecord] = read_upload):
         self.model, self.neighbours, self.read = model, neighbours, read
@@ -183,10 +177,8 @@ def markdown_text(text: str) -> str:
     return re.sub(r"[^\w .,/+-]", lambda sign: f"&#{ord(sign[0])};", line).replace("_", "&#95;")
 
 
-def message_html(sentence: str | None) -> str:
-    """The place of an error; empty without one. Names in a file may be as long as the file: it is cut."""
-    if not sentence:
-        return ""
+def message_html(sentence: str) -> str:
+    """The place of an error. Names in a file may be as long as the file: it is cut."""
     return f'<div class="ecg-error" role="alert">{escape(_cut(sentence))}</div>'
 
 
@@ -198,10 +190,10 @@ def notes_html(sentences: Sequence[str]) -> str:
     return f'<p class="ecg-notes">{escape(" ".join(sentences))}</p>'
 
 
-def picture_html(figure: Figure, alt: str, least_pixels: int = 700, dpi: int = 110) -> str:
+def picture_html(figure: Figure, alt: str, least_pixels: int = 700) -> str:
     """A figure in a frame that scrolls where the screen is narrower than `least_pixels`."""
     return (
-        f'<div class="ecg-paper" tabindex="0">{_image(figure, alt, dpi, least_pixels)}</div>'
+        f'<div class="ecg-paper" tabindex="0">{_image(figure, alt, 110, least_pixels)}</div>'
         '<p class="ecg-notes ecg-hint">Swipe sideways to see all of it.</p>'
     )
 
@@ -210,8 +202,7 @@ def scores_html(
     scores: Sequence[Mapping[str, Any]], problem_type: str, calibration: Mapping[str, Any] | None, name: str
 ) -> str:
     """The output of `pipeline("ecg-classification")` as bars, with what it is and what it is not."""
-    quality = scores[0].get("quality", [])
-    box = quality_html(quality)
+    box = quality_html(scores[0].get("quality", []))
     if problem_type == REGRESSION:
         rows = "".join(f"<tr>{_label(row)}{_number(format(row['score'], '.3g'))}</tr>" for row in scores)
         return box + _table(rows, name) + notes_html(["In the units that the names state."])
@@ -245,16 +236,16 @@ def quality_html(quality: Sequence[Mapping[str, Any]]) -> str:
     return f'<div class="ecg-error ecg-quality" role="alert"><strong>{head}</strong><ul>{sentences}</ul></div>'
 
 
-def neighbours_html(neighbours: Sequence[Neighbour], name: str) -> str:
+def neighbours_html(neighbours: Sequence[tuple[Mapping[str, Any], float]], name: str) -> str:
     """Cards of small traces, with labels and distance."""
     cards = ""
-    for neighbour in neighbours:
-        row, labels = neighbour.row, describe_labels(neighbour.row["labels"])
+    for row, distance in neighbours:
+        labels = describe_labels(row["labels"])
         alt = f"Leads {' and '.join(NEIGHBOUR_LEADS)} of record {row['record_id']}"
         cards += (
             f'<figure><div class="ecg-paper">{_image(_small_trace(row["ecg"]), alt, 100, 0)}</div><figcaption>'
             f"<span><strong>{escape(labels)}</strong><br>PTB-XL {escape(row['record_id'])}</span>"
-            f"<span>distance {neighbour.distance:.2f}</span></figcaption></figure>"
+            f"<span>distance {distance:.2f}</span></figcaption></figure>"
         )
     return f'<div class="ecg-neighbours" role="group" aria-label="Near to {escape(name)}">{cards}</div>'
 

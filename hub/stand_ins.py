@@ -47,16 +47,8 @@ OMEGACONF = (
 
 
 def plain_settings(value: Any) -> Any:
-    """Settings as dictionaries, lists and plain values.
-
-    Args:
-        value: A value of a file that was read with [`standing_in_for`] `NAMESPACE` or `OMEGACONF`: the state of a
-            namespace or a configuration is its attributes, that of a container of omegaconf lies in `_content`, that
-            of a node in `_val`.
-
-    Raises:
-        ValueError: for settings that hold themselves, or far too many.
-    """
+    """Settings of a file that was read with [`standing_in_for`], as dictionaries, lists and plain values. The state of
+    a namespace is its attributes; that of a container of omegaconf lies in `_content`, that of a node in `_val`."""
     counter = count(1)
 
     def plain(value: Any, depth: int) -> Any:

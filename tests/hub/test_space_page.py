@@ -139,15 +139,12 @@ def test_neighbours_are_those_of_a_slow_search(page, shown, index):
         other = (row - mean) / std
         distances.append(1 - float(ours @ other) / np.sqrt(float(ours @ ours) * float(other @ other)))
     found = index.nearest(page.model.features(shown.record))
-    assert [n.distance for n in found] == pytest.approx(sorted(distances)[:4])
+    assert [distance for _, distance in found] == pytest.approx(sorted(distances)[:4])
     nearest = index.places[int(np.argmin(distances))]
-    assert found[0].row["record_id"] == index.carried["record_id"][nearest]
+    row, distance = found[0]
+    assert row["record_id"] == index.carried["record_id"][nearest]
     html = page.nearest(shown)
-    assert (
-        len(pictures(html)) == 4
-        and f"PTB-XL {found[0].row['record_id']}" in html
-        and f"distance {found[0].distance:.2f}" in html
-    )
+    assert len(pictures(html)) == 4 and f"PTB-XL {row['record_id']}" in html and f"distance {distance:.2f}" in html
 
 
 def test_an_index_of_another_model_is_refused(index):

@@ -31,8 +31,7 @@ def roc_points(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def precision_recall_points(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall, rising, and the precision where each is first reached: the area of the steps is the average precision.
-    """
+    """Recall, rising, and the precision where each is first reached; the steps enclose the average precision."""
     precision, recall, _ = precision_recall_curve(labels, scores)
     recalls, first = np.unique(recall[::-1], return_index=True)  # of one recall, that of the highest threshold
     return recalls[1:], precision[::-1][first][1:]

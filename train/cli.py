@@ -11,30 +11,16 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from .checkpoints import check_there, find_checkpoint
+from ecg_transformers import __version__
+
+from .checkpoints import check_checkpoint, check_there, find_checkpoint
 from .run_folder import Preempted
 
 logger = logging.getLogger("ecg_transformers")
-
-# name: (module with `run(args)`, what it does)
-COMMANDS = {
-    "quickstart": ("ecg_transformers.train.quickstart", "pretrain, probe and report on carried recordings in minutes"),
-    "pretrain": ("ecg_transformers.train.pretrain", "self-supervised pretraining on a corpus or a folder"),
-    "finetune": ("ecg_transformers.train.finetune", "train a pretrained encoder on labels and test it once"),
-    "evaluate": ("ecg_transformers.train.evaluate", "score an encoder by the field's protocols, beside a random one"),
-    "compare": ("ecg_transformers.train.compare", "pretraining methods on equal terms: one table, one picture"),
-    "embed": ("ecg_transformers.train.recordings", "write the features of recordings to Parquet or npz"),
-    "classify": ("ecg_transformers.train.recordings", "scores of recordings by a classifier, as a table"),
-    "prepare": ("ecg_transformers.train.prepare", "convert a corpus once to Parquet shards that stream from anywhere"),
-    "push": ("ecg_transformers.hub.push", "publish a model or a prepared corpus on the Hub"),
-    "info": ("ecg_transformers.train.info", "what a file or folder holds and what is odd about it"),
-    "convert": ("ecg_transformers.hub.convert", "turn an authors' checkpoint into one that from_pretrained loads"),
-    "export": ("ecg_transformers.hub.export", "write a model as ONNX, int8 ONNX or a torch.export program"),
-    "space": ("ecg_transformers.hub.space", "write a page for a model: a Space of the Hub that runs here too"),
-    "benchmark": ("ecg_transformers.train.benchmark.run", "measure the fast paths on this machine, a GPU's if there"),
-}
 
 DATASETS = ("brugada-huca", "chapman-shaoxing", "cinc2017", "cinc2021", "code-15", "cpsc2018", "cpsc-extra")
 DATASETS += ("ecgfolder", "georgia", "incart", "ludb", "mimic-iv-ecg", "mit-bih", "ningbo", "npy", "nstdb")
@@ -74,129 +60,63 @@ COMPARISON_FLAGS = (
     "the same command in several processes shares the work."
 )
 
-# Where the list of all flags would not leave room for what they do.
-USAGES = {
-    "compare": "ecg-transformers compare --methods M,... --records_seen N --output_dir DIR [FLAG ...]",
-    "info": "ecg-transformers info PATH [FLAG ...]",
-    "embed": "ecg-transformers embed PATH ... | --dataset NAME --output_dir DIR [FLAG ...]",
-    "classify": "ecg-transformers classify PATH ... | --dataset NAME [--output scores.csv] [FLAG ...]",
-    "finetune": "ecg-transformers finetune [--model DIR|ID] [--dataset NAME] --output_dir DIR [FLAG ...]",
-    "evaluate": "ecg-transformers evaluate [--model DIR|ID] [--dataset NAME] --output_dir DIR [FLAG ...]",
-}
-
 PRETRAINING_FLAGS = (
     "On a laptop begin with --config kernel_response_cpu or ecg_jepa_cpu; kim_cpu and weimann_cpu are studies of "
     "published recipes, near chance at that size. " + TRAINING_FLAGS
 )
 
-EPILOGS = {
-    "classify": RECORDINGS_TAKEN,
-    "pretrain": PRETRAINING_FLAGS,
-    "finetune": TRAINING_FLAGS,
-    "compare": COMPARISON_FLAGS,
-}
+Add = Callable[..., Any]  # `add_argument` of the parser of a command
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All commands and their own arguments."""
-    parser = argparse.ArgumentParser(
-        prog="ecg-transformers",
-        description="Self-supervised learning on electrocardiograms with transformers.",
-        epilog="ecg-transformers COMMAND --help explains a command.",
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.set_defaults(help_all=False, model=None, dataset=None)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    add_arguments = {
-        "quickstart": _quickstart_arguments,
-        "pretrain": _pretrain_arguments,
-        "finetune": _finetune_arguments,
-        "evaluate": _evaluate_arguments,
-        "compare": _compare_arguments,
-        "embed": _embed_arguments,
-        "classify": _classify_arguments,
-        "prepare": _prepare_arguments,
-        "push": _push_arguments,
-        "info": _info_arguments,
-        "convert": _convert_arguments,
-        "export": _export_arguments,
-        "space": _space_arguments,
-        "benchmark": _benchmark_arguments,
-    }
-    for name, (_, summary) in COMMANDS.items():
-        description = summary[0].upper() + summary[1:] + "."
-        command = commands.add_parser(
-            name, help=summary, description=description, epilog=EPILOGS.get(name), allow_abbrev=False
-        )
-        command.usage = USAGES.get(name)
-        add_arguments[name](command)
-        command.add_argument("--debug", action="store_true", help="show the trace-back of an error")
-    return parser
+def _output_argument(add: Add, default: str | None = None):
+    add("--output_dir", required=default is None, default=default, metavar="DIR", help="folder to write to")
 
 
-def _output_argument(parser: argparse.ArgumentParser, default: str | None = None):
-    parser.add_argument(
-        "--output_dir", required=default is None, default=default, metavar="DIR", help="folder to write to"
-    )
+def _overwrite_argument(add: Add):
+    add("--overwrite_output_dir", action="store_true", help="first remove an earlier run from there")
 
 
-def _overwrite_argument(parser: argparse.ArgumentParser):
-    parser.add_argument("--overwrite_output_dir", action="store_true", help="first remove an earlier run from there")
+def _output_or_help_arguments(add: Add):
+    add("--output_dir", metavar="DIR", help="folder to write to")
+    _overwrite_argument(add)
+    add("--help_all", action="store_true", help="list every flag")
 
 
-def _output_or_help_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--output_dir", metavar="DIR", help="folder to write to")
-    _overwrite_argument(parser)
-    parser.add_argument("--help_all", action="store_true", help="list every flag")
-
-
-def _corpus_arguments(parser: argparse.ArgumentParser, default: str | None = None):
-    parser.add_argument(
+def _corpus_arguments(add: Add, default: str | None = None):
+    add(
         "--dataset",
         metavar="NAME",
         default=default,
         required=default is None,
         help="corpus, as in load_ecg: ptb-xl, wfdb, prepared, ...",
     )
-    parser.add_argument("--data_dir", metavar="DIR", help="folder of the corpus (prepared: or its URL)")
-    parser.add_argument(
-        "--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus: sampling_rate=500"
-    )
+    add("--data_dir", metavar="DIR", help="folder of the corpus (prepared: or its URL)")
+    add("--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus: sampling_rate=500")
 
 
-def _labelled_corpus_arguments(parser: argparse.ArgumentParser, datasets: tuple[str, ...]):
-    parser.add_argument("--dataset", choices=datasets, default="ptb-xl-sample", help="ptb-xl-sample is carried along")
-    parser.add_argument("--data_dir", metavar="DIR", help="folder of the corpus (npy: or its declaration)")
-    parser.add_argument(
-        "--record_sampling_rate", type=int, metavar="HZ", help="which files of a corpus that has several"
-    )
+def _quickstart(add: Add):
+    _output_argument(add, "ecg-transformers-quickstart")
+    _overwrite_argument(add)
+    add("--max_steps", type=_positive, metavar="N", help="fewer steps, to try the machinery")
+    add("--seed", type=int, default=0, help="seed of weights, masks and order (default 0)")
 
 
-def _quickstart_arguments(parser: argparse.ArgumentParser):
-    _output_argument(parser, "ecg-transformers-quickstart")
-    _overwrite_argument(parser)
-    parser.add_argument("--max_steps", type=_positive, metavar="N", help="fewer steps, to try the machinery")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, masks and order (default 0)")
-
-
-def _pretrain_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--config", required=True, metavar="NAME|FILE", help="preset or YAML file of flat keys")
-    parser.add_argument("--presets", action=_ListPresets, nargs=0, help="list presets, each with its data and budget")
-    _corpus_arguments(parser, "ptb-xl-sample")
-    parser.add_argument(
+def _pretrain(add: Add):
+    add("--config", required=True, metavar="NAME|FILE", help="preset or YAML file of flat keys")
+    add("--presets", action=_ListPresets, nargs=0, help="list presets, each with its data and budget")
+    _corpus_arguments(add, "ptb-xl-sample")
+    add(
         "--mix",
         nargs="+",
         type=_part_of_mixture,
         metavar="NAME:DIR:WEIGHT",
         help="several corpora, each drawn by its weight, for --dataset",
     )
-    parser.add_argument("--split", default="train", help="split to learn from (default: train, folds 1-8)")
-    parser.add_argument("--streaming", action="store_true", help="read records as they come, without a cache")
-    parser.add_argument("--model", metavar="DIR|ID", help="checkpoint to go on from instead of fresh weights")
-    parser.add_argument(
-        "--online_probe_steps", type=_positive, metavar="N", help="log a linear probe of the features every N steps"
-    )
-    _output_or_help_arguments(parser)
+    add("--split", default="train", help="split to learn from (default: train, folds 1-8)")
+    add("--streaming", action="store_true", help="read records as they come, without a cache")
+    add("--model", metavar="DIR|ID", help="checkpoint to go on from instead of fresh weights")
+    add("--online_probe_steps", type=_positive, metavar="N", help="log a linear probe of the features every N steps")
+    _output_or_help_arguments(add)
 
 
 def _declared(args: argparse.Namespace) -> dict:
@@ -230,58 +150,53 @@ def preset_purposes() -> dict[str, str]:
     return {name: head.removeprefix("# For: ").rstrip(".") for name, head in heads.items()}
 
 
-def _finetune_arguments(parser: argparse.ArgumentParser):
-    _model_argument(parser, "ecg-small")
-    parser.add_argument("--config", default="finetune", metavar="NAME|FILE", help="preset or YAML file (finetune)")
-    _corpus_arguments(parser, "ptb-xl-sample")
-    _task_arguments(parser, ("labels", "sex", "age", "intervals"))
-    parser.add_argument(
-        "--lead_subsets", nargs="+", metavar="NAME", help="also evaluate and calibrate on 8, 6, 2, II, ... or I,V2"
-    )
-    _output_or_help_arguments(parser)
+def _finetune(add: Add):
+    _model_argument(add, "ecg-small")
+    add("--config", default="finetune", metavar="NAME|FILE", help="preset or YAML file (finetune)")
+    _corpus_arguments(add, "ptb-xl-sample")
+    _task_arguments(add, ("labels", "sex", "age", "intervals"))
+    add("--lead_subsets", nargs="+", metavar="NAME", help="also evaluate and calibrate on 8, 6, 2, II, ... or I,V2")
+    _output_or_help_arguments(add)
 
 
-def _task_arguments(parser: argparse.ArgumentParser, targets: tuple[str, ...]):
-    parser.add_argument("--target", metavar="NAME", choices=targets, default="labels", help=", ".join(targets))
-    parser.add_argument("--delineator", metavar="DIR", help="of intervals, where no waves are marked")
-    parser.add_argument(
+def _task_arguments(add: Add, targets: tuple[str, ...]):
+    add("--target", metavar="NAME", choices=targets, default="labels", help=", ".join(targets))
+    add("--delineator", metavar="DIR", help="of intervals, where no waves are marked")
+    add(
         "--problem_type",
         choices=("multi_label_classification", "single_label_classification"),
         help="any number of labels a record, or exactly one",
     )
-    parser.add_argument(
-        "--unlabelled",
-        choices=("drop", "keep"),
-        default="drop",
-        help="records without labels: left out, or negatives",
+    add(
+        "--unlabelled", choices=("drop", "keep"), default="drop", help="records without labels: left out, or negatives"
     )
 
 
-def _evaluate_arguments(parser: argparse.ArgumentParser):
-    _model_argument(parser, "ecg-small")
-    _corpus_arguments(parser, "ptb-xl-sample")
-    _task_arguments(parser, ("labels", "sex", "age", "intervals", "delineation", "identity"))
-    parser.add_argument(
-        "--protocol", nargs="+", default=["linear"], metavar="NAME", help=f"how to evaluate: {', '.join(PROTOCOLS)}"
-    )
-    parser.add_argument(
-        "--setting", nargs="+", default=[], metavar="NAME", help=f"on harder terms: {', '.join(SETTINGS)}"
-    )
-    _recording_arguments(parser)
-    _pooling_arguments(parser, ", best")
-    parser.add_argument("--split", choices=("test", "all"), default="test", help="where identity searches (test)")
-    parser.add_argument("--nstdb", metavar="DIR", help="folder of the noise database, for --setting noise")
-    parser.add_argument("--finetune_config", default="finetune", metavar="NAME|FILE", help="preset of finetuned")
-    parser.add_argument("--batch_size", type=_positive, default=64)
-    parser.add_argument("--seed", type=int, default=0, help="of the random encoder, heads, draws and bootstrap")
-    _output_argument(parser)
-    _overwrite_argument(parser)
+def _evaluate(add: Add):
+    _model_argument(add, "ecg-small")
+    _corpus_arguments(add, "ptb-xl-sample")
+    _task_arguments(add, ("labels", "sex", "age", "intervals", "delineation", "identity"))
+    add("--protocol", nargs="+", default=["linear"], metavar="NAME", help=f"how to evaluate: {', '.join(PROTOCOLS)}")
+    add("--setting", nargs="+", default=[], metavar="NAME", help=f"on harder terms: {', '.join(SETTINGS)}")
+    _recording_arguments(add)
+    _pooling_arguments(add, ", best")
+    add("--split", choices=("test", "all"), default="test", help="where identity searches (test)")
+    add("--nstdb", metavar="DIR", help="folder of the noise database, for --setting noise")
+    add("--finetune_config", default="finetune", metavar="NAME|FILE", help="preset of finetuned")
+    add("--batch_size", type=_positive, default=64)
+    add("--seed", type=int, default=0, help="of the random encoder, heads, draws and bootstrap")
+    _output_argument(add)
+    _overwrite_argument(add)
 
 
-def _recording_arguments(parser: argparse.ArgumentParser):
+def _taken_arguments(add: Add):
     for name, choices in RECORDING_FLAGS.items():
-        parser.add_argument(f"--{name}", choices=choices, help=argparse.SUPPRESS)  # named below
-    parser.add_argument(
+        add(f"--{name}", choices=choices, help=argparse.SUPPRESS)  # named in other lines of the help
+
+
+def _recording_arguments(add: Add):
+    _taken_arguments(add)
+    add(
         "--feature_extractor",
         nargs="+",
         default=[],
@@ -291,154 +206,147 @@ def _recording_arguments(parser: argparse.ArgumentParser):
     )
 
 
-def _pooling_arguments(parser: argparse.ArgumentParser, best: str = ""):
-    parser.add_argument("--layer", metavar="N", help=f"layer to pool: 0 the stem, last, mean_last_half{best}")
-    parser.add_argument("--pooling", metavar="NAME", choices=("mean", "statistics"), help="mean or statistics")
+def _pooling_arguments(add: Add, best: str = ""):
+    add("--layer", metavar="N", help=f"layer to pool: 0 the stem, last, mean_last_half{best}")
+    add("--pooling", metavar="NAME", choices=("mean", "statistics"), help="mean or statistics")
 
 
-def _compare_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--methods", metavar="M,...", help="presets or YAML files, changed by M:SETTING=VALUE")
-    parser.add_argument("--seeds", default="0", metavar="N,...", help="of weights, order, masks (0)")
-    parser.add_argument("--records_seen", type=_positive, metavar="N", help="budget: steps x batch")
-    _labelled_corpus_arguments(parser, COMPARED_DATASETS)
-    parser.add_argument(
-        "--scoreboard", nargs="*", metavar="NAME=DIR,...", help="evaluate these encoders instead, train nothing"
-    )
-    parser.add_argument("--people", metavar="NAME:DIR", help="scoreboard: corpus with folds, age and sex")
-    parser.add_argument("--ludb", metavar="DIR", help="scoreboard: LUDB, with marked waves")
-    parser.add_argument("--hospital", metavar="NAME:DIR", help="scoreboard: recordings with SNOMED CT codes")
-    parser.add_argument("--task", help="label set of PTB-XL (default: superdiagnostic)")
-    parser.add_argument("--extra", action="append", metavar="NAME:DIR[:HZ]", help="corpus that adds to pretraining")
-    parser.add_argument("--splits", metavar="CSV", help="table of ecg_id, patient_id, strat_fold")
-    parser.add_argument("--finetune", action="store_true", help="also fine-tune every pretrained encoder")
-    parser.add_argument("--low_shot", type=_fraction, metavar="F", help="also with this fraction of the labels (0.1)")
-    parser.add_argument("--labels_for", metavar="M,...", help="methods also trained on labels (all), or none")
-    parser.add_argument("--supervised_records_seen", type=_positive, metavar="N", help="the same on labels")
-    parser.add_argument("--finetune_learning_rate", type=float, metavar="X", help="if not that from scratch, 1e-3")
-    parser.add_argument("--probe_every", type=_positive, metavar="N", help="records between points of the curves")
-    parser.add_argument("--num_threads", type=_positive, default=1, metavar="N", help="of one process (1)")
-    parser.add_argument("--report_only", action="store_true", help="write the table of what is done; run nothing")
-    _output_argument(parser)
+def _compare(add: Add):
+    add("--methods", metavar="M,...", help="presets or YAML files, changed by M:SETTING=VALUE")
+    add("--seeds", default="0", metavar="N,...", help="of weights, order, masks (0)")
+    add("--records_seen", type=_positive, metavar="N", help="budget: steps x batch")
+    add("--dataset", choices=COMPARED_DATASETS, default="ptb-xl-sample", help="ptb-xl-sample is carried along")
+    add("--data_dir", metavar="DIR", help="folder of the corpus (npy: or its declaration)")
+    add("--record_sampling_rate", type=int, metavar="HZ", help="which files of a corpus that has several")
+    add("--scoreboard", nargs="*", metavar="NAME=DIR,...", help="evaluate these encoders instead, train nothing")
+    add("--people", metavar="NAME:DIR", help="scoreboard: corpus with folds, age and sex")
+    add("--ludb", metavar="DIR", help="scoreboard: LUDB, with marked waves")
+    add("--hospital", metavar="NAME:DIR", help="scoreboard: recordings with SNOMED CT codes")
+    add("--task", help="label set of PTB-XL (default: superdiagnostic)")
+    add("--extra", action="append", metavar="NAME:DIR[:HZ]", help="corpus that adds to pretraining")
+    add("--splits", metavar="CSV", help="table of ecg_id, patient_id, strat_fold")
+    add("--finetune", action="store_true", help="also fine-tune every pretrained encoder")
+    add("--low_shot", type=_fraction, metavar="F", help="also with this fraction of the labels (0.1)")
+    add("--labels_for", metavar="M,...", help="methods also trained on labels (all), or none")
+    add("--supervised_records_seen", type=_positive, metavar="N", help="the same on labels")
+    add("--finetune_learning_rate", type=float, metavar="X", help="if not that from scratch, 1e-3")
+    add("--probe_every", type=_positive, metavar="N", help="records between points of the curves")
+    add("--num_threads", type=_positive, default=1, metavar="N", help="of one process (1)")
+    add("--report_only", action="store_true", help="write the table of what is done; run nothing")
+    _output_argument(add)
 
 
-def _embed_arguments(parser: argparse.ArgumentParser):
-    _model_argument(parser, "ecg-small")
-    _recordings_arguments(parser)
-    _recording_arguments(parser)
-    _pooling_arguments(parser)
-    parser.add_argument(
-        "--windows", action="store_true", help="a row for each window of a record, with its start in s"
-    )
-    parser.add_argument("--format", choices=("parquet", "npz"), default="parquet")
-    parser.add_argument("--batch_size", type=_positive, default=64)
-    _output_argument(parser)
-    _overwrite_argument(parser)
+def _embed(add: Add):
+    _model_argument(add, "ecg-small")
+    _recordings_arguments(add)
+    _recording_arguments(add)
+    _pooling_arguments(add)
+    add("--windows", action="store_true", help="a row for each window of a record, with its start in s")
+    add("--format", choices=("parquet", "npz"), default="parquet")
+    add("--batch_size", type=_positive, default=64)
+    _output_argument(add)
+    _overwrite_argument(add)
 
 
-def _classify_arguments(parser: argparse.ArgumentParser):
-    _model_argument(parser, "ecg-small-superdiagnostic")
-    _recordings_arguments(parser)
-    for name, choices in RECORDING_FLAGS.items():
-        parser.add_argument(f"--{name}", choices=choices, help=argparse.SUPPRESS)  # in RECORDINGS_TAKEN
-    parser.add_argument("--batch_size", type=_positive, default=64)
-    parser.add_argument("--output", metavar="FILE", help="new .csv or .parquet (default: print the table)")
-    parser.set_defaults(output_dir=None)
+def _classify(add: Add):
+    _model_argument(add, "ecg-small-superdiagnostic")
+    _recordings_arguments(add)
+    _taken_arguments(add)
+    add("--batch_size", type=_positive, default=64)
+    add("--output", metavar="FILE", help="new .csv or .parquet (default: print the table)")
 
 
-def _model_argument(parser: argparse.ArgumentParser, default: str):
-    parser.add_argument("--model", default=default, metavar="DIR|ID", help=f"checkpoint (default {default})")
+def _model_argument(add: Add, default: str):
+    add("--model", default=default, metavar="DIR|ID", help=f"checkpoint (default {default})")
 
 
-def _recordings_arguments(parser: argparse.ArgumentParser):
+def _recordings_arguments(add: Add):
     """Files or a corpus."""
-    parser.add_argument("files", nargs="*", metavar="PATH", help="recordings, or folders of recordings; or instead")
-    _corpus_arguments(parser, "")
-    parser.add_argument("--split", default="all", help="split of the corpus (default: all that there is)")
-    _file_arguments(parser)
+    add("files", nargs="*", metavar="PATH", help="recordings, or folders of recordings; or instead")
+    _corpus_arguments(add, "")
+    add("--split", default="all", help="split of the corpus (default: all that there is)")
+    _file_arguments(add)
 
 
-def _file_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--leads", nargs="+", metavar="LEAD", help="for files that do not say it, in their order")
-    parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="the same")
-    parser.add_argument("--unit", metavar="mV|uV|V|dimensionless", help="the same")
-    parser.add_argument("--axes", metavar="lead,sample|sample,lead", help="the same, of arrays")
-    parser.add_argument("--step", type=float, metavar="X", help="the same: unit per step of whole numbers")
-    parser.add_argument("--skip_lines", type=int, metavar="N", help="the same: lines of text before a table")
-    parser.add_argument("--rename_leads", nargs="+", metavar="STORED:LEAD", help="what channels are: MLII:II V5:V5")
-    parser.add_argument("--array", metavar="NAME", help="which array of an HDF5, npz, MATLAB or DICOM file")
+def _file_arguments(add: Add):
+    add("--leads", nargs="+", metavar="LEAD", help="for files that do not say it, in their order")
+    add("--sampling_rate", type=float, metavar="HZ", help="the same")
+    add("--unit", metavar="mV|uV|V|dimensionless", help="the same")
+    add("--axes", metavar="lead,sample|sample,lead", help="the same, of arrays")
+    add("--step", type=float, metavar="X", help="the same: unit per step of whole numbers")
+    add("--skip_lines", type=int, metavar="N", help="the same: lines of text before a table")
+    add("--rename_leads", nargs="+", metavar="STORED:LEAD", help="what channels are: MLII:II V5:V5")
+    add("--array", metavar="NAME", help="which array of an HDF5, npz, MATLAB or DICOM file")
 
 
-def _prepare_arguments(parser: argparse.ArgumentParser):
-    _corpus_arguments(parser)
-    parser.add_argument("--split", default="all", help="split to convert (default: all)")
-    parser.add_argument("--num_proc", type=_positive, default=1, metavar="N", help="processes (1)")
-    parser.add_argument("--shard_index", type=int, metavar="I", help="this is task I, from 0, ...")
-    parser.add_argument("--num_shards", type=_positive, metavar="N", help="... of N; then run once without both")
-    parser.add_argument("--engine", choices=("processes", "dask"), default="processes", help="what runs the work")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
-    parser.add_argument("--on_bad_record", choices=("report", "raise"), default="report", help="go on, or stop")
-    parser.add_argument("--preview_pictures", action="store_true", help="draw each, for the dataset viewer of the Hub")
-    _output_argument(parser)
+def _prepare(add: Add):
+    _corpus_arguments(add)
+    add("--split", default="all", help="split to convert (default: all)")
+    add("--num_proc", type=_positive, default=1, metavar="N", help="processes (1)")
+    add("--shard_index", type=int, metavar="I", help="this is task I, from 0, ...")
+    add("--num_shards", type=_positive, metavar="N", help="... of N; then run once without both")
+    add("--engine", choices=("processes", "dask"), default="processes", help="what runs the work")
+    add("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
+    add("--on_bad_record", choices=("report", "raise"), default="report", help="go on, or stop")
+    add("--preview_pictures", action="store_true", help="draw each, for the dataset viewer of the Hub")
+    _output_argument(add)
 
 
-def _push_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--folder", required=True, metavar="DIR", help="a model, or what `prepare` wrote")
-    parser.add_argument("--repo_id", required=True, metavar="OWNER/NAME", help="repository, created if new")
-    parser.add_argument("--private", action="store_true", help="make the new repository private")
-    parser.add_argument("--revision", metavar="BRANCH", help="branch, created if new (default: the main one)")
-    parser.add_argument("--licence", metavar="NAME", help="of the recordings, where the card does not state it")
-    parser.add_argument("--weights_licence", metavar="NAME", help="of the weights of a model: cc-by-4.0, ...")
-    parser.add_argument("--results", metavar="FILE", help="metrics.json of `evaluate`, for the card of a model")
-    parser.add_argument("--benchmark", action="store_true", help="of a corpus: let the Hub list scores on it")
-    parser.set_defaults(output_dir=None)
+def _push(add: Add):
+    add("--folder", required=True, metavar="DIR", help="a model, or what `prepare` wrote")
+    add("--repo_id", required=True, metavar="OWNER/NAME", help="repository, created if new")
+    add("--private", action="store_true", help="make the new repository private")
+    add("--revision", metavar="BRANCH", help="branch, created if new (default: the main one)")
+    add("--licence", metavar="NAME", help="of the recordings, where the card does not state it")
+    add("--weights_licence", metavar="NAME", help="of the weights of a model: cc-by-4.0, ...")
+    add("--results", metavar="FILE", help="metrics.json of `evaluate`, for the card of a model")
+    add("--benchmark", action="store_true", help="of a corpus: let the Hub list scores on it")
 
 
-def _info_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("path", metavar="PATH", help="a recording, or a folder of recordings")
-    _file_arguments(parser)
-    parser.add_argument("--dataset", metavar="NAME", help="look at the folder as load_ecg(NAME) does: ecgfolder, ...")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus")
-    parser.add_argument("--table", metavar="FILE", help="of a folder: propose what its columns are, for ecgfolder")
-    parser.add_argument("--write", action="store_true", help="with --table: write the proposal as ecgfolder.json")
-    parser.add_argument("--max_records", type=_positive, default=200, metavar="N", help="of a folder (200)")
-    parser.add_argument("--json", metavar="FILE", help="also write everything here")
-    parser.add_argument("--plot", metavar="FILE", help="draw 10 s (of a folder an overview): .png, .svg or .pdf")
-    parser.set_defaults(output_dir=None)
+def _info(add: Add):
+    add("path", metavar="PATH", help="a recording, or a folder of recordings")
+    _file_arguments(add)
+    add("--dataset", metavar="NAME", help="look at the folder as load_ecg(NAME) does: ecgfolder, ...")
+    add("--options", nargs="+", default=[], metavar="KEY=VALUE", help="those of the corpus")
+    add("--table", metavar="FILE", help="of a folder: propose what its columns are, for ecgfolder")
+    add("--write", action="store_true", help="with --table: write the proposal as ecgfolder.json")
+    add("--max_records", type=_positive, default=200, metavar="N", help="of a folder (200)")
+    add("--json", metavar="FILE", help="also write everything here")
+    add("--plot", metavar="FILE", help="draw 10 s (of a folder an overview): .png, .svg or .pdf")
 
 
-def _benchmark_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--json", metavar="FILE", help="also write everything here")
-    parser.set_defaults(output_dir=None)
+def _benchmark(add: Add):
+    add("--json", metavar="FILE", help="also write everything here")
 
 
-def _convert_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--source", choices=CONVERTED_SOURCES, required=True, help="whose file it is")
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="the authors' file")
-    parser.add_argument("--leads", metavar="I,II,...", help="leads of the checkpoint, if not the published ones")
-    parser.add_argument("--sampling_rate", type=float, metavar="HZ", help="its rate, if not the published one")
-    parser.add_argument("--constants", metavar="CORPUS", help="whose mean and deviation of each lead the input gets")
-    parser.add_argument("--num_attention_heads", type=_positive, metavar="N", help="its heads, of no published size")
-    parser.add_argument("--predictor_num_attention_heads", type=_positive, metavar="N", help="those of its predictor")
-    parser.add_argument("--decoder_num_attention_heads", type=_positive, metavar="N", help="those of its decoder")
-    parser.add_argument("--num_hidden_layers", type=_positive, metavar="N", help="its layers, if not as published")
-    parser.add_argument("--predictor_num_hidden_layers", type=_positive, metavar="N", help="those of its predictor")
-    parser.add_argument("--decoder_num_hidden_layers", type=_positive, metavar="N", help="those of its decoder")
-    parser.add_argument("--num_registers", type=int, metavar="N", help="its register tokens, if not as published")
-    _output_argument(parser)
-    _overwrite_argument(parser)
+def _convert(add: Add):
+    add("--source", choices=CONVERTED_SOURCES, required=True, help="whose file it is")
+    add("--checkpoint", required=True, metavar="FILE", help="the authors' file")
+    add("--leads", metavar="I,II,...", help="leads of the checkpoint, if not the published ones")
+    add("--sampling_rate", type=float, metavar="HZ", help="its rate, if not the published one")
+    add("--constants", metavar="CORPUS", help="whose mean and deviation of each lead the input gets")
+    add("--num_attention_heads", type=_positive, metavar="N", help="its heads, of no published size")
+    add("--predictor_num_attention_heads", type=_positive, metavar="N", help="those of its predictor")
+    add("--decoder_num_attention_heads", type=_positive, metavar="N", help="those of its decoder")
+    add("--num_hidden_layers", type=_positive, metavar="N", help="its layers, if not as published")
+    add("--predictor_num_hidden_layers", type=_positive, metavar="N", help="those of its predictor")
+    add("--decoder_num_hidden_layers", type=_positive, metavar="N", help="those of its decoder")
+    add("--num_registers", type=int, metavar="N", help="its register tokens, if not as published")
+    _output_argument(add)
+    _overwrite_argument(add)
 
 
-def _export_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
-    parser.add_argument("--format", choices=EXPORT_FORMATS, required=True, help="of the file")
-    _output_argument(parser)
-    _overwrite_argument(parser)
+def _export(add: Add):
+    add("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
+    add("--format", choices=EXPORT_FORMATS, required=True, help="of the file")
+    _output_argument(add)
+    _overwrite_argument(add)
 
 
-def _space_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
-    _output_argument(parser)
-    _overwrite_argument(parser)
+def _space(add: Add):
+    add("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
+    _output_argument(add)
+    _overwrite_argument(add)
 
 
 def _positive(text: str) -> int:
@@ -460,6 +368,63 @@ def _part_of_mixture(text: str) -> tuple[str, str | None, float]:
     if not found:
         raise argparse.ArgumentTypeError(f"expected NAME:DIR:WEIGHT, such as ptb-xl:/data/ptb-xl:0.2, got {text!r}")
     return found[1], found[2] or None, float(found[3])
+
+
+# name: (module with `run(args)`, function that adds its arguments, what it does)
+COMMANDS = {
+    "quickstart": ("train.quickstart", _quickstart, "pretrain, probe and report on carried recordings in minutes"),
+    "pretrain": ("train.pretrain", _pretrain, "self-supervised pretraining on a corpus or a folder"),
+    "finetune": ("train.finetune", _finetune, "train a pretrained encoder on labels and test it once"),
+    "evaluate": ("train.evaluate", _evaluate, "score an encoder by the field's protocols, beside a random one"),
+    "compare": ("train.compare", _compare, "pretraining methods on equal terms: one table, one picture"),
+    "embed": ("train.recordings", _embed, "write the features of recordings to Parquet or npz"),
+    "classify": ("train.recordings", _classify, "scores of recordings by a classifier, as a table"),
+    "prepare": ("train.prepare", _prepare, "convert a corpus once to Parquet shards that stream from anywhere"),
+    "push": ("hub.push", _push, "publish a model or a prepared corpus on the Hub"),
+    "info": ("train.info", _info, "what a file or folder holds and what is odd about it"),
+    "convert": ("hub.convert", _convert, "turn an authors' checkpoint into one that from_pretrained loads"),
+    "export": ("hub.export", _export, "write a model as ONNX, int8 ONNX or a torch.export program"),
+    "space": ("hub.space", _space, "write a page for a model: a Space of the Hub that runs here too"),
+    "benchmark": ("train.benchmark.run", _benchmark, "measure the fast paths on this machine, a GPU's if there"),
+}
+# Where the list of all flags would not leave room for what they do.
+USAGES = {
+    "compare": "--methods M,... --records_seen N --output_dir DIR",
+    "info": "PATH",
+    "embed": "PATH ... | --dataset NAME --output_dir DIR",
+    "classify": "PATH ... | --dataset NAME [--output scores.csv]",
+    "finetune": "[--model DIR|ID] [--dataset NAME] --output_dir DIR",
+    "evaluate": "[--model DIR|ID] [--dataset NAME] --output_dir DIR",
+}
+EPILOGS = {
+    "classify": RECORDINGS_TAKEN,
+    "pretrain": PRETRAINING_FLAGS,
+    "finetune": TRAINING_FLAGS,
+    "compare": COMPARISON_FLAGS,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their own arguments."""
+    parser = argparse.ArgumentParser(
+        prog="ecg-transformers",
+        description="Self-supervised learning on electrocardiograms with transformers.",
+        epilog="ecg-transformers COMMAND --help explains a command.",
+    )
+    version = f"ecg-transformers {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print the version and exit")
+    parser.set_defaults(help_all=False, model=None, dataset=None, output_dir=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (_, add_arguments, summary) in COMMANDS.items():
+        description = f"{summary[0].upper()}{summary[1:]}."
+        command = commands.add_parser(
+            name, help=summary, description=description, epilog=EPILOGS.get(name), allow_abbrev=False
+        )
+        if name in USAGES:
+            command.usage = f"ecg-transformers {name} {USAGES[name]} [FLAG ...]"
+        add_arguments(command.add_argument)
+        command.add_argument("--debug", action="store_true", help="show the trace-back of an error")
+    return parser
 
 
 def _make_output_folder(path: str):
@@ -572,11 +537,6 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit status. An error is one sentence on standard error, unless `--debug`."""
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
-    if args.version:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"ecg-transformers {version('ecg-transformers')}\n")
-        return 0
     if args.command is None:
         parser.print_help()
         return 0
@@ -605,11 +565,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.model_name = args.model
         if args.model is not None:
-            from .checkpoints import check_checkpoint
-
             args.model = find_checkpoint(args.model)
             check_checkpoint(args.model)
-        command = importlib.import_module(COMMANDS[args.command][0])
+        command = importlib.import_module(f"ecg_transformers.{COMMANDS[args.command][0]}")
         from .flags import FlagFormatter
 
         logging.getLogger().handlers[0].setFormatter(FlagFormatter(args))

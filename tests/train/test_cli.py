@@ -73,7 +73,9 @@ def test_a_training_needs_a_folder_to_write_to(capsys):
 
 
 def test_version_is_that_of_the_distribution(capsys):
-    assert main(["--version"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
     assert capsys.readouterr().out.startswith("ecg-transformers 0.")
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ def random_encoder_like(model: PreTrainedModel, seed: int = 0) -> PreTrainedMode
 
 
 def random_kernels_like(
-    feature_extractor: FeatureExtractionMixin, num_kernels: int = 1200, device: torch.device | str = "cpu"
+    feature_extractor: FeatureExtractionMixin, num_kernels: int, device: torch.device | str
 ) -> RandomKernelsModel:
     """Random kernels on the input of another encoder: what is known of a recording without any training."""
     read = {name: getattr(feature_extractor, name) for name in ("leads", "sampling_rate", "num_samples")}
@@ -304,15 +305,12 @@ def random_kernels_like(
 
 def refuse_patients_in_two_tables(tables: dict[str, EmbeddingTable]) -> None:
     """No patient in two tables; nor a record without one, which counts as a patient of its own."""
-    names = list(tables)
-    for number, name in enumerate(names):
-        for other in names[number + 1 :]:
-            shared = sorted(set(tables[name].patients()) & set(tables[other].patients()))
-            if shared:
-                raise ValueError(
-                    f"{len(shared)} patients are in both the {name} and the {other} table: {shared[:5]}. Split by "
-                    "patient, otherwise the probe recognises people."
-                )
+    for (name, table), (other, compared) in combinations(tables.items(), 2):
+        if shared := sorted(set(table.patients()) & set(compared.patients())):
+            raise ValueError(
+                f"{len(shared)} patients are in both the {name} and the {other} table: {shared[:5]}. Split by "
+                "patient, otherwise the probe recognises people."
+            )
 
 
 def decoded(rows):

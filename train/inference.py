@@ -40,14 +40,8 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class InputBatch:
-    """Some records of a dataset as input.
-
-    Args:
-        inputs (`dict[str, torch.Tensor]`): `input_values` and, where there is one, `lead_mask`, as the model takes
-            them.
-        rows (`list[dict]`): The rows that became input, in their order.
-        window_record (`torch.LongTensor` of shape `(num_windows,)`): Number in `rows` of each window.
-    """
+    """Rows of a dataset that became input: `input_values` and, where there is one, `lead_mask`, and the number in
+    `rows` of each window, `(num_windows,)`."""
 
     inputs: dict[str, torch.Tensor]
     rows: list[dict]
@@ -63,21 +57,11 @@ def input_batches(
     progress: bool = False,
     left_out: dict[str, str] | None = None,
 ) -> Iterator[InputBatch]:
-    """Every record of a dataset as input on the device and in the precision of the model.
+    """Every record of a dataset, rows of [`load_ecg`] as in [`~.features.embed`], as input on the device and in the
+    precision of the model, in batches of at most `batch_size` records.
 
-    A record that cannot become input is left out, named with the reason in the log, and counted at the end.
-
-    Args:
-        model ([`PreTrainedModel`]): Where and in which precision the input is wanted; it is not run.
-        feature_extractor ([`EcgFeatureExtractor`]): Makes one or several windows of a record.
-        dataset (`Iterable[dict]`): Rows of [`load_ecg`], decoded or not: stored, streaming, or a list.
-        batch_size (`int`): Records in a batch.
-        description (`str`): Text of the progress bar.
-        progress (`bool`, *optional*, defaults to `False`): Whether to show it.
-        left_out (`dict[str, str]`, *optional*): Gets the ids of the records that are left out, with the reasons.
-
-    Raises:
-        ValueError: at the end, if there was no record or none could become input.
+    A record that cannot become input is left out, named with the reason in the log and in `left_out`, and counted at
+    the end; no record at all is a `ValueError` then.
     """
     collator = EcgDataCollator(feature_extractor)
     if left_out is not None:

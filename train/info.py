@@ -90,14 +90,8 @@ def run(args: argparse.Namespace):
 
 
 def describe_file(path: str | os.PathLike, declared: Mapping[str, Any]) -> tuple[dict[str, Any], EcgRecord]:
-    """Content of a file, in plain types, and its (first) recording.
-
-    Args:
-        declared (`dict`): Facts that the file does not state itself, as [`read_recordings`] takes it.
-
-    Raises:
-        ValueError: if it cannot be read; says why and what to do.
-    """
+    """Content of a file, in plain types, and its (first) recording; `declared` is what it does not state itself, as
+    [`read_recordings`] takes it."""
     path = Path(path)
     records = list(islice(read_recordings(path, **declared), 2))
     report = examine_recording(records[0])
@@ -112,15 +106,7 @@ def describe_file(path: str | os.PathLike, declared: Mapping[str, Any]) -> tuple
 
 
 def describe_folder(path: Path, declared: Mapping[str, Any], max_records: int) -> dict[str, Any]:
-    """Content of the recordings in and below a folder, by a sample of its files spread evenly over their names.
-
-    Args:
-        declared (`dict`): Facts that the files do not state themselves, as [`read_recordings`] takes it.
-        max_records (`int`): Number of recordings that are looked at.
-
-    Raises:
-        ValueError: if the folder holds no file.
-    """
+    """Content of the recordings in and below a folder, by a sample of its files spread evenly over their names."""
     names, num_parts = list_files(path)
     if not names:
         raise ValueError(f"{path} holds no files.")
@@ -148,11 +134,7 @@ def describe_folder(path: Path, declared: Mapping[str, Any], max_records: int) -
 
 
 def describe_corpus(name: str, path: Path, options: Mapping[str, Any], max_records: int) -> dict[str, Any]:
-    """Content of `load_ecg(name, path, **options)`, by a sample of records spread evenly over its index.
-
-    Raises:
-        ValueError: for an unknown corpus, one without a folder, or one whose index cannot be read.
-    """
+    """Content of `load_ecg(name, path, **options)`, by a sample of records spread evenly over its index."""
     from ecg_transformers.data.loading import find_corpus, locate  # imports `datasets`
 
     corpus = find_corpus(name) if name in CORPORA else None
@@ -181,11 +163,7 @@ def describe_corpus(name: str, path: Path, options: Mapping[str, Any], max_recor
 
 
 def save_recording_plot(record: EcgRecord, path: str | os.PathLike) -> Path:
-    """Draws the first ten seconds on ECG paper, to a PNG, SVG or PDF.
-
-    Raises:
-        ValueError: for values that are no voltage, or a file that cannot be written.
-    """
+    """Draws the first ten seconds on ECG paper, to a PNG, SVG or PDF."""
     from .report.ecg_paper import plot_recording, save_figure
 
     if record.unit == DIMENSIONLESS:
@@ -198,11 +176,7 @@ def save_recording_plot(record: EcgRecord, path: str | os.PathLike) -> Path:
 
 
 def save_overview(folder: Path, declared: Mapping[str, Any], path: str | os.PathLike) -> Path:
-    """Draws a strip of 10 s of some recordings of a folder, lead II or else the first lead of each.
-
-    Raises:
-        ValueError: if no recording can be read, or the file cannot be written.
-    """
+    """Draws a strip of 10 s of some recordings of a folder, lead II or else the first lead of each."""
     from matplotlib.figure import Figure
 
     from .report.ecg_paper import save_figure

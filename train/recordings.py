@@ -103,21 +103,16 @@ def encode(
         windows=windows,
         left_out=source.left_out,
     )
-    rows_of: dict[str, list[int]] = {}
-    for row, record_id in enumerate(table.record_ids):
-        rows_of.setdefault(record_id, []).append(row)
-    nothing = len(table)  # the row of NaN after the others
-    rows = [(record_id, row) for record_id in source.record_ids for row in rows_of.get(record_id, [nothing])]
-    order = [row for _, row in rows]
-    features = np.vstack([table.features, np.full(table.features.shape[1], np.nan, np.float32)])[order]
+    frame = pd.DataFrame(table.features, index=table.record_ids).add_prefix("feature_")
+    if as_frame and windows:
+        frame.insert(0, "start_seconds", table.start_seconds)
+    if as_frame:
+        frame["quality"] = [", ".join(findings) for findings in table.quality]
+    frame = pd.DataFrame(index=source.record_ids).join(frame)  # with a row of NaN for each that is left out
     if not as_frame:
-        return features
-    names = [f"feature_{number}" for number in range(features.shape[1])]
-    frame = pd.DataFrame(features, index=[record_id for record_id, _ in rows], columns=names)
-    if windows:
-        frame.insert(0, "start_seconds", np.array([*table.start_seconds, np.nan])[order])
-    quality = [", ".join(findings) for findings in table.quality]
-    frame["quality"] = [source.why_left_out(name) if row == nothing else quality[row] for name, row in rows]
+        return np.array(frame, order="C")  # that of pandas cannot be written to
+    reasons = {name: source.why_left_out(name) for name in source.left_out}
+    frame["quality"] = frame["quality"].fillna(pd.Series(reasons))
     return frame.rename_axis("record_id")
 
 
@@ -179,17 +174,9 @@ def predict(
 
 
 class Recordings:
-    """Recordings that a caller names, read one after the other into rows.
-
-    Args:
-        source: See [`encode`].
-        declared (`Mapping`): Facts that arrays and files do not state.
-
-    `record_ids` names, once each, what was read so far and what could not be; `left_out` says why it could not.
-
-    Raises:
-        ValueError: for a path that does not exist, a folder without recordings, or nothing at all.
-    """
+    """Recordings that a caller names, see [`encode`], read one after the other into rows; `declared` is what arrays
+    and files do not state. `record_ids` names, once each, what was read so far and what could not be; `left_out` says
+    why it could not."""
 
     def __init__(self, source: Any, declared: Mapping[str, Any]):
         self.declared, self.record_ids, self.left_out = declared, [], {}

@@ -42,6 +42,7 @@ def folder(rows, tmp_path_factory):
 def test_encode_of_rows_is_what_the_pipeline_gives_for_each(rows):
     extract = pipeline("ecg-feature-extraction", model=carried_model("ecg-small"), device="cpu")
     features = encode(rows, progress=False, batch_size=3)
+    assert features.flags.writeable and features.flags.c_contiguous
     assert features.shape == (4, 448) and features.dtype == np.float32
     np.testing.assert_allclose(features, np.stack(extract(rows)), rtol=1e-4, atol=1e-5)
 

@@ -25,14 +25,9 @@ FEATURES = ("logits", "embeddings", "pooler_output")
 
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """
-    Args:
-        attributions (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`):
-            Contribution of each value of the input to the output, in units of the output.
-        output, baseline_output (`torch.FloatTensor` of shape `(batch,)`): Outputs of recordings and baselines.
-        completeness_error (`torch.FloatTensor` of shape `(batch,)`):
-            Sum of the attributions minus (output - baseline_output); 0 for infinitely many steps.
-    """
+    """Contribution of each value of the input, `(batch, num_leads, num_samples)`, in units of the output; the outputs
+    of recordings and baselines, `(batch,)`; and the sum of the attributions minus (output - baseline_output), which is
+    0 for infinitely many steps."""
 
     attributions: torch.Tensor
     output: torch.Tensor
@@ -86,9 +81,9 @@ def attention_rollout(
     with in_evaluation(model):
         for start in range(0, len(input_values), batch_size):
             part = slice(start, start + batch_size)
-            mask = None if lead_mask is None else lead_mask[part]
+            given = _mask_of(part, lead_mask) | ({} if leads is None else {"leads": leads})
             with _seen_by_pooler(model) as pooled:
-                outputs = model(input_values[part], **_rows(leads, mask), output_attentions=True)
+                outputs = model(input_values[part], **given, output_attentions=True)
             explained_output(outputs)
             if not outputs.attentions:
                 raise ValueError(
@@ -96,7 +91,7 @@ def attention_rollout(
                     "gradients only."
                 )
             num_prefix = outputs.attentions[0].shape[-1] - rows * config.num_columns
-            share = _read_out(outputs, pooled, config, num_prefix, mask)[:, None]
+            share = _read_out(outputs, pooled, config, num_prefix, given.get("lead_mask"))[:, None]
             for attention in reversed(outputs.attentions):
                 mixing = attention.float().mean(dim=1)
                 mixing = mixing + torch.eye(mixing.shape[-1], device=mixing.device)
@@ -113,7 +108,6 @@ def integrated_gradients(
     target: Target,
     baseline: torch.Tensor | None = None,
     num_steps: int = 64,
-    leads: Sequence[str] | None = None,
     lead_mask: torch.Tensor | None = None,
     tolerance: float | None = None,
     batch_size: int = 16,
@@ -138,7 +132,7 @@ def integrated_gradients(
             Broadcast to `input_values`: a flat recording **in the unit of the input**. Where the feature extractor
             subtracts `lead_means`, 0 is not flat: see [`~recordings.flat_recording`].
         num_steps (`int`, *optional*, defaults to 64): Gradients for each record.
-        leads (`Sequence[str]`, *optional*), lead_mask (`torch.BoolTensor`, *optional*): Inputs of the model.
+        lead_mask (`torch.BoolTensor` of shape `(batch, num_leads)`, *optional*): `True` = recorded.
         tolerance (`float`, *optional*): Largest completeness error to accept, in units of the output.
         batch_size (`int`, *optional*, defaults to 16): Steps of records at once.
 
@@ -161,12 +155,11 @@ def integrated_gradients(
         for rows, steps in zip(record.split(batch_size), step.split(batch_size), strict=True):
             between = baseline[rows] + positions[steps, None, None] * (inputs - baseline)[rows]
             between.requires_grad_(True)
-            mask = None if lead_mask is None else lead_mask[rows]
-            output = _score(model, between, target, rows, leads, mask)
+            output = _score(model, between, target, rows, lead_mask)
             (gradient,) = torch.autograd.grad(output.sum(), between)
             gradients.index_add_(0, rows, gradient.double() * weights[steps, None, None])
     attributions = gradients * (inputs - baseline)
-    outputs = [_score_all(model, values, target, leads, lead_mask, batch_size) for values in (inputs, baseline)]
+    outputs = [_score_all(model, values, target, lead_mask, batch_size) for values in (inputs, baseline)]
     errors = attributions.sum(dim=(1, 2)) - (outputs[0] - outputs[1])
     if tolerance is not None and bool((errors.abs() > tolerance).any()):
         raise ValueError(
@@ -184,7 +177,6 @@ def occlusion(
     target: Target,
     window_samples: int,
     baseline: torch.Tensor | None = None,
-    leads: Sequence[str] | None = None,
     lead_mask: torch.Tensor | None = None,
     batch_size: int = 16,
 ) -> torch.Tensor:
@@ -194,7 +186,7 @@ def occlusion(
 
     Args:
         window_samples (`int`): Length of a window, a divisor of the number of samples.
-        model, input_values, target, baseline, leads, lead_mask, batch_size: See [`integrated_gradients`].
+        model, input_values, target, baseline, lead_mask, batch_size: See [`integrated_gradients`].
 
     Returns:
         `torch.FloatTensor` of shape `(batch, num_leads, num_samples // window_samples)`, in units of the output.
@@ -207,7 +199,7 @@ def occlusion(
     columns = num_samples // window_samples
     baseline = torch.zeros_like(input_values) if baseline is None else baseline.to(input_values)
     flat = baseline.expand_as(input_values).unflatten(-1, (columns, window_samples))
-    whole = _score_all(model, input_values, target, leads, lead_mask, batch_size)
+    whole = _score_all(model, input_values, target, lead_mask, batch_size)
     falls = []
     with in_evaluation(model):
         for place in torch.arange(num_records * num_leads * columns).split(batch_size):
@@ -216,8 +208,7 @@ def occlusion(
             record = torch.from_numpy(record).to(input_values.device)
             covered = input_values[record].unflatten(-1, (columns, window_samples))
             covered[number, lead, column] = flat[record, lead, column]
-            mask = None if lead_mask is None else lead_mask[record]
-            falls.append(whole[record] - _score(model, covered.flatten(2), target, record, leads, mask))
+            falls.append(whole[record] - _score(model, covered.flatten(2), target, record, lead_mask))
     return torch.cat(falls).view(num_records, num_leads, columns).float()
 
 
@@ -232,18 +223,15 @@ def _quadrature(num_steps: int) -> tuple[np.ndarray, np.ndarray]:
     return roots**4, 2 * roots**3 * weights
 
 
-def _score_all(model, input_values, target, leads, lead_mask, batch_size) -> torch.Tensor:
+def _score_all(model, input_values, target, lead_mask, batch_size) -> torch.Tensor:
+    parts = torch.arange(len(input_values), device=input_values.device).split(batch_size)
     with torch.no_grad(), in_evaluation(model):
-        scores = []
-        for rows in torch.arange(len(input_values), device=input_values.device).split(batch_size):
-            mask = None if lead_mask is None else lead_mask[rows]
-            scores.append(_score(model, input_values[rows], target, rows, leads, mask))
-        return torch.cat(scores)
+        return torch.cat([_score(model, input_values[rows], target, rows, lead_mask) for rows in parts])
 
 
-def _score(model, input_values, target: Target, rows: torch.Tensor, leads, lead_mask) -> torch.Tensor:
+def _score(model, input_values, target: Target, rows: torch.Tensor, lead_mask) -> torch.Tensor:
     """The explained output `(len(rows),)` in float64; `rows` are the numbers of the records in the whole batch."""
-    outputs = model(input_values, **_rows(leads, lead_mask))
+    outputs = model(input_values, **_mask_of(rows, lead_mask))
     name, features = explained_output(outputs)
     features = features.double()
     if name == "logits":
@@ -295,10 +283,8 @@ def _check_target(target: Target, num_records: int) -> None:
         )
 
 
-def _rows(leads, lead_mask) -> dict:
-    """Inputs of a model that describe the rows of its signals, where they are given."""
-    given = {"leads": leads, "lead_mask": lead_mask}
-    return {name: value for name, value in given.items() if value is not None}
+def _mask_of(rows: torch.Tensor | slice, lead_mask: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    return {} if lead_mask is None else {"lead_mask": lead_mask[rows]}
 
 
 def _check_input(input_values: torch.Tensor) -> None:

@@ -28,7 +28,6 @@ def plot_explanation(
     title: str | None = None,
     caption: str | None = None,
     layout: str = "rows",
-    words: tuple[str, str] | None = None,
 ) -> Figure:
     """Draws a map behind the traces of an ECG at 25 mm/s and 10 mm/mV, with its colour bar and caption below.
 
@@ -48,8 +47,6 @@ def plot_explanation(
             Draw values that raise and lower something; else shares of a whole, which are written in per cent.
         title (`str`, *optional*), caption (`str`, *optional*): Above and below the paper.
         layout (`str`, *optional*, defaults to `"rows"`): `"rows"` or `"clinical"`, see [`plot_ecg_paper`].
-        words (`tuple[str, str]`, *optional*):
-            Words at the two ends of the colours; by default `"lowers it"` and `"raises it"`, or `"none"` and `"most"`.
 
     Raises:
         ValueError: if signal, leads and map do not fit.
@@ -72,7 +69,7 @@ def plot_explanation(
     paper = draw_paper(shown, leads, sampling_rate, layout, (title or "") + note or None, below_mm)
     colors = SIGNED_COLORS if signed else SHARE_COLORS
     limits = (-full if signed else 0.0, full)
-    words = words or (("lowers it", "raises it") if signed else ("none", "most"))
+    words = ("lowers it", "raises it") if signed else ("none", "most")
     for strip in paper.strips:
         row = values[strip.channel if len(values) > 1 else 0]
         _color_strip(paper, strip, row, column_seconds, sampling_rate, colors, limits)

@@ -30,7 +30,7 @@ from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassification
 from ..publishing.model_card import Picture, ShownResult
 from ..publishing.shared_folder import PREVIEW_NAME, RUN_PICTURE_NAME, SharedFolder, read_json
 from ..report.card_section import results_markdown
-from ..report.ecg_paper import CLINICAL_COLUMNS, EcgPaper, draw_paper, plot_ecg_paper
+from ..report.ecg_paper import EcgPaper, draw_paper, plot_ecg_paper, usual_layout
 from ..report.figures import plot_label_bars
 from ..report.plots import BLUE, LIGHT_GREY, figure_to_bytes, plot_training_curve
 from ..results import Result
@@ -71,11 +71,8 @@ def _picture(figure: Figure, alt: str, caption: str) -> Picture:
 def ecg_picture(folder: Path) -> Picture | None:
     """The carried recording on ECG paper, with what the model in a folder makes of it: of a classifier its scores, of
     a masked autoencoder the reconstruction, of a JEPA what was hidden in its pretraining, of another encoder where
-    its attention goes.
-
-    Returns:
-        `Picture`: `None` where the model cannot read the recording or be loaded: a model is published without a
-        picture rather than not.
+    its attention goes. `None` where the model cannot read the recording or be loaded: a model is published without a
+    picture rather than not.
     """
     try:
         (row,) = (row for row in load_ecg("ptb-xl-sample", split="test") if row["record_id"] == RECORD_ID)
@@ -111,7 +108,7 @@ def _draw(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, row: M
         figure = _paper(feature_extractor, row, f"PTB-XL {RECORD_ID}").figure
     else:
         title = f"PTB-XL {RECORD_ID}: where the attention of the encoder goes"
-        figure = found.plot(layout=_layout(found.leads), title=title)
+        figure = found.plot(layout=usual_layout(found.leads), title=title)
         alt += "; colour shows where the attention of the encoder goes"
         caption = "Where the attention of the encoder goes."
     return _picture(figure, alt, f"{caption} {ATTRIBUTION}")
@@ -135,7 +132,7 @@ def _mask_picture(
         rate,
         hidden,
         round(patch_size),
-        _layout(leads),
+        usual_layout(leads),
         title=f"PTB-XL {RECORD_ID}: what a mask of the pretraining hides, to be inferred from the rest",
     )
     caption = f"Shaded: what one mask of the pretraining hides ({hidden.mean():.0%}), to be inferred from the rest."
@@ -187,7 +184,7 @@ def _paper(
     feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any], title: str, below_mm: float = 0.0
 ) -> EcgPaper:
     signal, leads, rate = _read_leads(feature_extractor, row)
-    return draw_paper(signal, leads, rate, _layout(leads), title, below_mm)
+    return draw_paper(signal, leads, rate, usual_layout(leads), title, below_mm)
 
 
 def _read_leads(feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> tuple[np.ndarray, list[str], float]:
@@ -197,22 +194,9 @@ def _read_leads(feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) 
     return ecg["signal"][[ecg["leads"].index(lead) for lead in read]], read, ecg["sampling_rate"]
 
 
-def _layout(leads: Sequence[str]) -> str:
-    """Name of the layout: twelve leads as a doctor is used to see them; fewer, one below the other."""
-    return "clinical" if {lead for column in CLINICAL_COLUMNS for lead in column} == set(leads) else "rows"
-
-
-def complete_push(shared: SharedFolder, with_model: bool = True) -> SharedFolder:
-    """Adds the parts of a push that take a model or a chart: its pictures, and its scores as Markdown.
-
-    Args:
-        shared ([`SharedFolder`]): Files of a checkpoint.
-        with_model (`bool`, *optional*, defaults to `True`):
-            Run the model for a picture of what it makes of an electrocardiogram.
-
-    Raises:
-        ValueError: for results or a state of the training that cannot be shown.
-    """
+def complete_push(shared: SharedFolder, with_model: bool) -> SharedFolder:
+    """Adds the parts of a push that take a chart, and those that take the model: its scores as Markdown and its
+    pictures. Results or a state of the training that cannot be shown are a `ValueError`."""
     state = shared.folder / TRAINER_STATE_NAME
     shown = tuple(ShownResult(result, results_markdown(result)) for result in shared.results.values())
     try:

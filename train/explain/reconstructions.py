@@ -31,30 +31,26 @@ def reconstruction_figures(
     model: MaskedAutoencoderForPreTraining,
     feature_extractor: EcgFeatureExtractor,
     recordings: Any,
-    seed: int = 0,
     image_format: str = "svg",
 ) -> list[ReportFigure]:
-    """A figure for a report of each of a few recordings, with the mask that its place and the seed give.
+    """A figure for a report of each of a few recordings, with the mask that its place gives.
 
     Where the feature extractor cuts several windows, the first is drawn; `image_format` is `"svg"` or `"png"`.
     """
-    features = feature_extractor(recordings)
+    features = feature_extractor(recordings).to(model.device)
     input_values, lead_mask = features["input_values"], features.get("lead_mask")
     if "window_record" in features:
         first = [int((features["window_record"] == r).nonzero()[0]) for r in features["window_record"].unique()]
         input_values = input_values[first]
         lead_mask = None if lead_mask is None else lead_mask[first]
-    keys = DrawKeys(seed=seed, step=0, epoch=0, sample_ids=tuple(range(len(input_values))))
+    keys = DrawKeys(seed=0, step=0, epoch=0, sample_ids=tuple(range(len(input_values))))
     with in_evaluation(model), torch.no_grad():
-        inputs = {"input_values": input_values.to(model.device), "lead_mask": lead_mask}
-        if lead_mask is not None:
-            inputs["lead_mask"] = lead_mask.to(model.device)
-        signals, hidden = model.reconstruct(**inputs, **model.draw_inputs(input_values, keys))
+        drawn = model.draw_inputs(input_values, keys)
+        signals, hidden = model.reconstruct(input_values, lead_mask=lead_mask, **drawn)
     figures = []
-    for number, (signal, reconstruction, mask) in enumerate(zip(input_values, signals, hidden, strict=True)):
-        present = np.ones(len(signal), dtype=bool) if lead_mask is None else lead_mask[number].numpy()
-        signal, reconstruction = signal.numpy(), reconstruction.cpu().numpy()
-        mask = mask.cpu().numpy()
+    for number, of_recording in enumerate(zip(input_values, signals, hidden, strict=True)):
+        signal, reconstruction, mask = (values.cpu().numpy() for values in of_recording)
+        present = np.ones(len(signal), dtype=bool) if lead_mask is None else lead_mask[number].cpu().numpy()
         share = explained_share(signal[present], reconstruction[present], mask[present])
         figure = plot_reconstruction(
             np.where(present[:, None], signal, np.nan),

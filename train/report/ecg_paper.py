@@ -106,16 +106,12 @@ def draw_paper(
     signal_mv: np.ndarray,
     leads: Sequence[str],
     sampling_rate: float,
-    layout: str = "rows",
-    title: str | None = None,
+    layout: str,
+    title: str | None,
     below_mm: float = 0.0,
 ) -> EcgPaper:
-    """The paper with its grid, traces, lead names and pulses, for a figure that draws more on it.
-
-    Args:
-        signal_mv, leads, sampling_rate, layout, title: See [`plot_ecg_paper`].
-        below_mm (`float`, *optional*, defaults to 0): Height of an empty margin below the paper.
-    """
+    """The paper of [`plot_ecg_paper`] with its grid, traces, lead names and pulses and with an empty margin below it,
+    for a figure that draws more."""
     signal_mv = _checked_signal(signal_mv, leads)
     strips = _lay_out(layout, list(leads), signal_mv.shape[1], sampling_rate)
     baselines, edges, height = _place_rows(strips, signal_mv)
@@ -159,10 +155,12 @@ def plot_recording(
     """
     signal_mv = _checked_signal(signal_mv, leads)
     shown, note = fit_to_paper(signal_mv[:, : max(1, round(seconds * sampling_rate))], leads)
-    is_clinical = {lead for column in CLINICAL_COLUMNS for lead in column} == set(leads)
-    return plot_ecg_paper(
-        shown, leads, sampling_rate, layout="clinical" if is_clinical else "rows", title=title + note
-    )
+    return plot_ecg_paper(shown, leads, sampling_rate, layout=usual_layout(leads), title=title + note)
+
+
+def usual_layout(leads: Sequence[str]) -> str:
+    """`"clinical"` for twelve leads, as a doctor is used to see them; `"rows"`, one below the other, for others."""
+    return "clinical" if {lead for column in CLINICAL_COLUMNS for lead in column} == set(leads) else "rows"
 
 
 def draw_preview(ecg: Mapping[str, Any]) -> bytes | None:

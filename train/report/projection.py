@@ -31,16 +31,8 @@ def projection_methods() -> tuple[str, ...]:
 
 
 def project(features: np.ndarray, method: str) -> tuple[np.ndarray, str]:
-    """Features on a plane, and what to say of it.
-
-    Args:
-        features (`np.ndarray` of shape `(num_records, hidden_size)`): At least three records.
-        method (`str`): One of [`projection_methods`].
-
-    Returns:
-        Float `(num_records, 2)`, and a title: of PCA with the shares of the variance, of the others with their number
-        of neighbours.
-    """
+    """Features `(num_records, hidden_size)` of at least three records on a plane `(num_records, 2)`, and its title: of
+    PCA with the shares of the variance, of the others with their number of neighbours."""
     scale = features.std(axis=0)
     standardised = ((features - features.mean(axis=0)) / np.where(scale > 0, scale, 1)).astype(np.float64)
     if method == "PCA":
@@ -58,24 +50,13 @@ def project(features: np.ndarray, method: str) -> tuple[np.ndarray, str]:
     return plane, f"UMAP ({neighbours} neighbours)"
 
 
-def single_classes(labels: Sequence[Sequence[str]]) -> list[str | None]:
-    """The one label of each record; `None` where it has none or several."""
-    return [of_record[0] if len(of_record) == 1 else None for of_record in labels]
-
-
 def plot_projection(
     tables: Mapping[str, EmbeddingTable], label_names: Sequence[str], values: np.ndarray | None = None
 ) -> Figure:
-    """A row of planes an encoder, a column a method.
+    """A row of planes an encoder (`random_encoder`, `pretrained`), a column a method.
 
-    Args:
-        tables (`Mapping[str, EmbeddingTable]`):
-            Features of the same test records by `random_encoder` and `pretrained`; one of them is enough.
-        label_names (`Sequence[str]`):
-            Classes to colour. The most frequent ones get a colour and a marker; records with several or none, or of
-            other classes, are grey.
-        values (`np.ndarray` of shape `(num_records,)`, *optional*):
-            A target of a regression, named by the only entry of `label_names`, to colour by instead.
+    The most frequent classes of `label_names` get a colour and a marker; records with several or none, or of other
+    classes, are grey. `values` are a target of a regression, named by the only label, to colour by instead.
     """
     encoders = [encoder for encoder in ROWS if encoder in tables]
     methods = projection_methods()
@@ -86,7 +67,8 @@ def plot_projection(
         kept = np.arange(len(table))
         if len(kept) > MOST_RECORDS:
             kept = np.sort(np.random.default_rng(SEED).choice(len(kept), MOST_RECORDS, replace=False))
-        classes = single_classes([_of(table.labels[record], label_names) for record in kept])
+        known = [[label for label in table.labels[record] if label in label_names] for record in kept]
+        classes = [labels[0] if len(labels) == 1 else None for labels in known]
         for column, method in enumerate(methods):
             axes = grid[row, column]
             plane, title = project(table.features[kept], method)
@@ -103,10 +85,6 @@ def plot_projection(
     if values is None:
         figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
-
-
-def _of(labels: Sequence[str], label_names: Sequence[str]) -> list[str]:
-    return [label for label in labels if label in label_names]
 
 
 def _draw_classes(axes: Axes, plane: np.ndarray, classes: Sequence[str | None], is_named: bool) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ecg_transformers.data.corpora.nstdb import NOISES
 
-from ..results import PRETRAINED, Kind, kind_of
+from ..results import PRETRAINED, kind_of
 from .figures import CHART_INCHES, lighten
 from .page import ReportFigure, Section
 from .plots import BLUE, GREY, ORANGE
@@ -74,11 +74,6 @@ def _draw(name: str, entries: Sequence[Mapping]) -> tuple[Figure, str]:
     return plot_names(entries), "Score with its 95 % interval."
 
 
-def kind_of_entries(entries: Sequence[Mapping]) -> Kind:
-    """Kind of their scores: classification or regression."""
-    return kind_of(scored_entries(entries)[0][PRETRAINED])
-
-
 def styles_of(entries: Sequence[Mapping]) -> list[tuple[str, tuple[str, str, str], float]]:
     """Key, style and place (-1 to 1) of the encoders that every entry has."""
     found = [key for key in ENCODER_STYLES if all(key in entry for entry in entries)]
@@ -86,12 +81,8 @@ def styles_of(entries: Sequence[Mapping]) -> list[tuple[str, tuple[str, str, str
 
 
 def plot_low_shot(entries: Sequence[Mapping]) -> Figure:
-    """Score over the share of training records: mean and standard deviation of the draws, and each draw.
-
-    Args:
-        entries (`Sequence[Mapping]`): Entries of [`~.low_shot.low_shot`].
-    """
-    entries, kind = scored_entries(entries), kind_of_entries(entries)
+    """Score over the share of training records: mean and standard deviation of the draws, and each draw."""
+    kind = kind_of(entries[0][PRETRAINED])
     score = kind.score
     figure = Figure(figsize=(CHART_INCHES, 3.9), layout="constrained")
     axes = figure.add_subplot()
@@ -118,7 +109,7 @@ def plot_low_shot(entries: Sequence[Mapping]) -> Figure:
 
 def plot_names(entries: Sequence[Mapping]) -> Figure:
     """Score of each setting that has a name (sets of leads), one below the other, with its 95 % interval."""
-    entries, kind = scored_entries(entries), kind_of_entries(entries)
+    kind = kind_of(entries[0][PRETRAINED])
     score = kind.score
     figure = Figure(figsize=(CHART_INCHES, 1.3 + 0.5 * len(entries)), layout="constrained")
     axes = figure.add_subplot()
@@ -138,21 +129,18 @@ def plot_names(entries: Sequence[Mapping]) -> Figure:
 
 
 def plot_noise(entries: Sequence[Mapping], kinds: Mapping[str, str]) -> Figure:
-    """Score over the signal-to-noise ratio, a plot a kind of noise; the flat line is the score without noise.
-
-    Args:
-        entries (`Sequence[Mapping]`): Entries of [`~.noise.noise_scores`].
-        kinds (`Mapping[str, str]`): Name of each kind, by the `group` of its entries.
-    """
-    entries, kind = scored_entries(entries), kind_of_entries(entries)
-    score = kind.score
+    """Score over the signal-to-noise ratio, a plot a kind of noise, which is the `group` of its entries; the flat line
+    is the score without noise."""
+    kind = kind_of(entries[0][PRETRAINED])
     clean = [entry for entry in entries if entry["value"] == CLEAN]
     groups = list(dict.fromkeys(entry["group"] for entry in entries if entry["value"] != CLEAN))
     figure = Figure(figsize=(max(5.0, 3.1 * len(groups)), 3.8), layout="constrained")
     for number, (axes, group) in enumerate(
         zip(figure.subplots(1, len(groups), sharey=True, squeeze=False)[0], groups, strict=True)
     ):
-        _draw_noise(axes, [entry for entry in entries if entry["group"] == group], clean, score, is_named=number == 0)
+        _draw_noise(
+            axes, [entry for entry in entries if entry["group"] == group], clean, kind.score, is_named=number == 0
+        )
         axes.set_title(kinds.get(group, str(group)), fontsize=10)
         axes.set_xlabel("signal-to-noise ratio (dB)")
         if number == 0:

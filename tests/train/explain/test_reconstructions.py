@@ -125,7 +125,6 @@ def test_every_recording_gets_a_figure_for_the_report(method, rows):
     assert model.training
     again = reconstruction_figures(model, feature_extractor(normalization="lead"), rows)
     assert again == figures
-    assert reconstruction_figures(model, feature_extractor(normalization="lead"), rows, seed=1) != figures
 
 
 def test_the_caption_speaks_of_level_and_size_only_where_they_are_borrowed(rows):

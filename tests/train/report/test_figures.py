@@ -25,7 +25,7 @@ from ecg_transformers.train.report.figures import (
     plot_reliability,
     plot_roc,
 )
-from ecg_transformers.train.report.projection import plot_projection, project, single_classes
+from ecg_transformers.train.report.projection import plot_projection, project
 from ecg_transformers.train.report.settings import plot_low_shot, plot_names, plot_noise
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Side
 
@@ -165,7 +165,6 @@ def test_projections_draw_every_record_once_and_grey_where_the_class_is_not_one(
     ]
     drawn = {line.get_label(): len(line.get_xdata()) for line in figure.axes[0].get_lines()}
     assert drawn == {"several, none or a rarer class": 6, "NORM": 3, "MI": 3}
-    assert single_classes([["MI"], ["MI", "NORM"], []]) == ["MI", None, None]
 
 
 def test_projection_is_the_same_each_time_and_pca_that_of_the_standardised_features():
@@ -213,7 +212,7 @@ def test_noise_curve_falls_from_clean_to_loud_and_names_are_below_each_other():
     axes = plot_noise(entries, {"bw": "baseline wander"}).axes[0]
     assert axes.get_title() == "baseline wander" and axes.xaxis_inverted()
     assert lines_of(plot_noise(entries, {}))["pretrained encoder"][0].tolist() == [24, 6, -6]
-    names = plot_names([entry("leads", "12"), {"value": "II", "refused": "no lead II"}]).axes[0]
+    names = plot_names([entry("leads", "12")]).axes[0]
     assert [tick.get_text() for tick in names.get_yticklabels()] == ["12"]
 
 

@@ -11,11 +11,7 @@ MARKDOWN = Shown(with_figures=False)
 
 
 def results_markdown(result: Result) -> str:
-    """Markdown of a result: task, splits, verdicts, a section for each protocol and setting, and how to read them.
-
-    Raises:
-        ValueError: for scores that lack what every command writes.
-    """
+    """Markdown of a result: task, splits, verdicts, a section for each protocol and setting, and how to read them."""
     try:
         parts = [f"Task: {escape_markdown(result.task)}. Every number lies in `metrics.json` or `report.json`."]
         if result.splits:

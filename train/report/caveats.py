@@ -7,12 +7,7 @@ from ..results import Result
 
 
 def caveats_of(result: Result, positives: Mapping[str, int] | None = None) -> list[str]:
-    """Sentences on the size of the test split, rare labels, and what was chosen where.
-
-    Args:
-        result ([`Result`]): Scores.
-        positives (`Mapping[str, int]`, *optional*): Test records with each label.
-    """
+    """Sentences on the size of the test split, labels of few test records, and what was chosen where."""
     widths, sizes = [], None
     for outcome in result.outcomes:
         scores, score = outcome.scores, outcome.kind.score

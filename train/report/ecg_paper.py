@@ -164,14 +164,8 @@ def usual_layout(leads: Sequence[str]) -> str:
 
 
 def draw_preview(ecg: Mapping[str, Any]) -> bytes | None:
-    """Draws a small picture of a recording, some ten kilobytes; the same recording gives the same bytes.
-
-    Args:
-        ecg (`Mapping`): A decoded `ecg` of [`load_ecg`]; the first 10 s are drawn, see [`plot_recording`].
-
-    Returns:
-        a PNG of at most 480 x 360 pixels, or `None` for a recording without a unit, which has no place on paper.
-    """
+    """Draws the first 10 s of a decoded `ecg` of [`load_ecg`] as a PNG of at most 480 x 360 pixels, some ten
+    kilobytes; the same recording gives the same bytes. `None` for one without a unit, which has no place on paper."""
     if ecg["unit"] != "mV":
         return None
     figure = plot_recording(ecg["signal"], ecg["leads"], ecg["sampling_rate"], title="")

@@ -38,16 +38,12 @@ class EvaluationReport:
     """Everything on the page. What is empty does not appear.
 
     Args:
-        result ([`Result`]): Content of `metrics.json`.
-        data ([`DataSource`]): Licence and citation of the recordings.
-        facts (`Mapping[str, str | int | float]`): The model, see [`encoder_facts`].
         predictions (`Mapping[tuple[str, str], ProtocolResult]`): Predictions by encoder and protocol, for charts.
         features (`Mapping[str, EmbeddingTable]`): Features of the test split, by encoder, for planes.
         rows (`Dataset`, *optional*): Test split, rows of [`load_ecg`]: examples drawn as ECGs.
         explanations (`Sequence[ReportFigure]`): Attention over leads and time of some test records.
-        published (`Sequence[Mapping]`):
-            Numbers of others of the same task, split and protocol, as [`~.published.comparable_numbers`] gives them.
-        published_notes (`Sequence[str]`): Sentences on reading them, or on why there are none.
+        result, data, facts, published, published_notes:
+            `metrics.json`; the recordings; [`encoder_facts`]; [`~.published.comparable_numbers`] and words on them.
     """
 
     result: Result
@@ -158,7 +154,7 @@ def features_section(report: EvaluationReport) -> Section:
 def examples_sections(
     result: Result, predictions: Mapping[tuple[str, str], ProtocolResult], rows: Dataset
 ) -> list[Section]:
-    """Recordings that the model got right and wrong, by `linear` or the first protocol there is; the first is open."""
+    """Recordings that the model got right and wrong, by `linear` or the first classification there is."""
     chosen = example_protocol(result, predictions)
     if chosen is None:
         return []

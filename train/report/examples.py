@@ -21,16 +21,7 @@ MOST_SCORES = 5
 
 @dataclass(frozen=True)
 class Example:
-    """A recording and its prediction.
-
-    Args:
-        kind (`str`): One of `KINDS`.
-        label (`str`): Name of the label.
-        record_id (`str`): Name of the recording.
-        threshold (`float`, *optional*): Threshold of the label; `None` where the most probable class is predicted.
-        truth (`tuple[str, ...]`): Labels of the recording.
-        scores (`dict[str, float]`): Probability of each label.
-    """
+    """A recording, its labels and its scores, as an example for a label; the most probable class has no threshold."""
 
     kind: str
     label: str
@@ -41,12 +32,8 @@ class Example:
 
 
 def choose_examples(result: ProtocolResult, found: Mapping) -> list[Example]:
-    """The most confident false positive, false negative and true positive of the labels predicted best and worst.
-
-    Args:
-        result ([`ProtocolResult`]): Predictions of a classification.
-        found (`Mapping`): Its scores: `per_class` orders the labels, `thresholds` (else 0.5) say what is positive.
-    """
+    """The most confident false positive, false negative and true positive of the labels predicted best and worst: by
+    the scores `per_class`; positive is what reaches the label's threshold, else 0.5."""
     by_area = sorted(found["per_class"], key=lambda name: -found["per_class"][name])
     labels = list(dict.fromkeys([by_area[0], by_area[-1]]))
     examples, shown = [], np.zeros(len(result.test.record_ids), dtype=bool)
@@ -69,17 +56,9 @@ def choose_examples(result: ProtocolResult, found: Mapping) -> list[Example]:
     return examples
 
 
-def draw_examples(examples: Sequence[Example], rows: Dataset, task: str = "") -> tuple[list[ReportFigure], list[str]]:
-    """The recordings on ECG paper.
-
-    Args:
-        examples (`Sequence[Example]`): From [`choose_examples`].
-        rows (`Dataset`): Rows of [`load_ecg`] that hold them.
-        task (`str`, *optional*): Name of the task, by which codes are spelled out.
-
-    Returns:
-        The figures, and sentences on those that cannot be drawn: recordings without a unit have no place on paper.
-    """
+def draw_examples(examples: Sequence[Example], rows: Dataset, task: str) -> tuple[list[ReportFigure], list[str]]:
+    """The recordings on ECG paper, out of rows of [`load_ecg`], and sentences on those that cannot be drawn: without a
+    unit they have no place on paper. Codes are spelled out by the task."""
     places = {record_id: place for place, record_id in enumerate(rows["record_id"])}
     unknown = [example.record_id for example in examples if example.record_id not in places]
     if unknown:

@@ -32,11 +32,8 @@ CHART_INCHES = 4.9
 
 
 def plot_label_bars(sides: Sequence[Side]) -> Figure:
-    """AUROC of each label and the macro mean, one below the other, with 95 % intervals; bars start at 0.5, chance.
-
-    Args:
-        sides (`Sequence[Side]`): Scores of a classification, that of the encoder last.
-    """
+    """AUROC of each label and the macro mean, one below the other, with 95 % intervals; bars start at 0.5, chance. The
+    encoder is the last of the sides."""
     names = ["macro", *sides[-1].scores["per_class"]]
     colors = [*BASELINE_COLORS[: len(sides) - 1], BLUE]
     is_crowded = len(names) > 2 * MOST_NAMED_CURVES

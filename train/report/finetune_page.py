@@ -23,18 +23,10 @@ def finetune_page(
     rows: Dataset,
     data: DataSource,
     facts: Mapping[str, str | int | float],
-    log_history: Sequence[Mapping[str, float]] = (),
+    log_history: Sequence[Mapping[str, float]],
 ) -> Page:
-    """The page; [`~.page.write_page`] writes it.
-
-    Args:
-        result ([`Result`]): Content of `metrics.json`.
-        predictions ([`ProtocolResult`]): Predictions of the selected weights.
-        rows (`Dataset`): Test split, rows of [`load_ecg`].
-        data ([`DataSource`]): Licence and citation of the recordings.
-        facts (`Mapping[str, str | int | float]`): The model and its training, by name.
-        log_history (`Sequence[Mapping]`, *optional*): `trainer.state.log_history`.
-    """
+    """The page, of `metrics.json`, predictions of the test split and its rows of [`load_ecg`], facts of the model and
+    its training, and `trainer.state.log_history`; [`~.page.write_page`] writes it."""
     outcome, other = result.outcomes[0], result.other
     shown = {("pretrained", outcome.protocol): predictions}
     positives = positives_of(shown)

@@ -49,13 +49,8 @@ OVERLAPS = ("P", "QRS", "T", "background")
 
 @dataclass(frozen=True)
 class Shown:
-    """Predictions of the test split, for charts; without them a page has tables alone.
-
-    Args:
-        predictions (`Mapping[tuple[str, str], ProtocolResult]`, *optional*): Predictions by encoder and protocol.
-        positives (`Mapping[str, int]`, *optional*): Test records with each label.
-        with_figures (`bool`, *optional*, defaults to `True`): `False` for Markdown, which has no figures.
-    """
+    """Predictions of the test split by encoder and protocol, for charts, and test records with each label, for tables.
+    `with_figures` is `False` for Markdown, which has no figures."""
 
     predictions: Mapping[tuple[str, str], ProtocolResult] = field(default_factory=dict)
     positives: Mapping[str, int] | None = None

@@ -24,16 +24,8 @@ NOT_A_DEVICE = "This is research software, not a medical device. Nothing here is
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A picture of the page.
-
-    Args:
-        title (`str`): Heading.
-        caption (`str`): One or two sentences on it.
-        alt (`str`): Description for those who cannot see it.
-        data_uri (`str`): The image; see [`~ReportFigure.draw`].
-        wide (`bool`, *optional*, defaults to `False`):
-            Whether it keeps its size on a narrow screen and is swiped sideways (ECG paper), instead of shrinking.
-    """
+    """A picture of the page with heading, caption and a description for those who cannot see it. A `wide` one (ECG
+    paper) keeps its size on a narrow screen and is swiped sideways, instead of shrinking."""
 
     title: str
     caption: str
@@ -95,18 +87,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page, in this order: sentences, tables, small print, what was left out, figures, commands, details.
-
-    Args:
-        title (`str`): Heading.
-        intro, notes (`Sequence[str]`, *optional*): Sentences before and behind the tables.
-        tables (`Sequence[Table]`), figures (`Sequence[ReportFigure]`, *optional*): Tables and pictures.
-        left_out (`Mapping[str, str]`, *optional*): Names and reasons.
-        facts (`Mapping[str, str | int | float]`, *optional*): Values by name.
-        commands (`Sequence[tuple[str, str]]`, *optional*): Pairs of reason and command line.
-        details (`Sequence[Section]`, *optional*): Parts that are folded until somebody opens them.
-        folded (`bool`, *optional*, defaults to `False`): `True` folds all of it.
-    """
+    """A part of a page: sentences (`intro`), values by name, tables, what was left out and why, pairs of reason and
+    command line, small print (`notes`), figures, and parts that are folded until somebody opens them (`details`).
+    `folded` folds all of it."""
 
     title: str
     intro: Sequence[str] = ()
@@ -138,16 +121,12 @@ class Page:
 
     Args:
         title, summary (`str`): Heading, and a sentence or two below it.
-        sections (`Sequence[Section]`): Parts, in order.
         data (`DataSource`): Licence and citation of the recordings.
         command (`str`): Command line that makes the page again.
-        verdicts (`Sequence[str]`, *optional*): Sentences that the numbers allow; they stand at the top.
-        caveats (`Sequence[str]`, *optional*): Sentences without which the numbers cannot be read.
-        facts (`Mapping`, *optional*): Facts of the run or the model, by name.
-        fact_tables (`Sequence[Table]`, *optional*): Tables that belong to the facts, such as the splits.
-        next_commands (`Sequence[tuple[str, str]]`, *optional*): Reason and command, for the next step.
-        made (`str`, *optional*): Sentence on the time that it took.
-        versions (`Mapping[str, str]`, *optional*): Package versions; by default those that are installed.
+        verdicts, caveats (`Sequence[str]`): Sentences that the numbers allow, at the top, and how to read them.
+        facts (`Mapping`), fact_tables (`Sequence[Table]`): The run or the model, such as the splits.
+        next_commands (`Sequence[tuple[str, str]]`): Reason and command, for the next step.
+        made (`str`): Sentence on the time that it took.
     """
 
     title: str

@@ -23,13 +23,11 @@ BLUE, ORANGE, GREEN, GREY, LIGHT_GREY = "#0072B2", "#D55E00", "#009E73", "#66666
 
 
 def plot_training_curve(log_history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draws the loss, the effective rank and the standard deviation of the features, one below the other.
+    """Draws the loss, the effective rank and the standard deviation of the features, one below the other, as far as
+    `trainer.state.log_history` has them.
 
     A falling loss alone proves nothing in a joint-embedding method: rank and deviation show whether the features
     still differ between records (RankMe, Garrido et al., 2023).
-
-    Args:
-        log_history (`Sequence[Mapping]`): `trainer.state.log_history`; entries without a key are skipped.
     """
     monitored = any("effective_rank" in entry or "feature_std" in entry for entry in log_history)
     figure = Figure(figsize=(7, 6.0 if monitored else 2.6), layout="constrained")

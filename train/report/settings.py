@@ -56,7 +56,7 @@ def setting_sections(settings: Mapping[str, Sequence[Mapping]], with_figures: bo
         if with_figures and name in DRAWN_SETTINGS and len(scores) > 1:
             figure, caption = _draw(name, scores)
             figures.append(ReportFigure.draw(figure, title, caption, f"{title}: {caption}", wide=name == "noise"))
-        table = setting_table(entries, f"{title}.", NOISES if name == "noise" else None)
+        table = setting_table(entries, f"{title}.", NOISES if name == "noise" else {})
         is_long = len(entries) > MOST_OPEN_ROWS
         details = [Section(f"Table of {len(entries)} rows", tables=(table,))] if is_long else []
         tables = () if is_long else (table,)

@@ -46,13 +46,11 @@ def score_table(outcome: Outcome, columns: Sequence[Column], caption: str) -> Ta
 
 def _score_cell(scores: Mapping, column: Column, may_be_best: bool, others) -> Cell:
     value, after = scores.get(column.key), scores.get(f"{column.key}_scaled")
-    bounds = scores.get(f"{column.key}_ci95")
-    small = (() if bounds is None else (format_interval(bounds),)) + (
-        (f"{format_score(after)} after scaling",) if column.scaled and after is not None else ()
-    )
+    shown = with_interval(scores, column.key)
+    scaled = (f"{format_score(after)} after scaling",) if column.scaled and after is not None else ()
     values = [side.scores.get(column.key) for side in others]
     best = may_be_best and not column.lower_is_better and value is not None and None not in values
-    return Cell(format_score(value), small, bool(best and value > max(values, default=value)))
+    return Cell(shown.text, shown.small + scaled, bool(best and value > max(values, default=value)))
 
 
 def difference_rows(outcome: Outcome, keys: Sequence[str], num_empty: int, part: str | None = None) -> list[Row]:
@@ -127,20 +125,15 @@ def scored_entries(entries: Sequence[Mapping]) -> list[Mapping]:
     return [entry for entry in entries if "refused" not in entry]
 
 
-def setting_table(entries: Sequence[Mapping], caption: str, kinds: Mapping[str, str] | None = None) -> Table:
+def setting_table(entries: Sequence[Mapping], caption: str, kinds: Mapping[str, str]) -> Table:
     """Baselines, pretrained encoder and differences of each entry of a setting; refused ones with their reason.
-
-    Args:
-        entries (`Sequence[Mapping]`): Entries as [`~ecg_transformers.train.evaluation.encoder_pair.make_entry`].
-        caption (`str`): Caption of the table.
-        kinds (`Mapping[str, str]`, *optional*): Name of each `group` of entries, put before their value.
-    """
+    `kinds` are names of the groups of entries, put before their value."""
     scores = scored_entries(entries)
     kind = kind_of(scores[0][PRETRAINED]) if scores else None
     shown = [b for b in BASELINES if any(b.key in entry for entry in scores)] or list(BASELINES[:1])
     rows = []
     for entry in entries:
-        name = name_of_entry(entry, kinds or {})
+        name = name_of_entry(entry, kinds)
         if "refused" in entry:
             rows.append(Row(name, (Cell("not run"), *[Cell(MISSING)] * (2 * len(shown)), Cell(entry["refused"]))))
             continue
@@ -220,15 +213,8 @@ def split_section(result: Result) -> Section:
 
 
 def published_section(result: Result, published: Sequence[Mapping], notes: Sequence[str]) -> Section:
-    """Numbers of others below ours, only those that the caller found to be of the same task, split and protocol.
-
-    Args:
-        result ([`Result`]): Ours.
-        published (`Sequence[Mapping]`):
-            `model`, `protocol`, `value`, `source`, where known `interval`, `deviation` and `note`. The protocol
-            `"from_scratch"` is that of the training from scratch beside `finetuned`.
-        notes (`Sequence[str]`): Sentences on reading them, or on why there are none.
-    """
+    """Numbers of others of the same task, split and protocol below ours, with sentences on reading them, or on why
+    there are none. The protocol `"from_scratch"` is that of the training from scratch beside `finetuned`."""
     if not published:
         none = "No published numbers stand beside these: none is of the same task, split and protocol."
         return Section("Published numbers", tuple(notes) or (none,), folded=True)

@@ -114,7 +114,7 @@ def test_page_of_a_fine_tuning_has_scores_subgroups_curves_and_each_record_once(
         "versions": {},
         "command": "x",
     }
-    page = render_page(finetune_page(Result.from_json(metrics), found, rows, DataSource("P", None, "c"), {}))
+    page = render_page(finetune_page(Result.from_json(metrics), found, rows, DataSource("P", None, "c"), {}, []))
     text = visible_text(page)
     assert f"test {len(rows)} " in text and "men " in text and "ROC curves of 2 labels" in page
     drawn = re.findall(r'alt="Electrocardiogram of record (\S+) ', page)

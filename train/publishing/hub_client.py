@@ -44,17 +44,8 @@ SHAPES = re.compile(
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository as a push finds it.
-
-    Args:
-        repo_id (`str`): `"OWNER/NAME"`.
-        repo_type (`str`): `"model"` or `"dataset"`.
-        revision (`str`, *optional*): Branch to write to.
-        is_new_branch (`bool`): `True` for a branch that is still to be made.
-        commit (`str`): Its last commit, or that of the main branch where it is new.
-        files (`set[str]`): Paths of its files.
-        is_new (`bool`): `True` where this push has created it.
-    """
+    """A repository of models or datasets as a push finds it: the branch to write to, whether that is still to be made,
+    the last commit (of the main branch where it is), the paths of its files, and whether this push has created it."""
 
     repo_id: str
     repo_type: str
@@ -74,15 +65,8 @@ def open_repository(
     facts_name: str,
     check: Callable[[str], None],
 ) -> Repository:
-    """Looks at a repository, which is created if it does not exist and else holds an earlier version.
-
-    Args:
-        facts_name (`str`): File without which a repository is no earlier version.
-        check (`Callable`): Raises `ValueError` for a text of that file that another version cannot replace.
-
-    Raises:
-        ValueError: for a repository that holds anything else, or is public where a private one is asked.
-    """
+    """Looks at a repository, which is created if it does not exist and else holds an earlier version: `check` raises
+    `ValueError` for a text of its file `facts_name` that another version cannot replace."""
     is_new = not look_up(api.repo_exists, repo_id, repo_type=repo_type)
     if is_new:
         api.create_repo(repo_id, repo_type=repo_type, private=private)
@@ -125,14 +109,10 @@ def send(
     message: str,
     deleted: Iterable[str] = (),
 ) -> CommitInfo:
-    """Uploads files and commits them at once: `HfApi.create_commit` sends only what the repository lacks.
+    """Uploads files, by their path in the repository content or place on this machine, and commits them at once with
+    the removal of others: `HfApi.create_commit` sends only what the repository lacks.
 
     (`HfApi.upload_folder` makes several commits where `hf_xet` is installed.)
-
-    Args:
-        files (`Mapping[str, str | bytes]`): Content, or place on this machine, by path in the repository.
-        message (`str`): Message of the commit.
-        deleted (`Iterable[str]`): Paths to remove.
     """
     repo_id, address = repository.repo_id, {"repo_type": repository.repo_type, "revision": repository.revision}
     if repository.is_new_branch:
@@ -180,11 +160,7 @@ def _sentence(error: BaseException, repo_id: str, endpoint: str, repo_type: str,
 
 
 def find_folder(folder: str | os.PathLike, repo_id: str) -> Path:
-    """The folder to push.
-
-    Raises:
-        ValueError: if there is none, or the repository is named without its owner.
-    """
+    """The folder to push, to a repository that is named with its owner."""
     if "/" not in repo_id:
         raise ValueError(f"Expected repo_id as OWNER/NAME, got {repo_id!r}.")
     folder = Path(folder).expanduser()
@@ -248,13 +224,7 @@ def upload_model(
     api: HfApi, repository: Repository, folder: SharedFolder, card: ModelCard, message: str
 ) -> CommitInfo:
     """Sends what the repository lacks in one commit; weights, scores and pictures that the new version no longer has
-    are removed with it.
-
-    Args:
-        folder ([`SharedFolder`]): Files that are to be there.
-        card (`ModelCard`): See [`~.shared_folder.published_card`].
-        message (`str`): Message of the commit.
-    """
+    are removed with it."""
     texts = folder.texts | {REPOCARD_NAME: str(card).encode()}
     for name, content in texts.items():
         refuse_places(content, folder.folder / name)

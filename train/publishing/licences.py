@@ -12,17 +12,7 @@ LONGEST_NAME = 200
 
 
 def hub_identifier(licence: str | None) -> str | None:
-    """`"cc-by-4.0"` of `"CC BY 4.0"`, `"other"` of `"other: NAME"`; `None` for what is no licence.
-
-    Example:
-
-    ```python
-    from ecg_transformers.train.publishing.licences import hub_identifier
-
-    hub_identifier("CC BY 4.0"), hub_identifier("other: agreement 12"), hub_identifier("n/a")
-    # ("cc-by-4.0", "other", None)
-    ```
-    """
+    """`"cc-by-4.0"` of `"CC BY 4.0"`, `"other"` of `"other: NAME"`; `None` for what is no licence, such as `"n/a"`."""
     if licence is None or not licence.isprintable() or len(licence) > LONGEST_NAME:  # a name, no lines of a card
         return None
     name = licence.strip().lower()
@@ -38,14 +28,8 @@ def is_settled(licence: str | None) -> bool:
 
 
 def require_settled(licence: str | None, recordings: str, flag: str, ending: str = ""):
-    """Raises `ValueError` for a licence of recordings that is not settled.
-
-    Args:
-        licence (`str`, *optional*): Licence as it is stated.
-        recordings (`str`): Name of the recordings, such as `"training data"`.
-        flag (`str`): Flag of the command line that states it.
-        ending (`str`, *optional*): End of the message.
-    """
+    """Raises `ValueError` for a licence of recordings (such as `"training data"`) that is not settled, with the flag
+    that states it."""
     if not is_settled(licence):
         raise ValueError(
             f"The licence of the {recordings} is not settled: it is {licence!r}. Look it up where the recordings come "

@@ -75,14 +75,8 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Authors:
-    """Statements of the authors of converted weights.
-
-    Args:
-        weights (`str`): Place and terms of their weights.
-        code (`str`): Licence of their code, none of which is here.
-        departures (`str`): Differences of the feature extractor from theirs, and what follows.
-        file (`str`): Name of their file.
-    """
+    """Converted weights: place and terms of the weights, licence of the authors' code, none of which is here,
+    differences of the feature extractor from theirs, and the name of their file."""
 
     weights: str
     code: str
@@ -92,13 +86,7 @@ class Authors:
 
 @dataclass(frozen=True)
 class RunCosts:
-    """Costs of a training, for its card.
-
-    Args:
-        seconds (`float`): Wall clock.
-        hardware (`str`): Such as `"2 x NVIDIA H100"` or `"x86_64 CPU, 8 threads"`.
-        energy_kwh, emissions_kg (`float`, *optional*): Estimates of `codecarbon`.
-    """
+    """Costs of a training, for its card: wall clock, hardware such as `"2 x NVIDIA H100"`, estimates of codecarbon."""
 
     seconds: float
     hardware: str
@@ -197,11 +185,7 @@ class CardFacts:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str | Path) -> "CardFacts":
-        """Reads `card.json`.
-
-        Raises:
-            ValueError: for a content that this library did not write.
-        """
+        """Reads `card.json`."""
         try:
             known = {name: value for name, value in content.items() if name != "readme_sha256"}
             classes = {"data": DataSource, "method": Method, "authors": Authors, "costs": RunCosts}
@@ -232,16 +216,8 @@ def render_card(
     results: Sequence[ShownResult] = (),
     pictures: Mapping[str, Picture] | None = None,
 ) -> ModelCard:
-    """Renders the card of a checkpoint; [`write_card`] puts it beside the weights.
-
-    Args:
-        facts ([`CardFacts`]): Statements of the card.
-        config ([`PreTrainedConfig`]): Configuration of the model.
-        feature_extractor ([`EcgFeatureExtractor`]): Saved beside the weights; the input contract is read from it.
-        model_id (`str`): Name on the Hub, or folder, that the loading snippet uses.
-        results (`Sequence[ShownResult]`, *optional*): Scores, for text and model-index.
-        pictures (`Mapping[str, Picture]`, *optional*): Pictures by file name.
-    """
+    """Renders the card of a checkpoint, which its snippet loads by `model_id`; [`write_card`] puts it beside the
+    weights."""
     is_classifier = facts.kind == "finetuned" or names_classifier((config.architectures or [""])[0])
     template = template_environment("ecg_transformers.train.publishing", autoescape=False)
     body = template.get_template("model_card_template.md.j2").render(

@@ -149,15 +149,8 @@ class PushingTrainer(Trainer):
     def publish(
         self, commit_message: str = "End of training", blocking: bool = True, revision: str | None = None
     ) -> CommitInfo | Future | None:
-        """Pushes the output folder as it is.
-
-        Returns:
-            `CommitInfo`; with `blocking=False` a `Future` of it.
-
-        Raises:
-            ValueError: for what the Hub refuses and what breaks. Everything is saved then, and the message says how to
-                send it.
-        """
+        """Pushes the output folder as it is. What the Hub refuses and what breaks is a `ValueError` that says how to
+        send what is saved."""
         if not self.is_world_process_zero():
             return None
         self.callback_handler.on_push_begin(self.args, self.state, self.control)

@@ -66,17 +66,12 @@ RECORD_FIELDS = {"not_judged_records", "copies_left_out"}
 
 @dataclass(frozen=True)
 class SharedFolder:
-    """A checkpoint that can be published.
+    """A checkpoint that can be published, its files by their names.
 
     Args:
-        folder (`Path`): Folder of the checkpoint.
-        config (`dict`): Its configuration.
-        weights (`dict[str, Path]`): Its weights, by name.
-        texts (`dict[str, bytes]`): Everything else but card and pictures, by name.
+        texts (`dict[str, bytes]`): Everything but weights, card and pictures.
         card (`str`): Text of README.md; empty where only facts are there.
         facts ([`CardFacts`], *optional*): Facts that the card is rendered from; `None` where a person wrote its text.
-        results (`dict[str, Result]`): Scores, by file name.
-        pictures (`dict[str, Picture]`): Pictures for the card, by name.
         left_out (`list[str]`): Names of the files that stay at home.
         shown (`tuple[ShownResult]`): Scores with their Markdown, once a command has added it.
     """
@@ -102,16 +97,8 @@ def is_model_folder(folder: str | os.PathLike) -> bool:
 def read_shared_folder(
     folder: str | os.PathLike, results: Mapping[str, Any] | None = None, facts: CardFacts | None = None
 ) -> SharedFolder:
-    """Collects the files that go out.
-
-    Args:
-        folder (`str`): Folder that `pretrain`, `finetune`, `quickstart`, `convert` or `Trainer.save_model` wrote.
-        results (`Mapping`, *optional*): Scores to use instead of `metrics.json` of the folder.
-        facts ([`CardFacts`], *optional*): Facts of the card, instead of those in the folder.
-
-    Raises:
-        ValueError: for a folder that lacks something, or whose weights are damaged or pickled.
-    """
+    """Collects the files of a checkpoint that go out, with other scores than those of its `metrics.json` and other
+    facts of its card where they are given. What lacks something, is damaged or is pickled is a `ValueError`."""
     folder = Path(folder)
     config = read_json(folder / CONFIG_NAME)
     if not isinstance(config.get("model_type"), str):
@@ -181,17 +168,8 @@ def published_card(
     weights_licence: str | None = None,
     config: PreTrainedConfig | None = None,
 ) -> ModelCard:
-    """The card as it goes out: rendered anew from its facts, or the text of a person with its header set.
-
-    Args:
-        shared ([`SharedFolder`]): Files of a checkpoint.
-        repo_id (`str`): Repository; loading snippet, title and model-index get this name.
-        data_licence, weights_licence (`str`, *optional*): Licences; by default those that are stated.
-        config ([`PreTrainedConfig`], *optional*): Configuration in memory; by default that of the folder.
-
-    Raises:
-        ValueError: for a header that cannot be read, and while the licence of the training data is not settled.
-    """
+    """The card as it goes out to a repository: rendered anew from its facts, or the text of a person with its header
+    set. Licences and configuration are those that are given, else those of the folder."""
     facts = shared.facts
     header = _header_of(shared.card) if facts is None else {}
     stated = _one_licence(header, DATA_LICENCE_KEY, "--licence") if facts is None else facts.data.licence
@@ -271,12 +249,7 @@ def without_places(content: Any) -> Any:
 
 
 def refuse_places(content: bytes, path: Path):
-    """Raises `ValueError` for a text that names a home, the working folder or its own folder on this machine.
-
-    Args:
-        content (`bytes`): Text that is to be published.
-        path (`Path`): File that holds it.
-    """
+    """Raises `ValueError` for a text that names a home, the working folder or its own folder on this machine."""
     own = {str(place).encode() + b"/" for place in (Path.home(), Path.cwd(), path.parent.absolute())} - {b"//"}
     found = HOMES.search(content)
     places = [found[0]] if found else [place for place in sorted(own) if place in content]
@@ -288,12 +261,8 @@ def refuse_places(content: bytes, path: Path):
 
 
 def own_file(path: Path) -> Path:
-    """A file of a folder that is to be published; in the Hub's cache, where `snapshots/COMMIT` holds links to the
-    `blobs` of the same repository, those too.
-
-    Raises:
-        ValueError: for a link to another place.
-    """
+    """A file of a folder that is to be published, no link to another place; in the Hub's cache, where
+    `snapshots/COMMIT` holds links to the `blobs` of the same repository, those too."""
     folder, found = path.parent.resolve(), path.resolve()
     is_cached = folder.parent.name == "snapshots" and found.parent == folder.parent.parent / "blobs"
     if found.parent != folder and not is_cached:
@@ -305,11 +274,7 @@ def own_file(path: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """Text (UTF-8) of a folder that is to be published.
-
-    Raises:
-        ValueError: for a link to another place, and for a file that cannot be read.
-    """
+    """Text (UTF-8) of a folder that is to be published."""
     try:
         return own_file(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -317,11 +282,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping of a folder that is to be published.
-
-    Raises:
-        ValueError: for a link to another place, and for a file that holds no JSON mapping.
-    """
+    """A JSON mapping of a folder that is to be published."""
     text = read_text(path)
     try:
         content, reason = json.loads(text), ""
@@ -355,11 +316,8 @@ def _check_scores(scores: Mapping[str, Any], weights: Mapping[str, Path], place:
 
 
 def read_weights(folder: Path) -> dict[str, Path]:
-    """Files of safetensors in which a folder has its weights, by name, without the index of several.
-
-    Raises:
-        ValueError: if there are none, one is damaged or has notes, or the index names another place.
-    """
+    """Files of safetensors in which a folder has its weights, by name, without the index of several; none may be
+    damaged or have notes."""
     names = [SAFE_WEIGHTS_NAME]
     if not (folder / SAFE_WEIGHTS_NAME).is_file():
         if not (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
@@ -432,11 +390,8 @@ def weights_digest(files: Iterable[Path]) -> str:
 
 
 def model_digest(model: str | os.PathLike) -> str | None:
-    """The digest of the weights that `from_pretrained` reads; `None` where they are no safetensors.
-
-    Args:
-        model (`str`): A folder, or the id of a model that was loaded already.
-    """
+    """The digest of the weights that `from_pretrained` reads from a folder, or has read from the Hub; `None` where
+    they are no safetensors."""
 
     def find(name: str) -> Path | None:
         found = Path(model, name) if os.path.isdir(model) else try_to_load_from_cache(os.fspath(model), name)

@@ -8,12 +8,8 @@ HTML_SIGNS = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def template_environment(package: str, autoescape: bool) -> Environment:
-    """An environment with the templates of a package in which a name that nobody defined is an error.
-
-    Args:
-        package (`str`): Name of the package in whose folder the templates lie.
-        autoescape (`bool`): `True` for HTML; Markdown is escaped by its filter `md`, see [`escape_markdown`].
-    """
+    """An environment with the templates of a package in which a name that nobody defined is an error. HTML is escaped
+    by `autoescape`, Markdown by the filter `md`, see [`escape_markdown`]."""
     environment = Environment(
         loader=PackageLoader(package, "."),
         autoescape=autoescape,
@@ -26,16 +22,7 @@ def template_environment(package: str, autoescape: bool) -> Environment:
 
 
 def escape_markdown(text: object) -> str:
-    """One line of bounded length without tags, links, bars or other signs that Markdown would read.
-
-    Example:
-
-    ```python
-    from ecg_transformers.train.publishing.templates import escape_markdown
-
-    escape_markdown("<b>[x](javascript:y)|")  # "&lt;b&gt;\\\\[x\\\\](javascript:y)\\\\|"
-    ```
-    """
+    """One line of bounded length without tags, links, bars or other signs that Markdown would read."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
     line = line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"
     return "".join(HTML_SIGNS.get(sign, f"\\{sign}" if sign in MARKDOWN_SIGNS else sign) for sign in line)

@@ -274,11 +274,8 @@ def check_parity(
     exported: Callable[[tuple[torch.Tensor, ...]], list[np.ndarray]],
     largest: float | None = LARGEST_DIFFERENCE,
 ) -> float:
-    """The largest absolute difference of a file's outputs from its model's, for batches of 1 and 3 with absent leads.
-
-    Raises:
-        ValueError: if it is above `largest`.
-    """
+    """The largest absolute difference of a file's outputs from its model's, for batches of 1 and 3 with absent leads;
+    a `ValueError` above `largest`."""
     difference = 0.0
     wrapped = _TensorsOnly(model)
     for batch_size in (1, 3):

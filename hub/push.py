@@ -216,9 +216,6 @@ def benchmark_file(manifest: Manifest, repo_id: str) -> bytes:
     [`~ecg_transformers.train.publishing.model_card.eval_result_files`] gives to an evaluation of the labels.
 
     No `evaluation_framework` is named: the Hub knows a fixed list of them, and this package is not on it.
-
-    Raises:
-        ValueError: for a corpus without classes or without a test split.
     """
     if not manifest.label_names or not all(manifest.splits.get(split) for split in ("train", "test")):
         raise ValueError(

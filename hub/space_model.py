@@ -52,12 +52,7 @@ class SpaceModel:
 
     @classmethod
     def load(cls, checkpoint: str | PathLike, revision: str | None = None) -> "SpaceModel":
-        """Loads a folder or an id of the Hub; of a pretraining checkpoint the encoder.
-
-        Raises:
-            ValueError: for what is no model of this library with its feature extractor, or a classifier that does not
-                say what its labels are.
-        """
+        """Loads a folder or an id of the Hub; of a pretraining checkpoint the encoder."""
         checkpoint = str(checkpoint)
         check_files(checkpoint)
         given = {"trust_remote_code": False} | ({} if revision is None else {"revision": revision})
@@ -93,11 +88,8 @@ class SpaceModel:
         return [self.model.config.id2label[n] for n in range(self.model.config.num_labels)] * self.is_classifier
 
     def check(self, record: EcgRecord, mask_missing_leads: bool) -> list[str]:
-        """Sentences on how the model reads a recording.
-
-        Raises:
-            ValueError: if it cannot read it, in words for somebody who sees only the page.
-        """
+        """Sentences on how the model reads a recording. If it cannot, they are a `ValueError` in words for somebody
+        who sees only the page."""
         extractor, names = self.feature_extractor, tuple(record.leads)
         plan = plan_leads(extractor.leads, names, extractor.derive_limb_leads, extractor.electrode_placement)
         missing, found = ", ".join(plan.missing), ", ".join(names)

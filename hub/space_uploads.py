@@ -72,11 +72,7 @@ class Declaration:
     dataset: str | None = None
 
     def given(self) -> dict:
-        """The arguments of [`read_recording`].
-
-        Raises:
-            ValueError: for a number that is none.
-        """
+        """The arguments of [`read_recording`]."""
         stated = {name: value for name, value in asdict(self).items() if value not in (None, "")}
         for name in {"sampling_rate", "step"} & set(stated):
             try:
@@ -95,18 +91,9 @@ class Declaration:
 
 
 def read_upload(paths: Sequence[str] | None, declared: Declaration | None = None) -> EcgRecord:
-    """Reads the one recording that some uploaded files are.
-
-    Args:
-        paths (`Sequence[str]`): One file, or a WFDB header with its signal files; of each only the last part counts.
-        declared ([`Declaration`], *optional*): Facts that the file does not hold.
-
-    Returns:
-        the recording without name, patient and labels, in memory.
-
-    Raises:
-        ValueError: in one sentence without paths, for everything that cannot be read.
-    """
+    """Reads the one recording that some uploaded files are (one file, or a WFDB header with its signal files; of each
+    only the last part of its path counts) into memory, without name, patient and labels. What cannot be read is a
+    `ValueError` of one sentence without paths."""
     paths = [os.fspath(path) for path in paths or ()]
     _check_files(paths)
     with tempfile.TemporaryDirectory(prefix="ecg-upload-") as folder:
@@ -187,13 +174,8 @@ def _in_words(sentence: str, folder: str) -> str:
 
 
 class UploadReader:
-    """Reads uploads as [`read_upload`] does, one at a time, in a process of its own. Linux only.
-
-    Args:
-        folder (`str`): Place of the folders of uploads, each removed when it was read.
-        most_bytes (`int`, *optional*, defaults to 1 GiB): Memory for one upload, beyond what the libraries take.
-        most_seconds (`float`, *optional*, defaults to 60): Time for one upload.
-    """
+    """Reads uploads as [`read_upload`] does, one at a time, in a process of its own, with a memory (beyond what the
+    libraries take) and a time for each. Linux only."""
 
     def __init__(self, folder: str | os.PathLike, most_bytes: int = 2**30, most_seconds: float = 60):
         self.limits = {"most_bytes": most_bytes, "most_seconds": most_seconds}
@@ -210,12 +192,8 @@ class UploadReader:
         self.server = subprocess.Popen([sys.executable, "-c", _SERVE], env=environment, cwd=self.folder, **pipes)
 
     def read(self, paths: Sequence[str] | None, declared: Declaration | None = None) -> EcgRecord:
-        """Reads an upload; arguments, result and errors are those of [`read_upload`].
-
-        Raises:
-            ValueError: as there, and if reading takes more than `most_bytes` or `most_seconds`.
-            RuntimeError: for any other error, by its kind alone.
-        """
+        """Reads an upload; arguments, result and errors are those of [`read_upload`]. What takes too much is a
+        `ValueError`, any other error a `RuntimeError` that names its kind alone."""
         folder = Path(tempfile.mkdtemp(prefix="ecg-upload-", dir=self.folder))
         job = {"folder": str(folder), "paths": [os.path.abspath(path) for path in paths or ()]}
         job |= {"declared": vars(declared or Declaration())} | self.limits

@@ -92,11 +92,8 @@ def plot_reconstruction(
     """Draws the leads of a recording below each other, all at one scale: black where the encoder saw them; where it
     did not, the patch is shaded, the signal grey and the reconstruction orange.
 
-    Args:
-        signal, reconstruction (`np.ndarray` of shape `(num_leads, num_samples)`):
-            In one unit, that of the model's input. A lead of NaN is named and left empty.
-        hidden (`np.ndarray` of shape `(num_leads, columns)`): Bool, `True` = hidden from the encoder.
-        unit (`str`): Unit of the signal, for the scale at the right.
+    Signal and reconstruction `(num_leads, num_samples)` are in the unit of the model's input, which the scale at the
+    right names; a lead of NaN is left empty. Patches `(num_leads, columns)` are `True` where they were hidden.
     """
     patch_size = signal.shape[1] // hidden.shape[1]
     hidden_samples = hidden.repeat(patch_size, axis=1)

@@ -19,7 +19,7 @@ from .examples import choose_examples, draw_examples
 from .kinds import Shown, outcome_section
 from .labels import spelled_out
 from .page import Page, ReportFigure, Section
-from .projection import MOST_RECORDS, plot_projection, projection_methods
+from .projection import METHODS, MOST_RECORDS, plot_projection
 from .settings import setting_sections
 from .tables import published_section, splits_table
 
@@ -137,15 +137,14 @@ def features_section(report: EvaluationReport) -> Section:
         predictions = next(iter(report.predictions.values()))
         truth = dict(zip(predictions.test.record_ids, predictions.test.labels[:, 0], strict=True))
         values, names = np.array([truth[record] for record in table.record_ids]), names[:1]
-    methods = projection_methods()
     many = f" {MOST_RECORDS} of {len(table)} records, drawn at random." if len(table) > MOST_RECORDS else ""
     coloured = "by their class" if values is None else f"by {names[0]}"
     caption = (
-        f"Features of the test records, each standardised, coloured {coloured}, by {', '.join(methods)}. "
+        f"Features of the test records, each standardised, coloured {coloured}, by {', '.join(METHODS)}. "
         f"A picture, not a measurement: t-SNE makes clusters of noise too, distances between groups mean nothing."
         f"{many}"
     )
-    alt = f"Points of the test records on planes by {', '.join(methods)}, for {', '.join(report.features)}"
+    alt = f"Points of the test records on planes by {', '.join(METHODS)}, for {', '.join(report.features)}"
     figure = plot_projection(report.features, names, values)
     drawn = ReportFigure.draw(figure, "Test records", caption, alt, wide=True)
     return Section("Features on a plane", figures=(drawn,), folded=True)

@@ -1,10 +1,9 @@
-"""Features of the test records on a plane, coloured by class: PCA, t-SNE, and UMAP where it is installed.
+"""Features of the test records on a plane, coloured by class: PCA and t-SNE.
 
 A picture, no measurement: what lies apart on the plane is apart, what lies together need not be together. The random
 encoder stands above the pretrained one here too.
 """
 
-import importlib.util
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -22,32 +21,22 @@ MOST_RECORDS = 2000
 """Drawn and projected: t-SNE of more takes minutes, and the dots hide each other."""
 MOST_CLASSES = len(CURVE_COLORS)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+METHODS = ("PCA", "t-SNE")
 ROWS = {"random_encoder": "random encoder", "pretrained": "pretrained encoder"}
-
-
-def projection_methods() -> tuple[str, ...]:
-    """Projections that can be drawn: UMAP only where the package `umap-learn` is installed."""
-    return ("PCA", "t-SNE", "UMAP") if importlib.util.find_spec("umap") else ("PCA", "t-SNE")
 
 
 def project(features: np.ndarray, method: str) -> tuple[np.ndarray, str]:
     """Features `(num_records, hidden_size)` of at least three records on a plane `(num_records, 2)`, and its title: of
-    PCA with the shares of the variance, of the others with their number of neighbours."""
+    PCA with the shares of the variance, of t-SNE with its perplexity."""
     scale = features.std(axis=0)
     standardised = ((features - features.mean(axis=0)) / np.where(scale > 0, scale, 1)).astype(np.float64)
     if method == "PCA":
         pca = PCA(2, svd_solver="full").fit(standardised)
         first, second = pca.explained_variance_ratio_
         return pca.transform(standardised), f"PCA ({first:.0%} and {second:.0%} of the variance)"
-    if method == "t-SNE":
-        perplexity = min(30.0, (len(features) - 1) / 3)
-        plane = TSNE(2, perplexity=perplexity, init="pca", random_state=SEED).fit_transform(standardised)
-        return plane, f"t-SNE (perplexity {perplexity:.0f})"
-    from umap import UMAP
-
-    neighbours = min(15, len(features) - 1)
-    plane = UMAP(n_neighbors=neighbours, random_state=SEED).fit_transform(standardised)
-    return plane, f"UMAP ({neighbours} neighbours)"
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    plane = TSNE(2, perplexity=perplexity, init="pca", random_state=SEED).fit_transform(standardised)
+    return plane, f"t-SNE (perplexity {perplexity:.0f})"
 
 
 def plot_projection(
@@ -59,9 +48,8 @@ def plot_projection(
     classes, are grey. `values` are a target of a regression, named by the only label, to colour by instead.
     """
     encoders = [encoder for encoder in ROWS if encoder in tables]
-    methods = projection_methods()
-    figure = Figure(figsize=(4.4 * len(methods), 0.5 + 4.0 * len(encoders)), layout="constrained")
-    grid = figure.subplots(len(encoders), len(methods), squeeze=False)
+    figure = Figure(figsize=(4.4 * len(METHODS), 0.5 + 4.0 * len(encoders)), layout="constrained")
+    grid = figure.subplots(len(encoders), len(METHODS), squeeze=False)
     for row, encoder in enumerate(encoders):
         table = tables[encoder]
         kept = np.arange(len(table))
@@ -69,14 +57,14 @@ def plot_projection(
             kept = np.sort(np.random.default_rng(SEED).choice(len(kept), MOST_RECORDS, replace=False))
         known = [[label for label in table.labels[record] if label in label_names] for record in kept]
         classes = [labels[0] if len(labels) == 1 else None for labels in known]
-        for column, method in enumerate(methods):
+        for column, method in enumerate(METHODS):
             axes = grid[row, column]
             plane, title = project(table.features[kept], method)
             if values is None:
                 _draw_classes(axes, plane, classes, is_named=row == column == 0)
             else:
                 drawn = axes.scatter(*plane.T, c=values[kept], s=14, cmap="viridis", linewidths=0)
-                if column == len(methods) - 1:
+                if column == len(METHODS) - 1:
                     figure.colorbar(drawn, ax=axes, label=label_names[0])
             axes.set_title(f"{ROWS[encoder]}: {title}", fontsize=9)
             axes.set_xticks([])

@@ -150,7 +150,7 @@ def render_page(page: Page) -> str:
     url = page.data.url
     return environment.get_template("page_template.html.j2").render(
         page=page,
-        last_sections=last_sections(page),
+        folded=[section for section in page.sections if section.folded] + last_sections(page),
         data_url=url if url is not None and url.startswith(("https://", "http://")) else None,
         not_a_device=NOT_A_DEVICE,
     )

@@ -2,13 +2,13 @@
 and the carried recordings that the model finds most alike.
 """
 
-import atexit
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from .space_uploads import (
     MAX_SECONDS,
     UNITS,
     Declaration,
-    UploadReader,
     make_folder,
+    read_apart,
     read_upload,
 )
 
@@ -71,12 +71,7 @@ def build_app(model: str | os.PathLike, neighbours: str | os.PathLike, title: st
 
 def _reader(folder: Path) -> Callable[..., EcgRecord]:
     """Reader of uploads: a process with little memory, where the system can limit one."""
-    if sys.platform != "linux":
-        return read_upload
-    reader = UploadReader(folder)
-    reader.start()
-    atexit.register(reader.close)
-    return reader.read
+    return partial(read_apart, folder) if sys.platform == "linux" else read_upload
 
 
 def _results(gradio, model: SpaceModel) -> dict[str, Any]:

@@ -2,16 +2,13 @@
 
 Nothing is guessed, nothing of the files is logged, and of what a file says of the patient nothing is kept. Files of a
 few kilobytes can claim to hold gigabytes, and not every library notices before it has made room for them, so that a
-process with little memory and little time reads each upload: a server has imported the libraries, reads nothing itself
-and is forked. Nothing is pickled: the recording comes back as `.npy` and JSON, in a folder that is then removed.
+process with little memory and little time reads each upload. Nothing is pickled: the recording comes back as `.npy`
+and JSON, in a folder that is then removed.
 
-gradio and the server write to the folder of the page, nowhere else. A page that was killed leaves its folder, which
-the next page on that machine removes.
-"""
+gradio and these processes write to the folder of the page, nowhere else. A page that was killed leaves its folder,
+which the next page on that machine removes."""
 
 import atexit
-import importlib
-import importlib.util
 import json
 import os
 import re
@@ -54,8 +51,8 @@ FIELDS = {
 _NEEDED = {"CSV": ("sampling_rate", "unit")}
 _NEEDED |= dict.fromkeys(("npy", "npz", "HDF5", "MATLAB"), ("sampling_rate", "unit", "leads", "axes"))
 TOO_MUCH = "To read this file takes more memory or time than there is here. Is it damaged? Try another format."
-_LIBRARIES = ("soundfile", "pydicom", "h5py", "scipy.io")
-_SERVE = "from ecg_transformers.hub.space_uploads import serve; serve()"
+_READ = "import json, sys; from ecg_transformers.hub.space_uploads import read_job; read_job(json.load(sys.stdin))"
+_ONE_AT_A_TIME = threading.Lock()
 PREFIX = "ecg-space-"
 LOCK_NAME = ".lock"
 
@@ -173,58 +170,33 @@ def _in_words(sentence: str, folder: str) -> str:
 # --- The process that reads ---------------------------------------------------------------------------------------
 
 
-class UploadReader:
-    """Reads uploads as [`read_upload`] does, one at a time, in a process of its own, with a memory (beyond what the
-    libraries take) and a time for each. Linux only."""
+def read_apart(
+    folder: str | os.PathLike,
+    paths: Sequence[str] | None,
+    declared: Declaration | None = None,
+    most_bytes: int = 2**30,
+    most_seconds: float = 60,
+) -> EcgRecord:
+    """Reads an upload as [`read_upload`] does, one at a time, in a new process and a new folder, which are gone
+    afterwards. Linux only.
 
-    def __init__(self, folder: str | os.PathLike, most_bytes: int = 2**30, most_seconds: float = 60):
-        self.limits = {"most_bytes": most_bytes, "most_seconds": most_seconds}
-        self.folder, self.lock, self.server = Path(folder), threading.Lock(), None
-
-    def start(self) -> None:
-        """Starts the server, which takes some seconds; [`read`] does so if it does not run."""
-        if self.server is not None and self.server.poll() is None:
-            return
-        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
-        environment = os.environ | one | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # others reserve much more than they use
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.server = subprocess.Popen([sys.executable, "-c", _SERVE], env=environment, cwd=self.folder, **pipes)
-
-    def read(self, paths: Sequence[str] | None, declared: Declaration | None = None) -> EcgRecord:
-        """Reads an upload; arguments, result and errors are those of [`read_upload`]. What takes too much is a
-        `ValueError`, any other error a `RuntimeError` that names its kind alone."""
-        folder = Path(tempfile.mkdtemp(prefix="ecg-upload-", dir=self.folder))
-        job = {"folder": str(folder), "paths": [os.path.abspath(path) for path in paths or ()]}
-        job |= {"declared": vars(declared or Declaration())} | self.limits
-        try:
-            with self.lock:
-                for _ in range(2):  # once more with a new server where the first is gone
-                    self.start()
-                    if self._send(job):
-                        break
-            return _received(folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _send(self, job: dict) -> bool:
-        """Sends a job; returns `False` where no answer comes."""
-        try:
-            self.server.stdin.write(json.dumps(job).encode() + b"\n")
-            self.server.stdin.flush()
-            answered = self.server.stdout.readline() != b""
-        except BrokenPipeError:
-            answered = False
-        if not answered:
-            self.close()
-        return answered
-
-    def close(self) -> None:
-        """Ends the server."""
-        if self.server is not None:
-            self.server.kill()
-            self.server.communicate()
-            self.server = None
+    What takes more than a memory (beyond what the libraries take) or a time is a `ValueError`; an error that is no
+    sentence is a `RuntimeError` that names its kind alone.
+    """
+    own = Path(tempfile.mkdtemp(prefix="ecg-upload-", dir=folder))
+    job = {"folder": str(own), "paths": [os.path.abspath(path) for path in paths or ()]}
+    job |= {"declared": vars(declared or Declaration()), "most_bytes": most_bytes, "most_seconds": most_seconds}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
+    environment = os.environ | one | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # others reserve much more than they use
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # libraries print
+    try:
+        with _ONE_AT_A_TIME:
+            command = [sys.executable, "-c", _READ]
+            subprocess.run(command, input=json.dumps(job).encode(), env=environment, cwd=folder, **silent)
+        return _received(own)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _received(folder: Path) -> EcgRecord:
@@ -238,39 +210,20 @@ def _received(folder: Path) -> EcgRecord:
     return EcgRecord("recording", np.load(folder / "signal.npy", allow_pickle=False), **found)
 
 
-def serve() -> None:
-    """The server: a job a line from standard input, an answer a line to standard output."""
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 1)  # libraries print
-    for library in _LIBRARIES:
-        if importlib.util.find_spec(library) is not None:
-            importlib.import_module(library)
-    for line in sys.stdin.buffer:
-        child = os.fork()
-        if child == 0:
-            _read_and_leave(json.loads(line))
-        os.waitpid(child, 0)
-        answers.write(b"done\n")
-
-
-def _read_and_leave(job: dict) -> None:
-    """Reads an upload in the forked process, and never returns."""
+def read_job(job: dict) -> None:
+    """Reads an upload in the process that was made for it."""
     import resource
     import signal
 
     folder = Path(job["folder"])
-    try:
-        signal.setitimer(signal.ITIMER_REAL, job["most_seconds"])  # ends the process, whatever it does
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + job["most_bytes"]
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        tempfile.tempdir = str(folder)
-        (folder / "unfinished.json").write_text(json.dumps(_answer(folder, job)), encoding="utf-8")
-        (folder / "unfinished.json").rename(folder / "answer.json")
-    finally:
-        os._exit(0)
+    signal.setitimer(signal.ITIMER_REAL, job["most_seconds"])  # ends the process, whatever it does
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + job["most_bytes"]
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    tempfile.tempdir = str(folder)
+    (folder / "unfinished.json").write_text(json.dumps(_answer(folder, job)), encoding="utf-8")
+    (folder / "unfinished.json").rename(folder / "answer.json")
 
 
 def _answer(folder: Path, job: dict) -> dict:

@@ -26,16 +26,14 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+
 from ecg_transformers.modeling import (
     EcgFeatureExtractor,
     EcgFmConfig,
-    EcgFmForSequenceClassification,
-    EcgFmModel,
     EcgFounderConfig,
     EcgFounderForSequenceClassification,
     HubertEcgConfig,
-    HubertEcgForSequenceClassification,
-    HubertEcgModel,
 )
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 
@@ -90,7 +88,7 @@ LOWPASS_HZ = 40.0  # of scipy.signal.decimate by 5, the last filter before the m
 
 def convert_hubert_ecg_checkpoint(
     checkpoint: dict, leads: Sequence[str] = STANDARD_LEADS, sampling_rate: float | None = None, **sizes: int
-) -> HubertEcgModel | HubertEcgForSequenceClassification:
+) -> PreTrainedModel:
     """Builds our model from an encoder, or from a classifier: for several labels a record, as the authors fine-tune
     the published ones. No file says so; where yours was trained otherwise, set `config.problem_type`.
 
@@ -143,10 +141,8 @@ def convert_hubert_ecg_checkpoint(
         **(layers | shown),
     }
     if is_classifier:
-        head = {"num_labels": len(state["classifier.weight"]), "problem_type": SEVERAL_LABELS}
-        model = HubertEcgForSequenceClassification(HubertEcgConfig(**fields, **head))
-    else:
-        model = HubertEcgModel(HubertEcgConfig(**fields))
+        fields |= {"num_labels": len(state["classifier.weight"]), "problem_type": SEVERAL_LABELS}
+    model = (AutoModelForSequenceClassification if is_classifier else AutoModel).from_config(HubertEcgConfig(**fields))
     # Ours and theirs have the same names, down to the prefix of a classifier.
     load_renamed_state_dict(model, state, str, [prefix + pattern for pattern in HUBERT_PRETRAINING_ONLY])
     return model
@@ -185,7 +181,7 @@ FM_RENAMES = [
 
 def convert_ecg_fm_checkpoint(
     checkpoint: dict, leads: Sequence[str] = STANDARD_LEADS, **sizes: int
-) -> EcgFmModel | EcgFmForSequenceClassification:
+) -> PreTrainedModel:
     """Builds our model from an encoder or a classifier. The file does not name its leads; `sizes` are those of a model
     of no published size, see [`layer_fields`]."""
     state = state_of(checkpoint, "model")
@@ -197,10 +193,8 @@ def convert_ecg_fm_checkpoint(
     state = with_current_weight_norm(state)
     fields = {"leads": leads, **_fm_fields(state, prefix, settings, sizes)}
     if is_classifier:
-        head = {"num_labels": len(state["proj.weight"]), "problem_type": SEVERAL_LABELS}
-        model = EcgFmForSequenceClassification(EcgFmConfig(**fields, **head))
-    else:
-        model = EcgFmModel(EcgFmConfig(**fields))
+        fields |= {"num_labels": len(state["proj.weight"]), "problem_type": SEVERAL_LABELS}
+    model = (AutoModelForSequenceClassification if is_classifier else AutoModel).from_config(EcgFmConfig(**fields))
     load_renamed_state_dict(model, state, _their_fm_key, [prefix + pattern for pattern in FM_PRETRAINING_ONLY])
     return model
 

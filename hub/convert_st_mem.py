@@ -11,28 +11,12 @@ from functools import partial
 
 import torch
 from torch.nn.functional import pad
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 
 from ecg_transformers.modeling import EcgFeatureExtractor
-from ecg_transformers.modeling.configuration_st_mem import (
-    MaskedAutoencoderConfig,
-    MlaeConfig,
-    MtaeConfig,
-    StMemConfig,
-)
+from ecg_transformers.modeling.configuration_st_mem import MaskedAutoencoderConfig
 from ecg_transformers.modeling.leads import STANDARD_LEADS
-from ecg_transformers.modeling.modeling_st_mem import (
-    MaskedAutoencoderForPreTraining,
-    MaskedAutoencoderPreTrainedModel,
-    MlaeForPreTraining,
-    MlaeForSequenceClassification,
-    MlaeModel,
-    MtaeForPreTraining,
-    MtaeForSequenceClassification,
-    MtaeModel,
-    StMemForPreTraining,
-    StMemForSequenceClassification,
-    StMemModel,
-)
+from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTraining, MaskedAutoencoderPreTrainedModel
 
 from .checkpoint_keys import (
     State,
@@ -55,12 +39,6 @@ PUBLISHED_SIZES = {(384, 12): 6, (768, 12): 12}
 PUBLISHED_DECODER_SIZES = {(256, 4): 4}
 POSITION_TOLERANCE = 1e-5  # theirs are computed in float32
 
-# Configuration, whole model, encoder and classifier of each method.
-CLASSES = {
-    "st_mem": (StMemConfig, StMemForPreTraining, StMemModel, StMemForSequenceClassification),
-    "mtae": (MtaeConfig, MtaeForPreTraining, MtaeModel, MtaeForSequenceClassification),
-    "mlae": (MlaeConfig, MlaeForPreTraining, MlaeModel, MlaeForSequenceClassification),
-}
 # Ours -> theirs.
 RENAMES = [
     (r"^classifier\.", "head."),
@@ -110,13 +88,11 @@ def convert_st_mem_checkpoint(
     shown = {"seq_len": fields["num_samples"], "num_leads": len(leads), "patch_size": fields["patch_size"]}
     check_stated(stated, {name: value for name, value in shown.items() if (method, name) != ("mlae", "patch_size")})
     fields |= {"sampling_rate": sampling_rate, "norm_pix_loss": bool(stated.get("norm_pix_loss", True))}
-    config_class, whole_class, model_class, classifier_class = CLASSES[method]
-    if is_whole:
-        model_class = whole_class
-    elif "head.weight" in state:
-        model_class = classifier_class
+    auto_class = AutoModelForPreTraining if is_whole else AutoModel
+    if "head.weight" in state and not is_whole:
+        auto_class = AutoModelForSequenceClassification
         fields |= {"num_labels": len(state["head.weight"]), "problem_type": "single_label_classification"}
-    model = model_class(config_class(**fields))
+    model = auto_class.from_config(AutoConfig.for_model(method, **fields))
     _load(model, state)
     return model
 

@@ -4,7 +4,6 @@ Errors of the library are sentences, and are shown; of anything else the page sa
 and the place go to the log, because messages may quote the recording.
 """
 
-import base64
 import logging
 import os
 import re
@@ -25,7 +24,7 @@ from ecg_transformers.modeling.pipeline_ecg import MULTI_LABEL, REGRESSION
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.report.ecg_paper import fit_to_paper, plot_ecg_paper, plot_recording
 from ecg_transformers.train.report.labels import SUPERCLASSES
-from ecg_transformers.train.report.plots import figure_to_bytes
+from ecg_transformers.train.report.plots import figure_to_data_uri
 
 from .space_model import NeighbourIndex, SpaceModel, sample_rows
 from .space_uploads import Declaration, read_upload
@@ -264,8 +263,9 @@ def _small_trace(ecg: Mapping[str, Any]) -> Figure:
 
 
 def _image(figure: Figure, alt: str, dpi: int, least_pixels: int) -> str:
-    content = base64.b64encode(figure_to_bytes(figure, "png", dpi)).decode()
-    return f'<img style="--least: {least_pixels}px" alt="{escape(alt)}" src="data:image/png;base64,{content}">'
+    return (
+        f'<img style="--least: {least_pixels}px" alt="{escape(alt)}" src="{figure_to_data_uri(figure, "png", dpi)}">'
+    )
 
 
 def _table(rows: str, name: str) -> str:

@@ -76,6 +76,11 @@ def _overwrite_argument(add: Add):
     add("--overwrite_output_dir", action="store_true", help="first remove an earlier run from there")
 
 
+def _output_arguments(add: Add, default: str | None = None):
+    _output_argument(add, default)
+    _overwrite_argument(add)
+
+
 def _output_or_help_arguments(add: Add):
     add("--output_dir", metavar="DIR", help="folder to write to")
     _overwrite_argument(add)
@@ -95,8 +100,7 @@ def _corpus_arguments(add: Add, default: str | None = None):
 
 
 def _quickstart(add: Add):
-    _output_argument(add, "ecg-transformers-quickstart")
-    _overwrite_argument(add)
+    _output_arguments(add, "ecg-transformers-quickstart")
     add("--max_steps", type=_positive, metavar="N", help="fewer steps, to try the machinery")
     add("--seed", type=int, default=0, help="seed of weights, masks and order (default 0)")
 
@@ -185,8 +189,7 @@ def _evaluate(add: Add):
     add("--finetune_config", default="finetune", metavar="NAME|FILE", help="preset of finetuned")
     add("--batch_size", type=_positive, default=64)
     add("--seed", type=int, default=0, help="of the random encoder, heads, draws and bootstrap")
-    _output_argument(add)
-    _overwrite_argument(add)
+    _output_arguments(add)
 
 
 def _taken_arguments(add: Add):
@@ -244,8 +247,7 @@ def _embed(add: Add):
     add("--windows", action="store_true", help="a row for each window of a record, with its start in s")
     add("--format", choices=("parquet", "npz"), default="parquet")
     add("--batch_size", type=_positive, default=64)
-    _output_argument(add)
-    _overwrite_argument(add)
+    _output_arguments(add)
 
 
 def _classify(add: Add):
@@ -332,21 +334,18 @@ def _convert(add: Add):
     add("--predictor_num_hidden_layers", type=_positive, metavar="N", help="those of its predictor")
     add("--decoder_num_hidden_layers", type=_positive, metavar="N", help="those of its decoder")
     add("--num_registers", type=int, metavar="N", help="its register tokens, if not as published")
-    _output_argument(add)
-    _overwrite_argument(add)
+    _output_arguments(add)
 
 
 def _export(add: Add):
     add("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
     add("--format", choices=EXPORT_FORMATS, required=True, help="of the file")
-    _output_argument(add)
-    _overwrite_argument(add)
+    _output_arguments(add)
 
 
 def _space(add: Add):
     add("--model", required=True, metavar="DIR|ID", help="checkpoint with its feature extractor")
-    _output_argument(add)
-    _overwrite_argument(add)
+    _output_arguments(add)
 
 
 def _positive(text: str) -> int:

@@ -7,7 +7,6 @@ next one sends only what is lacking.
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -79,10 +78,8 @@ def open_repository(
         )
     files = {sibling.rfilename for sibling in info.siblings or ()}
     if facts_name in files:
-        with tempfile.TemporaryDirectory() as folder:
-            found = {"repo_type": repo_type, "revision": info.sha, "local_dir": folder}
-            path = api.hf_hub_download(repo_id, facts_name, **found)
-            check(Path(path).read_text(encoding="utf-8", errors="replace"))
+        path = api.hf_hub_download(repo_id, facts_name, repo_type=repo_type, revision=info.sha)
+        check(Path(path).read_text(encoding="utf-8", errors="replace"))
     elif others := sorted(files - {".gitattributes", REPOCARD_NAME}):
         raise ValueError(
             f"{repo_id} holds other files ({', '.join(others[:3])}) and is left as it is. Give another --repo_id."

@@ -13,13 +13,12 @@ The encoder is laid out as that of ECG-JEPA (Weimann), of whose code this is a d
 theirs too. Position tables are in no file.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from ecg_transformers.modeling.configuration_lejepa import LeJepaConfig
 from ecg_transformers.modeling.leads import STANDARD_LEADS
-from ecg_transformers.modeling.modeling_lejepa import LeJepaForPreTraining
 
-from .checkpoint_keys import check_stated, shape_of
+from .checkpoint_keys import State, check_stated, shape_of
 from .convert_weimann import STATISTICS_MV, ZEROS, Model, Published
 
 # Fields of ours that no tensor shows -> their setting.
@@ -32,6 +31,21 @@ PRETRAINING_FIELDS = {
     "noise_std": "noise_std",
 }
 ATTENTIVE_POOLER_HEADS = 6  # written into the authors' code
+
+
+def _pretraining_fields(state: State, settings: Mapping, stated: Mapping, given: Mapping) -> dict[str, Any]:
+    hidden_size, _ = shape_of(state, "projector.net.0.weight", "hidden, width")
+    projection_size, _ = shape_of(state, "projector.net.6.weight", "projection, hidden")
+    check_stated(stated, {"proj_hidden_dim": hidden_size, "proj_dim": projection_size})
+    return {ours: settings[theirs] for ours, theirs in PRETRAINING_FIELDS.items()} | {
+        "augmentation": "published",
+        "sigreg_pooling": "pooled",
+        "sync_statistics": False,
+        "decay_all_parameters": True,
+        "projector_hidden_size": hidden_size,
+        "projection_size": projection_size,
+    }
+
 
 LEJEPA = Published(
     "LeJEPA-ECG",
@@ -61,29 +75,15 @@ LEJEPA = Published(
     # They take the means of MIMIC-IV-ECG as 0.
     statistics={"mimic-iv-ecg": (ZEROS, STATISTICS_MV["mimic-iv-ecg"][1]), "ptb-xl": STATISTICS_MV["ptb-xl"]},
     corpus="mimic-iv-ecg",
+    model_type="lejepa",
+    pretraining_fields=_pretraining_fields,
 )
 lejepa_state_dict, lejepa_feature_extractor = LEJEPA.state_dict, LEJEPA.feature_extractor
 
 
 def convert_lejepa_checkpoint(checkpoint: dict, **given: Any) -> Model:
     """Builds our model from one of the three kinds of file, or a state dict of theirs; see [`Published.build`]."""
-
-    def build(state, settings, stated, fields, complete) -> LeJepaForPreTraining:
-        hidden_size, _ = shape_of(state, "projector.net.0.weight", "hidden, width")
-        projection_size, _ = shape_of(state, "projector.net.6.weight", "projection, hidden")
-        check_stated(stated, {"proj_hidden_dim": hidden_size, "proj_dim": projection_size})
-        fields |= {ours: settings[theirs] for ours, theirs in PRETRAINING_FIELDS.items()}
-        fields |= {
-            "augmentation": "published",
-            "sigreg_pooling": "pooled",
-            "sync_statistics": False,
-            "decay_all_parameters": True,
-            "projector_hidden_size": hidden_size,
-            "projection_size": projection_size,
-        }
-        return LeJepaForPreTraining(LeJepaConfig(**complete(fields)))
-
-    model = LEJEPA.build(checkpoint, given, build)
+    model = LEJEPA.build(checkpoint, **given)
     config = model.config
     if config.classifier_pooling == "attentive" and config.num_attention_heads != ATTENTIVE_POOLER_HEADS:
         raise ValueError(

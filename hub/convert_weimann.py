@@ -13,7 +13,7 @@ Commits before d7b787b (October 2025) gave layer norms a bias although `bias: Fa
 without `strict`, such files lose it without a word. Here the tensors decide. Position tables are in no file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,13 +21,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy._core import multiarray
-from transformers import PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from ecg_transformers.modeling import (
     EcgFeatureExtractor,
-    EcgJepaConfig,
     EcgJepaForPreTraining,
-    EcgViTConfig,
     EcgViTForSequenceClassification,
     EcgViTModel,
 )
@@ -145,6 +149,9 @@ class Published:
         sizes (`Mapping`): Width and depth of the published encoders -> attention heads.
         statistics (`Mapping`): Mean and standard deviation (mV) of each lead, by corpus.
         corpus (`str`): Corpus of the statistics where a file names none.
+        model_type (`str`): Type of our model of a pretraining file.
+        pretraining_fields (`Callable`): `(state, settings of the file and published ones, stated settings, given)` ->
+            fields of that model beside the encoder's.
     """
 
     name: str
@@ -155,17 +162,12 @@ class Published:
     sizes: Mapping[tuple[int, int], int]
     statistics: Mapping[str, tuple]
     corpus: str
+    model_type: str
+    pretraining_fields: Callable[[State, Mapping, Mapping, Mapping], dict[str, Any]]
 
-    def build(self, checkpoint: dict, given: Mapping[str, Any], build_pretraining: Any) -> Model:
-        """Builds our model of a file: for pretraining, an encoder or a classifier, by its content.
-
-        Args:
-            checkpoint (`dict`): One of the three kinds of file, or a state dict of theirs.
-            given (`Mapping`): Fields of our configuration that the file lacks, and sizes that are not published.
-            build_pretraining (`Callable`): Builds the model of a pretraining file from `(state, settings of the file
-                and published ones, stated settings, fields of the encoder, complete)`, where `complete` adds the
-                fields that the caller gives.
-        """
+    def build(self, checkpoint: dict, **given: Any) -> Model:
+        """Builds our model of a file, one of the three kinds or a state dict of theirs: for pretraining, an encoder or
+        a classifier, by its content. The caller gives what the file lacks, and sizes that are not published."""
         state, stated = state_of(checkpoint, "model"), settings_of(checkpoint, "config", "encoder_config")
         prefix = self.encoder if any(str(key).startswith(self.encoder) for key in state) else "encoder."
         required = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight", "norm.weight")
@@ -175,15 +177,15 @@ class Published:
             settings["channels"] = given["leads"]
         others = {name: value for name, value in given.items() if name not in SIZES}
         assumed = {ours for ours, theirs in self.fields.items() if theirs not in stated}
-        complete = partial(with_given, given=others, assumed=assumed)
         fields = encoder_fields(state, prefix, settings, stated, self.sizes, given)
+        auto_class, model_type = AutoModel, "ecg_vit"
         if any(key.startswith(self.rest) for key in state):
-            model = build_pretraining(state, settings, stated, fields, complete)
-        elif prefix == self.encoder and all(key.startswith(prefix) for key in state):
-            model = EcgViTModel(EcgViTConfig(**complete(fields)))
-        else:
+            auto_class, model_type = AutoModelForPreTraining, self.model_type
+            fields |= self.pretraining_fields(state, settings, stated, given)
+        elif prefix != self.encoder or not all(key.startswith(prefix) for key in state):
+            auto_class = AutoModelForSequenceClassification
             fields |= classifier_fields(state, given.get("sampling_rate", fields["sampling_rate"]), checkpoint)
-            model = EcgViTForSequenceClassification(EcgViTConfig(**complete(fields)))
+        model = auto_class.from_config(AutoConfig.for_model(model_type, **with_given(fields, others, assumed)))
         check_fits(self.state_dict(model), state)
         load_their_state_dict(model, state, partial(self._their_key, model))
         return model
@@ -241,6 +243,25 @@ class Published:
         return extractor_for(config, **values, nan_policy="interpolate", **windows)
 
 
+def _pretraining_fields(state: State, settings: Mapping, stated: Mapping, given: Mapping) -> dict[str, Any]:
+    width, _ = shape_of(state, "predictor.embed.weight", "predictor width, width")
+    sizes = state, "predictor.blocks.", width, PUBLISHED_PREDICTOR_SIZES, given, "predictor_"
+    layers = layer_fields(*sizes, stated.get("pred_depth"), stated.get("pred_num_heads"))
+    check_stated(stated, {"pred_dim": width, "pred_depth": layers["predictor_num_hidden_layers"]})
+    hidden, _ = shape_of(state, "predictor.blocks.0.mlp.fc1.weight", "hidden, width")
+    return layers | {
+        "mask_type": "segments",
+        "mask_ratio": (round(1 - settings["max_keep_ratio"], 12), round(1 - settings["min_keep_ratio"], 12)),
+        "min_segment_patches": settings["min_block_size"],
+        "evaluated_encoder": "teacher",
+        "initializer": "weimann",
+        "target_normalization": "none",
+        "prediction_loss": "l1",
+        "predictor_hidden_size": width,
+        "predictor_intermediate_size": hidden,
+    }
+
+
 WEIMANN = Published(
     "ECG-JEPA (Weimann)",
     encoder="target_encoder.",
@@ -265,33 +286,11 @@ WEIMANN = Published(
     sizes={(192, 8): 4, (384, 8): 6, (768, 12): 12},
     statistics=STATISTICS_MV,
     corpus="ptb-xl",
+    model_type="ecg_jepa",
+    pretraining_fields=_pretraining_fields,
 )
-weimann_state_dict, weimann_feature_extractor = WEIMANN.state_dict, WEIMANN.feature_extractor
-
-
-def convert_weimann_checkpoint(checkpoint: dict, **given: Any) -> Model:
-    """Builds our model from one of the three kinds of file, or a state dict of theirs; see [`Published.build`]."""
-
-    def build(state, settings, stated, fields, complete) -> EcgJepaForPreTraining:
-        width, _ = shape_of(state, "predictor.embed.weight", "predictor width, width")
-        sizes = state, "predictor.blocks.", width, PUBLISHED_PREDICTOR_SIZES, given, "predictor_"
-        fields |= layer_fields(*sizes, stated.get("pred_depth"), stated.get("pred_num_heads"))
-        check_stated(stated, {"pred_dim": width, "pred_depth": fields["predictor_num_hidden_layers"]})
-        hidden, _ = shape_of(state, "predictor.blocks.0.mlp.fc1.weight", "hidden, width")
-        fields |= {
-            "mask_type": "segments",
-            "mask_ratio": (round(1 - settings["max_keep_ratio"], 12), round(1 - settings["min_keep_ratio"], 12)),
-            "min_segment_patches": settings["min_block_size"],
-            "evaluated_encoder": "teacher",
-            "initializer": "weimann",
-            "target_normalization": "none",
-            "prediction_loss": "l1",
-            "predictor_hidden_size": width,
-            "predictor_intermediate_size": hidden,
-        }
-        return EcgJepaForPreTraining(EcgJepaConfig(**complete(fields)))
-
-    return WEIMANN.build(checkpoint, given, build)
+convert_weimann_checkpoint, weimann_state_dict = WEIMANN.build, WEIMANN.state_dict
+weimann_feature_extractor = WEIMANN.feature_extractor
 
 
 def encoder_fields(

@@ -118,8 +118,7 @@ class EmbeddingTable:
 
     def save(self, path: str | Path) -> Path:
         """Writes `.parquet` (one row a record; `features` is a list of float32) or `.npz` (labels as JSON strings, a
-        missing patient as `""`, a missing fold as -1), readable without this package; `quality` and `start_seconds`
-        where they are known."""
+        missing patient as `""`, a missing fold as -1), readable without this package; `quality` where it is known."""
         path = Path(path)
         if path.suffix == ".parquet":
             import pyarrow as pa
@@ -139,9 +138,7 @@ class EmbeddingTable:
                 columns["start_seconds"] = pa.array(self.start_seconds, pa.float64())
             pq.write_table(pa.table(columns), path, compression="zstd")
         elif path.suffix == ".npz":
-            further = {} if self.start_seconds is None else {"start_seconds": np.array(self.start_seconds)}
-            if self.quality is not None:
-                further["quality"] = np.array([json.dumps(findings) for findings in self.quality])
+            starts = {} if self.start_seconds is None else {"start_seconds": np.array(self.start_seconds)}
             np.savez_compressed(
                 path,
                 features=self.features.astype(np.float32),
@@ -149,7 +146,8 @@ class EmbeddingTable:
                 patient_ids=np.array(["" if patient is None else patient for patient in self.patient_ids], dtype=str),
                 folds=np.array([-1 if fold is None else fold for fold in self.folds], dtype=np.int32),
                 labels=np.array([json.dumps(labels) for labels in self.labels], dtype=str),
-                **further,
+                **starts,
+                **({} if self.quality is None else {"quality": np.array([json.dumps(of) for of in self.quality])}),
             )
         else:
             raise ValueError(f"Cannot write features to {path.name!r}. Name it .parquet or .npz.")
@@ -157,15 +155,29 @@ class EmbeddingTable:
 
     @classmethod
     def load(cls, path: str | Path) -> "EmbeddingTable":
-        """Reads a `.parquet` file that [`~EmbeddingTable.save`] wrote."""
+        """Reads what [`~EmbeddingTable.save`] wrote."""
+        path = Path(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(
+                    features=arrays["features"],
+                    record_ids=arrays["record_ids"].tolist(),
+                    patient_ids=[patient or None for patient in arrays["patient_ids"].tolist()],
+                    labels=[json.loads(labels) for labels in arrays["labels"]],
+                    folds=[None if fold < 0 else fold for fold in arrays["folds"].tolist()],
+                    quality=[json.loads(of) for of in arrays["quality"]] if "quality" in arrays else None,
+                    start_seconds=arrays["start_seconds"].tolist() if "start_seconds" in arrays else None,
+                )
         import pyarrow.parquet as pq
 
         table = pq.read_table(path)
+        columns = {name: table[name].to_pylist() for name in ("record_id", "patient_id", "labels", "fold")}
         features = table["features"].combine_chunks()
         features = features.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
-        columns = (table[name].to_pylist() for name in ("record_id", "patient_id", "labels", "fold"))
-        further = (name for name in ("quality", "start_seconds") if name in table.column_names)
-        return cls(features, *columns, **{name: table[name].to_pylist() for name in further})
+        quality = table["quality"].to_pylist() if "quality" in table.column_names else None
+        starts = table["start_seconds"].to_pylist() if "start_seconds" in table.column_names else None
+        known = (columns[name] for name in ("record_id", "patient_id", "labels", "fold"))
+        return cls(features, *known, quality, starts)
 
 
 def embed(

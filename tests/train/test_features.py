@@ -132,8 +132,8 @@ def test_every_window_of_a_long_record_can_be_a_row_with_its_start(model, tmp_pa
     assert whole.record_ids == ["r0", "r0", "r0", "r1"] and whole.start_seconds == pytest.approx([0, 2, 2.9, 0])
     parts = embed(model, extractor, [first, second], progress=False)
     np.testing.assert_allclose(whole.features[[0, 1, 3]], parts.features[[0, 1, 1]], atol=1e-5)
-    assert EmbeddingTable.load(whole.save(tmp_path / "a.parquet")).start_seconds == whole.start_seconds
-    assert np.load(whole.save(tmp_path / "a.npz"))["start_seconds"].tolist() == whole.start_seconds
+    for name in ("a.parquet", "a.npz"):
+        assert EmbeddingTable.load(whole.save(tmp_path / name)).start_seconds == whole.start_seconds
     assert whole.take([3, 1]).start_seconds == pytest.approx([0, 2])
 
 
@@ -166,7 +166,8 @@ def test_empty_dataset_is_refused(model, feature_extractor):
         embed(model, feature_extractor, [], progress=False)
 
 
-def test_table_survives_a_file(tmp_path):
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_table_survives_a_file(tmp_path, suffix):
     written = EmbeddingTable(
         np.arange(6, dtype=np.float32).reshape(3, 2),
         ["a", "b", "c"],
@@ -174,15 +175,10 @@ def test_table_survives_a_file(tmp_path):
         [["MI"], [], ["B", "A"]],
         [1, None, 10],
     )
-    read = EmbeddingTable.load(written.save(tmp_path / "features.parquet"))
+    read = EmbeddingTable.load(written.save(tmp_path / f"features{suffix}"))
     np.testing.assert_array_equal(read.features, written.features)
     for column in ("record_ids", "patient_ids", "labels", "folds"):
         assert getattr(read, column) == getattr(written, column)
-    arrays = np.load(written.save(tmp_path / "features.npz"), allow_pickle=False)
-    np.testing.assert_array_equal(arrays["features"], written.features)
-    stored = {name: arrays[name].tolist() for name in ("record_ids", "patient_ids", "labels", "folds")}
-    assert stored["record_ids"] == ["a", "b", "c"] and stored["patient_ids"] == ["p", "", "q"]
-    assert stored["labels"] == ['["MI"]', "[]", '["B", "A"]'] and stored["folds"] == [1, -1, 10]
 
 
 def test_parquet_has_plain_columns(tmp_path):
@@ -226,17 +222,16 @@ def test_records_without_a_label_of_the_task_can_be_left_out():
     assert all("FAST" in labels for labels in kept.labels)
 
 
-def test_quality_of_the_recordings_goes_with_the_table(tmp_path):
+@pytest.mark.parametrize("ending", ["parquet", "npz"])
+def test_quality_of_the_recordings_goes_with_the_table(tmp_path, ending):
     features = np.ones((3, 2), np.float32)
     columns = (["a", "b", "c"], [None] * 3, [[]] * 3, [None] * 3)
     table = EmbeddingTable(features, *columns, quality=[[], ["no_signal", "flat_leads"], ["noise"]])
-    again = EmbeddingTable.load(table.save(tmp_path / "table.parquet"))
+    again = EmbeddingTable.load(table.save(tmp_path / f"table.{ending}"))
     assert again.quality == [[], ["no_signal", "flat_leads"], ["noise"]]
     assert again.take([1]).quality == [["no_signal", "flat_leads"]]
-    without = EmbeddingTable(features, *columns)
-    assert EmbeddingTable.load(without.save(tmp_path / "without.parquet")).quality is None
-    assert np.load(table.save(tmp_path / "table.npz"))["quality"].tolist()[2] == '["noise"]'
-    assert "quality" not in np.load(without.save(tmp_path / "without.npz"))
+    without = EmbeddingTable(features, *columns).save(tmp_path / f"without.{ending}")
+    assert EmbeddingTable.load(without).quality is None
 
 
 def test_a_flat_recording_is_named_among_the_embedded():

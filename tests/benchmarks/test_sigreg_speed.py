@@ -1,4 +1,4 @@
-"""SIGReg against its readable formula: CPU time of value and gradient, and the memory that they take beside the input."""
+"""SIGReg against its readable formula: time of value and gradient, and the memory that they take beside the input."""
 
 import pytest
 import torch

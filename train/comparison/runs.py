@@ -37,6 +37,7 @@ from ..features import EmbeddingTable, embed, load_encoder
 from ..inference import predict
 from ..online_probe import follow_with_probe, probe_history, steps_between
 from ..patients import patients_of
+from ..predictions import Predictions
 from ..pretrain import build_trainer
 from ..results import MULTI_LABEL
 from ..run_folder import claim_output_dir, last_complete_checkpoint
@@ -239,9 +240,7 @@ class RunFolder:
             **facts,
             "num_labelled_records": len(known),
             "encoder": encoder_facts(model.config) | {"parameters": model.ecg_vit.num_parameters()},
-            "judged": evaluated_as_json(
-                self.data.label_names, found.labels, found.scores, found.record_ids, found.patient_ids
-            ),
+            "judged": as_json(found, self.data.label_names),
         }
 
     # --- probes of a finished pretraining ----------------------------------------------------------------------
@@ -287,9 +286,9 @@ class RunFolder:
         known = self.data.train.select(labelled_subset(self.data.train, labelled_fraction, seed))["record_id"]
         tables = {"train": of_records(table, known), "test": table.select_folds([9, 10])}
         truth = {split: of_split.multi_hot(names) for split, of_split in tables.items()}
-        scores, C = linear_scores(FrozenTables(tables, truth, names, MULTI_LABEL))
-        test = tables["test"]
-        evaluated = evaluated_as_json(names, truth["test"], scores["test"], test.record_ids, test.patient_ids)
+        frozen = FrozenTables(tables, truth, names, MULTI_LABEL)
+        scores, C = linear_scores(frozen)
+        evaluated = as_json(frozen.predictions("test", scores["test"]), names)
         return {"C": C, "judged": evaluated, "num_labelled_records": len(tables["train"])}
 
 
@@ -305,15 +304,17 @@ def train_or_go_on(trainer: EcgSslTrainer):
     train_and_save(trainer)
 
 
-def evaluated_as_json(label_names, labels: np.ndarray, scores: np.ndarray, record_ids, patient_ids) -> dict:
+def as_json(found: Predictions, label_names: Sequence[str]) -> dict[str, list]:
     """Predictions of single test records, ready for JSON."""
-    return {
-        "label_names": list(label_names),
-        "labels": labels.astype(int).tolist(),
-        "scores": scores.astype(float).tolist(),
-        "record_ids": list(record_ids),
-        "patient_ids": list(patient_ids),
-    }
+    labels, scores = found.labels.astype(int).tolist(), found.scores.astype(float).tolist()
+    ids = {"record_ids": found.record_ids, "patient_ids": found.patient_ids}
+    return {"label_names": list(label_names), "labels": labels, "scores": scores} | ids
+
+
+def predictions_of(kept: Mapping[str, list]) -> Predictions:
+    """Predictions that [`as_json`] kept."""
+    arrays = (np.array(kept[name]) for name in ("scores", "labels"))
+    return Predictions(*arrays, kept["record_ids"], kept["patient_ids"])
 
 
 def of_records(table: EmbeddingTable, record_ids: Iterable[str]) -> EmbeddingTable:

@@ -111,12 +111,7 @@ class FineTuningArguments(EcgTrainingArguments):
     )
 
     def __post_init__(self):
-        self.remove_unused_columns = False  # the collator reads them
-        self.logging_nan_inf_filter = False
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         self.label_names = ["labels", "sample_id"]
-        if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = False
         if self.eval_strategy == "no" or self.save_strategy == "no":
             raise ValueError(
                 "Fine-tuning keeps the weights that do best on the validation split: eval_strategy and save_strategy "

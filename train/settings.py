@@ -176,12 +176,8 @@ def training_arguments(settings: dict, arguments_class: type = SslTrainingArgume
         raise ValueError(str(error)) from error
 
 
-def list_flags(settings: dict) -> str:
-    """Every flag of `pretrain`, with the help of `transformers`."""
-    return describe_flags(settings["model_type"], SslTrainingArguments, "pretrain")
-
-
 def describe_flags(model_type: str, arguments_class: type, command: str) -> str:
+    """Every flag of a command, with the help of `transformers`."""
     training_help = HfArgumentParser(arguments_class, prog=f"ecg-transformers {command}").format_help()
     model_flags = "\n".join(f"  --{name}" for name in sorted(model_field_names(model_type)))
     extractor_flags = "\n".join(f"  --{name}" for name in sorted(extractor_field_names()))

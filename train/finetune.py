@@ -39,6 +39,7 @@ from ecg_transformers.modeling.calibration import names_classifier
 
 from .arguments import EcgTrainingArguments
 from .callbacks import RunRecord
+from .evaluation.head_training import HeadTask
 from .explain.preview import complete_push
 from .features import decoded
 from .finetune_objective import (
@@ -244,11 +245,12 @@ def build_finetuning(
     elif all_windows:
         train = WindowRows(train, feature_extractor, random=False)
     label2id = model.config.label2id if splits.problem_type == MULTI_LABEL else None
+    task = HeadTask(splits.truth_of("train"), splits.label_names, splits.problem_type)
     loss, callbacks = None, [RunRecord(splits.train, None if data is None else data.name)]
     if splits.problem_type == REGRESSION:
         if args.class_weights != "none":
             raise ValueError("A regression has no classes to weight: leave class_weights out.")
-        loss = ScaledTargets(splits.truth_of("train"))
+        loss = ScaledTargets(task)
         callbacks.append(loss)
         args.metric_for_best_model, args.greater_is_better = "macro_zmae", False
     elif args.class_weights == "balanced":
@@ -267,12 +269,7 @@ def build_finetuning(
         eval_dataset=WindowRows(splits.validation, feature_extractor, random=False),
         data_collator=EcgDataCollator(feature_extractor, label2id=label2id, return_sample_id=True),
         processing_class=feature_extractor,
-        compute_metrics=ValidationMetrics(
-            splits.label_names,
-            splits.problem_type,
-            splits.truth_of("train"),
-            loss if splits.problem_type == REGRESSION else None,
-        ),
+        compute_metrics=ValidationMetrics(task, loss if splits.problem_type == REGRESSION else None),
         compute_loss_func=loss,
         optimizers=(optimizer_class(groups, **optimizer_options), None),
         callbacks=callbacks,

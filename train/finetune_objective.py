@@ -13,7 +13,7 @@ from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from .metrics import excluded_labels, macro_auroc
+from .evaluation.head_training import HeadTask
 from .results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
@@ -48,14 +48,10 @@ class ScaledTargets(TrainerCallback):
     A head with small weights cannot reach 65 years in a few steps, so it learns deviations from the mean; when the
     training ends, mean and deviation are folded into its weights and bias, and the saved model predicts in the unit of
     the target. Use it as `compute_loss_func` and as a callback, so that it knows on which side of that the model is.
-
-    `targets` `(num_records, num_targets)` are those of the training split, in their unit.
     """
 
-    def __init__(self, targets: np.ndarray):
-        self.mean, self.deviation = targets.mean(axis=0), targets.std(axis=0)
-        if not (self.deviation > 0).all():
-            raise ValueError("A target is the same in every training record: nothing can be learned. Leave it out.")
+    def __init__(self, task: HeadTask):
+        self.mean, self.deviation = task.centre, task.scale
         self.is_folded = False
 
     def __call__(
@@ -86,33 +82,21 @@ class ValidationMetrics:
     absolute error in deviations of the training split.
     """
 
-    def __init__(
-        self,
-        label_names: Sequence[str],
-        problem_type: str,
-        train_labels: np.ndarray,
-        scale: ScaledTargets | None = None,
-    ):
-        self.label_names, self.problem_type, self.scale = list(label_names), problem_type, scale
-        if problem_type != REGRESSION:
-            not_learned = excluded_labels(train_labels, label_names)
-            self.trained = [column for column, name in enumerate(label_names) if name not in not_learned]
+    def __init__(self, task: HeadTask, scale: ScaledTargets | None = None):
+        self.task, self.scale = task, scale
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         truth, sample_ids = prediction.label_ids
         _, first, record = np.unique(sample_ids, return_index=True, return_inverse=True)
-        sums = np.zeros((len(first), len(self.label_names)))
+        sums = np.zeros((len(first), len(self.task.label_names)))
         np.add.at(sums, record, prediction.predictions)
         logits, truth = sums / np.bincount(record)[:, None], truth[first]
-        if self.problem_type == REGRESSION:
-            errors = np.abs(self.scale.in_units(logits) - truth) / self.scale.deviation
-            return {"macro_zmae": float(errors.mean())}
-        if self.problem_type == SINGLE_LABEL:
-            truth = np.eye(len(self.label_names), dtype=np.int8)[truth]
+        if self.task.problem_type == REGRESSION:
+            return {"macro_zmae": -self.task.quality(self.scale.in_units(logits), truth)}
+        if self.task.problem_type == SINGLE_LABEL:
+            truth = np.eye(len(self.task.label_names), dtype=np.int8)[truth]
             logits = torch.from_numpy(logits).softmax(dim=-1).numpy()  # one class against the rest depends on it
-        names = [self.label_names[column] for column in self.trained]
-        truth, logits = truth.astype(np.int8)[:, self.trained], logits[:, self.trained]
-        return {"macro_auroc": macro_auroc(truth, logits, names).value}
+        return {"macro_auroc": self.task.quality(logits, truth.astype(np.int8))}
 
 
 class WindowRows(torch.utils.data.Dataset):

@@ -204,21 +204,17 @@ class EcgSslTrainer(PushingTrainer):
         windows = {}
         for row, record in enumerate(sample_ids):
             windows.setdefault(record, []).append(row)
-        epoch = int(self.state.epoch or 0)
-        return [
-            rows[int(torch.randint(len(rows), (1,), generator=keyed_generator(self.args.seed, epoch, record)))]
-            for record, rows in windows.items()
-        ]
+        return [rows[self._draw(len(rows), record)] for record, rows in windows.items()]
 
     def _draw_window_starts(self, sample_ids: list[int], num_samples: int, sampling_rate: float) -> torch.Tensor:
-        """A start for each record, keyed by (seed, epoch, record): the same after a resume and on any rank."""
         last = self.processing_class.resampled_length(num_samples, sampling_rate) - self.processing_class.num_samples
-        epoch = int(self.state.epoch or 0)
-        starts = [
-            int(torch.randint(max(last, 0) + 1, (1,), generator=keyed_generator(self.args.seed, epoch, record)))
-            for record in sample_ids
-        ]
+        starts = [self._draw(max(last, 0) + 1, record) for record in sample_ids]
         return on_device(torch.tensor(starts), self.args.device)
+
+    def _draw(self, count: int, record: int) -> int:
+        """A number below `count`, keyed by (seed, epoch, record): the same after a resume and on any rank."""
+        generator = keyed_generator(self.args.seed, int(self.state.epoch or 0), record)
+        return int(torch.randint(count, (1,), generator=generator))
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # The stock method looks for the labels (our input_values) before it prepares the inputs.

@@ -94,22 +94,18 @@ class EncoderPair:
         self, setting: str, value: Any, label: str, results: Mapping[str, ProtocolResult], group=None, **facts
     ) -> dict[str, Any]:
         """The entry of one result of each encoder."""
-        return self.entry_of_draws(setting, value, label, {e: [results[e]] for e in self.models}, group, **facts)
-
-    def entry_of_draws(self, setting: str, value: Any, label: str, results, group=None, deviations=None, **facts):
-        """The entry of one result a draw of the training records, of each encoder; see [`evaluate_pair`]."""
-        found = evaluate_pair(results, deviations, self.num_resamples, self.seed)
-        return make_entry(setting, value, label, found | facts, group)
+        found = evaluate_pair({e: [results[e]] for e in self.models}, None, self.num_resamples, self.seed)
+        return make_entry(setting, value, label, group, **found, **facts)
 
 
-def make_entry(setting: str, value: Any, label: str, facts: Mapping[str, Any], group: str | None = None) -> dict:
+def make_entry(setting: str, value: Any, label: str, group: str | None = None, **facts) -> dict:
     return {"setting": setting, "group": group, "value": value, "label": label, **facts}
 
 
 def refused(setting: str, value: Any, label: str, reason: str, group: str | None = None, **facts) -> dict:
     """The entry of a value that is not available, with the reason."""
     logger.warning(f"{setting} {label}: {reason}")
-    return make_entry(setting, value, label, {"refused": reason, **facts}, group)
+    return make_entry(setting, value, label, group, refused=reason, **facts)
 
 
 def check_encoders(by_encoder: Mapping[str, Any]) -> None:

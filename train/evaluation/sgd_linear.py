@@ -35,8 +35,8 @@ class SgdLinear:
         drop_last (`bool`): Leave out the rest of an epoch that is smaller than a batch.
         bias (`bool`): Give the layer a bias.
         truncated_normal (`bool`):
-            Initial weights from a truncated normal of deviation 0.02, and zero biases; else both are uniform within
-            1 / sqrt(width), as those of `torch.nn.Linear`.
+            Initial weights from a truncated normal of deviation 0.02, for a layer without bias; else weights and bias
+            are uniform within 1 / sqrt(width), as those of `torch.nn.Linear`.
         selection (`str`, *optional*):
             Criterion on the validation split: `"loss"`, `"quality"` (macro AUROC), or none: the last weights stay.
         select_every (`int`, *optional*): Steps between two looks; by default an epoch.
@@ -185,8 +185,6 @@ def draw_linear(width: int, num_outputs: int, form: SgdLinear, seed: int) -> nn.
     generator = torch.Generator().manual_seed(seed)
     if form.truncated_normal:
         nn.init.trunc_normal_(head.weight, std=0.02, generator=generator)
-        if form.bias:
-            nn.init.zeros_(head.bias)
         return head
     for parameter in head.parameters():
         nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)

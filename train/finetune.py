@@ -357,12 +357,7 @@ def finish_with_predictions(
     """Scores as [`finish`] returns them, and the predictions that they were evaluated from."""
     splits = as_taught(splits, trainer)
     names, args, state = splits.label_names, trainer.args, trainer.state
-    found, left_out = {}, {}
-    for split in ("validation", "test"):
-        left_out[split] = {}
-        found[split] = predict(
-            trainer.model, trainer.processing_class, vars(splits)[split], names, args.eval_batch_size, left_out[split]
-        )
+    found, left_out = predict_splits(trainer, splits)
     about = (names, splits.problem_type, splits.truth_of("train"))
     facts = {
         "validation": evaluate_predictions(found["validation"], *about, seed=args.seed),
@@ -384,9 +379,6 @@ def finish_with_predictions(
     trainer.model.config.calibration = stored_calibration(facts["test"], names, measured_on, of_subsets)
     trainer.model.config.save_pretrained(args.output_dir)
     write_predictions(found, names, Path(args.output_dir) / "predictions.parquet")
-    for split, reasons in left_out.items():
-        for record_id, reason in reasons.items():
-            logger.warning("%s: record %s cannot become input and is not evaluated: %s", split, record_id, reason)
     truth = splits.truth_of("train")
     metrics = {
         "label_names": list(names),
@@ -412,6 +404,21 @@ def finish_with_predictions(
         },
     }
     return metrics, ProtocolResult("finetuned", names, splits.problem_type, truth, found["validation"], found["test"])
+
+
+def predict_splits(
+    trainer: Trainer, splits: LabelledSplits
+) -> tuple[dict[str, Predictions], dict[str, dict[str, str]]]:
+    """Predictions for validation and test, and the reasons why records are left out of them, which the log names."""
+    found, left_out = {}, {"validation": {}, "test": {}}
+    for split, reasons in left_out.items():
+        rows, args = vars(splits)[split], trainer.args
+        found[split] = predict(
+            trainer.model, trainer.processing_class, rows, splits.label_names, args.eval_batch_size, reasons
+        )
+        for record_id, reason in reasons.items():
+            logger.warning("%s: record %s cannot become input and is not evaluated: %s", split, record_id, reason)
+    return found, left_out
 
 
 def people(found: Predictions, rows: Dataset) -> dict[str, np.ndarray]:

@@ -9,17 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
-from ..finetune import FINETUNE_PRESETS, as_taught, build_finetuning
-from ..inference import predict
+from ..finetune import FINETUNE_PRESETS, as_taught, build_finetuning, predict_splits
 from ..predictions import ProtocolResult
 from ..run_folder import claim_output_dir
 from ..settings import read_config
 from ..tasks.labelled_splits import LabelledSplits
 from ..trainer import train_and_save
-
-logger = logging.get_logger(__name__)
 
 
 def finetuned_protocol(
@@ -50,14 +46,7 @@ def finetuned_protocol(
         raise ValueError(f"The preset {config!r} freezes the encoder: that is another protocol, attentive or linear.")
     started = time.monotonic()
     train_and_save(trainer)
-    found, left_out = {}, {}
-    for split in ("validation", "test"):
-        rows = vars(splits)[split]
-        found[split] = predict(
-            trainer.model, trainer.processing_class, rows, splits.label_names, trainer.args.eval_batch_size, left_out
-        )
-    for record_id, reason in left_out.items():
-        logger.warning(f"Record {record_id} cannot become input and is not evaluated: {reason}")
+    found, _ = predict_splits(trainer, splits)
     details = {
         "config": config,
         "learning_rate": trainer.args.learning_rate,

@@ -155,19 +155,8 @@ def write_card_and_page(
     command: str,
     figures: Sequence[ReportFigure] = (),
 ) -> Path:
-    """Writes `README.md`, the card, and `training.html` into the output folder of a finished run.
-
-    Args:
-        trainer ([`EcgSslTrainer`]): After `train()`.
-        data ([`~ecg_transformers.data.corpus.DataSource`]): The recordings.
-        split (`str`): Name of the split.
-        seconds (`float`): How long the training took.
-        command (`str`): Command line of the run.
-        figures (`Sequence[ReportFigure]`, *optional*): Pictures besides the curves, such as reconstructions.
-
-    Returns:
-        `Path`: The page.
-    """
+    """Writes `README.md`, the card, and the page `training.html` into the output folder of a finished run; returns the
+    path of the page. `figures` are pictures besides the curves, such as reconstructions."""
     args, state, config = trainer.args, trainer.state, trainer.model.config
     folder = Path(args.output_dir)
     trainer.facts = dataclasses.replace(trainer.draft_facts(), data=data, split=split, costs=run_costs(seconds, args))

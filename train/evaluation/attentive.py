@@ -116,13 +116,9 @@ def attentive_protocol(
 ) -> ProtocolResult:
     """Caches the tokens of every record and trains the head on those of the training split.
 
-    The validation split chooses the step; the test split is scored once, with its weights. An encoder of another
-    kind than EcgViT is a `ValueError`.
-
-    Args:
-        splits ([`LabelledSplits`]): The task, without a patient in two splits.
-        seed (`int`, *optional*, defaults to 0): Seed of the initial weights and the order of the records.
-        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass of the encoder.
+    The validation split chooses the step; the test split is scored once, with its weights. `seed` is that of the
+    initial weights and of the order of the records, `batch_size` the number of records in a pass of the encoder. An
+    encoder of another kind than EcgViT is a `ValueError`, and so are patients in two splits.
     """
     if not isinstance(model, EcgViTModel):
         raise ValueError(

@@ -29,12 +29,8 @@ def finetuned_protocol(
 ) -> ProtocolResult:
     """Fine-tunes an encoder with the stock Trainer and a preset of `ecg-transformers finetune`.
 
-    Args:
-        model ([`PreTrainedModel`]): The encoder to start from; it is saved to `output_dir / "encoder"` first.
-        output_dir (`Path`): Folder of the classifier.
-        config (`str`, *optional*, defaults to `"finetune"`): Preset or YAML file.
-        settings (`Mapping`, *optional*): Settings that differ from it.
-        seed (`int`, *optional*, defaults to 0): Seed of the head and of the order of the records.
+    The encoder is saved to `output_dir / "encoder"` first. `config` is a preset or a YAML file, `settings` are those
+    that differ from it; `seed` is that of the head and of the order of the records.
     """
     claim_output_dir(str(output_dir), overwrite=True)  # of an earlier evaluation
     encoder = Path(output_dir) / "encoder"

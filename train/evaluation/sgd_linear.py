@@ -129,13 +129,8 @@ SGD_LINEAR_FORMS = {form.name: form for form in (KIM, WEIMANN, ST_MEM)}
 
 
 def sgd_linear_protocol(tables: FrozenTables, form: SgdLinear, seed: int = 0) -> ProtocolResult:
-    """Runs a published form of the linear probe as the protocol `linear-NAME`.
-
-    Args:
-        tables ([`FrozenTables`]): Cached features; they are used as they are.
-        form ([`SgdLinear`]): One of `SGD_LINEAR_FORMS`.
-        seed (`int`, *optional*, defaults to 0): Seed of the initial weights and the order of the records.
-    """
+    """Runs a published form of the linear probe, one of `SGD_LINEAR_FORMS`, on features as they are: the protocol
+    `linear-NAME`. `seed` is that of the initial weights and of the order of the records."""
     started = time.monotonic()
     task = tables.task()
     features = {split: torch.from_numpy(table.features).float() for split, table in tables.tables.items()}

@@ -16,7 +16,7 @@ from ..results import Difference, format_interval, format_score, installed_versi
 from .data import ComparisonData
 from .plots import plot_comparison
 from .runs import Run, RunFolder, write_atomically, write_table
-from .scores import NUM_RESAMPLES, ROWS, collect_rows, compare_rows
+from .scores import NUM_RESAMPLES, collect_rows, compare_rows
 from .scores import Row as ScoredRow
 
 
@@ -98,20 +98,18 @@ def comparison_section(comparison: Mapping) -> Section:
         for found in comparison["differences"]
         if found["against"] != "kernels" or found["baseline"].startswith("random-kernels:")
     }
-    scores, encoders, titles = [], [], {}
+    scores, encoders = [], []
     for entry in comparison["rows"]:
         differences = [gains.get((entry["key"], baseline)) for baseline in ("random", "kernels")]
-        encoder, share = entry["encoder"], entry["labelled_fraction"]
-        title = f"{entry['method']}: {ROWS[entry['row']]}" + ("" if share == 1 else f", {share:.0%} of the labels")
+        encoder = entry["encoder"]
         several = len(entry["seeds"]) > 1
         cells = (
             Cell(format_score(entry["macro_auroc"]), (format_interval(entry["macro_auroc_ci95"]),)),
             Cell(f"{format_interval(entry['range'])} ({len(entry['seeds'])})" if several else "one seed"),
             Cell(entry["folds"]),
-            *(Cell("") if found is None else difference_cell(_difference(found)) for found in differences),
+            *(Cell("") if found is None else _difference_cell(found) for found in differences),
         )
-        titles[entry["key"]] = title
-        scores.append(Row(title, cells))
+        scores.append(Row(entry["key"], cells))
         about = (
             f"{encoder['hidden_size']}x{encoder['num_hidden_layers']}, {encoder['num_leads']} leads",
             f"{encoder['tokens']} of {encoder['patch_ms']:g} ms",
@@ -119,11 +117,11 @@ def comparison_section(comparison: Mapping) -> Section:
             f"{entry['num_labelled_records']:,}",
             f"{entry['records_seen']:,}",
         )
-        encoders.append(Row(title, tuple(map(Cell, about))))
+        encoders.append(Row(entry["key"], tuple(map(Cell, about))))
     header = ("Method", "Macro AUROC", "Range over seeds", "Test folds", "Against random", "Against 1,200 kernels")
     caption = "Macro AUROC, 95 % intervals."
     pairs = [
-        Row(f"{titles[found['model']]} minus {titles[found['baseline']]}", (difference_cell(_difference(found)),))
+        Row(f"{found['model']} minus {found['baseline']}", (_difference_cell(found),))
         for found in comparison["differences"]
     ]
     about = Table(
@@ -143,8 +141,8 @@ def comparison_section(comparison: Mapping) -> Section:
     )
 
 
-def _difference(found: Mapping) -> Difference:
-    return Difference(found["macro_auroc"], found["ci95"], found["p_value"])
+def _difference_cell(found: Mapping) -> Cell:
+    return difference_cell(Difference.read(found, "macro_auroc"))
 
 
 def notes(comparison: Mapping) -> list[str]:

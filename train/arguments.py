@@ -8,7 +8,7 @@ from accelerate import DistributedType
 from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
-PUBLISHED_SCHEDULES = ("kim", "weimann")
+from .schedules import PUBLISHED_SCHEDULES
 
 
 @dataclass

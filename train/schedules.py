@@ -66,3 +66,7 @@ def weimann_momentum(step: int, total_steps: int, start: float, end: float, num_
     first = (step + 1) * num_micro_batches
     forwards = range(first, first + num_micro_batches)
     return math.prod(linear_schedule(forward, total_steps, start, end) for forward in forwards)
+
+
+PUBLISHED_SCHEDULES = {"kim": kim_learning_rate, "weimann": weimann_learning_rate}
+"""Learning rates of the authors' code, by the names that `published_schedule` takes."""

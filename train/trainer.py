@@ -40,9 +40,7 @@ from .run_folder import (
     is_last,
     last_complete_checkpoint,
 )
-from .schedules import kim_learning_rate, weimann_learning_rate
-
-LEARNING_RATES = {"kim": kim_learning_rate, "weimann": weimann_learning_rate}
+from .schedules import PUBLISHED_SCHEDULES
 
 
 class EcgSslTrainer(PushingTrainer):
@@ -254,7 +252,7 @@ class EcgSslTrainer(PushingTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         if self.args.published_schedule is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        curve = LEARNING_RATES[self.args.published_schedule]
+        curve = PUBLISHED_SCHEDULES[self.args.published_schedule]
         peak, warmup_steps = self.args.learning_rate, self.args.get_warmup_steps(num_training_steps)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer if optimizer is None else optimizer,

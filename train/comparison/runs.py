@@ -43,7 +43,7 @@ from ..results import MULTI_LABEL
 from ..run_folder import claim_output_dir, last_complete_checkpoint
 from ..settings import split_settings
 from ..trainer import EcgSslTrainer, train_and_save
-from .data import SPLITS, ComparisonData
+from .data import ComparisonData
 from .supervised import SupervisedSettings, train_on_labels
 
 logger = logging.getLogger("ecg_transformers")
@@ -187,16 +187,15 @@ class RunFolder:
                 f"A step takes {per_step} records, there are {len(self.data.pretraining)} to learn from. Give a "
                 "smaller per_device_train_batch_size."
             )
-        labelled = concatenate_datasets([vars(self.data)[split] for split in SPLITS])
         extractor = trainer.processing_class
-        before = embed(trainer.model.ecg_vit, extractor, labelled, progress=False)
+        before = embed(trainer.model.ecg_vit, extractor, self.data.labelled, progress=False)
         if self.probe_every is not None:
             evaluated = {"test": concatenate_datasets([self.data.validation, self.data.test])}
             every = steps_between(self.probe_every, per_step)
             follow_with_probe(trainer, self.data.train, evaluated, self.data.label_names, every)
         train_or_go_on(trainer)
         encoder = trainer.model.ecg_vit
-        after = embed(encoder, extractor, labelled, progress=False)
+        after = embed(encoder, extractor, self.data.labelled, progress=False)
         for name, table in (("random", before), ("pretrained", after)):
             table.save(path / f"{name}.parquet")
         trainer.save_model(str(path / "model"))
@@ -265,8 +264,7 @@ class RunFolder:
             model, extractor = load_encoder(name, treatment=self.treatment)
             what = repr((name, extractor.to_dict(), self.data.fingerprint)).encode()
             path = self.folder / "kernels" / hashlib.blake2b(what, digest_size=5).hexdigest()
-            labelled = concatenate_datasets([vars(self.data)[split] for split in SPLITS])
-            compute = partial(embed, model, extractor, labelled, progress=False)
+            compute = partial(embed, model, extractor, self.data.labelled, progress=False)
             table = kept_table(path.with_suffix(".parquet"), compute)
             of_seed = "" if labelled_fraction == 1 else f"-seed{seed}"  # all labels are the same ones for every seed
             encoder = {"hidden_size": model.config.hidden_size, "num_hidden_layers": 1}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
 from ecg_transformers.data import Ecg, load_ecg
 from ecg_transformers.data.corpora.npy_dump import read_declaration
@@ -15,8 +15,9 @@ from ..delineation.intervals import interval_targets
 from ..features import decoded
 from ..patients import patients_of
 from ..results import MULTI_LABEL, REGRESSION
+from ..tasks.labelled_splits import SPLITS
 from ..tasks.targets import OLDEST_YEARS, SEXES
-from .data import SPLITS, BadRecording, ComparisonData, DumpForm, ExtraSource
+from .data import BadRecording, ComparisonData, DumpForm, ExtraSource
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -113,7 +114,7 @@ class ScoreboardData:
         """The labels of the labelled corpus."""
         parts = [vars(self.labelled)[split] for split in SPLITS]
         names = tuple(self.labelled.label_names)
-        rows = concatenate_datasets(parts)
+        rows = self.labelled.labelled
         truth = {
             record_id: np.array([name in labels for name in names], np.int8)
             for record_id, labels in zip(rows["record_id"], rows["labels"], strict=True)

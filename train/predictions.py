@@ -64,6 +64,13 @@ class Predictions:
         ids, patients = ([column[row] for row in rows] for column in (self.record_ids, self.patient_ids))
         return Predictions(self.scores[rows], self.labels[rows], ids, patients)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """The records of several splits, one after the other."""
+        scores, labels = (np.concatenate([vars(part)[name] for part in parts]) for name in ("scores", "labels"))
+        ids = [record_id for part in parts for record_id in part.record_ids]
+        return cls(scores, labels, ids, [patient for part in parts for patient in part.patient_ids])
+
 
 @dataclass(frozen=True)
 class ProtocolResult:

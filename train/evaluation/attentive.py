@@ -7,6 +7,7 @@ beside a linear model of pooled features. The tokens are computed once and the h
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,11 +21,10 @@ from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler, Ec
 from ..features import refuse_patients_in_two_tables
 from ..predictions import Predictions, ProtocolResult
 from ..tasks.labelled_splits import LabelledSplits
-from .head_training import HeadTask, TrainedHead, shuffled_batches, train_head
+from .head_training import HeadTask, TrainedHead, drawn_head, shuffled_batches, train_head
 from .token_cache import TokenCache, cache_tokens
 
 WINDOWS_AT_ONCE = 256  # in evaluation
-INITIALIZER_RANGE = 0.02
 CACHE_BYTES = 2 << 30  # of the tokens of the three splits together in memory
 
 
@@ -68,20 +68,6 @@ class AttentiveHead(nn.Module):
         super().__init__()
         self.attentive_pooler = EcgViTAttentivePooler(config)
         self.classifier = nn.Linear(config.hidden_size, num_outputs, bias=bias)
-
-    @classmethod
-    def drawn(cls, config: EcgViTConfig, num_outputs: int, seed: int) -> "AttentiveHead":
-        """A new head, whose weights depend on the seed alone."""
-        with torch.device("meta"):  # the constructors would draw from the global generator
-            head = cls(config, num_outputs)
-        head.to_empty(device="cpu")
-        generator = torch.Generator().manual_seed(seed)
-        for name, parameter in head.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.trunc_normal_(parameter, std=INITIALIZER_RANGE, generator=generator)
-        return head
 
     def forward(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -168,7 +154,7 @@ def train_attentive_head(
 ) -> tuple[AttentiveHead, TrainedHead]:
     """A head trained on cached tokens of `train`, with the weights that did best on `validation`."""
     device = torch.device(device)
-    head = AttentiveHead.drawn(config, len(task.label_names), seed).to(device)
+    head = drawn_head(partial(AttentiveHead, config, len(task.label_names)), seed).to(device)
     decayed = {id(module.weight) for module in head.modules() if isinstance(module, nn.Linear)}
     groups = [
         {"params": [p for p in head.parameters() if id(p) in decayed], "weight_decay": settings.weight_decay},

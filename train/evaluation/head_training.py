@@ -139,6 +139,20 @@ def train_head(
     return TrainedHead(step, best_step, best)
 
 
+def drawn_head(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A new head, whose weights, a truncated normal of deviation 0.02, depend on the seed alone; its biases are 0."""
+    with torch.device("meta"):  # the constructors would draw from the global generator
+        head = make()
+    head.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in head.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+    return head
+
+
 def shuffled_batches(
     num_records: int, batch_size: int, generator: torch.Generator, drop_last: bool
 ) -> Iterator[torch.Tensor]:

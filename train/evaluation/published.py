@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 TABLES = Path(__file__).with_name("published.yaml")
-SPREADS, METRIC = ("interval", "deviation"), "macro_auroc"
+METRIC = "macro_auroc"
 COMPLETE_TEST_RECORDS = {
     "ptb-xl all": 2198,
     "ptb-xl diagnostic": 2158,
@@ -39,8 +39,6 @@ def published_numbers() -> tuple[dict[str, Any], ...]:
     numbers = []
     for table in yaml.safe_load(TABLES.read_text(encoding="utf-8"))["tables"]:
         for model, cells in table["rows"].items():
-            if len(cells) != len(table["tasks"]):
-                raise ValueError(f"{TABLES.name}: {model} has {len(cells)} cells, expected {len(table['tasks'])}.")
             numbers += [
                 _number(table, model, task, cell)
                 for task, cell in zip(table["tasks"], cells, strict=True)
@@ -106,8 +104,6 @@ def is_complete_test(task: str, num_test_records: int) -> bool:
 
 def _number(table: dict, model: str, task: str, cell: float | list[float]) -> dict[str, Any]:
     value, spread = cell if isinstance(cell, list) else (cell, None)
-    if spread is not None and table.get("spread") not in SPREADS:
-        raise ValueError(f"{TABLES.name}: the spread of {model} needs a meaning, one of {list(SPREADS)}.")
     is_interval = spread is not None and table["spread"] == "interval"
     names = ("protocol", "train_split", "validation_split", "test_split", "metric", "source", "note", "never")
     return (

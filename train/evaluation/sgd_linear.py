@@ -12,13 +12,14 @@ or with our `linear` ([`linear_protocol`]). Differences of every form here from 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from ..predictions import ProtocolResult
 from ..schedules import kim_finetune_learning_rate, kim_probe_learning_rate
-from .head_training import batches_an_epoch, shuffled_batches, train_head
+from .head_training import batches_an_epoch, drawn_head, shuffled_batches, train_head
 from .protocols import FrozenTables
 
 
@@ -35,8 +36,8 @@ class SgdLinear:
         drop_last (`bool`): Leave out the rest of an epoch that is smaller than a batch.
         bias (`bool`): Give the layer a bias.
         truncated_normal (`bool`):
-            Initial weights from a truncated normal of deviation 0.02, for a layer without bias; else weights and bias
-            are uniform within 1 / sqrt(width), as those of `torch.nn.Linear`.
+            Initial weights from a truncated normal of deviation 0.02, and zero biases; else both are uniform within
+            1 / sqrt(width), as those of `torch.nn.Linear`.
         selection (`str`, *optional*):
             Criterion on the validation split: `"loss"`, `"quality"` (macro AUROC), or none: the last weights stay.
         select_every (`int`, *optional*): Steps between two looks; by default an epoch.
@@ -176,11 +177,9 @@ def sgd_linear_protocol(tables: FrozenTables, form: SgdLinear, seed: int = 0) ->
 
 def draw_linear(width: int, num_outputs: int, form: SgdLinear, seed: int) -> nn.Linear:
     """A new linear layer, whose weights depend on the seed alone."""
-    head = nn.Linear(width, num_outputs, bias=form.bias, device="meta").to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    if form.truncated_normal:
-        nn.init.trunc_normal_(head.weight, std=0.02, generator=generator)
-        return head
-    for parameter in head.parameters():
-        nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
+    head = drawn_head(partial(nn.Linear, width, num_outputs, bias=form.bias), seed)
+    if not form.truncated_normal:
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in head.parameters():
+            nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
     return head

@@ -19,7 +19,7 @@ from ecg_transformers.train.evaluation.attentive import (
     record_logits,
     train_attentive_head,
 )
-from ecg_transformers.train.evaluation.head_training import HeadTask, shuffled_batches
+from ecg_transformers.train.evaluation.head_training import HeadTask, drawn_head, shuffled_batches
 from ecg_transformers.train.evaluation.token_cache import TokenCache, cache_tokens
 from ecg_transformers.train.metrics import macro_auroc
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -132,7 +132,7 @@ def test_training_equals_a_plain_loop_with_the_modules_of_the_library(model, cac
     head, trained = train_attentive_head(model.config, caches, truth, task_of_head, settings, seed=3)
 
     pooler, layer = EcgViTAttentivePooler(model.config), torch.nn.Linear(16, 2, bias=False)
-    start = AttentiveHead.drawn(model.config, 2, seed=3)
+    start = drawn_head(lambda: AttentiveHead(model.config, 2), seed=3)
     pooler.load_state_dict(start.attentive_pooler.state_dict())
     layer.load_state_dict(start.classifier.state_dict())
     parameters = [*pooler.parameters(), *layer.parameters()]

@@ -84,18 +84,9 @@ CLASS_WEIGHTS = ("none", "balanced")
 @dataclass
 class FineTuningArguments(EcgTrainingArguments):
     r"""
-    [`~transformers.TrainingArguments`] with defaults that select on the validation split. New are:
-
-    Args:
-        layer_decay (`float`, *optional*, defaults to 1.0): See [`layer_decay_groups`]; 1 trains all layers alike.
-        class_weights (`str`, *optional*, defaults to `"none"`):
-            `"balanced"` weights the loss by the counts of the training split, see [`class_weights`].
-        early_stopping_patience (`int`, *optional*):
-            Looks at the validation split without a better macro AUROC after which the training stops.
-        freeze_encoder (`bool`, *optional*, defaults to `False`): Train the head alone, on an encoder in evaluation.
-        random_windows (`bool`, *optional*):
-            Cut a random window from records that are longer than the model's input. By default where the feature
-            extractor takes all windows of a record (`long_records="all"`).
+    [`~transformers.TrainingArguments`] with defaults that select on the validation split. `layer_decay` is that of
+    [`layer_decay_groups`], `class_weights="balanced"` of [`class_weights`]; `random_windows` is by default so where
+    the feature extractor takes all windows of a record (`long_records="all"`).
     """
 
     eval_strategy: str = field(default="epoch", metadata={"help": "When to look at the validation split."})

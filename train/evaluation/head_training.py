@@ -5,8 +5,8 @@ Order and initial weights come from generators of a seed; the global generators 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -73,14 +73,11 @@ class HeadTask:
         return macro_auroc(truth[:, self.trained], scores[:, self.trained], names).value
 
 
-@dataclass(frozen=True)
-class TrainedHead:
-    """End of a training: `steps` that were done, `best_step` whose weights the head has, its `quality` on the
-    validation split (`None` where nothing was selected)."""
+class TrainedHead(NamedTuple):
+    """End of a training: `steps` that were done, `best_step` whose weights the head has."""
 
     steps: int
     best_step: int
-    quality: float | None
 
 
 def train_head(
@@ -134,9 +131,9 @@ def train_head(
         if patience is not None and looks_without_gain >= patience:
             break
     if look is None:
-        return TrainedHead(step, step, None)
+        return TrainedHead(step, step)
     head.load_state_dict(best_weights)
-    return TrainedHead(step, best_step, best)
+    return TrainedHead(step, best_step)
 
 
 def drawn_head(make: Callable[[], nn.Module], seed: int) -> nn.Module:

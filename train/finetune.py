@@ -39,10 +39,10 @@ from ecg_transformers.modeling.calibration import names_classifier
 
 from .arguments import EcgTrainingArguments
 from .callbacks import RunRecord
-from .evaluation.head_training import HeadTask
 from .explain.preview import complete_push
 from .features import decoded
 from .finetune_objective import (
+    HeadTask,
     ScaledTargets,
     ValidationMetrics,
     WeightedLoss,

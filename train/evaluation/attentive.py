@@ -19,9 +19,10 @@ from ecg_transformers.modeling.feature_extraction_ecg import average_windows
 from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler, EcgViTModel
 
 from ..features import refuse_patients_in_two_tables
+from ..finetune_objective import HeadTask
 from ..predictions import Predictions, ProtocolResult
 from ..tasks.labelled_splits import LabelledSplits
-from .head_training import HeadTask, TrainedHead, drawn_head, shuffled_batches, train_head
+from .head_training import TrainedHead, drawn_head, shuffled_batches, train_head
 from .token_cache import TokenCache, cache_tokens
 
 WINDOWS_AT_ONCE = 256  # in evaluation

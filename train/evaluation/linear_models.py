@@ -11,9 +11,9 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from ..finetune_objective import HeadTask
 from ..metrics import excluded_labels, macro_auroc
 from ..results import REGRESSION, SINGLE_LABEL
-from .head_training import HeadTask
 
 C_GRID = (0.0001, 0.001, 0.01, 0.1, 1.0)
 NUM_FOLDS = 5

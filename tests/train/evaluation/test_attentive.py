@@ -19,8 +19,9 @@ from ecg_transformers.train.evaluation.attentive import (
     record_logits,
     train_attentive_head,
 )
-from ecg_transformers.train.evaluation.head_training import HeadTask, drawn_head, shuffled_batches
+from ecg_transformers.train.evaluation.head_training import drawn_head, shuffled_batches
 from ecg_transformers.train.evaluation.token_cache import TokenCache, cache_tokens
+from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.metrics import macro_auroc
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from ecg_transformers.train.tasks.labelled_splits import LabelledSplits

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from ecg_transformers.train.evaluation.head_training import HeadTask, batches_an_epoch, shuffled_batches, train_head
+from ecg_transformers.train.evaluation.head_training import batches_an_epoch, shuffled_batches, train_head
+from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TRUTH = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.int8)

@@ -6,8 +6,8 @@ from transformers import AutoModelForSequenceClassification
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.evaluation.head_training import HeadTask
 from ecg_transformers.train.finetune import build_finetuning, finish
+from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.inference import predict
 from ecg_transformers.train.results import REGRESSION, SINGLE_LABEL
 from ecg_transformers.train.tasks.targets import load_task

@@ -8,7 +8,7 @@ from accelerate import DistributedType
 from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
-PUBLISHED_SCHEDULES = ("kim", "weimann")
+from .schedules import PUBLISHED_SCHEDULES
 
 
 @dataclass
@@ -32,6 +32,13 @@ class EcgTrainingArguments(TrainingArguments):
     hub_timeout: float = field(default=600.0, metadata={"help": "Seconds to wait for the Hub at the most."})
 
     def __post_init__(self):
+        # What the stock defaults would do here: drop the columns that our collators read, hide NaN losses, search for
+        # unused parameters.
+        self.remove_unused_columns = False
+        self.logging_nan_inf_filter = False
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False
         super().__post_init__()
         num_processes = int(os.environ.get("WORLD_SIZE", 1))
         if num_processes > 1 and self.parallel_mode != ParallelMode.DISTRIBUTED:
@@ -87,18 +94,12 @@ class SslTrainingArguments(EcgTrainingArguments):
     )
 
     def __post_init__(self):
-        # What the stock defaults would do here: drop the columns that our collator reads, find no label and hence
-        # no eval loss, hide NaN losses, broadcast batches from rank 0, search for unused parameters.
-        self.remove_unused_columns = False
-        self.logging_nan_inf_filter = False
+        # The stock defaults would find no label and hence no eval loss, and broadcast batches from rank 0.
         self.prediction_loss_only = True
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         if self.label_names is None:
             self.label_names = ["input_values"]
         if self.accelerator_config is None:
             self.accelerator_config = {"dispatch_batches": False}
-        if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = False
         super().__post_init__()
         if self.published_schedule is not None and self.published_schedule not in PUBLISHED_SCHEDULES:
             raise ValueError(

@@ -43,11 +43,8 @@ class TeacherCallback(TrainerCallback):
 
 
 class FittingCallback(TrainerCallback):
-    """Lets a model take from recordings, before its first step, what its targets are measured with.
-
-    Args:
-        batches (`Callable`): Gives the batches, the same on every rank.
-    """
+    """Lets a model take from recordings, before its first step, what its targets are measured with; `batches` gives
+    them, the same on every rank."""
 
     def __init__(self, batches: Callable[[], Iterable[dict]]):
         self.batches = batches

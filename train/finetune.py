@@ -42,6 +42,7 @@ from .callbacks import RunRecord
 from .explain.preview import complete_push
 from .features import decoded
 from .finetune_objective import (
+    HeadTask,
     ScaledTargets,
     ValidationMetrics,
     WeightedLoss,
@@ -83,18 +84,9 @@ CLASS_WEIGHTS = ("none", "balanced")
 @dataclass
 class FineTuningArguments(EcgTrainingArguments):
     r"""
-    [`~transformers.TrainingArguments`] with defaults that select on the validation split. New are:
-
-    Args:
-        layer_decay (`float`, *optional*, defaults to 1.0): See [`layer_decay_groups`]; 1 trains all layers alike.
-        class_weights (`str`, *optional*, defaults to `"none"`):
-            `"balanced"` weights the loss by the counts of the training split, see [`class_weights`].
-        early_stopping_patience (`int`, *optional*):
-            Looks at the validation split without a better macro AUROC after which the training stops.
-        freeze_encoder (`bool`, *optional*, defaults to `False`): Train the head alone, on an encoder in evaluation.
-        random_windows (`bool`, *optional*):
-            Cut a random window from records that are longer than the model's input. By default where the feature
-            extractor takes all windows of a record (`long_records="all"`).
+    [`~transformers.TrainingArguments`] with defaults that select on the validation split. `layer_decay` is that of
+    [`layer_decay_groups`], `class_weights="balanced"` of [`class_weights`]; `random_windows` is by default so where
+    the feature extractor takes all windows of a record (`long_records="all"`).
     """
 
     eval_strategy: str = field(default="epoch", metadata={"help": "When to look at the validation split."})
@@ -111,12 +103,7 @@ class FineTuningArguments(EcgTrainingArguments):
     )
 
     def __post_init__(self):
-        self.remove_unused_columns = False  # the collator reads them
-        self.logging_nan_inf_filter = False
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         self.label_names = ["labels", "sample_id"]
-        if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = False
         if self.eval_strategy == "no" or self.save_strategy == "no":
             raise ValueError(
                 "Fine-tuning keeps the weights that do best on the validation split: eval_strategy and save_strategy "
@@ -249,11 +236,12 @@ def build_finetuning(
     elif all_windows:
         train = WindowRows(train, feature_extractor, random=False)
     label2id = model.config.label2id if splits.problem_type == MULTI_LABEL else None
+    task = HeadTask(splits.truth_of("train"), splits.label_names, splits.problem_type)
     loss, callbacks = None, [RunRecord(splits.train, None if data is None else data.name)]
     if splits.problem_type == REGRESSION:
         if args.class_weights != "none":
             raise ValueError("A regression has no classes to weight: leave class_weights out.")
-        loss = ScaledTargets(splits.truth_of("train"))
+        loss = ScaledTargets(task)
         callbacks.append(loss)
         args.metric_for_best_model, args.greater_is_better = "macro_zmae", False
     elif args.class_weights == "balanced":
@@ -272,12 +260,7 @@ def build_finetuning(
         eval_dataset=WindowRows(splits.validation, feature_extractor, random=False),
         data_collator=EcgDataCollator(feature_extractor, label2id=label2id, return_sample_id=True),
         processing_class=feature_extractor,
-        compute_metrics=ValidationMetrics(
-            splits.label_names,
-            splits.problem_type,
-            splits.truth_of("train"),
-            loss if splits.problem_type == REGRESSION else None,
-        ),
+        compute_metrics=ValidationMetrics(task, loss if splits.problem_type == REGRESSION else None),
         compute_loss_func=loss,
         optimizers=(optimizer_class(groups, **optimizer_options), None),
         callbacks=callbacks,
@@ -365,12 +348,7 @@ def finish_with_predictions(
     """Scores as [`finish`] returns them, and the predictions that they were evaluated from."""
     splits = as_taught(splits, trainer)
     names, args, state = splits.label_names, trainer.args, trainer.state
-    found, left_out = {}, {}
-    for split in ("validation", "test"):
-        left_out[split] = {}
-        found[split] = predict(
-            trainer.model, trainer.processing_class, vars(splits)[split], names, args.eval_batch_size, left_out[split]
-        )
+    found, left_out = predict_splits(trainer, splits)
     about = (names, splits.problem_type, splits.truth_of("train"))
     facts = {
         "validation": evaluate_predictions(found["validation"], *about, seed=args.seed),
@@ -392,9 +370,6 @@ def finish_with_predictions(
     trainer.model.config.calibration = stored_calibration(facts["test"], names, measured_on, of_subsets)
     trainer.model.config.save_pretrained(args.output_dir)
     write_predictions(found, names, Path(args.output_dir) / "predictions.parquet")
-    for split, reasons in left_out.items():
-        for record_id, reason in reasons.items():
-            logger.warning("%s: record %s cannot become input and is not evaluated: %s", split, record_id, reason)
     truth = splits.truth_of("train")
     metrics = {
         "label_names": list(names),
@@ -420,6 +395,21 @@ def finish_with_predictions(
         },
     }
     return metrics, ProtocolResult("finetuned", names, splits.problem_type, truth, found["validation"], found["test"])
+
+
+def predict_splits(
+    trainer: Trainer, splits: LabelledSplits
+) -> tuple[dict[str, Predictions], dict[str, dict[str, str]]]:
+    """Predictions for validation and test, and the reasons why records are left out of them, which the log names."""
+    found, left_out = {}, {"validation": {}, "test": {}}
+    for split, reasons in left_out.items():
+        rows, args = vars(splits)[split], trainer.args
+        found[split] = predict(
+            trainer.model, trainer.processing_class, rows, splits.label_names, args.eval_batch_size, reasons
+        )
+        for record_id, reason in reasons.items():
+            logger.warning("%s: record %s cannot become input and is not evaluated: %s", split, record_id, reason)
+    return found, left_out
 
 
 def people(found: Predictions, rows: Dataset) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Losses that fine-tuning minimises and scores that it selects by, for the stock Trainer."""
+"""Losses of heads and scores that select them: of frozen encoders, and of fine-tuning by the stock Trainer."""
 
 import re
 from collections import Counter
@@ -17,6 +17,63 @@ from .metrics import excluded_labels, macro_auroc
 from .results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+
+
+class HeadTask:
+    """Targets, loss and meaning of the logits of a head.
+
+    `train_truth` `(num_train_records, num_labels)` is 0 or 1, or the targets of a regression, which are standardised
+    by their mean and deviation for the loss.
+    """
+
+    def __init__(self, train_truth: np.ndarray, label_names: Sequence[str], problem_type: str):
+        self.label_names, self.problem_type = tuple(label_names), problem_type
+        self.centre = self.scale = None
+        if problem_type == REGRESSION:
+            self.centre, self.scale = train_truth.mean(axis=0), train_truth.std(axis=0)
+            if not (self.scale > 0).all():
+                constant = [name for name, scale in zip(label_names, self.scale, strict=True) if not scale > 0]
+                raise ValueError(
+                    f"The targets {constant} are the same in every training record, or not finite: nothing can be "
+                    "learned. Leave them out."
+                )
+        else:
+            not_learned = excluded_labels(train_truth, label_names)
+            self.trained = [column for column, name in enumerate(label_names) if name not in not_learned]
+            if not self.trained:
+                raise ValueError(f"No label can be learned: {not_learned}. Train on more records.")
+
+    def targets(self, truth: np.ndarray) -> torch.Tensor:
+        """Truth for the loss: `(num_records,)` class numbers of a single-label task, else
+        `(num_records, num_labels)` floats."""
+        if self.problem_type == SINGLE_LABEL:
+            return torch.from_numpy(truth.argmax(axis=1))
+        if self.problem_type == REGRESSION:
+            truth = (truth - self.centre) / self.scale
+        return torch.from_numpy(np.asarray(truth, dtype=np.float32))
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Binary cross-entropy, cross-entropy or mean squared error, the mean over records and labels."""
+        if self.problem_type == SINGLE_LABEL:
+            return nn.functional.cross_entropy(logits, targets)
+        if self.problem_type == REGRESSION:
+            return nn.functional.mse_loss(logits, targets)
+        return nn.functional.binary_cross_entropy_with_logits(logits, targets)
+
+    def scores(self, logits: torch.Tensor) -> np.ndarray:
+        """Probabilities, or values in the unit of the target, float64 `(num_records, num_labels)`."""
+        logits = logits.detach().double().cpu()
+        if self.problem_type == REGRESSION:
+            return logits.numpy() * self.scale + self.centre
+        return (logits.softmax(dim=-1) if self.problem_type == SINGLE_LABEL else logits.sigmoid()).numpy()
+
+    def quality(self, scores: np.ndarray, truth: np.ndarray) -> float:
+        """Quality of scores, higher is better: macro AUROC of the labels that training has; of a regression minus
+        the mean absolute error in deviations of the training targets."""
+        if self.problem_type == REGRESSION:
+            return -float((np.abs(scores - truth) / self.scale).mean())
+        names = [self.label_names[column] for column in self.trained]
+        return macro_auroc(truth[:, self.trained], scores[:, self.trained], names).value
 
 
 class WeightedLoss:
@@ -48,14 +105,10 @@ class ScaledTargets(TrainerCallback):
     A head with small weights cannot reach 65 years in a few steps, so it learns deviations from the mean; when the
     training ends, mean and deviation are folded into its weights and bias, and the saved model predicts in the unit of
     the target. Use it as `compute_loss_func` and as a callback, so that it knows on which side of that the model is.
-
-    `targets` `(num_records, num_targets)` are those of the training split, in their unit.
     """
 
-    def __init__(self, targets: np.ndarray):
-        self.mean, self.deviation = targets.mean(axis=0), targets.std(axis=0)
-        if not (self.deviation > 0).all():
-            raise ValueError("A target is the same in every training record: nothing can be learned. Leave it out.")
+    def __init__(self, task: HeadTask):
+        self.mean, self.deviation = task.centre, task.scale
         self.is_folded = False
 
     def __call__(
@@ -86,33 +139,21 @@ class ValidationMetrics:
     absolute error in deviations of the training split.
     """
 
-    def __init__(
-        self,
-        label_names: Sequence[str],
-        problem_type: str,
-        train_labels: np.ndarray,
-        scale: ScaledTargets | None = None,
-    ):
-        self.label_names, self.problem_type, self.scale = list(label_names), problem_type, scale
-        if problem_type != REGRESSION:
-            not_learned = excluded_labels(train_labels, label_names)
-            self.trained = [column for column, name in enumerate(label_names) if name not in not_learned]
+    def __init__(self, task: HeadTask, scale: ScaledTargets | None = None):
+        self.task, self.scale = task, scale
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         truth, sample_ids = prediction.label_ids
         _, first, record = np.unique(sample_ids, return_index=True, return_inverse=True)
-        sums = np.zeros((len(first), len(self.label_names)))
+        sums = np.zeros((len(first), len(self.task.label_names)))
         np.add.at(sums, record, prediction.predictions)
         logits, truth = sums / np.bincount(record)[:, None], truth[first]
-        if self.problem_type == REGRESSION:
-            errors = np.abs(self.scale.in_units(logits) - truth) / self.scale.deviation
-            return {"macro_zmae": float(errors.mean())}
-        if self.problem_type == SINGLE_LABEL:
-            truth = np.eye(len(self.label_names), dtype=np.int8)[truth]
+        if self.task.problem_type == REGRESSION:
+            return {"macro_zmae": -self.task.quality(self.scale.in_units(logits), truth)}
+        if self.task.problem_type == SINGLE_LABEL:
+            truth = np.eye(len(self.task.label_names), dtype=np.int8)[truth]
             logits = torch.from_numpy(logits).softmax(dim=-1).numpy()  # one class against the rest depends on it
-        names = [self.label_names[column] for column in self.trained]
-        truth, logits = truth.astype(np.int8)[:, self.trained], logits[:, self.trained]
-        return {"macro_auroc": macro_auroc(truth, logits, names).value}
+        return {"macro_auroc": self.task.quality(logits, truth.astype(np.int8))}
 
 
 class WindowRows(torch.utils.data.Dataset):

@@ -9,8 +9,9 @@ Two rules hold everywhere: a label that a test set cannot evaluate is left out *
 counted as 0.5; and two models are compared on the same resamples, since their errors on one record go together.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
@@ -38,13 +39,13 @@ class AurocInterval:
     per_class: dict[str, tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """Macro AUROC of a model minus that of a baseline on the same records, with the facts of [`paired_facts`]."""
+class ResampledScore(NamedTuple):
+    """A score of some records, the scores of its labels (or targets) by name, and that of each resample,
+    `(num_resamples,)`."""
 
-    difference: float
-    ci95: tuple[float, float]
-    p_value: float
+    value: float
+    by_name: dict[str, float]
+    resampled: np.ndarray
 
 
 def excluded_labels(labels: np.ndarray, label_names: Sequence[str], min_positives: int = 1) -> dict[str, str]:
@@ -157,13 +158,6 @@ def resample_counts(
     Returns:
         `np.ndarray` of int32 and shape `(num_resamples, num_records)`.
     """
-    return np.concatenate(list(_chunks_of_counts(num_records, num_resamples, seed, groups)))
-
-
-def _chunks_of_counts(
-    num_records: int, num_resamples: int, seed: int, groups: Sequence | None
-) -> Iterator[np.ndarray]:
-    """The rows of [`resample_counts`], a few at a time."""
     if groups is None:
         members, num_units = np.arange(num_records), num_records
     else:
@@ -171,12 +165,11 @@ def _chunks_of_counts(
             raise ValueError(f"Expected one group for each of {num_records} records, got {len(groups)}.")
         units, members = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
         num_units = len(units)
-    generator, at_once = np.random.default_rng(seed), max(1, COUNTS_AT_ONCE // max(num_records, 1))
-    for start in range(0, num_resamples, at_once):
-        counts = np.empty((min(at_once, num_resamples - start), num_records), dtype=np.int32)
-        for row in counts:
-            row[:] = np.bincount(generator.integers(num_units, size=num_units), minlength=num_units)[members]
-        yield counts
+    generator = np.random.default_rng(seed)
+    counts = np.empty((num_resamples, num_records), dtype=np.int32)
+    for row in counts:
+        row[:] = np.bincount(generator.integers(num_units, size=num_units), minlength=num_units)[members]
+    return counts
 
 
 def auroc_interval(
@@ -186,48 +179,18 @@ def auroc_interval(
     num_resamples: int = 1000,
     seed: int = 0,
     groups: Sequence | None = None,
-    min_positives: int = 1,
 ) -> AurocInterval:
     """95 % bootstrap intervals of the macro AUROC and of every label. Labels and scores as in [`macro_auroc`].
 
     A label that loses all its positives (or negatives) in a resample is left out of the mean of that resample; a
     resample that loses every label is left out of the interval. Labels excluded from the point estimate stay out.
     """
-    labels, scores, kept = _evaluable(labels, scores, label_names, min_positives)
-    areas = _resampled_auroc(labels, scores, _chunks_of_counts(len(labels), num_resamples, seed, groups))
+    labels, scores, kept = _evaluable(labels, scores, label_names)
+    areas = resampled_auroc(labels, scores, resample_counts(len(labels), num_resamples, seed, groups))
     return AurocInterval(
         macro=percentile_interval(mean_over_labels(areas)),
         per_class={name: percentile_interval(areas[:, column]) for column, name in enumerate(kept)},
     )
-
-
-def paired_bootstrap(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    baseline_scores: np.ndarray,
-    label_names: Sequence[str],
-    num_resamples: int = 1000,
-    seed: int = 0,
-    groups: Sequence | None = None,
-    min_positives: int = 1,
-) -> PairedDifference:
-    """Compares the macro AUROC of two models on the same records, by the same resamples for both.
-
-    Interval and p-value are those of [`paired_facts`]. They speak about the draw of test records only, not about the
-    seeds of pretraining.
-    """
-    label_names = list(label_names)
-    value = macro_auroc(labels, scores, label_names, min_positives).value
-    baseline = macro_auroc(labels, baseline_scores, label_names, min_positives).value
-    kept_labels, kept_scores, _ = _evaluable(labels, scores, label_names, min_positives)
-    _, kept_baseline, _ = _evaluable(labels, baseline_scores, label_names, min_positives)
-    ours, theirs = (  # the seed gives both the same resamples
-        _resampled_auroc(kept_labels, evaluated, _chunks_of_counts(len(kept_labels), num_resamples, seed, groups))
-        for evaluated in (kept_scores, kept_baseline)
-    )
-    differences = mean_over_labels(ours) - mean_over_labels(theirs)
-    facts = paired_facts(differences)
-    return PairedDifference(value - baseline, ci95=tuple(facts["ci95"]), p_value=facts["p_value"])
 
 
 def paired_facts(differences: np.ndarray) -> dict[str, list[float] | float]:
@@ -267,14 +230,20 @@ def resampled_auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) 
     Returns:
         `np.ndarray` of shape `(num_resamples, num_labels)`, NaN where a resample lost all positives or all negatives.
     """
-    at_once = max(1, COUNTS_AT_ONCE // max(len(labels), 1))
-    return _resampled_auroc(labels, scores, (counts[at : at + at_once] for at in range(0, len(counts), at_once)))
-
-
-def _resampled_auroc(labels: np.ndarray, scores: np.ndarray, chunks: Iterable[np.ndarray]) -> np.ndarray:
-    """Computes [`resampled_auroc`] of counts that come a few resamples at a time."""
     ranked = [_ranked(labels[:, column], scores[:, column]) for column in range(labels.shape[1])]
-    return np.concatenate([np.stack([_areas(counts, *of_label) for of_label in ranked], axis=1) for counts in chunks])
+    at_once = max(1, COUNTS_AT_ONCE // max(len(labels), 1))
+    chunks = (counts[start : start + at_once] for start in range(0, len(counts), at_once))
+    return np.concatenate([np.stack([_areas(chunk, *of_label) for of_label in ranked], axis=1) for chunk in chunks])
+
+
+def resampled_macro_auroc(
+    labels: np.ndarray, scores: np.ndarray, label_names: Sequence[str], counts: np.ndarray
+) -> ResampledScore:
+    """The macro AUROC, and that of every resample, over the labels that it kept. Arguments as in [`macro_auroc`] and
+    [`resampled_auroc`]."""
+    area = macro_auroc(labels, scores, label_names)
+    labels, scores, _ = _evaluable(labels, scores, label_names)
+    return ResampledScore(area.value, area.per_class, mean_over_labels(resampled_auroc(labels, scores, counts)))
 
 
 def _ranked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -313,7 +282,7 @@ def _macro(metric, labels, scores, label_names, min_positives) -> MacroMetric:
     )
 
 
-def _evaluable(labels, scores, label_names, min_positives) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _evaluable(labels, scores, label_names, min_positives=1) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Checks shapes and values, and keeps the columns that the set can evaluate."""
     labels, scores, label_names = np.asarray(labels), np.asarray(scores, dtype=float), list(label_names)
     if labels.ndim != 2 or labels.shape != scores.shape or labels.shape[1] != len(label_names):

@@ -29,7 +29,6 @@ class OnlineProbe(TrainerCallback):
         evaluated (`Mapping[str, Dataset]`): Rows on which it is evaluated, by the name of their split.
         label_names (`Sequence[str]`): The classes.
         every_steps (`int`): Steps between two probes.
-        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass.
     """
 
     def __init__(
@@ -39,7 +38,6 @@ class OnlineProbe(TrainerCallback):
         evaluated: Mapping[str, Dataset],
         label_names: Sequence[str],
         every_steps: int,
-        batch_size: int = 64,
     ):
         if every_steps < 1:
             raise ValueError(f"Expected at least 1 step between two probes, got {every_steps}.")
@@ -50,7 +48,7 @@ class OnlineProbe(TrainerCallback):
             )
         self.trainer = trainer
         self.train, self.evaluated, self.label_names = train, dict(evaluated), list(label_names)
-        self.every_steps, self.batch_size = every_steps, batch_size
+        self.every_steps = every_steps
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         is_due = state.global_step % self.every_steps == 0 or state.global_step == state.max_steps
@@ -62,7 +60,7 @@ class OnlineProbe(TrainerCallback):
     def measure(self, encoder) -> dict[str, float]:
         """The scores of an encoder, as they are logged."""
         tables = {
-            name: embed(encoder, self.trainer.processing_class, rows, self.batch_size, progress=False)
+            name: embed(encoder, self.trainer.processing_class, rows, progress=False)
             for name, rows in ({"": self.train} | self.evaluated).items()
         }
         tables = {name or "train": table.with_any_label(self.label_names) for name, table in tables.items()}
@@ -76,9 +74,9 @@ class OnlineProbe(TrainerCallback):
         }
 
 
-def follow_with_probe(trainer: Trainer, train, evaluated, label_names, every_steps: int, **options) -> OnlineProbe:
+def follow_with_probe(trainer: Trainer, train, evaluated, label_names, every_steps: int) -> OnlineProbe:
     """Lets an [`OnlineProbe`] follow a run; call it before `trainer.train()`. Arguments are those of the probe."""
-    probe = OnlineProbe(trainer, train, evaluated, label_names, every_steps, **options)
+    probe = OnlineProbe(trainer, train, evaluated, label_names, every_steps)
     trainer.add_callback(probe)
     return probe
 

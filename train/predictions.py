@@ -19,15 +19,16 @@ from .evaluate_metrics.calibration_scores import calibration_scores
 from .evaluate_metrics.challenge_scores import challenge_scores, challenge_weights
 from .evaluate_metrics.classification_scores import classification_scores, one_hot
 from .metrics import (
+    ResampledScore,
     auroc_interval,
     excluded_labels,
     macro_auprc,
     macro_auroc,
     macro_f1,
-    paired_bootstrap,
     paired_facts,
     percentile_interval,
     resample_counts,
+    resampled_macro_auroc,
 )
 from .patients import patients_of
 from .results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -57,6 +58,18 @@ class Predictions:
     def patients(self) -> list[str]:
         """A patient for each record; a record without one counts as a patient of its own."""
         return patients_of(self.record_ids, self.patient_ids)
+
+    def take(self, rows: Sequence[int]) -> "Predictions":
+        """The predictions of some records, by their numbers, in this order."""
+        ids, patients = ([column[row] for row in rows] for column in (self.record_ids, self.patient_ids))
+        return Predictions(self.scores[rows], self.labels[rows], ids, patients)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """The records of several splits, one after the other."""
+        scores, labels = (np.concatenate([vars(part)[name] for part in parts]) for name in ("scores", "labels"))
+        ids = [record_id for part in parts for record_id in part.record_ids]
+        return cls(scores, labels, ids, [patient for part in parts for patient in part.patient_ids])
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,40 @@ class ProtocolResult:
             "num_test_patients": found.pop("num_patients"),
         }
         return found | counts | {"details": dict(self.details)}
+
+    def resampled(self, counts: np.ndarray, deviations: np.ndarray | None = None) -> ResampledScore:
+        """The score that decides of the test split, and of its resamples, for differences that are paired.
+
+        That is the macro AUROC of the labels that both training and test records have, or for a regression the mean
+        absolute error over `deviations` `(num_targets,)`, by default those of the training targets. `counts` are those
+        of [`~ecg_transformers.train.metrics.resample_counts`].
+        """
+        if self.problem_type == REGRESSION:
+            deviations = self.train_labels.std(axis=0) if deviations is None else deviations
+            errors = np.abs(self.test.scores - self.test.labels) / deviations
+            means = errors.mean(axis=1)
+            by_name = dict(zip(self.label_names, errors.mean(axis=0).tolist(), strict=True))
+            return ResampledScore(float(means.mean()), by_name, counts @ means / counts.sum(axis=1))
+        lost = unusable_labels([self])
+        columns = [column for column, name in enumerate(self.label_names) if name not in lost]
+        if not columns:
+            raise ValueError(f"No label can be learned and evaluated: {lost}. Give more records.")
+        names = [self.label_names[column] for column in columns]
+        return resampled_macro_auroc(self.test.labels[:, columns], self.test.scores[:, columns], names, counts)
+
+
+def unusable_labels(results: Sequence[ProtocolResult]) -> dict[str, str]:
+    """Labels that no training set of these results can teach, or that their test split cannot evaluate, with the
+    reason."""
+    names = results[0].label_names
+    not_learned = [excluded_labels(result.train_labels, names) for result in results]
+    reasons = {
+        name: f"training set: {not_learned[0][name]}"
+        for name in names
+        if all(name in of_result for of_result in not_learned)
+    }
+    of_test = excluded_labels(results[0].test.labels, names)
+    return reasons | {name: why for name, why in of_test.items() if name not in reasons}
 
 
 def evaluate_predictions(
@@ -212,29 +259,16 @@ def compare_results(
     """The difference between two encoders on the same test records, by the same resamples of patients for both:
     `macro_auroc` (for a regression `macro_zmae`; pretrained minus random), `ci95` and `p_value`, see
     [`~ecg_transformers.train.metrics.paired_facts`]."""
-    first, second = pretrained, random_encoder
-    if (first.protocol, first.label_names, first.test.record_ids) != (
-        second.protocol,
-        second.label_names,
-        second.test.record_ids,
-    ):
-        raise ValueError("Two results compare only by one protocol, on the same labels and test records.")
-    if first.problem_type == REGRESSION:
-        deviations = first.train_labels.std(axis=0)
-        errors = [(np.abs(part.test.scores - part.test.labels) / deviations).mean(axis=1) for part in (first, second)]
-        difference = errors[0] - errors[1]
-        counts = resample_counts(len(difference), num_resamples, seed, first.test.patients())
-        return {"macro_zmae": float(difference.mean())} | paired_facts(counts @ difference / counts.sum(axis=1))
-    not_learned = excluded_labels(first.train_labels, first.label_names)
-    columns = [column for column, name in enumerate(first.label_names) if name not in not_learned]
-    paired = paired_bootstrap(
-        *(array[:, columns] for array in (first.test.labels, first.test.scores, second.test.scores)),
-        label_names=[first.label_names[column] for column in columns],
-        num_resamples=num_resamples,
-        seed=seed,
-        groups=first.test.patients(),
+    first, second = (
+        (result.protocol, result.label_names, result.test.record_ids) for result in (pretrained, random_encoder)
     )
-    return {"macro_auroc": paired.difference, "ci95": list(paired.ci95), "p_value": paired.p_value}
+    if first != second:
+        raise ValueError("Two results compare only by one protocol, on the same labels and test records.")
+    test = pretrained.test
+    counts = resample_counts(len(test.record_ids), num_resamples, seed, test.patients())
+    ours, theirs = pretrained.resampled(counts), random_encoder.resampled(counts)
+    score = "macro_zmae" if pretrained.problem_type == REGRESSION else "macro_auroc"
+    return {score: ours.value - theirs.value} | paired_facts(ours.resampled - theirs.resampled)
 
 
 def evaluate_groups(
@@ -261,15 +295,9 @@ def evaluate_groups(
         if len(rows) < FEW_POSITIVES:
             evaluated[name] = {"refused": f"{len(rows)} records are too few (at least {FEW_POSITIVES})"}
             continue
-        part = Predictions(
-            found.scores[rows],
-            found.labels[rows],
-            [found.record_ids[row] for row in rows],
-            [found.patient_ids[row] for row in rows],
-        )
         try:
             facts = evaluate_predictions(
-                part, label_names, problem_type, train_labels, num_resamples=num_resamples, seed=seed
+                found.take(rows), label_names, problem_type, train_labels, num_resamples=num_resamples, seed=seed
             )
         except ValueError as error:
             evaluated[name] = {"refused": str(error)}

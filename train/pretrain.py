@@ -26,6 +26,7 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.method import method_of
 from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTraining
 
+from .arguments import SslTrainingArguments
 from .explain.preview import complete_push
 from .explain.reconstructions import reconstruction_figures
 from .online_probe import PROBE_PREFIX, follow_with_probe
@@ -33,7 +34,7 @@ from .publishing.model_card import run_costs, write_card
 from .report.page import Page, ReportFigure, Section, write_page
 from .report.plots import plot_training_curve
 from .run_folder import claim_output_dir
-from .settings import list_flags, parse_flags, read_config, split_settings, training_arguments
+from .settings import describe_flags, parse_flags, read_config, split_settings, training_arguments
 from .trainer import EcgSslTrainer, train_and_save, training_facts
 
 logger = logging.get_logger(__name__)
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace):
     """The command."""
     settings = read_config(args.config)
     if args.help_all:
-        sys.stdout.write(list_flags(settings))
+        sys.stdout.write(describe_flags(settings["model_type"], SslTrainingArguments, "pretrain"))
         return
     settings |= parse_flags(args.rest)
     settings["output_dir"] = args.output_dir
@@ -154,19 +155,8 @@ def write_card_and_page(
     command: str,
     figures: Sequence[ReportFigure] = (),
 ) -> Path:
-    """Writes `README.md`, the card, and `training.html` into the output folder of a finished run.
-
-    Args:
-        trainer ([`EcgSslTrainer`]): After `train()`.
-        data ([`~ecg_transformers.data.corpus.DataSource`]): The recordings.
-        split (`str`): Name of the split.
-        seconds (`float`): How long the training took.
-        command (`str`): Command line of the run.
-        figures (`Sequence[ReportFigure]`, *optional*): Pictures besides the curves, such as reconstructions.
-
-    Returns:
-        `Path`: The page.
-    """
+    """Writes `README.md`, the card, and the page `training.html` into the output folder of a finished run; returns the
+    path of the page. `figures` are pictures besides the curves, such as reconstructions."""
     args, state, config = trainer.args, trainer.state, trainer.model.config
     folder = Path(args.output_dir)
     trainer.facts = dataclasses.replace(trainer.draft_facts(), data=data, split=split, costs=run_costs(seconds, args))

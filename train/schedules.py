@@ -26,12 +26,10 @@ def kim_learning_rate(step: int, warmup_steps: int, total_steps: int, peak: floa
     return floor + 0.5 * (peak - floor) * (1.0 + math.cos(math.pi * step / total_steps))
 
 
-def kim_probe_learning_rate(
-    step: int, total_steps: int, peak: float = 0.01, floor: float = 0.001, warmup_steps: int = 10
-) -> float:
+def kim_probe_learning_rate(step: int, total_steps: int, peak: float = 0.01) -> float:
     """The learning rate of Kim's linear evaluation: the same cosine, one step late, because the authors step the
-    scheduler after the optimiser. Steps 0 and 1 both use `floor`."""
-    return kim_learning_rate(max(step - 1, 0), warmup_steps, total_steps, peak, floor)
+    scheduler after the optimiser. Steps 0 and 1 both use the floor of 0.001; the warm-up has 10 steps."""
+    return kim_learning_rate(max(step - 1, 0), 10, total_steps, peak, floor=0.001)
 
 
 def kim_finetune_learning_rate(
@@ -66,3 +64,7 @@ def weimann_momentum(step: int, total_steps: int, start: float, end: float, num_
     first = (step + 1) * num_micro_batches
     forwards = range(first, first + num_micro_batches)
     return math.prod(linear_schedule(forward, total_steps, start, end) for forward in forwards)
+
+
+PUBLISHED_SCHEDULES = {"kim": kim_learning_rate, "weimann": weimann_learning_rate}
+"""Learning rates of the authors' code, by the names that `published_schedule` takes."""

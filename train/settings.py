@@ -43,7 +43,11 @@ def pooled_changes(args: argparse.Namespace) -> dict[str, int | str]:
 
 
 def read_config(name: str, package: str = PRESETS) -> dict:
-    """Flat keys and values of a preset (a YAML file in `package`) or of a YAML file."""
+    """Flat keys and values of a preset (a YAML file in `package`) or of a YAML file.
+
+    A file with `base: PRESET` has the settings of that preset too, but for those that it gives itself; `null` leaves
+    one out.
+    """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         presets = {file.name.removesuffix(".yaml"): file for file in resources.files(package).iterdir()}
@@ -62,7 +66,10 @@ def read_config(name: str, package: str = PRESETS) -> dict:
     nested = sorted(key for key, value in settings.items() if isinstance(value, dict))
     if nested:
         raise ValueError(f"{name} nests {nested}; write flat keys, grouped by comments.")
-    return settings
+    if "base" not in settings:
+        return settings
+    settings = read_config(settings.pop("base"), package) | settings
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def parse_flags(tokens: list[str]) -> dict:
@@ -169,12 +176,8 @@ def training_arguments(settings: dict, arguments_class: type = SslTrainingArgume
         raise ValueError(str(error)) from error
 
 
-def list_flags(settings: dict) -> str:
-    """Every flag of `pretrain`, with the help of `transformers`."""
-    return describe_flags(settings["model_type"], SslTrainingArguments, "pretrain")
-
-
 def describe_flags(model_type: str, arguments_class: type, command: str) -> str:
+    """Every flag of a command, with the help of `transformers`."""
     training_help = HfArgumentParser(arguments_class, prog=f"ecg-transformers {command}").format_help()
     model_flags = "\n".join(f"  --{name}" for name in sorted(model_field_names(model_type)))
     extractor_flags = "\n".join(f"  --{name}" for name in sorted(extractor_field_names()))

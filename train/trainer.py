@@ -40,9 +40,7 @@ from .run_folder import (
     is_last,
     last_complete_checkpoint,
 )
-from .schedules import kim_learning_rate, weimann_learning_rate
-
-LEARNING_RATES = {"kim": kim_learning_rate, "weimann": weimann_learning_rate}
+from .schedules import PUBLISHED_SCHEDULES
 
 
 class EcgSslTrainer(PushingTrainer):
@@ -204,21 +202,17 @@ class EcgSslTrainer(PushingTrainer):
         windows = {}
         for row, record in enumerate(sample_ids):
             windows.setdefault(record, []).append(row)
-        epoch = int(self.state.epoch or 0)
-        return [
-            rows[int(torch.randint(len(rows), (1,), generator=keyed_generator(self.args.seed, epoch, record)))]
-            for record, rows in windows.items()
-        ]
+        return [rows[self._draw(len(rows), record)] for record, rows in windows.items()]
 
     def _draw_window_starts(self, sample_ids: list[int], num_samples: int, sampling_rate: float) -> torch.Tensor:
-        """A start for each record, keyed by (seed, epoch, record): the same after a resume and on any rank."""
         last = self.processing_class.resampled_length(num_samples, sampling_rate) - self.processing_class.num_samples
-        epoch = int(self.state.epoch or 0)
-        starts = [
-            int(torch.randint(max(last, 0) + 1, (1,), generator=keyed_generator(self.args.seed, epoch, record)))
-            for record in sample_ids
-        ]
+        starts = [self._draw(max(last, 0) + 1, record) for record in sample_ids]
         return on_device(torch.tensor(starts), self.args.device)
+
+    def _draw(self, count: int, record: int) -> int:
+        """A number below `count`, keyed by (seed, epoch, record): the same after a resume and on any rank."""
+        generator = keyed_generator(self.args.seed, int(self.state.epoch or 0), record)
+        return int(torch.randint(count, (1,), generator=generator))
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # The stock method looks for the labels (our input_values) before it prepares the inputs.
@@ -258,7 +252,7 @@ class EcgSslTrainer(PushingTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         if self.args.published_schedule is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        curve = LEARNING_RATES[self.args.published_schedule]
+        curve = PUBLISHED_SCHEDULES[self.args.published_schedule]
         peak, warmup_steps = self.args.learning_rate, self.args.get_warmup_steps(num_training_steps)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer if optimizer is None else optimizer,

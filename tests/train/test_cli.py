@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from transformers import AutoConfig
 
 from ecg_transformers.data.corpora import CORPORA
 from ecg_transformers.train.checkpoints import check_there
@@ -81,7 +82,9 @@ def test_version_is_that_of_the_distribution(capsys):
 
 def test_published_presets_hold_the_published_numbers(tmp_path):
     settings = read_config("kim_multiblock")
-    assert (settings["hidden_size"], settings["num_hidden_layers"], settings["num_attention_heads"]) == (768, 12, 16)
+    model_type, model, _, _ = split_settings(settings)
+    config = AutoConfig.for_model(model_type, **model)
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 12, 16)
     assert settings["mask_ratio"] == [0.175, 0.225] and settings["per_device_train_batch_size"] == 64
     assert read_config("kim_random")["mask_ratio"] == [0.6, 0.7]
     _, _, _, training = split_settings(settings | {"output_dir": str(tmp_path)})

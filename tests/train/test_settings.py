@@ -23,6 +23,13 @@ def test_every_preset_says_model_input_and_training(name, tmp_path):
     assert training_arguments(training).learning_rate == float(training["learning_rate"])
 
 
+def test_a_file_has_the_settings_of_its_base_but_for_its_own(tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: kim_cpu\nlearning_rate: 0.5\nclip: null\n")
+    base = read_config("kim_cpu")
+    expected = {name: value for name, value in base.items() if name != "clip"} | {"learning_rate": 0.5}
+    assert read_config(str(tmp_path / "mine.yaml")) == expected and base["clip"] == 5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_takes_a_step_and_leaves_a_checkpoint(name, tmp_path):

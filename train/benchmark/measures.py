@@ -237,7 +237,7 @@ def training_step(
     model_type, fields, _, _ = split_settings(read_config(preset))
     depth = ""
     if num_layers is not None:
-        depth = f", {num_layers} of {fields['num_hidden_layers']} layers"
+        depth = f", {num_layers} of {AutoConfig.for_model(model_type, **fields).num_hidden_layers} layers"
         fields |= {"num_hidden_layers": num_layers, "predictor_num_hidden_layers": 1}
     torch.manual_seed(0)
     model = AutoModelForPreTraining.from_config(AutoConfig.for_model(model_type, **fields))

@@ -13,7 +13,17 @@ import torch
 
 from .measures import Measure, cpu_measures, cuda_measures
 
-HEADER = ("item", "ms", "times faster", "than", "difference", "GFLOP/s", "of peak", "records/s")
+COLUMNS = {
+    "item": ("item", "{}"),
+    "milliseconds": ("ms", "{:.1f}"),
+    "ratio": ("times faster", "{:.1f}"),
+    "against": ("than", "{}"),
+    "difference": ("difference", "{:.0e}"),
+    "gflops": ("GFLOP/s", "{:.0f}"),
+    "share_of_peak": ("of peak", "{:.0%}"),
+    "records_per_second": ("records/s", "{:,.0f}"),
+}
+"""Heading and form of each number of a measure."""
 
 
 def run(args: argparse.Namespace):
@@ -22,7 +32,8 @@ def run(args: argparse.Namespace):
     datasets.disable_progress_bars()
     facts = machine()
     sys.stdout.write("; ".join(f"{name}: {value}" for name, value in facts.items()) + "\n\n")
-    sys.stdout.write(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}\n")
+    header = " | ".join(heading for heading, _ in COLUMNS.values())
+    sys.stdout.write(f"| {header} |\n|{'---|' * len(COLUMNS)}\n")
     done = {}
     sections = {"cpu": cpu_measures} | ({"cuda": cuda_measures} if torch.cuda.is_available() else {})
     for section, measures in sections.items():
@@ -39,34 +50,21 @@ def run(args: argparse.Namespace):
 
 def machine() -> dict[str, str | int]:
     """Facts of the machine and the day."""
+    is_malloc_set = any(name.startswith("MALLOC_") for name in os.environ)
     facts = {
         "date": date.today().isoformat(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,
         "busy (load)": round(os.getloadavg()[0], 1) if sys.platform != "win32" else "unknown",
         "torch": torch.__version__,
-        "allocator": os.environ.get("LD_PRELOAD") or ("set by MALLOC_*" if _is_malloc_set() else "default malloc"),
+        "allocator": os.environ.get("LD_PRELOAD") or ("set by MALLOC_*" if is_malloc_set else "default malloc"),
     }
     if torch.cuda.is_available():
         facts["GPU"] = torch.cuda.get_device_name()
     return facts
 
 
-def _is_malloc_set() -> bool:
-    return any(name.startswith("MALLOC_") for name in os.environ)
-
-
 def row(measure: Measure) -> list[str]:
     """The cells of one line of the table."""
-    numbers = {
-        "milliseconds": "{:.1f}",
-        "ratio": "{:.1f}",
-        "against": "{}",
-        "difference": "{:.0e}",
-        "gflops": "{:.0f}",
-        "share_of_peak": "{:.0%}",
-        "records_per_second": "{:,.0f}",
-    }
     fields = measure.to_dict()
-    cells = [form.format(fields[name]) if name in fields else "" for name, form in numbers.items()]
-    return [measure.item, *cells]
+    return [form.format(fields[name]) if name in fields else "" for name, (_, form) in COLUMNS.items()]

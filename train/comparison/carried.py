@@ -22,9 +22,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from ..evaluation.head_training import HeadTask
 from ..evaluation.linear_models import C_GRID, cross_validated_C, fit_linear, folds_of_patients
 from ..features import EmbeddingTable, decoded, embed
+from ..finetune_objective import HeadTask
 from ..predictions import Predictions, evaluate_predictions, stored_calibration
 from ..results import MULTI_LABEL, write_json
 from ..tasks.lead_subsets import KeptLeads

@@ -20,9 +20,10 @@ from ecg_transformers.data import ECG_STORAGE, EcgRecord, label_names, load_ecg
 from ecg_transformers.data.corpora.npy_dump import NpyDump, read_declaration
 from ecg_transformers.modeling import EcgFeatureExtractor
 
+from ..tasks.labelled_splits import SPLITS
+
 logger = logging.getLogger("ecg_transformers")
 
-SPLITS = ("train", "validation", "test")
 PRETRAINING_FEATURES = Features(
     {"record_id": Value("string"), "patient_id": Value("string"), "ecg": ECG_STORAGE, "fold": Value("int64")}
 )
@@ -73,6 +74,11 @@ class ComparisonData:
     test: Dataset
     label_names: list[str]
     left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> Dataset:
+        """All labelled records."""
+        return concatenate_datasets([self.train, self.validation, self.test])
 
     @property
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from ..results import Difference, format_interval, format_score, installed_versi
 from .data import ComparisonData
 from .plots import plot_comparison
 from .runs import Run, RunFolder, write_atomically, write_table
-from .scores import NUM_RESAMPLES, ROWS, TestSet, collect_rows, compare_rows
+from .scores import NUM_RESAMPLES, collect_rows, compare_rows
 from .scores import Row as ScoredRow
 
 
@@ -25,10 +25,11 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
 
     Returns the table as lines, and the path of the page.
     """
-    rows, test, curves = collect_rows(shared, runs, low_shot)
-    if test is None:
+    rows, curves = collect_rows(shared, runs, low_shot)
+    if not rows:
         return ["No run is finished."], shared.folder
-    comparison = compare_rows(rows, test)
+    names = shared.data.label_names
+    comparison = compare_rows(rows, names)
     comparison |= {
         "curves": curves,
         "data": data_facts(shared.data),
@@ -47,7 +48,7 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
     section, figure = comparison_section(comparison), plot_comparison(comparison)
     source = data_source(shared.data.test, shared.data.name)
     folder = shared.folder
-    write_table(folder / "predictions.parquet", predictions_table(rows, test))
+    write_table(folder / "predictions.parquet", predictions_table(rows, names))
     write_atomically(folder / "comparison.json", json.dumps(comparison, indent=2) + "\n")
     write_atomically(folder / "comparison.md", section.markdown(level=2) + "\n")
     write_atomically(folder / "comparison.png", figure_to_bytes(figure, "png"))
@@ -55,7 +56,7 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
     return section.tables[0].markdown().splitlines(), folder / "comparison.html"
 
 
-def predictions_table(rows: Sequence[ScoredRow], test: TestSet) -> pa.Table:
+def predictions_table(rows: Sequence[ScoredRow], label_names: Sequence[str]) -> pa.Table:
     """One line for each row, seed and test record: `method, row, labelled_fraction, C, seed, record_id, patient_id`,
     then `label_<class>` (0 or 1) and `score_<class>` (probability) of each class. `C` is the penalty of frozen
     encoders."""
@@ -64,16 +65,15 @@ def predictions_table(rows: Sequence[ScoredRow], test: TestSet) -> pa.Table:
     }
     labels, scores = [], []
     for row in rows:
-        evaluated = test.take(row.record_ids)
-        for seed, array in row.scores.items():
+        for seed, found in row.predictions.items():
             facts = {"method": row.method, "row": row.kind, "labelled_fraction": row.labelled_fraction}
             for name, value in (facts | {"C": row.C.get(seed), "seed": seed}).items():
-                columns[name] += [value] * len(array)
-            columns["record_id"] += evaluated.record_ids
-            columns["patient_id"] += evaluated.patient_ids
-            labels.append(evaluated.labels)
-            scores.append(array)
-    for number, name in enumerate(test.label_names):
+                columns[name] += [value] * len(found.record_ids)
+            columns["record_id"] += found.record_ids
+            columns["patient_id"] += found.patient_ids
+            labels.append(found.labels)
+            scores.append(found.scores)
+    for number, name in enumerate(label_names):
         columns[f"label_{name}"] = np.concatenate(labels)[:, number].astype(np.int8)
         columns[f"score_{name}"] = np.concatenate(scores)[:, number]
     return pa.table(columns)
@@ -98,20 +98,18 @@ def comparison_section(comparison: Mapping) -> Section:
         for found in comparison["differences"]
         if found["against"] != "kernels" or found["baseline"].startswith("random-kernels:")
     }
-    scores, encoders, titles = [], [], {}
+    scores, encoders = [], []
     for entry in comparison["rows"]:
         differences = [gains.get((entry["key"], baseline)) for baseline in ("random", "kernels")]
-        encoder, share = entry["encoder"], entry["labelled_fraction"]
-        title = f"{entry['method']}: {ROWS[entry['row']]}" + ("" if share == 1 else f", {share:.0%} of the labels")
+        encoder = entry["encoder"]
         several = len(entry["seeds"]) > 1
         cells = (
             Cell(format_score(entry["macro_auroc"]), (format_interval(entry["macro_auroc_ci95"]),)),
             Cell(f"{format_interval(entry['range'])} ({len(entry['seeds'])})" if several else "one seed"),
             Cell(entry["folds"]),
-            *(Cell("") if found is None else difference_cell(_difference(found)) for found in differences),
+            *(Cell("") if found is None else _difference_cell(found) for found in differences),
         )
-        titles[entry["key"]] = title
-        scores.append(Row(title, cells))
+        scores.append(Row(entry["key"], cells))
         about = (
             f"{encoder['hidden_size']}x{encoder['num_hidden_layers']}, {encoder['num_leads']} leads",
             f"{encoder['tokens']} of {encoder['patch_ms']:g} ms",
@@ -119,11 +117,11 @@ def comparison_section(comparison: Mapping) -> Section:
             f"{entry['num_labelled_records']:,}",
             f"{entry['records_seen']:,}",
         )
-        encoders.append(Row(title, tuple(map(Cell, about))))
+        encoders.append(Row(entry["key"], tuple(map(Cell, about))))
     header = ("Method", "Macro AUROC", "Range over seeds", "Test folds", "Against random", "Against 1,200 kernels")
     caption = "Macro AUROC, 95 % intervals."
     pairs = [
-        Row(f"{titles[found['model']]} minus {titles[found['baseline']]}", (difference_cell(_difference(found)),))
+        Row(f"{found['model']} minus {found['baseline']}", (_difference_cell(found),))
         for found in comparison["differences"]
     ]
     about = Table(
@@ -143,8 +141,8 @@ def comparison_section(comparison: Mapping) -> Section:
     )
 
 
-def _difference(found: Mapping) -> Difference:
-    return Difference(found["macro_auroc"], found["ci95"], found["p_value"])
+def _difference_cell(found: Mapping) -> Cell:
+    return difference_cell(Difference.read(found, "macro_auroc"))
 
 
 def notes(comparison: Mapping) -> list[str]:

@@ -37,12 +37,13 @@ from ..features import EmbeddingTable, embed, load_encoder
 from ..inference import predict
 from ..online_probe import follow_with_probe, probe_history, steps_between
 from ..patients import patients_of
+from ..predictions import Predictions
 from ..pretrain import build_trainer
 from ..results import MULTI_LABEL
 from ..run_folder import claim_output_dir, last_complete_checkpoint
 from ..settings import split_settings
 from ..trainer import EcgSslTrainer, train_and_save
-from .data import SPLITS, ComparisonData
+from .data import ComparisonData
 from .supervised import SupervisedSettings, train_on_labels
 
 logger = logging.getLogger("ecg_transformers")
@@ -186,16 +187,15 @@ class RunFolder:
                 f"A step takes {per_step} records, there are {len(self.data.pretraining)} to learn from. Give a "
                 "smaller per_device_train_batch_size."
             )
-        labelled = concatenate_datasets([vars(self.data)[split] for split in SPLITS])
         extractor = trainer.processing_class
-        before = embed(trainer.model.ecg_vit, extractor, labelled, progress=False)
+        before = embed(trainer.model.ecg_vit, extractor, self.data.labelled, progress=False)
         if self.probe_every is not None:
             evaluated = {"test": concatenate_datasets([self.data.validation, self.data.test])}
             every = steps_between(self.probe_every, per_step)
             follow_with_probe(trainer, self.data.train, evaluated, self.data.label_names, every)
         train_or_go_on(trainer)
         encoder = trainer.model.ecg_vit
-        after = embed(encoder, extractor, labelled, progress=False)
+        after = embed(encoder, extractor, self.data.labelled, progress=False)
         for name, table in (("random", before), ("pretrained", after)):
             table.save(path / f"{name}.parquet")
         trainer.save_model(str(path / "model"))
@@ -239,9 +239,7 @@ class RunFolder:
             **facts,
             "num_labelled_records": len(known),
             "encoder": encoder_facts(model.config) | {"parameters": model.ecg_vit.num_parameters()},
-            "judged": evaluated_as_json(
-                self.data.label_names, found.labels, found.scores, found.record_ids, found.patient_ids
-            ),
+            "judged": as_json(found, self.data.label_names),
         }
 
     # --- probes of a finished pretraining ----------------------------------------------------------------------
@@ -266,8 +264,7 @@ class RunFolder:
             model, extractor = load_encoder(name, treatment=self.treatment)
             what = repr((name, extractor.to_dict(), self.data.fingerprint)).encode()
             path = self.folder / "kernels" / hashlib.blake2b(what, digest_size=5).hexdigest()
-            labelled = concatenate_datasets([vars(self.data)[split] for split in SPLITS])
-            compute = partial(embed, model, extractor, labelled, progress=False)
+            compute = partial(embed, model, extractor, self.data.labelled, progress=False)
             table = kept_table(path.with_suffix(".parquet"), compute)
             of_seed = "" if labelled_fraction == 1 else f"-seed{seed}"  # all labels are the same ones for every seed
             encoder = {"hidden_size": model.config.hidden_size, "num_hidden_layers": 1}
@@ -287,9 +284,9 @@ class RunFolder:
         known = self.data.train.select(labelled_subset(self.data.train, labelled_fraction, seed))["record_id"]
         tables = {"train": of_records(table, known), "test": table.select_folds([9, 10])}
         truth = {split: of_split.multi_hot(names) for split, of_split in tables.items()}
-        scores, C = linear_scores(FrozenTables(tables, truth, names, MULTI_LABEL))
-        test = tables["test"]
-        evaluated = evaluated_as_json(names, truth["test"], scores["test"], test.record_ids, test.patient_ids)
+        frozen = FrozenTables(tables, truth, names, MULTI_LABEL)
+        scores, C = linear_scores(frozen)
+        evaluated = as_json(frozen.predictions("test", scores["test"]), names)
         return {"C": C, "judged": evaluated, "num_labelled_records": len(tables["train"])}
 
 
@@ -305,15 +302,17 @@ def train_or_go_on(trainer: EcgSslTrainer):
     train_and_save(trainer)
 
 
-def evaluated_as_json(label_names, labels: np.ndarray, scores: np.ndarray, record_ids, patient_ids) -> dict:
+def as_json(found: Predictions, label_names: Sequence[str]) -> dict[str, list]:
     """Predictions of single test records, ready for JSON."""
-    return {
-        "label_names": list(label_names),
-        "labels": labels.astype(int).tolist(),
-        "scores": scores.astype(float).tolist(),
-        "record_ids": list(record_ids),
-        "patient_ids": list(patient_ids),
-    }
+    labels, scores = found.labels.astype(int).tolist(), found.scores.astype(float).tolist()
+    ids = {"record_ids": found.record_ids, "patient_ids": found.patient_ids}
+    return {"label_names": list(label_names), "labels": labels, "scores": scores} | ids
+
+
+def predictions_of(kept: Mapping[str, list]) -> Predictions:
+    """Predictions that [`as_json`] kept."""
+    arrays = (np.array(kept[name]) for name in ("scores", "labels"))
+    return Predictions(*arrays, kept["record_ids"], kept["patient_ids"])
 
 
 def of_records(table: EmbeddingTable, record_ids: Iterable[str]) -> EmbeddingTable:

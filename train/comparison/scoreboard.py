@@ -102,9 +102,10 @@ class Scoreboard:
         task = self.data.labels
         train, tested = task.folds[0]
         some = next(iter(self.clean.values()))[0]
-        known = [record_id for record_id in train if record_id in set(some.record_ids)]
+        patient_of = dict(zip(some.record_ids, some.patients(), strict=True))
+        known = [record_id for record_id in train if record_id in patient_of]
         truth = np.stack([task.truth[record_id] for record_id in known])
-        patients = [task.patients[record_id] for record_id in known]
+        patients = [patient_of[record_id] for record_id in known]
         drawn = draw_low_shot(truth, patients, fraction, NUM_DRAWS, self.seed)
         draws = [draw for draw in drawn if _can_teach(truth[draw])]
         key, title = f"labels_{100 * fraction:g}", f"{100 * fraction:g} % of the labels, {len(draws)} draws"
@@ -156,7 +157,6 @@ class Scoreboard:
         for name, of_seeds in tables.items():
             if name not in self.clean:
                 continue
-            results[name] = []
             for seed, table in enumerate(of_seeds):
                 truth = np.zeros((len(table), len(labels.label_names)), np.int8)
                 truth[:, columns] = [task.truth[record_id] for record_id in table.record_ids]
@@ -167,9 +167,8 @@ class Scoreboard:
                     fitted.test.scores[:, columns], truth[:, columns], table.record_ids, table.patient_ids
                 )
                 train = fitted.train_labels[:, columns]
-                results[name].append(
-                    [ProtocolResult("linear", task.label_names, task.problem_type, train, None, found, fitted.details)]
-                )
+                about = (task.label_names, task.problem_type, train, None, found, fitted.details)
+                results.setdefault(name, []).append([ProtocolResult("linear", *about)])
         title = f"another hospital ({', '.join(task.label_names)})"
         return TermResult("other_hospital", title, "auroc", results, refused)
 
@@ -189,8 +188,6 @@ class Scoreboard:
         ranks = {1: "first", 10: "among ten"}
         results: dict[int, Results] = {rank: {} for rank in ranks}
         for name, tables in self.clean.items():
-            for rank in ranks:
-                results[rank][name] = []
             for table in tables:
                 train = table.features[[record_id in known for record_id in table.record_ids]]
                 try:
@@ -202,7 +199,7 @@ class Scoreboard:
                     scores = found.values[:, [SCORES.index(f"recall_at_{rank}")]]
                     said = Predictions(scores, np.ones_like(scores), found.queries, found.patients)
                     result = ProtocolResult("identity", (f"found_{rank}",), "share", scores, None, said, {})
-                    results[rank][name].append([result])
+                    results[rank].setdefault(name, []).append([result])
         return [
             TermResult(f"identity_at_{rank}", f"other record of a patient, {place}", "share", results[rank], {})
             for rank, place in ranks.items()
@@ -266,12 +263,7 @@ class Scoreboard:
         """The protocol `linear` of one fold; `test` is another table than the one that teaches."""
         train = of_records(table, fold[0])
         test = of_records(table, fold[1]) if test is None else test
-        truth = {
-            split: np.stack([task.truth[record_id] for record_id in of_split.record_ids])
-            for split, of_split in (("train", train), ("test", test))
-            if split == "train" or test_truth is None
-        }
-        truth.setdefault("test", test_truth)
+        truth = {"train": task.truth_of(train), "test": task.truth_of(test) if test_truth is None else test_truth}
         frozen = FrozenTables({"train": train, "test": test}, truth, task.label_names, task.problem_type)
         scores, C = self._scores(frozen, C)
         found = frozen.predictions("test", scores)
@@ -296,11 +288,7 @@ class Scoreboard:
         parts = [self._fit(task, table, fold) for fold in task.folds]
         if len(parts) == 1:
             return parts[0]
-        names = ("scores", "labels")
-        arrays = {name: np.concatenate([vars(part.test)[name] for part in parts]) for name in names}
-        ids = [record_id for part in parts for record_id in part.test.record_ids]
-        patients = [patient for part in parts for patient in part.test.patient_ids]
-        found = Predictions(arrays["scores"], arrays["labels"], ids, patients)
+        found = Predictions.joined([part.test for part in parts])
         details = {"C": [part.details["C"] for part in parts]}
         return ProtocolResult("linear", task.label_names, task.problem_type, found.labels, None, found, details)
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
 from ecg_transformers.data import Ecg, load_ecg
 from ecg_transformers.data.corpora.npy_dump import read_declaration
 
 from ..delineation.intervals import interval_targets
-from ..features import decoded
-from ..patients import patients_of
+from ..features import EmbeddingTable, decoded
 from ..results import MULTI_LABEL, REGRESSION
+from ..tasks.labelled_splits import SPLITS
 from ..tasks.targets import OLDEST_YEARS, SEXES
-from .data import SPLITS, BadRecording, ComparisonData, DumpForm, ExtraSource
+from .data import BadRecording, ComparisonData, DumpForm, ExtraSource
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -79,7 +79,6 @@ class Task:
         label_names (`tuple[str, ...]`), problem_type (`str`): Names and type of the target.
         folds (`list[tuple[list[str], list[str]]]`):
             Record ids to learn from and to test on; with several folds every record is tested once.
-        patients (`dict[str, str]`): Patient of each record.
     """
 
     recordings: Recordings
@@ -87,7 +86,10 @@ class Task:
     label_names: tuple[str, ...]
     problem_type: str
     folds: list[tuple[list[str], list[str]]]
-    patients: Mapping[str, str]
+
+    def truth_of(self, table: EmbeddingTable) -> np.ndarray:
+        """Truth of the records of a table."""
+        return np.stack([self.truth[record_id] for record_id in table.record_ids])
 
 
 @dataclass(frozen=True)
@@ -113,14 +115,14 @@ class ScoreboardData:
         """The labels of the labelled corpus."""
         parts = [vars(self.labelled)[split] for split in SPLITS]
         names = tuple(self.labelled.label_names)
-        rows = concatenate_datasets(parts)
+        rows = self.labelled.labelled
         truth = {
             record_id: np.array([name in labels for name in names], np.int8)
             for record_id, labels in zip(rows["record_id"], rows["labels"], strict=True)
         }
         train, *tested = (list(part["record_id"]) for part in parts)
         recordings = Recordings("labelled", rows)
-        return Task(recordings, truth, names, MULTI_LABEL, [(train, sum(tested, []))], _patients(rows))
+        return Task(recordings, truth, names, MULTI_LABEL, [(train, sum(tested, []))])
 
     @cached_property
     def sex(self) -> Task | None:
@@ -145,7 +147,7 @@ class ScoreboardData:
                 folds[fold in TEST_FOLDS].append(record_id)
         if not all(folds):
             return None
-        return Task(self._people, truth, names, problem_type, [folds], _patients(rows))
+        return Task(self._people, truth, names, problem_type, [folds])
 
     @cached_property
     def _people(self) -> Recordings:
@@ -166,7 +168,7 @@ class ScoreboardData:
             tuple([r for r, fold in kept if (fold == n) == tested] for tested in (False, True)) for n in LUDB_FOLDS
         ]
         recordings = Recordings("ludb", self.ludb, self.form)
-        return Task(recordings, truth, tuple(targets), REGRESSION, folds, _patients(self.ludb))
+        return Task(recordings, truth, tuple(targets), REGRESSION, folds)
 
     @cached_property
     def other_hospital(self) -> Task | None:
@@ -186,7 +188,7 @@ class ScoreboardData:
         columns = [names.index(name) for name in evaluated]
         truth = {record_id: values[columns] for record_id, values in truth.items()}
         folds = [(self.labels.folds[0][0], list(truth))]
-        return Task(Recordings("hospital", rows, self.form), truth, evaluated, MULTI_LABEL, folds, _patients(rows))
+        return Task(Recordings("hospital", rows, self.form), truth, evaluated, MULTI_LABEL, folds)
 
 
 def load_scoreboard_data(
@@ -207,8 +209,3 @@ def load_scoreboard_data(
     if ludb is not None:
         found["ludb"] = load_ecg("ludb", ludb, split="all", decode=False)
     return ScoreboardData(labelled, form=form, **found)
-
-
-def _patients(rows: Dataset) -> dict[str, str]:
-    ids = rows["record_id"][:]
-    return dict(zip(ids, patients_of(ids, rows["patient_id"]), strict=True))

@@ -40,14 +40,8 @@ class FrozenEncoder:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A row of the scoreboard: the encoders of one name, one a seed.
-
-    Args:
-        name (`str`): Name as given, or that of an untrained encoder, or `NAME, random weights`.
-        kind (`str`): `"untrained"`, `"random"` or `"model"`.
-        encoders (`list[FrozenEncoder]`): One a seed.
-        places (`list[str]`): Folders of the weights.
-    """
+    """A row of the scoreboard: the encoders of one name, one a seed, and the `places` of their weights. `kind` is
+    `"untrained"`, `"random"` or `"model"`."""
 
     name: str
     kind: str

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..evaluation.encoder_pair import Evaluated, drawn_again, evaluate_areas, evaluate_errors, means_by_name
-from ..metrics import paired_facts, percentile_interval, resample_counts
+from ..evaluation.encoder_pair import drawn_again, means_by_name
+from ..metrics import ResampledScore, paired_facts, percentile_interval, resample_counts
 from ..predictions import ProtocolResult
 from ..results import format_interval, format_score
 from .runs import write_atomically, write_table
@@ -80,17 +80,15 @@ def evaluate_term(
     return facts
 
 
-def _evaluate(result: ProtocolResult, metric: str, counts: np.ndarray) -> Evaluated:
-    if metric == "auroc":
-        return evaluate_areas(result, counts)
+def _evaluate(result: ProtocolResult, metric: str, counts: np.ndarray) -> ResampledScore:
     if metric == "share":
         found = result.test.scores[:, 0]
-        return Evaluated(float(found.mean()), {}, counts @ found / counts.sum(axis=1))
+        return ResampledScore(float(found.mean()), {}, counts @ found / counts.sum(axis=1))
     if metric == "overlap":
         iou = result.test.scores.sum(axis=0) / result.test.labels.sum(axis=0)
         resampled = (counts @ result.test.scores / (counts @ result.test.labels)).mean(axis=1)
-        return Evaluated(float(iou.mean()), dict(zip(result.label_names, iou.tolist(), strict=True)), resampled)
-    return evaluate_errors(result, counts, np.ones(len(result.label_names)) if metric == "error" else None)
+        return ResampledScore(float(iou.mean()), dict(zip(result.label_names, iou.tolist(), strict=True)), resampled)
+    return result.resampled(counts, np.ones(len(result.label_names)) if metric == "error" else None)
 
 
 def scoreboard_lines(facts: Mapping[str, Any]) -> list[str]:

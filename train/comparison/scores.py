@@ -6,7 +6,7 @@ the same bootstrap resamples of patients: intervals of a row, of its mean over s
 all come from one matrix of resampled macro AUROCs. A difference between the two kinds is taken on fold 10.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -14,17 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.encoder_pair import means_by_name
-from ..metrics import (
-    excluded_labels,
-    macro_auroc,
-    mean_over_labels,
-    paired_facts,
-    percentile_interval,
-    resample_counts,
-    resampled_auroc,
-)
-from ..patients import patients_of
-from .runs import Run, RunFolder
+from ..metrics import excluded_labels, paired_facts, percentile_interval, resample_counts, resampled_macro_auroc
+from ..predictions import Predictions
+from .runs import Run, RunFolder, predictions_of
 
 NUM_RESAMPLES = 1000
 ROWS = {
@@ -43,8 +35,7 @@ class Row:
     Args:
         method (`str`), kind (`str`): Name on the command line; one of `ROWS`.
         labelled_fraction (`float`): Share of the training records with known labels.
-        record_ids (`list[str]`): Test records of the row.
-        scores (`dict[int, np.ndarray]`): Probabilities `(num_records, num_labels)` of each seed.
+        predictions (`dict[int, Predictions]`): Predictions of each seed, for the same test records.
         C (`dict[int, float]`): Penalty of each seed, of frozen encoders.
         facts (`dict`): Size of the encoder, records seen, seconds of each seed.
     """
@@ -52,8 +43,7 @@ class Row:
     method: str
     kind: str
     labelled_fraction: float
-    record_ids: list[str]
-    scores: dict[int, np.ndarray] = field(default_factory=dict)
+    predictions: dict[int, Predictions] = field(default_factory=dict)
     C: dict[int, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -62,47 +52,21 @@ class Row:
         part = "" if self.labelled_fraction == 1 else f", {self.labelled_fraction:.0%} of the labels"
         return f"{self.method}: {ROWS[self.kind]}{part}"
 
-
-@dataclass(frozen=True)
-class TestSet:
-    """The test records of all rows."""
-
-    __test__ = False  # no test of pytest
-
-    label_names: list[str]
-    labels: np.ndarray
-    record_ids: list[str]
-    patient_ids: list[str | None]
-
-    def take(self, record_ids: Sequence[str]) -> "TestSet":
-        """Some of the records, in this order."""
-        places = {record_id: place for place, record_id in enumerate(self.record_ids)}
-        kept = [places[record_id] for record_id in record_ids]
-        patients = [self.patient_ids[place] for place in kept]
-        return TestSet(self.label_names, self.labels[kept], list(record_ids), patients)
+    @property
+    def test(self) -> Predictions:
+        """Predictions of the first seed, for the records and labels, which are those of all."""
+        return next(iter(self.predictions.values()))
 
 
-def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None):
-    """The rows of the finished runs in the order of the table, the test set, and the learning curves."""
+def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None) -> tuple[list[Row], list[dict]]:
+    """The rows of the finished runs in the order of the table, and the learning curves."""
     rows: dict[tuple, Row] = {}
-    test: TestSet | None = None
     curves = []
+    fractions = (1.0,) if low_shot is None else (1.0, low_shot)
 
     def add(run: Run, kind: str, fraction: float, evaluated: Mapping, facts: Mapping, C: float | None = None):
-        nonlocal test
-        found = TestSet(
-            evaluated["label_names"], np.array(evaluated["labels"]), evaluated["record_ids"], evaluated["patient_ids"]
-        )
-        test = found if test is None or len(found.record_ids) > len(test.record_ids) else test
-        key = (run.method, kind, fraction)
-        row = rows.setdefault(key, Row(run.method, kind, fraction, found.record_ids))
-        alike = (row.record_ids, test.label_names) == (found.record_ids, found.label_names)
-        if not alike or not set(found.record_ids) <= set(test.record_ids):
-            raise ValueError(
-                f"{run} was evaluated on other records or labels than others: {len(found.record_ids)} records "
-                f"and {found.label_names}, {len(test.record_ids)} and {test.label_names} before. Compare on one set."
-            )
-        row.scores[run.seed] = np.array(evaluated["scores"])
+        row = rows.setdefault((run.method, kind, fraction), Row(run.method, kind, fraction))
+        row.predictions[run.seed] = predictions_of(evaluated)
         if C is not None:
             row.C[run.seed] = C
         row.facts.setdefault("seconds", {})[run.seed] = facts["seconds"]
@@ -113,7 +77,7 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
         if result is None:
             continue
         if run.kind == "pretrain":
-            for fraction in (1.0,) if low_shot is None else (1.0, low_shot):
+            for fraction in fractions:
                 for kind, probe in shared.probes(run, fraction).items():
                     facts = result | {"num_labelled_records": probe["num_labelled_records"]}
                     facts |= {"records_seen": 0, "seconds": 0.0} if kind == "random" else {}
@@ -123,63 +87,83 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
             kind = {"supervised": "supervised", "finetune": "finetuned"}[run.kind]
             add(run, kind, run.labelled_fraction, result["judged"], result)
     for seed in sorted({run.seed for run in runs}) if curves else ():
-        for fraction in (1.0,) if low_shot is None else (1.0, low_shot):
+        for fraction in fractions:
             for name, found in shared.kernel_probes(seed, fraction).items():
                 run = Run("pretrain", name, seed, {}, "")
                 facts = {"seconds": 0.0, "records_seen": 0} | found["facts"]
                 add(run, "kernels", fraction, found["judged"], facts, found["C"])
-    if test is not None and not set().union(*(row.record_ids for row in rows.values())) <= set(test.record_ids):
-        raise ValueError("The runs were evaluated on sets of records of which none holds the others. Compare on one.")
     order = {kind: number for number, kind in enumerate(ROWS)}
     methods = list(dict.fromkeys(row.method for row in rows.values()))
     ordered = sorted(
         rows.values(), key=lambda row: (-row.labelled_fraction, methods.index(row.method), order[row.kind])
     )
-    return ordered, test, curves
+    return ordered, curves
 
 
-def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
+def all_test_records(rows: Sequence[Row]) -> Predictions:
+    """Predictions of a row whose test records hold those of all others.
+
+    Raises:
+        ValueError: where there is none, or the seeds of a row were evaluated on different records.
+    """
+    widest = max((row.test for row in rows), key=lambda test: len(test.record_ids))
+    for row in rows:
+        for seed, found in row.predictions.items():
+            if found.record_ids != row.test.record_ids or not set(found.record_ids) <= set(widest.record_ids):
+                raise ValueError(
+                    f"{row.key}, seed {seed}, was evaluated on other records than others: {len(found.record_ids)}, "
+                    f"{len(row.test.record_ids)} of another seed, {len(widest.record_ids)} of another row. Compare on "
+                    "one set."
+                )
+    return widest
+
+
+def compare_rows(rows: Sequence[Row], label_names: Sequence[str]) -> dict:
     """Scores, intervals and paired differences of rows that were evaluated on the same records."""
+    every = all_test_records(rows)
+    patient_of = dict(zip(every.record_ids, every.patients(), strict=True))
 
     @cache
-    def resampled_by(record_ids: tuple[str, ...]) -> Callable[[np.ndarray], np.ndarray]:
-        return _resampled_by(test.take(record_ids))
+    def counts_of(record_ids: tuple[str, ...]) -> np.ndarray:
+        groups = [patient_of[record_id] for record_id in record_ids]
+        return resample_counts(len(groups), NUM_RESAMPLES, seed=0, groups=groups)
 
-    def of_seeds(record_ids: Sequence[str], scores: Mapping[int, np.ndarray]) -> tuple[dict, np.ndarray]:
-        part = test.take(record_ids)
-        resampled = resampled_by(tuple(record_ids))
-        points = {seed: macro_auroc(part.labels, array, test.label_names) for seed, array in scores.items()}
-        draws = {seed: resampled(array) for seed, array in scores.items()}
-        values = [point.value for point in points.values()]
-        mean_draws = np.mean(list(draws.values()), axis=0)
+    def of_seeds(predictions: Mapping[int, Predictions]) -> tuple[dict, np.ndarray]:
+        found = {
+            seed: resampled_macro_auroc(part.labels, part.scores, label_names, counts_of(tuple(part.record_ids)))
+            for seed, part in predictions.items()
+        }
+        values = [score.value for score in found.values()]
+        mean_draws = np.mean([score.resampled for score in found.values()], axis=0)
         summary = {
             "macro_auroc": float(np.mean(values)),
             "macro_auroc_ci95": list(percentile_interval(mean_draws)),
             "range": [min(values), max(values)],
-            "per_class": means_by_name([point.per_class for point in points.values()]),
+            "per_class": means_by_name([score.by_name for score in found.values()]),
             "seeds": {
                 str(seed): {
-                    "macro_auroc": points[seed].value,
-                    "macro_auroc_ci95": list(percentile_interval(draws[seed])),
+                    "macro_auroc": score.value,
+                    "macro_auroc_ci95": list(percentile_interval(score.resampled)),
                 }
-                for seed in scores
+                for seed, score in found.items()
             },
         }
         return summary, mean_draws
 
     table, draws = [], {}
     for row in rows:
-        summary, draws[row.key] = of_seeds(row.record_ids, row.scores)
+        summary, draws[row.key] = of_seeds(row.predictions)
         entry = {"key": row.key, "method": row.method, "row": row.kind, "labelled_fraction": row.labelled_fraction}
-        entry |= {"folds": folds_evaluated(row.kind), "num_test_records": len(row.record_ids)} | summary | row.facts
-        table.append(entry | ({"C": row.C} if row.C else {}))
+        entry |= {"folds": folds_evaluated(row.kind), "num_test_records": len(row.test.record_ids)}
+        table.append(entry | summary | row.facts | ({"C": row.C} if row.C else {}))
     value = {entry["key"]: entry["macro_auroc"] for entry in table}
     differences = []
     for model, baseline, against in pairs_of(rows):
         values, pair = [value[row.key] for row in (model, baseline)], [draws[row.key] for row in (model, baseline)]
-        if model.record_ids != baseline.record_ids:
-            common = [record_id for record_id in model.record_ids if record_id in set(baseline.record_ids)]
-            evaluated = [of_seeds(common, _scores_of(row, common)) for row in (model, baseline)]
+        if model.test.record_ids != baseline.test.record_ids:
+            tested = set(baseline.test.record_ids)
+            common = [record_id for record_id in model.test.record_ids if record_id in tested]
+            evaluated = [of_seeds(_take(row, common)) for row in (model, baseline)]
             values, pair = [summary["macro_auroc"] for summary, _ in evaluated], [found for _, found in evaluated]
         differences.append(
             {"model": model.key, "baseline": baseline.key, "against": against, "macro_auroc": values[0] - values[1]}
@@ -188,10 +172,10 @@ def compare_rows(rows: Sequence[Row], test: TestSet) -> dict:
     return {
         "rows": table,
         "differences": differences,
-        "excluded": excluded_labels(test.labels, test.label_names),
-        "label_names": test.label_names,
-        "num_test_records": len(test.record_ids),
-        "num_test_patients": len(set(patients_of(test.record_ids, test.patient_ids))),
+        "excluded": excluded_labels(every.labels, label_names),
+        "label_names": list(label_names),
+        "num_test_records": len(every.record_ids),
+        "num_test_patients": len(set(every.patients())),
     }
 
 
@@ -200,21 +184,11 @@ def folds_evaluated(kind: str) -> str:
     return "10" if kind in ("supervised", "finetuned") else "9 and 10"
 
 
-def _scores_of(row: Row, record_ids: Sequence[str]) -> dict[int, np.ndarray]:
-    """The scores of a row for some of its records."""
-    places = {record_id: place for place, record_id in enumerate(row.record_ids)}
+def _take(row: Row, record_ids: Sequence[str]) -> dict[int, Predictions]:
+    """The predictions of a row for some of its records."""
+    places = {record_id: place for place, record_id in enumerate(row.test.record_ids)}
     kept = [places[record_id] for record_id in record_ids]
-    return {seed: scores[kept] for seed, scores in row.scores.items()}
-
-
-def _resampled_by(test: TestSet) -> Callable[[np.ndarray], np.ndarray]:
-    """From scores to the macro AUROC of each resample; a label that lost its positives is left out of the mean of
-    that resample."""
-    groups = patients_of(test.record_ids, test.patient_ids)
-    counts = resample_counts(len(groups), NUM_RESAMPLES, seed=0, groups=groups)
-    excluded = excluded_labels(test.labels, test.label_names)
-    kept = [number for number, name in enumerate(test.label_names) if name not in excluded]
-    return lambda scores: mean_over_labels(resampled_auroc(test.labels[:, kept], scores[:, kept], counts))
+    return {seed: found.take(kept) for seed, found in row.predictions.items()}
 
 
 def pairs_of(rows: Sequence[Row]) -> list[tuple[Row, Row, str]]:
@@ -224,7 +198,7 @@ def pairs_of(rows: Sequence[Row]) -> list[tuple[Row, Row, str]]:
     pairs = []
     for number, row in enumerate(rows):
         for other in [*rows[:number], *rows[number + 1 :]]:
-            if row.labelled_fraction != other.labelled_fraction or set(row.scores) != set(other.scores):
+            if row.labelled_fraction != other.labelled_fraction or set(row.predictions) != set(other.predictions):
                 continue
             kinds = (row.kind, other.kind)
             same_method = row.method in other.method.split(", ")

@@ -33,7 +33,7 @@ INTERVAL_NAMES = (
     "qtc_fridericia_ms",
     "qtc_bazett_ms",
 )
-DEFAULT_TARGETS = INTERVAL_NAMES[:5]
+TARGETS = INTERVAL_NAMES[:5]
 """One QTc is enough for a model: Fridericia's."""
 
 
@@ -70,21 +70,16 @@ def measure_intervals(record: RecordWaves) -> Intervals:
 
 
 def interval_targets(
-    recordings: Sequence[RecordWaves] | Sequence[Mapping[str, Any]], names: Sequence[str] = DEFAULT_TARGETS
+    recordings: Sequence[RecordWaves] | Sequence[Mapping[str, Any]],
 ) -> dict[str, np.ndarray]:
-    """Targets of a regression: name with unit → float64 `(num_recordings,)`, NaN where unknown.
+    """Targets of a regression, `TARGETS`: name with unit → float64 `(num_recordings,)`, NaN where unknown.
 
-    Args:
-        recordings: Rows of LUDB, measured by their marks; or the waves of any recordings, as
-            [`~delineation.delineate`] predicts them.
-        names (`Sequence[str]`, *optional*, defaults to all but Bazett's QTc): Some of `INTERVAL_NAMES`.
+    `recordings` are rows of LUDB, measured by their marks, or the waves of any recordings, as [`delineate`] predicts
+    them.
     """
-    unknown = sorted(set(names) - set(INTERVAL_NAMES))
-    if unknown:
-        raise ValueError(f"Expected names among {list(INTERVAL_NAMES)}, got {unknown}.")
     waves = (record if isinstance(record, RecordWaves) else annotated_waves(record) for record in recordings)
     measured = [measure_intervals(record).values for record in waves]
-    return {name: np.array([values[name] for values in measured], dtype=float) for name in names}
+    return {name: np.array([values[name] for values in measured], dtype=float) for name in TARGETS}
 
 
 def _measure_lead(record: RecordWaves, lead: str) -> dict[str, list[float]]:

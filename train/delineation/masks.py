@@ -129,11 +129,7 @@ def mask_of_waves(record: RecordWaves, num_samples: int | None = None) -> np.nda
 
 
 def waves_of_mask(
-    mask: np.ndarray,
-    signal: np.ndarray,
-    leads: Sequence[str],
-    sampling_rate: float,
-    shortest_ms: Mapping[str, float] = SHORTEST_MS,
+    mask: np.ndarray, signal: np.ndarray, leads: Sequence[str], sampling_rate: float
 ) -> tuple[Wave, ...]:
     """The waves that a mask holds: unbroken runs of one class, those that are too short left out.
 
@@ -145,7 +141,6 @@ def waves_of_mask(
         signal (`np.ndarray` of shape `(num_leads, num_samples)`): The recording, in any unit.
         leads (`Sequence[str]`): Names of the rows of both.
         sampling_rate (`float`): Samples per second of the recording, in Hz.
-        shortest_ms (`Mapping[str, float]`): Shortest wave of each kind.
 
     Returns:
         `tuple[Wave, ...]`: In samples of the recording, lead by lead.
@@ -159,7 +154,7 @@ def waves_of_mask(
         edges = np.flatnonzero(np.diff(row)) + 1
         for start, end in zip((0, *edges), (*edges, len(row)), strict=True):
             kind = LABEL_NAMES[row[start]]
-            if kind == LABEL_NAMES[BACKGROUND] or (end - start) * step * 1000 / sampling_rate < shortest_ms[kind]:
+            if kind == LABEL_NAMES[BACKGROUND] or (end - start) * step * 1000 / sampling_rate < SHORTEST_MS[kind]:
                 continue
             onset, offset = (min(round(sample * step), num_samples - 1) for sample in (start, end - 1))
             peak = _peak(values[onset : offset + 1], kind)

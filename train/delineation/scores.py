@@ -19,8 +19,9 @@ from ..evaluate_metrics.delineation_scores import (
     NOT_ANNOTATED,
     POINTS,
     WAVES,
-    delineation_scores,
+    match_rows,
     points_of_waves,
+    span_of,
 )
 from ..metrics import mean_over_labels, paired_facts, percentile_interval, resample_counts
 from .masks import LABEL_NAMES, RecordWaves, mask_of_waves
@@ -63,12 +64,13 @@ def count_waves(references: Sequence[RecordWaves], predictions: Sequence[RecordW
         if facts[0] != facts[1]:
             raise ValueError(f"Expected predictions of {facts[0]} (id, Hz, samples), got {facts[1]}.")
         rows = [[_points(record, lead) for lead in prediction.leads] for record in (reference, prediction)]
-        found = delineation_scores(*rows, reference.sampling_rate, TOLERANCE_MS)
-        num_rows, num_empty = num_rows + found["num_rows"], num_empty + found["num_rows_not_annotated"]
+        spans, tolerance = [span_of(row) for row in rows[0]], TOLERANCE_MS * reference.sampling_rate / 1000
+        num_rows, num_empty = num_rows + len(spans), num_empty + spans.count(None)
         for number, point in enumerate(POINTS):
-            points[subject, number] += _sums(found["per_point"].get(point))
-            if point in found["excluded"]:  # no reference, yet perhaps predictions
-                points[subject, number, 1] += _predicted_inside(*rows, point)
+            errors, num_references, num_predictions = match_rows(*rows, spans, point, tolerance)
+            errors_ms = errors * 1000 / reference.sampling_rate
+            sums = (len(errors), errors_ms.sum(), np.square(errors_ms).sum())
+            points[subject, number] += (num_references, num_predictions, *sums)
         truth, guess = (_mask(record, prediction.leads) for record in (reference, prediction))
         annotated = truth != NOT_ANNOTATED
         truth, guess = truth[annotated], np.maximum(guess[annotated], BACKGROUND)
@@ -154,24 +156,6 @@ def _points(record: RecordWaves, lead: str) -> dict[str, list[int]]:
 
 def _mask(record: RecordWaves, leads: Sequence[str]) -> np.ndarray:
     return mask_of_waves(record)[[record.leads.index(lead) for lead in leads]]
-
-
-def _sums(found: dict | None) -> tuple[float, ...]:
-    if found is None:
-        return (0.0,) * 5
-    count, mean, sd = found["num_matched"], found["mean_ms"] or 0.0, found["sd_ms"] or 0.0
-    squares = sd**2 * (count - 1) + count * mean**2 if count else 0.0
-    return found["num_references"], found["num_predictions"], count, count * mean, squares
-
-
-def _predicted_inside(references: list[dict], predictions: list[dict], point: str) -> int:
-    """Predictions of a point that no row of a recording has, within the annotated spans."""
-    inside = 0
-    for reference, prediction in zip(references, predictions, strict=True):
-        marks = [sample for samples in reference.values() for sample in samples]
-        if marks:
-            inside += sum(min(marks) <= sample <= max(marks) for sample in prediction[point])
-    return inside
 
 
 def _scores(counts: WaveCounts, weights: np.ndarray) -> dict[str, np.ndarray]:

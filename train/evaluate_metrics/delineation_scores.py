@@ -44,26 +44,15 @@ def delineation_scores(
         sample (`n - 1`); `None` where there are too few. Predictions are counted where they are evaluated.
     """
     _check_rows(references, predictions, sampling_rate, points)
-    spans = [_span(row) for row in references] if spans is None else list(spans)
+    spans = [span_of(row) for row in references] if spans is None else list(spans)
     if len(spans) != len(references):
         raise ValueError(f"Expected one span for each of {len(references)} rows, got {len(spans)}.")
     tolerance = tolerance_ms * sampling_rate / 1000
     per_point, excluded = {}, {}
     for point in points:
-        errors, num_references, num_predictions = [], 0, 0
-        for reference, prediction, span in zip(references, predictions, spans, strict=True):
-            if span is None:
-                continue
-            marked, predicted = np.sort(np.asarray(reference[point])), np.sort(np.asarray(prediction[point]))
-            of_marked, of_predicted = match_points(marked, predicted, tolerance)
-            inside = (predicted >= span[0]) & (predicted <= span[1])
-            inside[of_predicted] = True
-            num_references += len(marked)
-            num_predictions += int(inside.sum())
-            errors.extend(predicted[of_predicted] - marked[of_marked])
+        errors, num_references, num_predictions = match_rows(references, predictions, spans, point, tolerance)
         if num_references:
-            milliseconds = np.asarray(errors, dtype=float) * 1000 / sampling_rate
-            per_point[point] = _point_scores(milliseconds, num_references, num_predictions)
+            per_point[point] = _point_scores(errors * 1000 / sampling_rate, num_references, num_predictions)
         else:
             excluded[point] = f"no reference in {len(references)} rows ({num_predictions} predicted)"
     return {
@@ -139,6 +128,32 @@ def points_of_waves(
     return points
 
 
+def match_rows(
+    references: Sequence[Mapping[str, Sequence[int]]],
+    predictions: Sequence[Mapping[str, Sequence[int]]],
+    spans: Sequence[tuple[int, int] | None],
+    point: str,
+    tolerance: float,
+) -> tuple[np.ndarray, int, int]:
+    """Errors of the matches of a point in all rows, `(num_matched,)`, and the numbers of references and predictions.
+
+    Errors and `tolerance` are in samples; a row without a span is not evaluated, predictions outside of a span count
+    only where they match.
+    """
+    errors, num_references, num_predictions = [], 0, 0
+    for reference, prediction, span in zip(references, predictions, spans, strict=True):
+        if span is None:
+            continue
+        marked, predicted = np.sort(np.asarray(reference[point])), np.sort(np.asarray(prediction[point]))
+        of_marked, of_predicted = match_points(marked, predicted, tolerance)
+        inside = (predicted >= span[0]) & (predicted <= span[1])
+        inside[of_predicted] = True
+        num_references += len(marked)
+        num_predictions += int(inside.sum())
+        errors.extend(predicted[of_predicted] - marked[of_marked])
+    return np.asarray(errors, dtype=float), num_references, num_predictions
+
+
 def match_points(marked: np.ndarray, predicted: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """One-to-one matches of points at most `tolerance` samples apart, as indices `(num_matched,)` into both: as many
     as possible and, of those, the closest."""
@@ -167,7 +182,8 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
 
-def _span(row: Mapping[str, Sequence[int]]) -> tuple[int, int] | None:
+def span_of(row: Mapping[str, Sequence[int]]) -> tuple[int, int] | None:
+    """First and last mark of a row, of any kind."""
     samples = [sample for point in POINTS for sample in row.get(point, ())]
     return (min(samples), max(samples)) if samples else None
 

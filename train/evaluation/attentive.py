@@ -7,6 +7,7 @@ beside a linear model of pooled features. The tokens are computed once and the h
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,20 +19,22 @@ from ecg_transformers.modeling.feature_extraction_ecg import average_windows
 from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler, EcgViTModel
 
 from ..features import refuse_patients_in_two_tables
+from ..finetune_objective import HeadTask
 from ..predictions import Predictions, ProtocolResult
 from ..tasks.labelled_splits import LabelledSplits
-from .head_training import HeadTask, TrainedHead, shuffled_batches, train_head
+from .head_training import TrainedHead, drawn_head, shuffled_batches, train_head
 from .token_cache import TokenCache, cache_tokens
 
 WINDOWS_AT_ONCE = 256  # in evaluation
+CACHE_BYTES = 2 << 30  # of the tokens of the three splits together in memory
 
 
 @dataclass(frozen=True)
 class AttentiveSettings:
-    """Settings of the training of the head; the defaults are the form `"weimann"`.
+    """Settings of the training of the head.
 
-    They are those of `configs/eval/linear.yaml` of the authors' code (github.com/kweimann/ECG-JEPA), except for the
-    windows, which are cached, and `patience`:
+    The defaults are those of `configs/eval/linear.yaml` of Weimann's code (github.com/kweimann/ECG-JEPA), except for
+    the windows, which are cached, and `patience`:
 
     * The authors cut a random 2.5 s from each record anew at every step and score 7 windows of 2.5 s. Here a record
       has the windows of the feature extractor; training draws one of them each time, scoring averages the logits of
@@ -42,25 +45,17 @@ class AttentiveSettings:
     The validation split is looked at every `select_every` steps and after the last; after `patience` looks without a
     gain the training stops (`None`: never), and the head has the weights of the best look. Weight decay is that of the
     weights of the linear layers, not of the query nor of biases. Initial weights are a truncated normal of deviation
-    `initializer_range`, biases 0. `cache_dtype` and `cache_bytes` (a limit for the three splits together) are those of
-    [`cache_tokens`].
+    0.02, biases 0; the layer behind the query has none. `cache_dtype` is that of [`cache_tokens`].
     """
 
     num_steps: int = 5000
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.999)
     gradient_clip: float = 1.0
     select_every: int = 100
     patience: int | None = 10
-    bias: bool = False
-    initializer_range: float = 0.02
     cache_dtype: str = "float16"
-    cache_bytes: int = 2 << 30
-
-
-ATTENTIVE_FORMS = {"weimann": AttentiveSettings()}
 
 
 class AttentiveHead(nn.Module):
@@ -74,20 +69,6 @@ class AttentiveHead(nn.Module):
         super().__init__()
         self.attentive_pooler = EcgViTAttentivePooler(config)
         self.classifier = nn.Linear(config.hidden_size, num_outputs, bias=bias)
-
-    @classmethod
-    def drawn(cls, config: EcgViTConfig, num_outputs: int, bias: bool, std: float, seed: int) -> "AttentiveHead":
-        """A new head, whose weights depend on the seed alone."""
-        with torch.device("meta"):  # the constructors would draw from the global generator
-            head = cls(config, num_outputs, bias)
-        head.to_empty(device="cpu")
-        generator = torch.Generator().manual_seed(seed)
-        for name, parameter in head.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.trunc_normal_(parameter, std=std, generator=generator)
-        return head
 
     def forward(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -116,26 +97,22 @@ def attentive_protocol(
     model: PreTrainedModel,
     feature_extractor: FeatureExtractionMixin,
     splits: LabelledSplits,
-    settings: AttentiveSettings = ATTENTIVE_FORMS["weimann"],
+    settings: AttentiveSettings = AttentiveSettings(),
     seed: int = 0,
     batch_size: int = 64,
 ) -> ProtocolResult:
     """Caches the tokens of every record and trains the head on those of the training split.
 
-    The validation split chooses the step; the test split is scored once, with its weights. An encoder of another
-    kind than EcgViT is a `ValueError`.
-
-    Args:
-        splits ([`LabelledSplits`]): The task, without a patient in two splits.
-        seed (`int`, *optional*, defaults to 0): Seed of the initial weights and the order of the records.
-        batch_size (`int`, *optional*, defaults to 64): Records in a forward pass of the encoder.
+    The validation split chooses the step; the test split is scored once, with its weights. `seed` is that of the
+    initial weights and of the order of the records, `batch_size` the number of records in a pass of the encoder. An
+    encoder of another kind than EcgViT is a `ValueError`, and so are patients in two splits.
     """
     if not isinstance(model, EcgViTModel):
         raise ValueError(
             f"The protocol attentive pools the tokens of EcgViT encoders, got {type(model).__name__}. Take another "
             "protocol."
         )
-    started, free, caches, truth = time.monotonic(), settings.cache_bytes, {}, {}
+    started, free, caches, truth = time.monotonic(), CACHE_BYTES, {}, {}
     for split, rows in splits.items():
         cache = cache_tokens(model, feature_extractor, rows, batch_size, settings.cache_dtype, free)
         free -= cache.tokens.nbytes if cache.in_memory else 0
@@ -149,7 +126,7 @@ def attentive_protocol(
         scores, cache = task.scores(record_logits(head, caches[split], model.device)), caches[split]
         found[split] = Predictions(scores, truth[split], cache.record_ids, cache.patient_ids)
     details = {
-        "form": next((name for name, form in ATTENTIVE_FORMS.items() if form == settings), "other settings"),
+        "form": "weimann" if settings == AttentiveSettings() else "other settings",
         "steps": trained.steps,
         "best_step": trained.best_step,
         "learning_rate": settings.learning_rate,
@@ -178,8 +155,7 @@ def train_attentive_head(
 ) -> tuple[AttentiveHead, TrainedHead]:
     """A head trained on cached tokens of `train`, with the weights that did best on `validation`."""
     device = torch.device(device)
-    head = AttentiveHead.drawn(config, len(task.label_names), settings.bias, settings.initializer_range, seed)
-    head.to(device)
+    head = drawn_head(partial(AttentiveHead, config, len(task.label_names)), seed).to(device)
     decayed = {id(module.weight) for module in head.modules() if isinstance(module, nn.Linear)}
     groups = [
         {"params": [p for p in head.parameters() if id(p) in decayed], "weight_decay": settings.weight_decay},
@@ -197,7 +173,7 @@ def train_attentive_head(
 
     trained = train_head(
         head,
-        torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas),
+        torch.optim.AdamW(groups, lr=settings.learning_rate),
         lambda step: settings.learning_rate,
         drawn_windows(caches["train"], settings.batch_size, seed),
         settings.num_steps,

@@ -92,7 +92,7 @@ class Clustering:
         for algorithm, clusters in self.clusters.items():
             scores = score_clusters(self.features, clusters, self.classes)
             resampled = resampled_agreement(self.classes, clusters, counts)
-            chance = np.array([agreement(_contingency(classes, clusters)) for classes in dealt])
+            chance = np.array([agreement_of(classes, clusters) for classes in dealt])
             for column, name in enumerate(LOWEST):
                 low, high = percentile_interval(_centred(resampled[:, column], scores[name]))
                 as_good = (chance[:, column] >= scores[name]).sum()
@@ -163,7 +163,7 @@ def compare_clusters(
     differences = {}
     for algorithm in ALGORITHMS:
         pair = [(encoder.classes, encoder.clusters[algorithm]) for encoder in (pretrained, random_encoder)]
-        points = [agreement(_contingency(*columns))[1] for columns in pair]
+        points = [agreement_of(*columns)[1] for columns in pair]
         resampled = [
             _centred(resampled_agreement(*columns, counts)[:, 1], point)
             for columns, point in zip(pair, points, strict=True)
@@ -213,12 +213,9 @@ def resampled_agreement(classes: np.ndarray, clusters: np.ndarray, counts: np.nd
     return agreement((counts @ cells).reshape(-1, *shape))
 
 
-def _contingency(classes: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    _, rows = np.unique(classes, return_inverse=True)
-    _, columns = np.unique(clusters, return_inverse=True)
-    table = np.zeros((rows.max() + 1, columns.max() + 1))
-    np.add.at(table, (rows, columns), 1)
-    return table
+def agreement_of(classes: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """[`agreement`] of the records themselves, `(2,)`."""
+    return resampled_agreement(classes, clusters, np.ones((1, len(classes))))[0]
 
 
 def _entropy(counts: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -16,23 +16,15 @@ of the numbers.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
 from ..features import decoded, embed
-from ..metrics import (
-    excluded_labels,
-    macro_auroc,
-    mean_over_labels,
-    paired_facts,
-    percentile_interval,
-    resample_counts,
-    resampled_auroc,
-)
-from ..predictions import Predictions, ProtocolResult
+from ..metrics import paired_facts, percentile_interval, resample_counts
+from ..predictions import Predictions, ProtocolResult, unusable_labels
 from ..results import REGRESSION, difference_key
 from ..tasks.labelled_splits import LabelledSplits
 from .protocols import FrozenTables, fit_probe, linear_protocol
@@ -102,22 +94,18 @@ class EncoderPair:
         self, setting: str, value: Any, label: str, results: Mapping[str, ProtocolResult], group=None, **facts
     ) -> dict[str, Any]:
         """The entry of one result of each encoder."""
-        return self.entry_of_draws(setting, value, label, {e: [results[e]] for e in self.models}, group, **facts)
-
-    def entry_of_draws(self, setting: str, value: Any, label: str, results, group=None, deviations=None, **facts):
-        """The entry of one result a draw of the training records, of each encoder; see [`evaluate_pair`]."""
-        found = evaluate_pair(results, deviations, self.num_resamples, self.seed)
-        return make_entry(setting, value, label, found | facts, group)
+        found = evaluate_pair({e: [results[e]] for e in self.models}, None, self.num_resamples, self.seed)
+        return make_entry(setting, value, label, group, **found, **facts)
 
 
-def make_entry(setting: str, value: Any, label: str, facts: Mapping[str, Any], group: str | None = None) -> dict:
+def make_entry(setting: str, value: Any, label: str, group: str | None = None, **facts) -> dict:
     return {"setting": setting, "group": group, "value": value, "label": label, **facts}
 
 
 def refused(setting: str, value: Any, label: str, reason: str, group: str | None = None, **facts) -> dict:
     """The entry of a value that is not available, with the reason."""
     logger.warning(f"{setting} {label}: {reason}")
-    return make_entry(setting, value, label, {"refused": reason, **facts}, group)
+    return make_entry(setting, value, label, group, refused=reason, **facts)
 
 
 def check_encoders(by_encoder: Mapping[str, Any]) -> None:
@@ -161,9 +149,7 @@ def evaluate_pair(
     facts: dict[str, Any] = {}
     values, resampled = {}, {}
     for encoder, of_encoder in results.items():
-        evaluated = [
-            evaluate_errors(r, counts, deviations) if is_regression else evaluate_areas(r, counts) for r in of_encoder
-        ]
+        evaluated = [result.resampled(counts, deviations) for result in of_encoder]
         values[encoder] = np.array([one.value for one in evaluated])
         resampled[encoder] = np.take_along_axis(np.stack([one.resampled for one in evaluated], axis=1), draw, axis=1)
         facts[encoder] = {
@@ -183,55 +169,13 @@ def evaluate_pair(
         "num_train_records": len(first.train_labels),
         "num_test_records": len(first.test.record_ids),
         "num_test_patients": len(set(first.test.patients())),
-        "excluded": {} if is_regression else _excluded(results["pretrained"]),
+        "excluded": {} if is_regression else unusable_labels(results["pretrained"]),
     }
 
 
 def drawn_again(num_draws: int, num_resamples: int, seed: int) -> np.ndarray:
     """Numbers of draws, with replacement, for each resample of the test patients: `(num_resamples, num_draws)`."""
     return np.random.default_rng([seed, 1]).integers(num_draws, size=(num_resamples, num_draws))
-
-
-class Evaluated(NamedTuple):
-    """A score on the test records, the scores of its labels, and that of each resample, `(num_resamples,)`."""
-
-    value: float
-    by_name: dict[str, float]
-    resampled: np.ndarray
-
-
-def evaluate_areas(result: ProtocolResult, counts: np.ndarray) -> Evaluated:
-    """Areas under the ROC curve of the labels that both the training and the test records have, as in
-    `evaluate_predictions`."""
-    excluded = _excluded([result])
-    columns = [column for column, name in enumerate(result.label_names) if name not in excluded]
-    if not columns:
-        raise ValueError(f"No label can be learned and evaluated: {excluded}. Give more records.")
-    labels, scores = result.test.labels[:, columns], result.test.scores[:, columns]
-    area = macro_auroc(labels, scores, [result.label_names[column] for column in columns])
-    return Evaluated(area.value, area.per_class, mean_over_labels(resampled_auroc(labels, scores, counts)))
-
-
-def evaluate_errors(result: ProtocolResult, counts: np.ndarray, deviations: np.ndarray | None) -> Evaluated:
-    """Absolute errors in standard deviations of the training targets."""
-    if deviations is None:
-        deviations = result.train_labels.std(axis=0)
-    errors = np.abs(result.test.scores - result.test.labels) / deviations
-    means = errors.mean(axis=1)
-    by_name = dict(zip(result.label_names, errors.mean(axis=0).tolist(), strict=True))
-    return Evaluated(float(means.mean()), by_name, counts @ means / counts.sum(axis=1))
-
-
-def _excluded(results: Sequence[ProtocolResult]) -> dict[str, str]:
-    """Labels that no draw can teach, or that the test split cannot evaluate, named as `evaluate_predictions` does."""
-    in_draws = [excluded_labels(result.train_labels, result.label_names) for result in results]
-    reasons = {
-        name: f"training set: {in_draws[0][name]}"
-        for name in results[0].label_names
-        if all(name in reasons for reasons in in_draws)
-    }
-    of_test = excluded_labels(results[0].test.labels, results[0].label_names)
-    return reasons | {name: why for name, why in of_test.items() if name not in reasons}
 
 
 def means_by_name(by_name: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -9,17 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
-from ..finetune import FINETUNE_PRESETS, as_taught, build_finetuning
-from ..inference import predict
+from ..finetune import FINETUNE_PRESETS, as_taught, build_finetuning, predict_splits
 from ..predictions import ProtocolResult
 from ..run_folder import claim_output_dir
 from ..settings import read_config
 from ..tasks.labelled_splits import LabelledSplits
 from ..trainer import train_and_save
-
-logger = logging.get_logger(__name__)
 
 
 def finetuned_protocol(
@@ -33,12 +29,8 @@ def finetuned_protocol(
 ) -> ProtocolResult:
     """Fine-tunes an encoder with the stock Trainer and a preset of `ecg-transformers finetune`.
 
-    Args:
-        model ([`PreTrainedModel`]): The encoder to start from; it is saved to `output_dir / "encoder"` first.
-        output_dir (`Path`): Folder of the classifier.
-        config (`str`, *optional*, defaults to `"finetune"`): Preset or YAML file.
-        settings (`Mapping`, *optional*): Settings that differ from it.
-        seed (`int`, *optional*, defaults to 0): Seed of the head and of the order of the records.
+    The encoder is saved to `output_dir / "encoder"` first. `config` is a preset or a YAML file, `settings` are those
+    that differ from it; `seed` is that of the head and of the order of the records.
     """
     claim_output_dir(str(output_dir), overwrite=True)  # of an earlier evaluation
     encoder = Path(output_dir) / "encoder"
@@ -50,14 +42,7 @@ def finetuned_protocol(
         raise ValueError(f"The preset {config!r} freezes the encoder: that is another protocol, attentive or linear.")
     started = time.monotonic()
     train_and_save(trainer)
-    found, left_out = {}, {}
-    for split in ("validation", "test"):
-        rows = vars(splits)[split]
-        found[split] = predict(
-            trainer.model, trainer.processing_class, rows, splits.label_names, trainer.args.eval_batch_size, left_out
-        )
-    for record_id, reason in left_out.items():
-        logger.warning(f"Record {record_id} cannot become input and is not evaluated: {reason}")
+    found, _ = predict_splits(trainer, splits)
     details = {
         "config": config,
         "learning_rate": trainer.args.learning_rate,

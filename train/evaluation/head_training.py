@@ -4,83 +4,19 @@ Order and initial weights come from generators of a seed; the global generators 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
-from ..metrics import excluded_labels, macro_auroc
-from ..results import REGRESSION, SINGLE_LABEL
 
-
-class HeadTask:
-    """Targets, loss and meaning of the logits of a head.
-
-    `train_truth` `(num_train_records, num_labels)` is 0 or 1, or the targets of a regression, which are standardised
-    by their mean and deviation for the loss.
-    """
-
-    def __init__(self, train_truth: np.ndarray, label_names: Sequence[str], problem_type: str):
-        self.label_names, self.problem_type = tuple(label_names), problem_type
-        self.centre = self.scale = None
-        if problem_type == REGRESSION:
-            self.centre, self.scale = train_truth.mean(axis=0), train_truth.std(axis=0)
-            if not (self.scale > 0).all():
-                constant = [name for name, scale in zip(label_names, self.scale, strict=True) if not scale > 0]
-                raise ValueError(
-                    f"The targets {constant} are the same in every training record, or not finite: nothing can be "
-                    "learned. Leave them out."
-                )
-        else:
-            not_learned = excluded_labels(train_truth, label_names)
-            self.trained = [column for column, name in enumerate(label_names) if name not in not_learned]
-            if not self.trained:
-                raise ValueError(f"No label can be learned: {not_learned}. Train on more records.")
-
-    def targets(self, truth: np.ndarray) -> torch.Tensor:
-        """Truth for the loss: `(num_records,)` class numbers of a single-label task, else
-        `(num_records, num_labels)` floats."""
-        if self.problem_type == SINGLE_LABEL:
-            return torch.from_numpy(truth.argmax(axis=1))
-        if self.problem_type == REGRESSION:
-            truth = (truth - self.centre) / self.scale
-        return torch.from_numpy(np.asarray(truth, dtype=np.float32))
-
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Binary cross-entropy, cross-entropy or mean squared error, the mean over records and labels."""
-        if self.problem_type == SINGLE_LABEL:
-            return nn.functional.cross_entropy(logits, targets)
-        if self.problem_type == REGRESSION:
-            return nn.functional.mse_loss(logits, targets)
-        return nn.functional.binary_cross_entropy_with_logits(logits, targets)
-
-    def scores(self, logits: torch.Tensor) -> np.ndarray:
-        """Probabilities, or values in the unit of the target, float64 `(num_records, num_labels)`."""
-        logits = logits.detach().double().cpu()
-        if self.problem_type == REGRESSION:
-            return logits.numpy() * self.scale + self.centre
-        return (logits.softmax(dim=-1) if self.problem_type == SINGLE_LABEL else logits.sigmoid()).numpy()
-
-    def quality(self, scores: np.ndarray, truth: np.ndarray) -> float:
-        """Quality of scores, higher is better: macro AUROC of the labels that training has; of a regression minus
-        the mean absolute error in deviations of the training targets."""
-        if self.problem_type == REGRESSION:
-            return -float((np.abs(scores - truth) / self.scale).mean())
-        names = [self.label_names[column] for column in self.trained]
-        return macro_auroc(truth[:, self.trained], scores[:, self.trained], names).value
-
-
-@dataclass(frozen=True)
-class TrainedHead:
-    """End of a training: `steps` that were done, `best_step` whose weights the head has, its `quality` on the
-    validation split (`None` where nothing was selected)."""
+class TrainedHead(NamedTuple):
+    """End of a training: `steps` that were done, `best_step` whose weights the head has."""
 
     steps: int
     best_step: int
-    quality: float | None
 
 
 def train_head(
@@ -134,9 +70,23 @@ def train_head(
         if patience is not None and looks_without_gain >= patience:
             break
     if look is None:
-        return TrainedHead(step, step, None)
+        return TrainedHead(step, step)
     head.load_state_dict(best_weights)
-    return TrainedHead(step, best_step, best)
+    return TrainedHead(step, best_step)
+
+
+def drawn_head(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A new head, whose weights, a truncated normal of deviation 0.02, depend on the seed alone; its biases are 0."""
+    with torch.device("meta"):  # the constructors would draw from the global generator
+        head = make()
+    head.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in head.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+    return head
 
 
 def shuffled_batches(

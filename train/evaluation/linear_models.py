@@ -11,9 +11,9 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from ..finetune_objective import HeadTask
 from ..metrics import excluded_labels, macro_auroc
 from ..results import REGRESSION, SINGLE_LABEL
-from .head_training import HeadTask
 
 C_GRID = (0.0001, 0.001, 0.01, 0.1, 1.0)
 NUM_FOLDS = 5
@@ -29,7 +29,6 @@ def cross_validated_C(
     patients: Sequence[str],
     task: HeadTask,
     C_grid: Sequence[float] = C_GRID,
-    num_folds: int = NUM_FOLDS,
 ) -> float:
     """Chooses the penalty of a linear model from its own training records.
 
@@ -38,16 +37,11 @@ def cross_validated_C(
     a fold that has no positive or no negative of a label, or whose model cannot learn it, is left out for that label.
     With few records that may be every fold of every label: then, as between equals, the strongest penalty is taken.
 
-    Args:
-        features (`np.ndarray` of shape `(num_records, hidden_size)`): Standardised features.
-        truth (`np.ndarray` of shape `(num_records, num_labels)`): 0 or 1, or the targets of a regression.
-        patients (`Sequence[str]`): Patient of each record.
-        task ([`HeadTask`]): Made from `truth`.
-        C_grid (`Sequence[float]`, *optional*): Candidates.
-        num_folds (`int`, *optional*, defaults to 5): Folds; fewer where there are fewer patients.
+    `features` `(num_records, hidden_size)` are standardised, `task` is made from `truth` `(num_records, num_labels)`;
+    there are fewer folds where there are fewer patients.
     """
     candidates = sorted(C_grid)
-    folds = folds_of_patients(patients, num_folds)
+    folds = folds_of_patients(patients)
     qualities = np.full((len(candidates), folds.max() + 1, truth.shape[1]), np.nan)
     for fold in range(folds.max() + 1):
         evaluated, trained = folds == fold, folds != fold

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..metrics import excluded_labels
 from ..results import REGRESSION, SINGLE_LABEL
-from .encoder_pair import EncoderPair, refused
+from .encoder_pair import EncoderPair, evaluate_pair, make_entry, refused
 from .protocols import FrozenTables, linear_protocol
 
 logger = logging.get_logger(__name__)
@@ -153,7 +153,8 @@ def low_shot(pair: EncoderPair, fractions: Sequence[float] = FRACTIONS, num_draw
         if some.problem_type != REGRESSION:
             lost = {name for one in described for name in one["unlearnt"]}
             facts["labels_in_every_draw"] = [name for name in some.label_names if name not in lost]
-        entries.append(pair.entry_of_draws("low_shot", fraction, label, results, deviations=deviations, **facts))
+        found = evaluate_pair(results, deviations, pair.num_resamples, pair.seed)
+        entries.append(make_entry("low_shot", fraction, label, **found, **facts))
     return entries
 
 

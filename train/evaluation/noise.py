@@ -22,6 +22,7 @@ from ecg_transformers.data.corpora.nstdb import NOISES, NSTDB
 from ecg_transformers.data.formats.wfdb_reader import read_record
 from ecg_transformers.modeling.leads import LIMB_LEADS, limb_lead_matrix, without_placement
 
+from ..tasks.lead_subsets import with_ecg
 from .encoder_pair import EncoderPair
 from .robustness import rate_ratio
 
@@ -109,8 +110,7 @@ def noisy_row(row: dict, recordings: NoiseRecordings, kind: str, snr_db: float, 
     ecg = row["ecg"]
     key = [seed, list(NOISES).index(kind), sample_id(row["record_id"])]
     noise = recordings.at_rate(kind, float(ecg["sampling_rate"]))
-    signal = add_noise(ecg["signal"], ecg["leads"], noise, snr_db, np.random.default_rng(key))
-    return row | {"ecg": ecg | {"signal": signal}}
+    return with_ecg(row, signal=add_noise(ecg["signal"], ecg["leads"], noise, snr_db, np.random.default_rng(key)))
 
 
 def noise_scores(
@@ -143,11 +143,10 @@ def white_noise_row(row: dict, snr_db: float, seed: int) -> dict:
 
     The noise depends on the seed and the id of the record alone; a flat lead gets none.
     """
-    ecg = row["ecg"]
+    signal = row["ecg"]["signal"]
     generator = np.random.default_rng([seed, sample_id(row["record_id"])])
-    deviations = np.sqrt([[_variance(lead)] for lead in ecg["signal"]]) / 10 ** (snr_db / 20)
-    noise = generator.standard_normal(ecg["signal"].shape) * deviations
-    return row | {"ecg": ecg | {"signal": (ecg["signal"] + noise).astype(np.float32)}}
+    deviations = np.sqrt([[_variance(lead)] for lead in signal]) / 10 ** (snr_db / 20)
+    return with_ecg(row, signal=(signal + generator.standard_normal(signal.shape) * deviations).astype(np.float32))
 
 
 def _variance(lead: np.ndarray) -> float:

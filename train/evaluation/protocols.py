@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ..features import EmbeddingTable, decoded, embed, refuse_patients_in_two_tables
+from ..finetune_objective import HeadTask
 from ..predictions import Predictions, ProtocolResult
 from ..tasks.labelled_splits import SPLITS, LabelledSplits
-from .head_training import HeadTask
 from .linear_models import C_GRID, cross_validated_C, fit_linear, folds_of_patients
 
 K_GRID = (5, 10, 20, 50, 100)

@@ -16,6 +16,7 @@ from scipy.signal import resample_poly
 from ecg_transformers.modeling.recording_input import DIMENSIONLESS
 
 from ..features import decoded
+from ..tasks.lead_subsets import with_ecg
 from .encoder_pair import EncoderPair, refused
 
 LARGEST_DENOMINATOR = 10_000
@@ -92,26 +93,23 @@ def in_unit(row: dict, unit: str) -> dict:
     """A decoded row whose values are in another unit, and say so."""
     if row["ecg"]["unit"] in (unit, DIMENSIONLESS):  # a dimensionless record of a mixed corpus has none
         return row
-    ecg = row["ecg"]
-    return row | {"ecg": ecg | {"signal": ecg["signal"] * np.float32(UNITS[unit]), "unit": unit}}
+    return with_ecg(row, signal=row["ecg"]["signal"] * np.float32(UNITS[unit]), unit=unit)
 
 
 def scaled_without_saying(row: dict, factor: float) -> dict:
     """A decoded row whose values are not in the unit that it declares."""
-    ecg = row["ecg"]
-    return row | {"ecg": ecg | {"signal": ecg["signal"] * np.float32(factor)}}
+    return with_ecg(row, signal=row["ecg"]["signal"] * np.float32(factor))
 
 
 def renamed(row: dict, names: Mapping[str, str]) -> dict:
     """A decoded row with some leads under other names."""
-    ecg = row["ecg"]
-    return row | {"ecg": ecg | {"leads": [names.get(lead, lead) for lead in ecg["leads"]]}}
+    return with_ecg(row, leads=[names.get(lead, lead) for lead in row["ecg"]["leads"]])
 
 
 def first_seconds(row: dict, seconds: float) -> dict:
     """A decoded row cut to its first seconds."""
     ecg = row["ecg"]
-    return row | {"ecg": ecg | {"signal": ecg["signal"][:, : round(seconds * ecg["sampling_rate"])]}}
+    return with_ecg(row, signal=ecg["signal"][:, : round(seconds * ecg["sampling_rate"])])
 
 
 def _largest_change(clean, changed) -> float:
@@ -137,4 +135,4 @@ def at_rate(row: dict, sampling_rate: float) -> dict:
         return row
     up, down = rate_ratio(ecg["sampling_rate"], sampling_rate)
     signal = resample_poly(np.asarray(ecg["signal"], dtype=np.float64), up, down, axis=1, padtype="edge")
-    return row | {"ecg": ecg | {"signal": signal.astype(np.float32), "sampling_rate": float(sampling_rate)}}
+    return with_ecg(row, signal=signal.astype(np.float32), sampling_rate=float(sampling_rate))

@@ -12,13 +12,14 @@ or with our `linear` ([`linear_protocol`]). Differences of every form here from 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from ..predictions import ProtocolResult
 from ..schedules import kim_finetune_learning_rate, kim_probe_learning_rate
-from .head_training import batches_an_epoch, shuffled_batches, train_head
+from .head_training import batches_an_epoch, drawn_head, shuffled_batches, train_head
 from .protocols import FrozenTables
 
 
@@ -129,13 +130,8 @@ SGD_LINEAR_FORMS = {form.name: form for form in (KIM, WEIMANN, ST_MEM)}
 
 
 def sgd_linear_protocol(tables: FrozenTables, form: SgdLinear, seed: int = 0) -> ProtocolResult:
-    """Runs a published form of the linear probe as the protocol `linear-NAME`.
-
-    Args:
-        tables ([`FrozenTables`]): Cached features; they are used as they are.
-        form ([`SgdLinear`]): One of `SGD_LINEAR_FORMS`.
-        seed (`int`, *optional*, defaults to 0): Seed of the initial weights and the order of the records.
-    """
+    """Runs a published form of the linear probe, one of `SGD_LINEAR_FORMS`, on features as they are: the protocol
+    `linear-NAME`. `seed` is that of the initial weights and of the order of the records."""
     started = time.monotonic()
     task = tables.task()
     features = {split: torch.from_numpy(table.features).float() for split, table in tables.tables.items()}
@@ -181,13 +177,9 @@ def sgd_linear_protocol(tables: FrozenTables, form: SgdLinear, seed: int = 0) ->
 
 def draw_linear(width: int, num_outputs: int, form: SgdLinear, seed: int) -> nn.Linear:
     """A new linear layer, whose weights depend on the seed alone."""
-    head = nn.Linear(width, num_outputs, bias=form.bias, device="meta").to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    if form.truncated_normal:
-        nn.init.trunc_normal_(head.weight, std=0.02, generator=generator)
-        if form.bias:
-            nn.init.zeros_(head.bias)
-        return head
-    for parameter in head.parameters():
-        nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
+    head = drawn_head(partial(nn.Linear, width, num_outputs, bias=form.bias), seed)
+    if not form.truncated_normal:
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in head.parameters():
+            nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
     return head

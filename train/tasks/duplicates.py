@@ -13,7 +13,7 @@ constant there has no content to compare and is the same as no other. Filtered o
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset
@@ -25,13 +25,14 @@ NAMED = 10  # in messages; the results hold all
 END_SHARE = 10  # a tenth at each end of a recording does not count
 
 
-def recording_digest(leads: Sequence[str], signal: bytes | memoryview) -> str | None:
+def recording_digest(leads: Sequence[str], signal: memoryview) -> str | None:
     """The content of a recording, stored by [`load_ecg`] as little-endian int16 of shape `(num_leads, num_samples)`,
     as a text of 32 hexadecimal digits; `None` for a recording whose every lead is constant."""
-    data = memoryview(signal)
-    if not leads or not data.nbytes or data.nbytes % (2 * len(leads)):
-        raise ValueError(f"Expected int16 samples of {len(leads)} leads, equally many each, got {data.nbytes} bytes.")
-    steps = np.frombuffer(data, dtype="<i2").reshape(len(leads), -1)
+    if not leads or not signal.nbytes or signal.nbytes % (2 * len(leads)):
+        raise ValueError(
+            f"Expected int16 samples of {len(leads)} leads, equally many each, got {signal.nbytes} bytes."
+        )
+    steps = np.frombuffer(signal, dtype="<i2").reshape(len(leads), -1)
     num_samples = steps.shape[1]
     middle = steps[:, num_samples // END_SHARE : num_samples - num_samples // END_SHARE]
     if all((lead == lead[0]).all() for lead in middle):  # stops at the first lead that is not
@@ -43,12 +44,18 @@ def recording_digest(leads: Sequence[str], signal: bytes | memoryview) -> str | 
     return digest.hexdigest()
 
 
-def recording_digests(rows: Dataset | Iterable[Mapping]) -> list[tuple[str, str | None]]:
-    """`(record_id, digest)` of every row, in order, read as a stream; a plain iterable must be stored rows."""
-    return [(record_id, recording_digest(leads, signal)) for record_id, leads, signal in _stored(rows)]
+def recording_digests(rows: Dataset) -> list[tuple[str, str | None]]:
+    """`(record_id, digest)` of every row, in order, read as a stream, without copying the signals."""
+    digests = []
+    for batch in rows.select_columns(["record_id", "ecg"]).with_format("arrow").iter(BATCH_SIZE):
+        ecg = batch["ecg"].combine_chunks()
+        ids, leads = batch["record_id"].to_pylist(), ecg.field("leads").to_pylist()
+        for record_id, names, signal in zip(ids, leads, ecg.field("signal"), strict=True):
+            digests.append((record_id, recording_digest(names, memoryview(signal.as_buffer()))))
+    return digests
 
 
-def find_duplicates(rows: Dataset | Iterable[Mapping]) -> list[list[str]]:
+def find_duplicates(rows: Dataset) -> list[list[str]]:
     """Ids of recordings that are the same, in groups of two or more; ids and groups in the order of the rows."""
     groups: dict[str, list[str]] = {}
     for record_id, digest in recording_digests(rows):
@@ -57,7 +64,7 @@ def find_duplicates(rows: Dataset | Iterable[Mapping]) -> list[list[str]]:
     return [ids for ids in groups.values() if len(ids) > 1]
 
 
-def refuse_shared_recordings(splits: Mapping[str, Dataset | Iterable[Mapping]]) -> None:
+def refuse_shared_recordings(splits: Mapping[str, Dataset]) -> None:
     """Raises `ValueError`, with the pairs and the cure, if the same recording lies in two splits."""
     seen: dict[str, tuple[str, str]] = {}
     pairs = []
@@ -95,21 +102,3 @@ def one_of_each(rows: Dataset) -> tuple[Dataset, dict[str, str]]:
         )
         rows = rows.select(kept)
     return rows, copies
-
-
-def _stored(rows: Dataset | Iterable[Mapping]) -> Iterator[tuple[str, list[str], bytes | memoryview]]:
-    """Id, leads and stored bytes of every row; those of a `Dataset` without copying the signal."""
-    if not isinstance(rows, Dataset):
-        for row in rows:
-            if not isinstance(row["ecg"]["signal"], bytes):
-                raise ValueError(
-                    f"Record {row['record_id']} is decoded; duplicates are found in stored steps. Load with "
-                    "load_ecg(..., decode=False)."
-                )
-            yield row["record_id"], row["ecg"]["leads"], row["ecg"]["signal"]
-        return
-    for batch in rows.select_columns(["record_id", "ecg"]).with_format("arrow").iter(BATCH_SIZE):
-        ecg = batch["ecg"].combine_chunks()
-        ids, leads = batch["record_id"].to_pylist(), ecg.field("leads").to_pylist()
-        for record_id, names, signal in zip(ids, leads, ecg.field("signal"), strict=True):
-            yield record_id, names, memoryview(signal.as_buffer())

@@ -28,6 +28,11 @@ LEAD_SUBSETS: dict[str, tuple[str, ...]] = {
 2021; 8 are the independent leads; II, and II with V1, are those of Kim (arXiv 2410.08559); I is that of watches."""
 
 
+def with_ecg(row: dict, **changed) -> dict:
+    """A decoded row whose recording differs in some fields."""
+    return row | {"ecg": row["ecg"] | changed}
+
+
 def keep_leads(row: dict, leads: Sequence[str]) -> dict:
     """A decoded row with these leads alone, in this order; a `ValueError` names those that the recording lacks."""
     ecg = row["ecg"]
@@ -36,8 +41,7 @@ def keep_leads(row: dict, leads: Sequence[str]) -> dict:
     if missing:
         raise ValueError(f"Record {row['record_id']} has the leads {list(ecg['leads'])} and lacks {missing}.")
     order = [names.index(lead) for lead in leads]
-    kept = {"signal": ecg["signal"][order], "leads": [ecg["leads"][position] for position in order]}
-    return row | {"ecg": ecg | kept}
+    return with_ecg(row, signal=ecg["signal"][order], leads=[ecg["leads"][position] for position in order])
 
 
 class KeptLeads:

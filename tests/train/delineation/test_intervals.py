@@ -72,9 +72,6 @@ def test_targets_are_arrays_by_name_with_unit():
     targets = interval_targets(records)
     assert tuple(targets) == INTERVAL_NAMES[:5]
     np.testing.assert_allclose(targets["heart_rate_bpm"], [100, 60, np.nan])
-    assert tuple(interval_targets(records, ["qtc_bazett_ms"])) == ("qtc_bazett_ms",)
-    with pytest.raises(ValueError, match="got \\['qrs'\\]"):
-        interval_targets(records, ["qrs"])
 
 
 def test_marks_of_ludb_give_the_rates_of_their_rhythms(shared_data_dir):

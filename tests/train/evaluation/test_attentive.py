@@ -10,8 +10,8 @@ from datasets import Dataset, Features, List, Value
 from ecg_transformers.data import ECG_STORAGE, Ecg
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForSequenceClassification, EcgViTModel
 from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler
+from ecg_transformers.train.evaluation import attentive
 from ecg_transformers.train.evaluation.attentive import (
-    ATTENTIVE_FORMS,
     AttentiveHead,
     AttentiveSettings,
     attentive_protocol,
@@ -19,8 +19,9 @@ from ecg_transformers.train.evaluation.attentive import (
     record_logits,
     train_attentive_head,
 )
-from ecg_transformers.train.evaluation.head_training import HeadTask, shuffled_batches
+from ecg_transformers.train.evaluation.head_training import drawn_head, shuffled_batches
 from ecg_transformers.train.evaluation.token_cache import TokenCache, cache_tokens
+from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.metrics import macro_auroc
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from ecg_transformers.train.tasks.labelled_splits import LabelledSplits
@@ -95,11 +96,9 @@ def caches(model, feature_extractor, splits):
 
 
 def test_the_default_is_the_published_form():
-    form = ATTENTIVE_FORMS["weimann"]
-    assert form == AttentiveSettings()
     published = {"num_steps": 5000, "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.1}
-    published |= {"betas": (0.9, 0.999), "gradient_clip": 1.0, "select_every": 100, "bias": False}
-    assert {name: getattr(form, name) for name in published} == published
+    published |= {"gradient_clip": 1.0, "select_every": 100}
+    assert {name: getattr(AttentiveSettings(), name) for name in published} == published
 
 
 @pytest.mark.parametrize("patching", ["per_lead", "all_leads"])
@@ -134,7 +133,7 @@ def test_training_equals_a_plain_loop_with_the_modules_of_the_library(model, cac
     head, trained = train_attentive_head(model.config, caches, truth, task_of_head, settings, seed=3)
 
     pooler, layer = EcgViTAttentivePooler(model.config), torch.nn.Linear(16, 2, bias=False)
-    start = AttentiveHead.drawn(model.config, 2, False, settings.initializer_range, seed=3)
+    start = drawn_head(lambda: AttentiveHead(model.config, 2), seed=3)
     pooler.load_state_dict(start.attentive_pooler.state_dict())
     layer.load_state_dict(start.classifier.state_dict())
     parameters = [*pooler.parameters(), *layer.parameters()]
@@ -230,12 +229,12 @@ def test_tokens_are_the_last_hidden_states_with_registers(model, feature_extract
     assert caches["train"].token_mask[:, :2].all()
 
 
-def test_tokens_beyond_the_limit_go_to_a_file_and_change_nothing(model, feature_extractor, splits, short):
+def test_tokens_beyond_the_limit_go_to_a_file_and_change_nothing(model, feature_extractor, splits, short, monkeypatch):
     place = "memory-mapped temporary file"
     limit = 60 * 14 * 16 * 4  # 48 windows of the training split fit, and then no others
     for max_bytes, of_train in ((limit, "memory"), (0, place)):
-        settings = dataclasses.replace(SHORT, cache_bytes=max_bytes)
-        mapped = attentive_protocol(model, feature_extractor, splits, settings, batch_size=7)
+        monkeypatch.setattr(attentive, "CACHE_BYTES", max_bytes)
+        mapped = attentive_protocol(model, feature_extractor, splits, SHORT, batch_size=7)
         assert mapped.details["cache"] == {"train": of_train, "validation": place, "test": place}
         np.testing.assert_allclose(mapped.test.scores, short.test.scores, atol=1e-5)
 

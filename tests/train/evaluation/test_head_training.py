@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from ecg_transformers.train.evaluation.head_training import HeadTask, batches_an_epoch, shuffled_batches, train_head
+from ecg_transformers.train.evaluation.head_training import batches_an_epoch, shuffled_batches, train_head
+from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TRUTH = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.int8)
@@ -30,7 +31,7 @@ def count(look=None, rates=lambda step: 1.0, num_steps=8, loss_of=lambda head: -
 
 def test_without_looks_the_last_weights_stay():
     weight, found = count()
-    assert weight == 8.0 and (found.steps, found.best_step, found.quality) == (8, 8, None)
+    assert weight == 8.0 and found == (8, 8)
 
 
 def test_every_step_has_the_learning_rate_of_its_number():
@@ -40,7 +41,7 @@ def test_every_step_has_the_learning_rate_of_its_number():
 def test_the_weights_of_the_best_look_stay_the_first_of_equals():
     qualities = iter([0.1, 0.7, 0.7, 0.2])
     weight, found = count(look=lambda: next(qualities), look_every=2)
-    assert weight == 4.0 and (found.steps, found.best_step, found.quality) == (8, 4, 0.7)
+    assert weight == 4.0 and found == (8, 4)
 
 
 def test_the_last_step_is_looked_at_too():

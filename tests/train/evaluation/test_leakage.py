@@ -205,4 +205,4 @@ def test_a_copy_under_another_patient_is_refused_though_no_patient_is_shared():
         EcgRecord(name, signal, ("I", "II"), 100.0, gain=[0.001] * 2, patient_id=name).to_row() for name in ("a", "b")
     ]
     with pytest.raises(ValueError, match=r"a \(train\) = b \(test\)"):
-        refuse_shared_recordings({"train": rows[:1], "test": rows[1:]})
+        refuse_shared_recordings({"train": Dataset.from_list(rows[:1]), "test": Dataset.from_list(rows[1:])})

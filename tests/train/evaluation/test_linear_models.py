@@ -3,8 +3,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
-from ecg_transformers.train.evaluation.head_training import HeadTask
 from ecg_transformers.train.evaluation.linear_models import cross_validated_C, fit_logistic, folds_of_patients
+from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 GRID = (1e-4, 0.01, 1.0, 100.0)

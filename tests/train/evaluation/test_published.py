@@ -3,7 +3,6 @@ import json
 
 import pytest
 
-from ecg_transformers.train.evaluation import published
 from ecg_transformers.train.evaluation.published import comparable_numbers, is_complete_test, published_numbers
 from ecg_transformers.train.tasks.labelled_splits import task_name
 
@@ -60,10 +59,6 @@ def test_a_mean_over_fewer_labels_is_comparable_with_nothing():
 def test_another_split_has_no_numbers_and_a_sentence_says_why(split):
     numbers, sentence = comparable_numbers(SUPER, "linear", *split, True)
     assert numbers == [] and split[0] in sentence and split[1] in sentence
-
-
-def test_another_metric_has_no_numbers():
-    assert comparable_numbers(SUPER, "linear", *FOLDS, metric="macro_auprc")[0] == []
 
 
 # --- the traps --------------------------------------------------------------------------------------------------
@@ -159,14 +154,3 @@ def test_counts_of_the_test_fold_are_those_of_the_labels(shared_data_dir):
         if task == "superdiagnostic":
             single = [row for row in rows if sum(float(value) for value in list(row.values())[6:]) == 1]
             assert is_complete_test("ptb-xl superdiagnostic_single", len(single))
-
-
-@pytest.mark.parametrize(("cell", "message"), [("[[0.9, 0.1]]", "needs a meaning"), ("[0.9, 0.8]", "2 cells")])
-def test_a_table_that_cannot_be_read_is_refused(cell, message, tmp_path, monkeypatch):
-    text = f"tables: [{{source: s, protocol: linear, metric: m, tasks: [t], rows: {{model: {cell}}}}}]"
-    (tmp_path / "published.yaml").write_text(text)
-    monkeypatch.setattr(published, "TABLES", tmp_path / "published.yaml")
-    published_numbers.cache_clear()
-    with pytest.raises(ValueError, match=message):
-        published_numbers()
-    published_numbers.cache_clear()

@@ -82,39 +82,34 @@ def test_order_of_leads_gain_and_rate_do_not_hide_a_copy():
     signal = steps(0)
     order = [2, 0, 1]
     copy = row("b", signal[order], [LEADS[lead] for lead in order], gain=0.005, rate=500.0)
-    assert find_duplicates([row("a", signal), row("c", steps(1)), copy]) == [["a", "b"]]
+    assert find_duplicates(Dataset.from_list([row("a", signal), row("c", steps(1)), copy])) == [["a", "b"]]
 
 
 def test_the_ends_do_not_count_and_one_step_in_the_middle_does():
     signal, end, middle = steps(0), steps(0), steps(0)
     end[:, -20:] += 1
     middle[1, 100] += 1
-    assert find_duplicates([row("a", signal), row("end", end), row("middle", middle)]) == [["a", "end"]]
+    rows = Dataset.from_list([row("a", signal), row("end", end), row("middle", middle)])
+    assert find_duplicates(rows) == [["a", "end"]]
 
 
 @pytest.mark.parametrize("leads", [("I", "II", "V2"), ("V1", "II", "I")])
 def test_equal_steps_under_other_lead_names_are_another_recording(leads):
-    assert find_duplicates([row("a", steps(0)), row("b", steps(0), leads)]) == []
+    assert find_duplicates(Dataset.from_list([row("a", steps(0)), row("b", steps(0), leads)])) == []
 
 
 def test_flat_recordings_are_no_copies_of_each_other_but_one_flat_lead_is_no_excuse():
     flat, partly = np.zeros_like(steps(0)), steps(0)
     partly[0] = 0
-    rows = [row("a", flat), row("b", flat), row("c", partly), row("d", partly)]
+    rows = Dataset.from_list([row("a", flat), row("b", flat), row("c", partly), row("d", partly)])
     assert find_duplicates(rows) == [["c", "d"]]
 
 
-def test_stored_dataset_decoded_dataset_and_list_agree(ptb_xl):
+def test_stored_and_decoded_datasets_agree(ptb_xl):
     stored = ptb_xl.select(range(5, 0, -1))
-    expected = recording_digests(list(stored))
-    assert recording_digests(stored) == expected
-    assert recording_digests(stored.cast_column("ecg", Ecg())) == expected
-
-
-def test_decoded_rows_outside_a_dataset_are_refused_with_the_cure():
-    decoded = row("a", steps(0)) | {"ecg": {"signal": steps(0).astype(np.float32), "leads": LEADS}}
-    with pytest.raises(ValueError, match="decode=False"):
-        find_duplicates([decoded])
+    digests = recording_digests(stored)
+    assert [record_id for record_id, _ in digests] == stored["record_id"][:]
+    assert recording_digests(stored.cast_column("ecg", Ecg())) == digests
 
 
 def test_a_recording_in_two_splits_is_refused_with_names_and_cure():
@@ -126,7 +121,7 @@ def test_a_recording_in_two_splits_is_refused_with_names_and_cure():
 
 
 def test_a_copy_of_a_copy_is_refused_too():
-    splits = {name: [row(name, steps(0))] for name in ("train", "validation", "test")}
+    splits = {name: Dataset.from_list([row(name, steps(0))]) for name in ("train", "validation", "test")}
     with pytest.raises(ValueError, match=r"2 recordings .*train \(train\) = validation .*train \(train\) = test"):
         refuse_shared_recordings(splits)
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification
 from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.finetune import build_finetuning, finish
-from ecg_transformers.train.finetune_objective import ScaledTargets
+from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.inference import predict
 from ecg_transformers.train.results import REGRESSION, SINGLE_LABEL
 from ecg_transformers.train.tasks.targets import load_task
@@ -78,4 +78,4 @@ def test_a_fine_tuned_regression_speaks_in_the_unit_of_its_target(ages, tmp_path
 
 def test_a_constant_target_teaches_nothing():
     with pytest.raises(ValueError, match="nothing can be learned"):
-        ScaledTargets(np.ones((4, 1)))
+        HeadTask(np.ones((4, 1)), ("age_years",), REGRESSION)

@@ -223,16 +223,16 @@ def tables_of(
             with table:
                 record = read_or_report(corpus, entry, options, on_bad_record, bad, missing)
         except Exception:
-            if table.records:  # what was read before comes first
+            if table.rows:  # what was read before comes first
                 yield table.finish()
             raise
         if record is None:
             continue
         table.add(record)
-        if table.num_bytes >= num_bytes or len(table.records) == MOST_TABLE_RECORDS:
+        if table.num_bytes >= num_bytes or len(table.rows) == MOST_TABLE_RECORDS:
             yield table.finish()
             table = empty()
-    if table.records:
+    if table.rows:
         yield table.finish()
 
 

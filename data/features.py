@@ -3,7 +3,6 @@
 import math
 import warnings
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, ClassVar
 
 import numpy as np
@@ -128,9 +127,9 @@ class RecordTable:
 
     def __init__(self, features: Features, schema: pa.Schema, num_bytes: int = 0):
         self.features, self.schema = features, schema
-        self.records: list[EcgRecord] = []
+        self.rows: list[dict[str, Any]] = []  # without samples
         self._lent: np.ndarray | None = None
-        self._gains, self._units, self._ends = [], [], [0]  # the ends in samples
+        self._ends = [0]  # in samples
         self._reserve(num_bytes // 2)
 
     @property
@@ -173,42 +172,27 @@ class RecordTable:
         if steps is not self._lent:
             self._samples[start:end].reshape(steps.shape)[...] = steps
         self._lent = None
-        self.records.append(record)
+        facts = {"gain": gain, "leads": record.leads, "sampling_rate": float(record.sampling_rate), "unit": unit}
+        self.rows.append(vars(record) | record.extra | {"ecg": facts})
         self._ends.append(end)
-        self._gains.append(gain)
-        self._units.append(unit)
 
     def finish(self) -> pa.Table:
         """The table, which takes the memory with it."""
-        columns, facts = [], [vars(record) | record.extra for record in self.records]
-        for column in self.schema:
-            if column.name == "ecg":
-                columns.append(self._recordings(column.type))
-                continue
-            name = column.name
-            values = [of_record.get(name) for of_record in facts]
-            if all(value is None for value in values):
-                columns.append(pa.nulls(len(values), column.type))
-                continue
-            try:
-                columns.append(pa.array(values, column.type))
-            except (pa.ArrowException, TypeError, ValueError):  # numbers of numpy, or of another kind
-                encoded = [encode_nested_example(self.features[name], value) for value in values]
-                columns.append(pa.array(encoded, column.type))
+        try:
+            columns = pa.array(self.rows, pa.struct(list(self.schema))).flatten()
+        except (pa.ArrowException, TypeError, ValueError):  # numbers of numpy, or of another kind
+            columns = [self._encoded(column) for column in self.schema]
+        place = self.schema.get_field_index("ecg")
+        kind, ends = self.schema.types[place], pa.py_buffer(2 * np.array(self._ends, dtype=np.int32))
+        buffers = [None, ends, self._memory.slice(0, self.num_bytes)]
+        signal = pa.Array.from_buffers(pa.binary(), len(self.rows), buffers)
+        columns[place] = pa.StructArray.from_arrays([signal, *columns[place].flatten()[1:]], fields=list(kind))
         return pa.Table.from_arrays(columns, schema=self.schema)
 
-    def _recordings(self, kind: pa.StructType) -> pa.StructArray:
-        buffers = [None, pa.py_buffer(2 * np.array(self._ends, dtype=np.int32)), self._memory.slice(0, self.num_bytes)]
-        ends = pa.array(accumulate(map(len, self._gains), initial=0), pa.int32())  # of lists of one value a lead
-        gains = pa.array(np.concatenate(self._gains), pa.float32())
-        leads = pa.array([lead for record in self.records for lead in record.leads], pa.string())
-        return pa.StructArray.from_arrays(
-            [
-                pa.Array.from_buffers(pa.binary(), len(self.records), buffers),
-                pa.ListArray.from_arrays(ends, gains, type=kind.field("gain").type),
-                pa.ListArray.from_arrays(ends, leads, type=kind.field("leads").type),
-                pa.array([float(record.sampling_rate) for record in self.records], pa.float64()),
-                pa.array(self._units, pa.string()),
-            ],
-            fields=list(kind),
-        )
+    def _encoded(self, column: pa.Field) -> pa.Array:
+        values = [row.get(column.name) for row in self.rows]
+        try:
+            return pa.array(values, column.type)
+        except (pa.ArrowException, TypeError, ValueError):
+            encoded = [encode_nested_example(self.features[column.name], value) for value in values]
+            return pa.array(encoded, column.type)

@@ -111,7 +111,7 @@ def test_memory_of_a_table_is_lent_to_one_array_of_a_record_and_taken_back_from_
             table.add(EcgRecord("copied", signal, ("I", "II"), 100.0, gain=[1e-3, 1e-3]))
         elif not is_bad:
             table.add(EcgRecord("lent", first, ("I", "II"), 100.0, gain=[1e-3, 1e-3]))
-        assert table.num_bytes == 24 * len(table.records)
+        assert table.num_bytes == 24 * len(table.rows)
         signals.append(first)
     assert new_steps((2, 6)).base is None
     stored = table.finish()["ecg"].combine_chunks().field("signal").to_pylist()

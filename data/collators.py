@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from ..modeling.feature_extraction_ecg import LARGEST_VALUE, EcgFeatureExtractor
@@ -266,11 +265,12 @@ class EcgPretrainingCollator(_EcgCollator):
         (leads, sampling_rate, num_samples, _), parts, gain = stored
         signal = np.empty((len(table), len(order), num_samples), dtype=np.int16)
         start, in_order = 0, order == list(range(len(leads)))
-        for steps in parts:
-            signal[start : start + len(steps)] = steps if in_order else steps[:, order]
+        for steps in [part[at : at + 4] for part in parts for at in range(0, len(part), 4)]:
+            copy = signal[start : start + len(steps)]
+            copy[...] = steps if in_order else steps[:, order]
+            if copy.min() == INVALID_SAMPLE:  # while it is in the cache
+                return None
             start += len(steps)
-        if signal.min() == INVALID_SAMPLE:
-            return None
         return self._batch(signal, gain[:, order], sampling_rate, True, table["record_id"].to_pylist())
 
     def _batch(
@@ -317,39 +317,35 @@ class EcgPretrainingCollator(_EcgCollator):
 def _stored_columns(chunks: Sequence[pa.StructArray]) -> tuple[tuple, list[np.ndarray], np.ndarray] | None:
     """Layout, int16 steps `(records, leads, samples)` of each chunk, as views, and gains `(records, leads)` of all
     stored recordings; or `None` where they differ in layout or are not whole."""
-    columns = {name: pa.chunked_array([chunk.field(name) for chunk in chunks]) for name in ECG_STORAGE}
-    if not chunks or any(column.null_count for column in (*chunks, *columns.values())):
-        return None
-    lengths, rates, units = (
-        pc.unique(column).to_pylist()
-        for column in (pc.binary_length(columns["signal"]), columns["sampling_rate"], columns["unit"])
-    )
-    gains, names = columns["gain"].combine_chunks(), columns["leads"].combine_chunks()
-    gain, leads = gains.flatten(), names[0].as_py()
-    num_leads = len(leads)
-    is_one_layout = len(lengths) == len(rates) == len(units) == 1
-    if (
-        not is_one_layout
-        or not num_leads
-        or lengths[0] % (2 * num_leads)
-        or not lengths[0]
-        or gain.null_count
-        or names.flatten().null_count
-    ):
-        return None
-    if any(pc.unique(pc.list_value_length(of)).to_pylist() != [num_leads] for of in (gains, names)):
-        return None
-    numbered = names.flatten().dictionary_encode().indices.to_numpy().reshape(-1, num_leads)
-    if (numbered != numbered[0]).any():
-        return None
-    parts = []
-    for signal in columns["signal"].chunks:
-        _, offsets, values = signal.buffers()
-        first = int(np.frombuffer(offsets, dtype=np.int32)[signal.offset])
-        steps = np.frombuffer(values, dtype="<i2", count=len(signal) * lengths[0] // 2, offset=first)
-        parts.append(steps.reshape(len(signal), num_leads, -1))
-    layout = tuple(leads), rates[0], lengths[0] // (2 * num_leads), units[0]
-    return layout, parts, gain.to_numpy().reshape(-1, num_leads)
+    parts, gains, layout = [], [], None
+    for chunk in chunks:
+        columns = dict(zip(chunk.type.names, chunk.flatten(), strict=True))
+        signal, gain, *facts = (columns[name] for name in ECG_STORAGE)
+        if any(column.null_count for column in (signal, gain, gain.values, *facts)):
+            return None
+        ends, counts = _offsets(signal), _offsets(gain)
+        lengths = ends[1:] - ends[:-1]
+        found = int(lengths[0]), *(column[0].as_py() for column in facts)
+        num_bytes, leads, sampling_rate, unit = layout = layout or found
+        if (
+            found != layout
+            or any(not column[1:].equals(column[:-1]) for column in facts)
+            or None in leads
+            or not num_bytes
+            or num_bytes % max(2 * len(leads), 1)
+            or (lengths != num_bytes).any()
+            or (counts[1:] - counts[:-1] != len(leads)).any()
+        ):
+            return None
+        steps = np.frombuffer(signal.buffers()[2], "<i2", len(chunk) * num_bytes // 2, int(ends[0]))
+        parts.append(steps.reshape(len(chunk), len(leads), -1))
+        gains.append(gain.values.to_numpy()[counts[0] : counts[-1]].reshape(len(chunk), -1))
+    return (tuple(leads), sampling_rate, num_bytes // (2 * len(leads)), unit), parts, np.concatenate(gains)
+
+
+def _offsets(column: pa.Array) -> np.ndarray:
+    """Ends of the values of a column of lists or bytes, that before the first one as well."""
+    return np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset)
 
 
 def _stored_rows(table: pa.Table) -> list[dict[str, Any]]:

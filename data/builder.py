@@ -214,26 +214,24 @@ def tables_of(
 ) -> Iterator[pa.Table]:
     """Records by [`read_or_report`] as tables; `num_bytes` of signal complete one."""
 
-    def empty() -> RecordTable:
-        return RecordTable(features, schema, num_bytes + num_bytes // 8)  # for the last recording too
-
-    table = empty()
-    for entry in entries:
+    entries, is_full, fault = iter(entries), True, None
+    while is_full and fault is None:
+        table, is_full = RecordTable(features, schema, num_bytes + num_bytes // 8), False  # for the last one too
         try:
             with table:
-                record = read_or_report(corpus, entry, options, on_bad_record, bad, missing)
-        except Exception:
-            if table.rows:  # what was read before comes first
-                yield table.finish()
-            raise
-        if record is None:
-            continue
-        table.add(record)
-        if table.num_bytes >= num_bytes or len(table.rows) == MOST_TABLE_RECORDS:
+                for entry in entries:
+                    record = read_or_report(corpus, entry, options, on_bad_record, bad, missing)
+                    if record is not None:
+                        table.add(record)
+                        is_full = table.num_bytes >= num_bytes or len(table.rows) == MOST_TABLE_RECORDS
+                        if is_full:
+                            break
+        except Exception as error:  # what was read before comes first
+            fault = error
+        if table.rows:
             yield table.finish()
-            table = empty()
-    if table.rows:
-        yield table.finish()
+    if fault is not None:
+        raise fault
 
 
 def num_shards_of(num_records: int, fewest: int = 1) -> int:

@@ -330,9 +330,10 @@ def _stored_columns(chunks: Sequence[pa.StructArray]) -> tuple[tuple, list[np.nd
         if (
             found != layout
             or any(not column[1:].equals(column[:-1]) for column in facts)
+            or not leads
             or None in leads
             or not num_bytes
-            or num_bytes % max(2 * len(leads), 1)
+            or num_bytes % (2 * len(leads))
             or (lengths != num_bytes).any()
             or (counts[1:] - counts[:-1] != len(leads)).any()
         ):
@@ -340,6 +341,8 @@ def _stored_columns(chunks: Sequence[pa.StructArray]) -> tuple[tuple, list[np.nd
         steps = np.frombuffer(signal.buffers()[2], "<i2", len(chunk) * num_bytes // 2, int(ends[0]))
         parts.append(steps.reshape(len(chunk), len(leads), -1))
         gains.append(gain.values.to_numpy()[counts[0] : counts[-1]].reshape(len(chunk), -1))
+    if layout is None:
+        return None
     return (tuple(leads), sampling_rate, num_bytes // (2 * len(leads)), unit), parts, np.concatenate(gains)
 
 

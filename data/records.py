@@ -221,12 +221,25 @@ class EcgRecord:
             shifted[missing] = np.nan
             self.signal, self.gain = shifted.astype(np.float32), None
 
+    def with_steps(self, record_id: str, steps: np.ndarray, offset: np.ndarray | None = None) -> "EcgRecord":
+        """A record of other int16 steps of the same leads, whose facts are those of this one and not checked again.
+
+        Args:
+            record_id (`str`), steps (`np.ndarray` of shape `(num_leads, num_samples)`), offset: See the class.
+        """
+        record = object.__new__(EcgRecord)
+        vars(record).update(vars(self), record_id=record_id, signal=steps, gain=self.gain.copy(), extra={})
+        if offset is not None:
+            record._subtract_offset(offset)
+        return record
+
     @property
     def num_missing_samples(self) -> int:
         """Number of samples, over all leads, that are marked as not recorded."""
         if self.gain is None:
             return int(np.isnan(self.signal).sum())
-        return int((self.signal == INVALID_SAMPLE).sum()) if self.signal.min() == INVALID_SAMPLE else 0
+        is_complete = np.minimum.reduce(self.signal, axis=None) != INVALID_SAMPLE
+        return 0 if is_complete else int((self.signal == INVALID_SAMPLE).sum())
 
     def to_millivolts(self) -> np.ndarray:
         """The signal as float32 of shape `(num_leads, num_samples)`, in mV; missing samples are NaN."""

@@ -76,17 +76,8 @@ def read_record(
     if leads is None and step is None and (rename_leads is None or isinstance(rename_leads, str)):
         plain = _plain_layout(header, rename_leads, unit)
     if plain is not None:
-        record = EcgRecord(
-            record_id=record_id or name,
-            signal=_read_plain_rows(folder, header, plain, verify_checksum),
-            leads=plain.leads,
-            sampling_rate=header.sampling_rate,
-            unit=DIMENSIONLESS if unit == DIMENSIONLESS else "mV",
-            gain=plain.gain.copy(),
-            offset=plain.offset,
-            notes=plain.notes,
-        )
-        return record, header.comments
+        steps = _read_plain_rows(folder, header, plain, verify_checksum)
+        return plain.record.with_steps(record_id or name, steps, plain.offset), header.comments
     declared = _Declared(step, unit)
     if header.num_segments is not None:
         segments = _read_segment_headers(folder, header)
@@ -131,13 +122,11 @@ def read_record(
 
 
 class _PlainLayout(NamedTuple):
-    """Facts on channels of format 16 that are all taken."""
+    """Channels of format 16 that are all taken, and a record of them without its samples."""
 
     first: WfdbSignal
-    leads: tuple[str, ...]
-    gain: np.ndarray
+    record: EcgRecord
     offset: np.ndarray | None
-    notes: tuple[str, ...]
 
 
 def _plain_layout(header: WfdbHeader, rename_leads: str | None, unit: str | None) -> _PlainLayout | None:
@@ -162,20 +151,21 @@ def _find_plain_layout(
     try:
         channels = [Channel(signal.name, signal.unit, sampling_rate) for signal in signals]
         chosen = choose_channels("", channels, None, rename_leads, unit)
-        scales = [_scale(signal, _Declared(None, unit), "") for signal in signals]
+        if chosen.positions != tuple(range(count)):
+            return None
+        gain, steps = [_scale(signal, _Declared(None, unit), "") for signal in signals], np.zeros((count, 1), np.int16)
+        known = {"unit": DIMENSIONLESS if unit == DIMENSIONLESS else "mV", "gain": gain, "notes": chosen.notes}
+        record = EcgRecord("", steps, chosen.leads, sampling_rate, **known)
     except ValueError:
         return None
-    if chosen.positions != tuple(range(count)):
-        return None
     baselines = np.array([signal.baseline for signal in signals])
-    gain = np.array(scales, dtype=np.float32)
-    return _PlainLayout(signals[0], chosen.leads, gain, baselines if baselines.any() else None, chosen.notes)
+    return _PlainLayout(signals[0], record, baselines if baselines.any() else None)
 
 
 def _read_plain_rows(folder: str, header: WfdbHeader, plain: _PlainLayout, verify_checksum: bool) -> np.ndarray:
     """Int16 `(num_leads, num_samples)` of a record of a plain layout."""
     path = signal_path(folder, header, header.signals.file_names[0])
-    rows = as_rows(read_frames(path, plain.first, len(plain.leads), header.num_samples))
+    rows = as_rows(read_frames(path, plain.first, len(header.signals), header.num_samples))
     if verify_checksum:
         _verify_checksums(rows, header)
     return rows

@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -127,8 +128,9 @@ class RecordTable:
 
     def __init__(self, features: Features, schema: pa.Schema, num_bytes: int = 0):
         self.features, self.schema = features, schema
-        self.rows: list[dict[str, Any]] = []  # without samples
+        self.rows: list[dict[str, Any]] = []  # without `ecg`
         self._lent: np.ndarray | None = None
+        self._layouts: list[tuple[bytes, tuple[str, ...], float, str]] = []
         self._ends = [0]  # in samples
         self._reserve(num_bytes // 2)
 
@@ -172,8 +174,8 @@ class RecordTable:
         if steps is not self._lent:
             self._samples[start:end].reshape(steps.shape)[...] = steps
         self._lent = None
-        facts = {"gain": gain, "leads": record.leads, "sampling_rate": float(record.sampling_rate), "unit": unit}
-        self.rows.append(vars(record) | record.extra | {"ecg": facts})
+        self.rows.append(vars(record) | record.extra)
+        self._layouts.append((gain.tobytes(), record.leads, float(record.sampling_rate), unit))
         self._ends.append(end)
 
     def finish(self) -> pa.Table:
@@ -186,7 +188,9 @@ class RecordTable:
         kind, ends = self.schema.types[place], pa.py_buffer(2 * np.array(self._ends, dtype=np.int32))
         buffers = [None, ends, self._memory.slice(0, self.num_bytes)]
         signal = pa.Array.from_buffers(pa.binary(), len(self.rows), buffers)
-        columns[place] = pa.StructArray.from_arrays([signal, *columns[place].flatten()[1:]], fields=list(kind))
+        columns[place] = pa.StructArray.from_arrays(
+            [signal, *_layout_columns(tuple(self._layouts))], fields=list(kind)
+        )
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def _encoded(self, column: pa.Field) -> pa.Array:
@@ -196,3 +200,11 @@ class RecordTable:
         except (pa.ArrowException, TypeError, ValueError):
             encoded = [encode_nested_example(self.features[column.name], value) for value in values]
             return pa.array(encoded, column.type)
+
+
+@lru_cache(maxsize=16)  # most tables of a corpus have the same
+def _layout_columns(layouts: tuple[tuple[bytes, tuple[str, ...], float, str], ...]) -> list[pa.Array]:
+    """Gains, leads, sampling rates and units of recordings."""
+    columns = [column for column in Ecg.pa_type if column.name != "signal"]
+    rows = [(np.frombuffer(gain, np.float32), *others) for gain, *others in layouts]
+    return [pa.array(values, column.type) for values, column in zip(zip(*rows, strict=True), columns, strict=True)]

@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 from ecg_transformers.data import EcgDataCollator, EcgPretrainingCollator, label_names, load_ecg, sample_id
 from ecg_transformers.data.builder import corpus_features
+from ecg_transformers.data.collators import _stored_columns
 from ecg_transformers.data.corpora.ptb_xl import PTB_XL_SAMPLE
 from ecg_transformers.data.features import RecordTable
 from ecg_transformers.data.records import EcgRecord
@@ -273,6 +274,44 @@ def test_slices_of_tables_give_the_batches_of_their_rows(leads, missing):
     assert batch["is_complete"] is expected["is_complete"] is (not missing or "I" not in leads)
     torch.testing.assert_close(batch["signal"], expected["signal"], rtol=0, atol=0)
     torch.testing.assert_close(batch["gain"], expected["gain"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("is_one_chunk", [True, False])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"leads": STANDARD_LEADS[::-1]},
+        {"leads": STANDARD_LEADS[:6], "num_samples": 2000},  # as many bytes
+        {"leads": STANDARD_LEADS[:6]},
+        {"num_samples": 1010},
+        {"sampling_rate": 50},
+    ],
+)
+def test_tables_of_two_layouts_give_the_batches_of_their_rows(other, is_one_chunk):
+    collator = EcgPretrainingCollator(extractor(leads=("II", "V1") if "leads" not in other else ("II", "I")))
+    rows = [row("a", seed=1), row("b", seed=2), row("c", seed=3, **other)]
+    features = corpus_features(PTB_XL_SAMPLE)
+    tables = [RecordTable(features, features.arrow_schema) for _ in rows]
+    for number, of in enumerate(rows):
+        tables[0 if is_one_chunk else number].add(EcgRecord.from_row(of))
+    table = pa.concat_tables([table.finish() for table in tables if table.rows])
+    batch, expected = collator(table), collator(rows)
+    assert batch.keys() == expected.keys()
+    for name in {"signal", "gain", "input_values"} & batch.keys():
+        assert torch.equal(batch[name], expected[name])
+    assert batch["record_id"].tolist() == expected["record_id"].tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("column", ["gain", "leads", "unit", "sampling_rate", "signal"])
+def test_a_table_with_a_missing_fact_is_not_read_as_a_whole(column):
+    rows = [row("a"), row("b")]
+    rows[1]["ecg"][column] = None
+    features = corpus_features(PTB_XL_SAMPLE)
+    table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
+    chunks = table["ecg"].chunks
+    assert _stored_columns([chunk.slice(0, 1) for chunk in chunks]) is not None
+    assert _stored_columns(chunks) is None
 
 
 def test_tables_that_need_the_feature_extractor_give_the_batches_of_their_rows():

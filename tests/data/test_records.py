@@ -52,6 +52,22 @@ def test_missing_samples_stay_missing_through_an_offset():
     assert np.isnan(record.to_millivolts()[0, 1])
 
 
+@pytest.mark.parametrize("offset", [None, np.array([3, 0]), np.array([40000, 0])])
+def test_a_record_of_other_steps_is_the_one_that_is_checked_anew(offset):
+    known = {"leads": ("II", "AVR"), "sampling_rate": 250, "unit": "uV", "gain": [2.0, 5.0], "notes": ("left out X",)}
+    first, steps = EcgRecord("", np.zeros((2, 1), np.int16), **known), np.int16([[1, -32768, 3], [4, 5, 6]])
+    found = first.with_steps("r", steps.copy(), offset)
+    expected = vars(EcgRecord("r", steps.copy(), offset=offset, **known))
+    assert vars(found).keys() == expected.keys()
+    for name, value in vars(found).items():
+        np.testing.assert_array_equal(value, expected[name])
+    assert found.signal.dtype == expected["signal"].dtype
+    found.extra["age"] = 3
+    if offset is None:
+        found.gain[0] = 7
+    assert first.extra == {} and first.gain.tolist() == [2.0, 5.0]
+
+
 def test_integer_row_keeps_every_bit():
     record = make_record()
     row = record.to_row()

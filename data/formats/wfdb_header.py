@@ -85,6 +85,13 @@ class WholeSignals(Sequence):
         return self._signals[position]
 
 
+_SIGNAL_LINE = re.compile(r"\S+((?:\s+\S+){4}\s+)\S+(\s+)-?\d+(\s+.*)")
+MAX_KNOWN_LAYOUTS = 8
+_KNOWN_LAYOUTS: list[tuple[re.Pattern, WfdbLayout]] = []
+"""The first layouts that this process met, with patterns that find them in half the time of parsing: headers of a
+corpus differ in names and checksums. Groups of a pattern: first line, signal file, checksums."""
+
+
 class WfdbHeader(NamedTuple):
     """A parsed header. `sampling_rate` is that of frames, of which a channel has `samples_per_frame` samples each;
     `num_samples`, in frames, is `None` where the header leaves it to the length of the signal file; `folder` is what
@@ -107,6 +114,13 @@ def parse_header(text: str) -> WfdbHeader:
     Raises:
         ValueError: says which line is wrong and what was expected there.
     """
+    signals = None
+    for pattern, layout in _KNOWN_LAYOUTS:
+        if match := pattern.match(text):
+            first_line, file_name, *checksums = match.groups()
+            signals = WholeSignals(layout, (file_name,) * len(checksums), list(map(int, checksums)))
+            text = first_line + text[match.end() :]
+            break
     lines, comments = list(filter(None, map(str.strip, text.splitlines()))), []
     if "#" in text:
         comments = [line[1:].strip() for line in lines if line[0] == "#"]
@@ -138,9 +152,12 @@ def parse_header(text: str) -> WfdbHeader:
             raise ValueError(f"Expected {num_segments} segment lines, got {len(segments)}.")
         names, lengths = [name for name, _ in segments], [length for _, length in segments]
         return WfdbHeader(num_segments, sampling_rate, num_samples, [], names, lengths, comments, num_channels, folder)
-    if len(lines) - 1 < num_channels:
-        raise ValueError(f"Expected {num_channels} signal lines, got {len(lines) - 1}.")
-    signals = _parse_signals(lines[1 : num_channels + 1])
+    if signals is None:
+        if len(lines) - 1 < num_channels:
+            raise ValueError(f"Expected {num_channels} signal lines, got {len(lines) - 1}.")
+        signals = _parse_signals(lines[1 : num_channels + 1])
+        if isinstance(signals, WholeSignals) and len(_KNOWN_LAYOUTS) < MAX_KNOWN_LAYOUTS:
+            _remember(lines[1 : num_channels + 1], signals)
     if isinstance(signals, WholeSignals):
         highest = sampling_rate * signals.layout.most_samples_per_frame
     else:
@@ -148,6 +165,16 @@ def parse_header(text: str) -> WfdbHeader:
     if not MIN_SAMPLING_RATE <= highest <= MAX_SAMPLING_RATE:
         raise ValueError(f"Expected {MIN_SAMPLING_RATE:g} to {MAX_SAMPLING_RATE:g} samples a second, got {highest:g}.")
     return WfdbHeader(None, sampling_rate, num_samples, signals, [], [], comments, num_channels, folder)
+
+
+def _remember(lines: list[str], signals: WholeSignals):
+    """Adds the layout of signal lines to those that are known, if their channels lie in one file."""
+    parts = [_SIGNAL_LINE.fullmatch(line) for line in lines]
+    if len(set(signals.file_names)) == 1 and all(parts):
+        facts = [rf"{re.escape(part[1])}\S+{re.escape(part[2])}(-?\d{{1,9}}){re.escape(part[3])}" for part in parts]
+        first_line = rf"([^\s/#]+ {len(lines)} [ -~]*)"  # a name without a folder
+        pattern = rf"{first_line}\r?\n([^\s#]\S*)" + r"\r?\n\2".join(facts) + r"(?=\r?\n|\Z)"
+        _KNOWN_LAYOUTS.append((re.compile(pattern), signals.layout))
 
 
 def _parse_name(name: str, lines: list[str]) -> tuple[str, int | None]:

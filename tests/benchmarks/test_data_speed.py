@@ -110,7 +110,7 @@ def streams(folder, tmp_path_factory):
         links = root / "records" / f"copy{copy}"
         links.mkdir(parents=True)
         for file in folder.iterdir():
-            (links / file.name).symlink_to(file)
+            (links / file.name).symlink_to(file.resolve())
     prepare_corpus("wfdb", root / "records", root / "prepared")
     raw = load_ecg("wfdb", root / "records", streaming=True, decode=False)
     return {"raw": raw, "prepared": load_ecg("prepared", root / "prepared", streaming=True, decode=False)}

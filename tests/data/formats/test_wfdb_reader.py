@@ -3,6 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wfdb
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ecg_transformers.data.formats import wfdb_header, wfdb_reader
 from ecg_transformers.data.formats.wfdb_header import parse_header, read_header
@@ -441,9 +443,71 @@ def test_records_of_a_known_layout_are_read_and_refused_as_step_by_step(tmp_path
         with monkeypatch.context() as patch:
             patch.setattr(wfdb_reader, "_plain_layout", lambda *_: None)
             patch.setattr(wfdb_header, "_parse_signals", lambda lines: [*map(wfdb_header._parse_signal, lines)])
+            patch.setattr(wfdb_header, "_KNOWN_LAYOUTS", [])
             assert found == outcome(tmp_path / "r", **options), text
         seen.append(isinstance(found, list))
     assert 30 < sum(seen) < 270
+
+
+HEADERS = [
+    "a 2 500 5000\nr.dat 16 200(0)/mV 16 0 -5 77 0 I\nr.dat 16 200(0)/mV 16 0 9 -8 0 II x\n# Age: 4\n",
+    "b 1 250\r\nr.mat 16+24 1000/uV 0 0 1 2 0 V1",
+    "c 2 100 30 10:00:00 1/1/2000\n r.dat 80 20 8\t0 1 3 0 I\n\nq.dat 80 20 8 0 1 3 0 II",
+    "d 2 100 30\n# Sex: M\nr.dat 61 20 8 3 1 0 0 V1\nr.dat 61 20 8 3 1 0 0 V1",
+]
+# What looks like the first: a record of segments, comments, a first line that ends before its number of samples.
+SIMILAR = [("a", "m/2"), ("r.dat", "#r.dat"), (" 5000", " \x0b5000")]
+PIECES = [
+    *"# \t/+-0127:~\n",
+    "\r",
+    "\r\n",
+    "\x0b",
+    "\x1c",
+    "\x85",
+    "\u2028",
+    "\u0663",
+    "\n#",
+    " 9",
+    "r.dat",
+    "q",
+    "8x2",
+    "",
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(HEADERS + [HEADERS[0].replace(*pair) for pair in SIMILAR]),
+    st.lists(
+        st.tuples(
+            st.floats(0, 1),
+            st.integers(0, 4),
+            st.sampled_from(PIECES),
+        ),
+        max_size=3,
+    ),
+)
+def test_a_header_of_a_known_layout_is_the_one_that_is_parsed_anew(text, changes):
+    for place, length, piece in changes:
+        start = int(place * len(text))
+        text = text[:start] + piece + text[start + length :]
+
+    def outcome(known):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wfdb_header, "_KNOWN_LAYOUTS", known)
+            try:
+                header = parse_header(text)
+                return header._replace(signals=list(header.signals))
+            except ValueError as error:
+                return str(error)
+
+    known = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wfdb_header, "_KNOWN_LAYOUTS", known)
+        for header in HEADERS:
+            parse_header(header)
+    assert len(known) == 3
+    assert outcome(known) == outcome([])
 
 
 @pytest.mark.parametrize("corpus", ["ptb-xl", "cinc2017", "cinc2021", "code-15", "cpsc2021", "ludb", "ptbdb", "mitdb"])

@@ -317,33 +317,34 @@ class EcgPretrainingCollator(_EcgCollator):
 def _stored_columns(chunks: Sequence[pa.StructArray]) -> tuple[tuple, list[np.ndarray], np.ndarray] | None:
     """Layout, int16 steps `(records, leads, samples)` of each chunk, as views, and gains `(records, leads)` of all
     stored recordings; or `None` where they differ in layout or are not whole."""
-    parts, gains, layout = [], [], None
-    for chunk in chunks:
-        columns = dict(zip(chunk.type.names, chunk.flatten(), strict=True))
-        signal, gain, *facts = (columns[name] for name in ECG_STORAGE)
-        if any(column.null_count for column in (signal, gain, gain.values, *facts)):
-            return None
-        ends, counts = _offsets(signal), _offsets(gain)
-        lengths = ends[1:] - ends[:-1]
-        found = int(lengths[0]), *(column[0].as_py() for column in facts)
-        num_bytes, leads, sampling_rate, unit = layout = layout or found
-        if (
-            found != layout
-            or any(not column[1:].equals(column[:-1]) for column in facts)
-            or not leads
-            or None in leads
-            or not num_bytes
-            or num_bytes % (2 * len(leads))
-            or (lengths != num_bytes).any()
-            or (counts[1:] - counts[:-1] != len(leads)).any()
-        ):
-            return None
-        steps = np.frombuffer(signal.buffers()[2], "<i2", len(chunk) * num_bytes // 2, int(ends[0]))
-        parts.append(steps.reshape(len(chunk), len(leads), -1))
-        gains.append(gain.values.to_numpy()[counts[0] : counts[-1]].reshape(len(chunk), -1))
-    if layout is None:
+    if not chunks:
         return None
-    return (tuple(leads), sampling_rate, num_bytes // (2 * len(leads)), unit), parts, np.concatenate(gains)
+    columns = [chunk.flatten() for chunk in chunks]
+    places = [chunks[0].type.get_field_index(name) for name in ECG_STORAGE]
+    signals, *others = ([column[place] for column in columns] for place in places)
+    gain, *facts = map(pa.concat_arrays, others)
+    if any([column.null_count for column in (*signals, gain, gain.values, *facts)]):
+        return None
+    leads, sampling_rate, unit = (column[0].as_py() for column in facts)
+    counts, ends = _offsets(gain), [_offsets(signal) for signal in signals]
+    num_bytes = int(ends[0][1] - ends[0][0])
+    if (
+        not leads
+        or None in leads
+        or not num_bytes
+        or num_bytes % (2 * len(leads))
+        or (counts[1:] - counts[:-1] != len(leads)).any()
+        or any([(of[1:] - of[:-1] != num_bytes).any() for of in ends])
+        or not all([column[1:].equals(column[:-1]) for column in facts])
+    ):
+        return None
+    parts = [
+        np.frombuffer(signal.buffers()[2], "<i2", len(signal) * num_bytes // 2, int(of[0]))
+        for signal, of in zip(signals, ends, strict=True)
+    ]
+    layout = tuple(leads), sampling_rate, num_bytes // (2 * len(leads)), unit
+    gains = gain.values.to_numpy()[counts[0] : counts[-1]].reshape(-1, len(leads))
+    return layout, [steps.reshape(-1, len(leads), layout[2]) for steps in parts], gains
 
 
 def _offsets(column: pa.Array) -> np.ndarray:

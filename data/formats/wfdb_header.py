@@ -86,7 +86,7 @@ class WholeSignals(Sequence):
 
 
 _SIGNAL_LINE = re.compile(r"\S+((?:\s+\S+){4}\s+)\S+(\s+)-?\d+(\s+.*)")
-MAX_KNOWN_LAYOUTS = 8
+MAX_KNOWN_LAYOUTS, MAX_LAYOUT_LENGTH = 8, 10_000
 _KNOWN_LAYOUTS: list[tuple[re.Pattern, WfdbLayout]] = []
 """The first layouts that this process met, with patterns that find them in half the time of parsing: headers of a
 corpus differ in names and checksums. Groups of a pattern: first line, signal file, checksums."""
@@ -168,9 +168,9 @@ def parse_header(text: str) -> WfdbHeader:
 
 
 def _remember(lines: list[str], signals: WholeSignals):
-    """Adds the layout of signal lines to those that are known, if their channels lie in one file."""
+    """Adds the layout of signal lines of usual length to those that are known, if their channels lie in one file."""
     parts = [_SIGNAL_LINE.fullmatch(line) for line in lines]
-    if len(set(signals.file_names)) == 1 and all(parts):
+    if len(set(signals.file_names)) == 1 and all(parts) and sum(map(len, lines)) <= MAX_LAYOUT_LENGTH:
         facts = [rf"{re.escape(part[1])}\S+{re.escape(part[2])}(-?\d{{1,9}}){re.escape(part[3])}" for part in parts]
         first_line = rf"([^\s/#]+ {len(lines)} [ -~]*)"  # a name without a folder
         pattern = rf"{first_line}\r?\n([^\s#]\S*)" + r"\r?\n\2".join(facts) + r"(?=\r?\n|\Z)"

@@ -1,15 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+from transformers import AutoModelForPreTraining
 
 from ecg_transformers.modeling import (
     EcgConvConfig,
     EcgConvModel,
     KernelResponseConfig,
-    KernelResponseForEmbedding,
     KernelResponseForPreTraining,
-    KernelResponseModel,
 )
 from ecg_transformers.modeling.masking import DrawKeys
 from ecg_transformers.modeling.modeling_kernel_response import principal_components
@@ -210,13 +208,6 @@ def test_gradients_reach_every_parameter_but_the_kernels(fields):
         assert (parameter.grad is None) == name.startswith("targets."), name
 
 
-def test_ten_steps_lower_the_loss(losses_of_ten_steps):
-    model = tiny_model().train()
-    drawn = model.draw_inputs(signals(8), DrawKeys(0, 0, 0, tuple(range(8))))
-    losses = losses_of_ten_steps(model, 4e-3, signals(8), **drawn)
-    assert losses[-1] < 0.8 * losses[0]
-
-
 def test_an_absent_lead_has_no_part_in_the_loss():
     model = tiny_model().eval()
     drawn = model.draw_inputs(signals(), KEYS)
@@ -244,15 +235,6 @@ def test_views_belong_to_a_record_and_its_epoch():
     assert not torch.equal(other_epoch["views"], drawn["views"])
 
 
-def test_without_views_evaluation_repeats_them_and_training_draws_new_ones():
-    model = tiny_model().eval()
-    assert model(signals()).loss == model(signals()).loss
-    model.train()
-    before = torch.random.get_rng_state()
-    assert len({model(signals()).loss.item() for _ in range(4)}) == 4
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 # --- files --------------------------------------------------------------------------------------------------------
 
 
@@ -274,18 +256,6 @@ def test_an_encoder_alone_gets_the_kernels_of_its_seed_and_is_fitted_anew(tmp_pa
     assert loaded.needs_fitting and not loaded.targets.components.any()
 
 
-def test_a_pretraining_checkpoint_serves_as_encoder_classifier_and_embedding(tmp_path):
-    model = tiny_model()
-    model.save_pretrained(tmp_path)
-    encoder = AutoModel.from_pretrained(tmp_path)
-    assert isinstance(encoder, KernelResponseModel) and same_weights(encoder, model.ecg_vit)
-    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
-    assert same_weights(classifier.ecg_vit, model.ecg_vit)
-    assert classifier(signals()).logits.shape == (4, 5)
-    embedding = KernelResponseForEmbedding.from_pretrained(tmp_path)
-    torch.testing.assert_close(embedding(signals()).embeddings.norm(dim=-1), torch.ones(4))
-
-
 def test_the_encoder_is_that_of_the_convolutional_model():
     shared = {name: TINY[name] for name in ("leads", "num_samples", "stem_widths", "stem_depths", "hidden_size")}
     model, plain = tiny_model().eval(), EcgConvModel(EcgConvConfig(**shared)).eval()
@@ -294,13 +264,6 @@ def test_the_encoder_is_that_of_the_convolutional_model():
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------
-
-
-def test_a_batch_of_one_is_refused_in_training():
-    model = tiny_model().train()
-    with pytest.raises(ValueError, match="dataloader_drop_last"):
-        model(signals(1))
-    assert model.eval()(signals(1)).loss.isfinite()
 
 
 @pytest.mark.parametrize(

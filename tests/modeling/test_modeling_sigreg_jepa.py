@@ -1,13 +1,10 @@
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 
 from ecg_transformers.modeling.configuration_sigreg_jepa import SigRegJepaConfig
 from ecg_transformers.modeling.masking import DrawKeys
 from ecg_transformers.modeling.modeling_sigreg_jepa import (
-    SigRegJepaForEmbedding,
     SigRegJepaForPreTraining,
-    SigRegJepaModel,
 )
 from ecg_transformers.modeling.sigreg import sigreg
 
@@ -105,40 +102,16 @@ def test_other_distances_are_those_of_their_name(prediction_loss, power):
     torch.testing.assert_close(output.prediction_loss, expected)
 
 
-def test_targets_can_be_normalised():
+def test_targets_can_be_normalised_and_carry_gradients():
     output = tiny_model(target_normalization="layer_norm").eval()(signals(), bool_masked_pos=mask(0, 3))
     torch.testing.assert_close(output.targets.mean(dim=-1), torch.zeros(4, 1, 2), atol=1e-5, rtol=0)
-
-
-@LAYOUTS
-def test_gradients_reach_every_parameter_and_flow_through_the_targets(layout):
-    model = tiny_model(**layout).train()
-    output = model(signals())
     assert output.targets.requires_grad
-    output.loss.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-
-
-@LAYOUTS
-def test_ten_steps_lower_the_loss(losses_of_ten_steps, layout):
-    model = tiny_model(**layout).train()
-    drawn = model.draw_inputs(signals(8), DrawKeys(0, 0, 0, tuple(range(8))))
-    losses = losses_of_ten_steps(model, 3e-3, signals(8), **drawn)
-    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_there_is_no_teacher():
     model = tiny_model()
     assert not model.has_teacher
     assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"ecg_vit", "predictor", "projector"}
-
-
-def test_losses_stay_float32_inside_autocast():
-    model = tiny_model(token_sigreg_weight=0.1).train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model(signals())
-    assert all(output[part].dtype == torch.float32 for part in output if part.endswith("loss"))
 
 
 @LAYOUTS
@@ -171,40 +144,11 @@ def test_segments_belong_to_a_record_and_blocks_to_a_batch():
         model.draw_inputs(signals(), DrawKeys(0, 0, 0, (1,)))
 
 
-def test_without_a_mask_evaluation_repeats_one_and_training_draws_new_ones():
-    model = tiny_model().eval()
-    assert model(signals()).loss == model(signals()).loss
-    model.train()
-    before = torch.random.get_rng_state()
-    assert len({model(signals()).loss.item() for _ in range(4)}) == 4
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 def test_biases_norms_and_tokens_do_not_decay():
     model = tiny_model()
     decayed = {name for name, parameter in model.named_parameters() if model.has_weight_decay(name, parameter)}
     assert "predictor.layers.0.mlp.fc1.weight" in decayed and "projector.fc1.weight" in decayed
     assert not [name for name in decayed if any(part in name for part in ("bias", "norm", "token"))]
-
-
-def test_a_pretraining_checkpoint_loads_as_every_class(tmp_path):
-    model = tiny_model().train()
-    model(signals())
-    model.save_pretrained(tmp_path)
-    loaded = AutoModelForPreTraining.from_pretrained(tmp_path)
-    assert isinstance(loaded, SigRegJepaForPreTraining) and same_weights(loaded, model)
-    assert loaded.eval()(signals()).loss == model.eval()(signals()).loss
-    encoder = AutoModel.from_pretrained(tmp_path)
-    assert isinstance(encoder, SigRegJepaModel) and same_weights(encoder, model.ecg_vit)
-    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
-    assert same_weights(classifier.ecg_vit, model.ecg_vit)
-    assert classifier(signals()).logits.shape == (4, 5)
-    assert SigRegJepaForEmbedding.from_pretrained(tmp_path)(signals()).embeddings.shape == (4, 32)
-
-
-def test_a_batch_of_one_is_refused_in_training():
-    with pytest.raises(ValueError, match="dataloader_drop_last"):
-        tiny_model().train()(signals(1))
 
 
 def test_masks_that_make_no_sense_are_refused():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining
 from ecg_transformers.modeling.configuration_vqvae import EcgVqVaeConfig
@@ -173,13 +173,6 @@ def test_gradients_reach_every_parameter(codebook):
     assert ("ecg_vit.quantizer.codebook" in dict(model.named_parameters())) == (codebook == "published")
 
 
-@pytest.mark.parametrize("codebook", ["ema", "published"])
-def test_ten_steps_lower_the_loss(losses_of_ten_steps, codebook):
-    model = tiny_model(codebook=codebook).train()
-    losses = losses_of_ten_steps(model, 1e-2, signals(), part="reconstruction_loss")
-    assert losses[-1] < 0.95 * losses[0]
-
-
 def test_an_absent_lead_has_no_part_in_the_loss():
     model = trained_model()
     lead_mask = torch.tensor([[True, True, False]]).expand(8, -1)
@@ -231,14 +224,6 @@ def test_fine_tuning_leaves_the_codebook_alone():
     model(signals(), labels=torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])).loss.backward()
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
     assert model.ecg_vit.latent_projection.weight.grad.abs().sum() > 0  # straight through the codes
-
-
-def test_pretraining_weights_and_codebook_come_back(tmp_path):
-    model = trained_model()
-    model.save_pretrained(tmp_path)
-    loaded = AutoModelForPreTraining.from_pretrained(tmp_path)
-    assert isinstance(loaded, EcgVqVaeForPreTraining) and same_weights(loaded, model)
-    assert torch.equal(loaded(signals()).loss, model(signals()).loss)
 
 
 @pytest.mark.parametrize("features", ["hidden", "latents", "codes"])

@@ -7,58 +7,21 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ecg_transformers.modeling import (
-    EcgJepaConfig,
-    EcgJepaForPreTraining,
-    EcgVqVaeConfig,
-    EcgVqVaeForPreTraining,
-    SigRegJepaConfig,
-    SigRegJepaForPreTraining,
-    StMemConfig,
-    StMemForPreTraining,
-)
 from ecg_transformers.modeling.collectives import gather_rows
 from ecg_transformers.modeling.masking import DrawKeys
 from ecg_transformers.modeling.sigreg import draw_directions, sigreg
 
+from .tiny_methods import make
+
 pytestmark = pytest.mark.skipif(
     torch.accelerator.is_available(), reason="autograd does not survive a fork where there is an accelerator"
 )
-TINY = {
-    "leads": ("I", "II", "V1"),
-    "num_samples": 100,
-    "patch_size": 10,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
-PREDICTOR = {
-    "mask_type": "random",
-    "mask_ratio": (0.4, 0.6),
-    "predictor_hidden_size": 16,
-    "predictor_num_hidden_layers": 1,
-    "predictor_num_attention_heads": 2,
-    "predictor_intermediate_size": 32,
-}
-DECODER = {
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
-}
-VQVAE = TINY | DECODER | {"num_codes": 4, "latent_size": 4}
-SIGREG = TINY | PREDICTOR | {"projection_size": 4, "projector_hidden_size": 8, "num_slices": 8}
 MODELS = {
-    "ecg_jepa": lambda: EcgJepaForPreTraining(
-        EcgJepaConfig(**TINY, **PREDICTOR, variance_weight=0.5, covariance_weight=30)
-    ),
-    "ecg_jepa by position": lambda: EcgJepaForPreTraining(
-        EcgJepaConfig(**TINY, **PREDICTOR, target_normalization="position")
-    ),
-    "sigreg_jepa": lambda: SigRegJepaForPreTraining(SigRegJepaConfig(**SIGREG)),
-    "st_mem": lambda: StMemForPreTraining(StMemConfig(**TINY, **DECODER)),
-    "vqvae": lambda: EcgVqVaeForPreTraining(EcgVqVaeConfig(**VQVAE)),
+    "ecg_jepa": ("kim", {"variance_weight": 0.5, "covariance_weight": 30}),
+    "ecg_jepa by position": ("kim", {"target_normalization": "position"}),
+    "sigreg_jepa": ("sigreg_jepa, per lead", {}),
+    "st_mem": ("st_mem", {}),
+    "vqvae": ("vqvae", {"num_codes": 4, "latent_size": 4}),
 }
 
 
@@ -86,13 +49,12 @@ def on_two_ranks(function, folder, *arguments):
 
 
 def loss_and_gradients(records, name):
-    torch.manual_seed(0)
-    model = MODELS[name]().train()
-    signal = torch.randn(8, 3, 100, generator=torch.Generator().manual_seed(1))[records]
+    method, fields = MODELS[name]
+    model, signal = make(method, batch=8, **fields)
     lead_mask = torch.ones(8, 3, dtype=torch.bool)
     lead_mask[:3, 0] = lead_mask[1, 2] = lead_mask[6, 1] = False  # more of them on one rank than on the other
-    drawn = model.draw_inputs(signal, DrawKeys(seed=0, step=3, epoch=0, sample_ids=tuple(range(8))[records]))
-    loss = model(signal, lead_mask=lead_mask[records], **drawn).loss
+    drawn = model.draw_inputs(signal[records], DrawKeys(seed=0, step=3, epoch=0, sample_ids=tuple(range(8))[records]))
+    loss = model(signal[records], lead_mask=lead_mask[records], **drawn).loss
     loss.backward()
     return [loss.detach(), *(weights.grad for weights in model.parameters() if weights.grad is not None)]
 

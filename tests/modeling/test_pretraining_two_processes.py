@@ -42,7 +42,8 @@ def test_sigreg_of_two_processes_is_that_of_one(runs):
 
 @pytest.mark.parametrize(
     "name",
-    ["lejepa", "lejepa pooled", "sigreg_jepa", "kernel_response", "lenepa", "lenepa s4", "ecg_cpc", "ecg_s4_jepa"],
+    ["lejepa", "lejepa, per lead", "sigreg_jepa", "kernel_response", "lenepa", "lenepa, state spaces"]
+    + ["ecg_cpc", "ecg_s4_jepa"],
 )
 def test_losses_gradients_and_batch_norms_of_two_processes_are_those_of_one(runs, name):
     one, first, second = of(runs, name)

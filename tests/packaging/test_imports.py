@@ -155,8 +155,6 @@ CHECKS = [
         "our models, then transformers": "import importlib.util, ecg_transformers.modeling\n"
         "importlib.util.find_spec('transformers')\n"
         "from transformers import AutoConfig; AutoConfig.for_model('st_mem')",
-        "one model, then transformers": "from ecg_transformers.modeling.modeling_ecg_vit import EcgViTModel\n"
-        "from transformers import AutoConfig; AutoConfig.for_model('st_mem')",
     },
     {"the models": "before = slow(); import ecg_transformers.modeling; assert slow() == before"},
     {

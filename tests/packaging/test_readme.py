@@ -14,7 +14,7 @@ from ecg_transformers.train.settings import parse_flags, read_config, split_sett
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ecg-transformers ((?:.*\\\n)*.*)", README, flags=re.MULTILINE)
-TINY = {"hidden_size": 16, "stem_widths": [8, 16], "stem_depths": [1, 1], "num_kernels": 24}
+TINY = {"hidden_size": 16, "stem_widths": [8, 16], "stem_depths": [1, 1], "num_kernels": 24, "fitting_records": 24}
 TINY |= {"use_cpu": True, "disable_tqdm": True}
 SMALLER = {
     '"max_steps": 1000}': f'"max_steps": 2}} | {TINY}',

@@ -20,6 +20,7 @@ from ecg_transformers.train.compare import method_settings, parse_methods, plan_
 from ecg_transformers.train.comparison import runs as comparison_runs
 from ecg_transformers.train.comparison.runs import KERNELS, Run, RunFolder, labelled_subset, scratch_settings
 from ecg_transformers.train.comparison.supervised import SupervisedSettings
+from ecg_transformers.train.evaluation import protocols
 
 LABELS = ["CD", "HYP", "MI", "NORM", "STTC"]
 TINY = {
@@ -201,6 +202,7 @@ def test_a_run_that_was_interrupted_goes_on_and_ends_as_one_that_was_not(tmp_pat
 
 def test_a_method_that_fails_is_named_and_leaves_the_others_their_table(tmp_path, capsys, dataset, monkeypatch):
     monkeypatch.setattr(comparison_runs, "KERNELS", KERNELS[:1])  # 1,200 kernels take their time
+    monkeypatch.setattr(protocols, "cross_validated_C", lambda *args: 0.01)
     preset = write_preset(tmp_path)
     command = ["compare", "--methods", f"{preset}:per_device_train_batch_size=4000,{preset}", "--records_seen", "16"]
     assert main([*command, *dataset, "--output_dir", str(tmp_path / "out")]) == 1

@@ -12,7 +12,9 @@ from ecg_transformers.train.settings import read_config
 def test_quickstart_leaves_a_checkpoint_a_report_and_a_page(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run, "KERNELS", {"random_kernels_126": 12, "random_kernels": 24})  # faster
     monkeypatch.setattr(protocols, "cross_validated_C", lambda *args: 0.01)  # 25 fits fewer a model
-    monkeypatch.setattr(quickstart, "read_config", lambda name: read_config(name) | {"num_kernels": 24})
+    monkeypatch.setattr(
+        quickstart, "read_config", lambda name: read_config(name) | {"num_kernels": 24, "fitting_records": 24}
+    )
     folder = tmp_path / "quickstart"
     assert main(["quickstart", "--max_steps", "2", "--output_dir", str(folder)]) == 0
 

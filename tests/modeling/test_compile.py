@@ -34,15 +34,9 @@ def assert_equals_eager(name: str, backend, numbers) -> None:
 
 
 # Their graphs are made of parts of the others; that of kim is compiled below.
-ONCE_MORE = (
-    "kim",
-    "weimann",
-    "sigreg_jepa",
-    "mtae",
-    "mlae",
-    "ecg_s4_jepa",
-    *(name for name in METHODS if "," in name),
-)
+ONCE_MORE = {"kim", "weimann", "sigreg_jepa", "mtae", "mlae", "ecg_s4_jepa"} | {
+    name for name in METHODS if "," in name
+}
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,14 @@ def test_the_unit_leaves_the_features_equal(seed, options):
     gains = np.full(8, 5.0)
     forms = {
         "uV": values_of(extractor, steps * 5.0, unit="uV"),
+        "µV": values_of(extractor, steps * 5.0, unit="µV"),
+        "μV": values_of(extractor, steps * 5.0, unit="μV"),
         "V": values_of(extractor, steps * 5e-6, unit="V"),
+        "nV": values_of(extractor, steps * 5e3, unit="nV"),
+        "mv": values_of(extractor, steps * 5e-3, unit="mv"),
+        "int16, other bytes": values_of(extractor, steps.astype(">i2"), unit="uV", gain=gains),
+        "int64": values_of(extractor, steps.astype(np.int64), unit="uV", gain=gains),
+        "torch": values_of(extractor, torch.from_numpy(steps), unit="uV", gain=gains),
         "int16, uV per step": values_of(extractor, steps, unit="uV", gain=gains),
         "int16, mV per step": values_of(extractor, steps, unit="adc", gain=gains / 1e3),
         "int32": values_of(extractor, steps.astype(np.int32) * 2**8, unit="uV", gain=gains / 2**8),

@@ -5,7 +5,6 @@ Each is refused in a sentence, or goes on under a stated policy; never does it b
 
 import numpy as np
 import pytest
-import torch
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
@@ -146,16 +145,6 @@ def test_floats_that_are_no_numbers_are_refused_by_name(tmp_path, value):
 # --- amplitudes
 
 
-@pytest.mark.parametrize("normalization", ["record", "lead"])
-def test_a_flat_record_becomes_zeros_and_is_reported(load, write_record, normalization):
-    write_record("flat", np.full((2, 100), 300))
-    rows, _ = load()
-    row = next(row for row in rows if row["record_id"] == "flat")
-    output = extractor(normalization=normalization)(row, return_report=True)
-    assert not output["input_values"].any()
-    assert "Lead I is flat." in output["report"][0]
-
-
 def test_a_clipped_record_goes_on_and_is_reported(load, write_record):
     write_record("clipped", np.clip(3 * steps_of(), -1500, 1500))
     rows, _ = load()
@@ -178,16 +167,6 @@ def test_a_wrong_gain_is_warned_about_with_the_number(load, write_record, gain, 
 
 
 # --- 16 bits
-
-
-def test_a_baseline_never_wraps_around(load, write_record):
-    extremes = np.tile([[-32767, 32767]], (2, 50))
-    write_record("extreme", extremes, gain="1000(20000)/mV")
-    rows, _ = load()
-    values = EcgDataCollator(extractor())(rows)["input_values"]
-    extreme = values[[row["record_id"] for row in rows].index("extreme")]
-    expected = torch.tensor([[-52.767, 12.767] * 25] * 2)
-    torch.testing.assert_close(extreme, expected, rtol=0, atol=52.767 / 65000)  # stored in 16 bits again
 
 
 @pytest.mark.parametrize("peak", [1e-30, 1e-3, 1.0, 32767.0, 32768.0, 1e30])

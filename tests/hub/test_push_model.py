@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -509,18 +508,6 @@ def test_private_is_private_and_a_public_repository_does_not_get_what_should_be(
     assert hub.repos["models", REPO].private
     hub.create("models", "owner/public")
     assert "is public" in refusal(checkpoint, "owner/public", private=True, **TOKEN)
-
-
-def test_an_interrupted_push_shows_nothing_and_goes_on_where_it_stopped(hub, checkpoint, monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits longer before each retry
-    hub.uploads_before_drop = 0
-    said = refusal(checkpoint, **TOKEN)
-    assert "The connection to" in said and "Run the same command again" in said
-    assert not files_of(hub)
-    hub.uploads_before_drop = None
-    push_model(checkpoint, REPO, **TOKEN)
-    there = files_of(hub)
-    assert len(commits(hub)) == 2 and there["model.safetensors"] == (checkpoint / "model.safetensors").read_bytes()
 
 
 def test_weights_that_arrived_before_the_break_are_not_sent_again(hub, checkpoint, monkeypatch):

@@ -264,21 +264,3 @@ def test_the_encoder_is_that_of_the_convolutional_model():
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"view_samples": 100}, "view_samples as a multiple of patch_size"),
-        ({"view_samples": 208}, "view_samples as a multiple of patch_size"),
-        ({"position_embedding": "sincos_2d"}, "need position_embedding='none'"),
-        ({"num_kernels": 10}, "multiple of 6"),
-        ({"noise_std": -0.1}, "noise_std of at least 0"),
-        ({"lead_dropout": 0.6}, "lead_dropout of 0 to 0.5"),
-        ({"target_size": 0}, "target_size of at least 1"),
-        ({"num_views": 1, "variance_weight": 1.0}, "compare views"),
-    ],
-)
-def test_impossible_settings_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_model(**fields)

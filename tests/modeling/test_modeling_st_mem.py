@@ -217,22 +217,6 @@ def test_unequal_masks_are_refused():
         tiny_model()(signals(), bool_masked_pos=mask[:, :3])
 
 
-@pytest.mark.parametrize(
-    ("method", "fields", "message"),
-    [
-        ("st_mem", {"mask_ratio": 0.0}, "0 < mask_ratio < 1"),
-        ("st_mem", {"mask_ratio": 0.95}, "leaves 0 of 8 patches visible"),
-        ("mlae", {"leads": ("II",)}, "leaves 0 of 1 patches visible"),
-        ("mlae", {"patch_size": 10}, "token of MLAE is a whole lead"),
-        ("mtae", {"patching": "per_lead"}, "patching to be left at 'all_leads', got 'per_lead'"),
-        ("st_mem", {"lead_separators": False}, "lead_separators to be left at True"),
-    ],
-)
-def test_impossible_settings_are_refused(method, fields, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_model(method, **fields)
-
-
 # --- leads -----------------------------------------------------------------------------------------------------------
 
 

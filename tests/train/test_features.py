@@ -93,16 +93,6 @@ def test_streaming_dataset_gives_the_same_features_as_a_stored_one(model, featur
     np.testing.assert_allclose(stored.features, streamed.features, atol=1e-5)
 
 
-def test_embedding_runs_in_evaluation_mode_and_puts_every_module_back(model, feature_extractor):
-    model.train()
-    model.layers[0].eval()
-    before = [module.training for module in model.modules()]
-    first, second = (embed(model, feature_extractor, ecg_rows(4), progress=False) for _ in range(2))
-    assert [module.training for module in model.modules()] == before
-    np.testing.assert_array_equal(first.features, second.features)  # no drop path
-    assert not any(parameter.grad is not None for parameter in model.parameters())
-
-
 def test_features_that_are_nan_are_refused_with_their_records():
     good = table(4)
     features = good.features.copy()

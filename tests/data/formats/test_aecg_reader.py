@@ -114,9 +114,3 @@ def test_two_rhythm_series_are_not_chosen_between(read):
     one = series(sequence("I", "1 2"))
     with pytest.raises(ValueError, match="got 2 sets"):
         read(document(one, extra=f"<component>{one}</component>"))
-
-
-def test_a_truncated_file_is_a_value_error(read):
-    text = document(series(sequence("I", digits_of("I"))))
-    with pytest.raises(ValueError, match="no well-formed XML"):
-        read(text[: len(text) // 2])

@@ -18,16 +18,20 @@ def part(name, steps, rate=500, resolution='<Resolution units="uVperLsb">5</Reso
     )
 
 
+def document(*parts):
+    return (
+        '<?xml version="1.0" encoding="ISO8859-1" ?><CardiologyXML>'
+        "<ObservationDateTime><Day>1</Day><Month>5</Month>"
+        "<Year>2020</Year></ObservationDateTime><PatientInfo><PID>7</PID><Gender>FEMALE</Gender><BirthDateTime>"
+        f"<Day>2</Day><Month>5</Month><Year>1970</Year></BirthDateTime></PatientInfo>{''.join(parts)}</CardiologyXML>"
+    )
+
+
 @pytest.fixture
 def write(tmp_path):
     def write(*parts):
         path = tmp_path / "a.xml"
-        path.write_text(
-            '<?xml version="1.0" encoding="ISO8859-1" ?><CardiologyXML>'
-            "<ObservationDateTime><Day>1</Day><Month>5</Month>"
-            "<Year>2020</Year></ObservationDateTime><PatientInfo><PID>7</PID><Gender>FEMALE</Gender><BirthDateTime>"
-            f"<Day>2</Day><Month>5</Month><Year>1970</Year></BirthDateTime></PatientInfo>{''.join(parts)}</CardiologyXML>"
-        )
+        path.write_text(document(*parts))
         return path
 
     return write

@@ -69,13 +69,6 @@ def test_shapes_that_cannot_lie_in_the_file_are_refused(tmp_path):
         open_hdf5_array(path)
 
 
-@pytest.mark.parametrize("size", [0, 8, 100, 800])
-def test_truncated_files_are_a_value_error(file, size):
-    file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(ValueError, match="Cannot read HDF5 file"):
-        open_hdf5_array(file, "ecg")
-
-
 def test_an_array_behind_a_link_of_its_group_is_refused(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["group/ecg"] = np.zeros((2, 10), dtype=np.float32)

@@ -105,16 +105,6 @@ def test_the_truth_of_the_test_split_changes_no_score(protocol, problem_type):
     assert not np.array_equal(first.test.labels, second.test.labels)
 
 
-def test_the_scale_of_features_is_that_of_the_training_split():
-    tables = frozen()
-    far = dataclasses.replace(tables.tables["test"], features=100 * tables.tables["test"].features)
-    moved = FrozenTables(dict(tables.tables) | {"test": far}, tables.truth, NAMES, MULTI_LABEL)
-    found = linear_protocol(moved, C=0.1), linear_protocol(tables, C=0.1)
-    assert np.array_equal(found[0].validation.scores, found[1].validation.scores)
-    assert not np.allclose(found[0].test.scores, found[1].test.scores)
-    np.testing.assert_array_equal(moved.standardised()["train"], scaled(tables)["train"])
-
-
 def test_one_label_a_record_is_one_model_of_all_classes():
     tables = frozen(SINGLE_LABEL)
     features, result = scaled(tables), linear_protocol(tables, C=0.1)
@@ -232,12 +222,6 @@ def test_impossible_neighbours_are_refused(options, sentence):
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
-
-
-def test_patients_in_two_splits_are_refused():
-    tables = frozen()
-    with pytest.raises(ValueError, match="both the train and the test"):
-        FrozenTables(dict(tables.tables) | {"test": tables.tables["train"]}, tables.truth, NAMES, MULTI_LABEL)
 
 
 def test_a_part_of_the_training_records_keeps_truth_beside_features():

@@ -1,8 +1,6 @@
 """Every Python snippet of docs/delineation.md runs, in order, with a tiny model and five subjects of LUDB."""
 
-import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +8,9 @@ import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 
-PAGE = (Path(__file__).parents[2] / "docs" / "delineation.md").read_text(encoding="utf-8")
+from .snippets import page_text, snippets_of
+
+PAGE = page_text("delineation.md")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def folder(tmp_path, shared_data_dir, monkeypatch):
 
 @pytest.mark.slow
 def test_the_snippets_of_the_page_run(folder):
-    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    snippets = snippets_of(PAGE)
     assert len(snippets) == 3
     names = {}
     for snippet in snippets:

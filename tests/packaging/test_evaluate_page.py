@@ -1,6 +1,5 @@
 """Every Python snippet of docs/evaluate.md runs."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,9 @@ from ecg_transformers.train.evaluation.run import ProtocolOptions, evaluate_enco
 from ecg_transformers.train.results import write_json
 from ecg_transformers.train.tasks.targets import load_task
 
-PAGE = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+from .snippets import page_text, run_snippets, snippets_of
+
+PAGE = page_text("evaluate.md")
 INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
 
 
@@ -32,10 +33,8 @@ def test_the_snippets_of_the_page_run(tmp_path, monkeypatch):
     evaluation = evaluate_encoder(model, extractor, splits, ["linear"], [], ProtocolOptions(Path("evaluation")))
     write_json(evaluation.facts, Path("evaluation/metrics.json"))
     evaluation.write_predictions(Path("evaluation/predictions.parquet"))
-    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    snippets = snippets_of(PAGE)
     assert len(snippets) == 3
-    names = {}
-    for snippet in snippets:
-        exec(compile(snippet, "evaluate.md", "exec"), names)
+    names = run_snippets(snippets)
     assert names["area"] == pytest.approx(names["metrics"]["pretrained"]["linear"]["macro_auroc"])
     assert 0 < names["error"] < 40

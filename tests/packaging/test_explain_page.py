@@ -1,16 +1,14 @@
 """Every Python snippet of docs/explain.md runs, in order, and what the page says is so."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForSequenceClassification
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "explain.md").read_text(encoding="utf-8")
+from .snippets import page_text, run_snippets, snippets_of
+
+PAGE = page_text("explain.md")
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +21,9 @@ def names(tmp_path_factory):
     torch.manual_seed(0)
     EcgViTForSequenceClassification(config).save_pretrained(folder / "classifier")
     EcgFeatureExtractor(**contract, long_records="all").save_pretrained(folder / "classifier")
-    left = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for snippet in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-            exec(compile(snippet, "explain.md", "exec"), left)
-    return left | {"folder": folder}
+        return run_snippets(snippets_of(PAGE)) | {"folder": folder}
 
 
 def test_the_snippets_of_the_page_run_and_draw(names):

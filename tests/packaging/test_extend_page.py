@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from ..hub.conftest import hub as hub  # the fixture
+from .snippets import page_text, snippets_of
 
-PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
+PAGE = page_text("extend.md")
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-METHOD, TRAINING, EVALUATING, COMMANDS, TESTING, SHARING = SNIPPETS
+METHOD, TRAINING, EVALUATING, COMMANDS, TESTING, SHARING = snippets_of(PAGE)
 TINY = {
     "max_steps=1000": "max_steps=2",
     "hidden_size=96, num_hidden_layers=4": "hidden_size=16, num_hidden_layers=1",
@@ -217,6 +217,8 @@ LOAD = """
 import sys
 sys.modules["ecg_transformers"] = None
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+
+from .snippets import page_text, snippets_of
 for auto_class in (AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification):
     print(type(auto_class.from_pretrained("runs/toy", trust_remote_code=True)).__name__)
 """

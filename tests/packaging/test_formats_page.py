@@ -1,14 +1,14 @@
 """Every Python snippet of docs/formats.md runs, in order, on small files of the formats that it reads."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 from scipy.io import savemat
 
 from ..data.formats.test_aecg_reader import digits_of, document, sequence, series
+from .snippets import page_text, run_snippets, snippets_of
 
-PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+PAGE = page_text("formats.md")
 
 
 def test_the_snippets_of_the_page_run(tmp_path, monkeypatch, capsys):
@@ -26,15 +26,14 @@ def test_the_snippets_of_the_page_run(tmp_path, monkeypatch, capsys):
         steps[: len(leads)].T.astype("<i2").tofile(f"{name}.dat")
     np.savetxt("0001.csv", steps[:3].T, delimiter=",", header="I,II,V1", comments="")
     np.save("all.npy", np.stack([steps.T, steps.T + 1]) / 1000)
-    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    snippets = snippets_of(PAGE)
     assert len(snippets) == 4
     names, read = {}, []
-    exec(compile(snippets[0], "formats.md", "exec"), names)
+    run_snippets([snippets[0]], names)
     assert names["record"].leads == ("I", "II") and names["record"].to_millivolts().dtype == np.float32
     reader = names["read_recording"]
     names["read_recording"] = lambda *args, **options: (read.append(reader(*args, **options)), read[-1])[1]
-    for snippet in snippets[1:]:
-        exec(compile(snippet, "formats.md", "exec"), names)
+    run_snippets(snippets[1:], names)
     assert [record.leads for record in read[:3]] == [("II", "V"), ("V",), ("II",)]
     assert [record.leads for record in read[3:]] == [tuple(names["twelve"])] * 2 + [("I", "II")]
     for record in read[3:]:

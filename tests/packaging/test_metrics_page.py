@@ -1,20 +1,16 @@
 """Every Python snippet of docs/metrics.md runs, in order."""
 
-import re
-from pathlib import Path
-
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+from .snippets import page_text, run_snippets, snippets_of
+
+PAGE = page_text("metrics.md")
 
 
 @pytest.fixture(scope="module")
 def names():
     """What the snippets leave behind."""
-    left = {}
-    for snippet in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-        exec(compile(snippet, "metrics.md", "exec"), left)
-    return left
+    return run_snippets(snippets_of(PAGE))
 
 
 def test_the_snippets_give_what_the_page_says(names):

@@ -1,18 +1,15 @@
 """Every Python snippet of docs/pipelines_and_export.md runs, in order."""
 
-import re
-from pathlib import Path
-
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "pipelines_and_export.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+from .snippets import page_text, run_snippets, snippets_of
+
+PAGE = page_text("pipelines_and_export.md")
+SNIPPETS = snippets_of(PAGE)
 
 
 def run(snippets):
-    names = {}
-    for snippet in snippets:
-        exec(compile(snippet, "pipelines_and_export.md", "exec"), names)
+    names = run_snippets(snippets)
     return names
 
 

@@ -1,15 +1,14 @@
 """Every Python snippet of docs/prepare_and_stream.md runs, in order; the Hub and PhysioNet are folders here."""
 
-import re
-import shlex
 import shutil
 from pathlib import Path
 
 from ecg_transformers.data import load_ecg, prepare_corpus
-from ecg_transformers.train.cli import build_parser
+
+from .snippets import page_text, run_snippets, snippets_of
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "prepare_and_stream.md").read_text(encoding="utf-8")
+PAGE = page_text("prepare_and_stream.md")
 PTB_XL = ROOT / "tests" / "fixtures" / "wfdb" / "ptb-xl"
 
 
@@ -28,23 +27,15 @@ def test_the_snippets_of_the_page_run(tmp_path, monkeypatch):
     }.items():
         assert f'"{said}"' in page
         page = page.replace(f'"{said}"', f'"{instead}"')
-    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    snippets = snippets_of(page)
     assert len(snippets) == 4
     whole = load_ecg("prepared", "prepared/ptb-xl", split="all")
     names = {"rank": 0, "world_size": 2, "ptb_xl": whole, "code_15": whole}
-    exec(compile(snippets[0], "prepare_and_stream.md", "exec"), names)
+    run_snippets([snippets[0]], names)
     assert names["classes"] == ("CD", "HYP", "MI", "NORM", "STTC")
     assert [row["record_id"] for row in names["train"]] and set(names["train"].features) == set(whole.features)
-    exec(compile(snippets[1], "prepare_and_stream.md", "exec"), names)
+    run_snippets([snippets[1]], names)
     assert [row["record_id"] for row in names["stream"]] == [header.stem for header in headers]
-    for snippet in snippets[2:]:
-        exec(compile(snippet, "prepare_and_stream.md", "exec"), names)
+    run_snippets(snippets[2:], names)
     assert [row["record_id"] for row in names["stream"]] == [headers[0].stem]
     assert {row["record_id"] for row in names["mixture"]} == set(whole["record_id"])
-
-
-def test_the_commands_of_the_page_have_the_flags_that_there_are():
-    commands = re.findall(r"^ecg-transformers ((?:.*\\\n)*.*)", PAGE, flags=re.MULTILINE)
-    assert len(commands) == 4
-    for command in commands:
-        build_parser().parse_args(shlex.split(command.replace("\\\n", " ").replace("$SLURM_ARRAY_TASK_ID", "3")))

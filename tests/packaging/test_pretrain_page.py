@@ -14,8 +14,10 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.train.cli import build_parser, main
 from ecg_transformers.train.settings import parse_flags, read_config, split_settings
 
-PAGE = (Path(__file__).parents[2] / "docs" / "pretrain.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+from .snippets import page_text, snippets_of
+
+PAGE = page_text("pretrain.md")
+SNIPPETS = snippets_of(PAGE)
 RECORDINGS, MIXTURE, PARTS, LOADING = SNIPPETS
 COMMANDS = [line for line in PAGE.splitlines() if line.startswith("ecg-transformers ")]
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

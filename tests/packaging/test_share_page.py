@@ -1,7 +1,5 @@
 """Every Python snippet of docs/share.md runs, in order, against a Hub on 127.0.0.1; commands and files are real."""
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -9,14 +7,13 @@ import torch
 
 from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.cli import build_parser
 from ecg_transformers.train.publishing.model_card import CardFacts, write_card
-from ecg_transformers.train.settings import parse_flags, read_config, split_settings
 
 from ..hub.conftest import hub as hub  # the fixture
+from .snippets import page_text, run_snippets, snippets_of
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = (REPOSITORY / "docs" / "share.md").read_text(encoding="utf-8").replace("OWNER/", "owner/")
+PAGE = page_text("share.md").replace("OWNER/", "owner/")
 RECORDS = REPOSITORY / "tests" / "fixtures" / "wfdb" / "ptb-xl"
 INPUT = {"leads": ("I", "II", "V2"), "sampling_rate": 100, "num_samples": 400}
 
@@ -32,25 +29,11 @@ def test_the_snippets_of_the_page_run(hub, tmp_path, monkeypatch):
     extractor.save_pretrained("encoder")
     write_card("encoder", CardFacts("pretrained", DataSource("PTB-XL", "CC BY 4.0", "Wagner")), config, extractor)
     torch.set_num_threads(1)
-    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    snippets = snippets_of(PAGE)
     assert len(snippets) == 5
-    names = {}
-    for snippet in snippets:
-        exec(compile(snippet, "share.md", "exec"), names)
+    names = run_snippets(snippets)
     assert {repo_id for _, repo_id in hub.repos} == {"owner/encoder", "owner/run", "owner/recordings"}
     assert hub.repos["models", "owner/encoder"].private and hub.repos["datasets", "owner/recordings"].private
     messages = list(hub.repos["models", "owner/run"].messages.values())
     assert "Training in progress, step 1" in messages and messages[-1] == "End of training"
     assert names["encoder"].config.hidden_size == 16 and names["row"]["ecg"]["sampling_rate"] == 100
-
-
-def test_the_commands_of_the_page_have_the_flags_that_there_are():
-    commands = re.findall(r"^ecg-transformers ((?:.*\\\n)*.*)", PAGE, flags=re.MULTILINE)
-    assert len(commands) == 2
-    for command in commands:
-        words = shlex.split(command.replace("\\\n", " "))
-        args, rest = build_parser().parse_known_args(words)
-        if args.command == "pretrain":
-            split_settings(read_config(args.config) | parse_flags(rest))
-        else:
-            assert not rest

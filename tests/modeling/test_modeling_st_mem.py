@@ -1,10 +1,6 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.modeling.configuration_st_mem import MlaeConfig, MtaeConfig, StMemConfig
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 from ecg_transformers.modeling.masking import DrawKeys, mask_from_noise, num_visible_patches
@@ -374,86 +370,8 @@ def test_weights_start_as_the_authors_draw_them():
         assert tokens.std().item() == pytest.approx(0.02, rel=0.15)
 
 
-LOAD_WITHOUT_THE_PACKAGE = """
-import sys
-sys.modules["ecg_transformers"] = None
-import torch
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
-torch.set_num_threads(1)
-kwargs = {"trust_remote_code": True}
-for folder in sys.argv[1:]:
-    extractor = AutoFeatureExtractor.from_pretrained(folder, **kwargs)
-    signal = torch.sin(torch.arange(320.0).reshape(4, 80) / 20)
-    inputs = extractor(signal.numpy(), sampling_rate=250, leads=["I", "II", "V1", "V2"], unit="mV")
-    pretraining = AutoModelForPreTraining.from_pretrained(folder, **kwargs).eval()
-    encoder = AutoModel.from_pretrained(folder, **kwargs)
-    classifier = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, **kwargs)
-    for loaded in (extractor, pretraining, encoder, classifier):
-        assert type(loaded).__module__.startswith("transformers_modules."), type(loaded).__module__
-    assert classifier(**inputs).logits.shape == (1, 3)
-    print(pretraining(**inputs).loss.item(), encoder(**inputs).pooler_output.sum().item())
-"""
-
-
-@pytest.mark.slow
-def test_folders_load_without_this_package(tmp_path):
-    expected = []
-    signal = torch.sin(torch.arange(320.0).reshape(1, 4, 80) / 20)
-    for method in METHODS:
-        model = tiny_model(method).eval()
-        model.save_pretrained(tmp_path / method)
-        EcgFeatureExtractor(leads=LEADS, num_samples=80).save_pretrained(tmp_path / method)
-        expected.append([model(signal).loss.item(), model.ecg_vit(signal).pooler_output.sum().item()])
-    command = [sys.executable, "-c", LOAD_WITHOUT_THE_PACKAGE, *(str(tmp_path / method) for method in METHODS)]
-    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    printed = [[float(number) for number in line.split()] for line in finished.stdout.splitlines()]
-    for loaded, here in zip(printed, expected, strict=True):
-        assert loaded == pytest.approx(here, abs=1e-4)
-
-
 def test_the_defaults_are_the_published_ones():
     config = StMemConfig()
     assert config.leads == STANDARD_LEADS and (config.num_samples, config.patch_size) == (2250, 75)
     assert MlaeConfig().patch_size == 2250 and MlaeConfig(num_samples=1000).patch_size == 1000
     assert (config.mask_ratio, config.norm_pix_loss, config.decoder_layer_norm_eps) == (0.75, True, 1e-6)
-
-
-ONE_OF_TWO_PROCESSES = """
-import sys, torch, torch.distributed as dist
-from ecg_transformers.modeling.modeling_st_mem import masked_patch_loss
-rank, folder = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-batch = torch.load(f"{folder}/batch.pt")
-half = {name: tensor[2 * rank : 2 * rank + 2] for name, tensor in batch.items()}
-half["reconstruction"].requires_grad_()
-loss = masked_patch_loss(**half)
-loss.backward()
-torch.save((loss.detach(), half["reconstruction"].grad), f"{folder}/{rank}.pt")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_with_absent_leads_equal_one_with_the_whole_batch(tmp_path):
-    model = tiny_model()
-    lead_mask = torch.ones(4, 4, dtype=torch.bool)
-    lead_mask[0, 1:] = lead_mask[3, 2] = False
-    reconstruction = torch.randn(4, 4, 8, 10)
-    batch = {
-        "reconstruction": reconstruction,
-        "targets": model.patchify(signals()),
-        "bool_masked_pos": masks(model),
-        "present": lead_mask[:, :, None, None].expand(4, 4, 1, 10).contiguous(),
-    }
-    torch.save(batch, tmp_path / "batch.pt")
-    command = [sys.executable, "-c", ONE_OF_TWO_PROCESSES]
-    processes = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in (0, 1)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)), strict=True)
-    reconstruction.requires_grad_()
-    loss = masked_patch_loss(**batch)
-    loss.backward()
-    torch.testing.assert_close((losses[0] + losses[1]) / 2, loss)  # as DistributedDataParallel averages
-    torch.testing.assert_close(torch.cat(gradients) / 2, reconstruction.grad)

@@ -61,12 +61,17 @@ JEPA = {
 
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+DECODER = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+DECODER |= {"decoder_intermediate_size": 32, "mask_ratio": 0.4, "head_dim": 8}
 FAMILIES = {
     "EcgJepa": JEPA,
     "KernelResponse": {"num_kernels": 6, "beat_target_size": 2},
     "EcgCpc": SIZES,
     "EcgLeNepa": SIZES,
     "EcgS4Jepa": SIZES,
+    "StMem": SIZES | DECODER | {"patch_size": 50},
+    "Mtae": SIZES | DECODER | {"patch_size": 50},
+    "Mlae": SIZES | DECODER,
 }
 
 
@@ -83,7 +88,11 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "families",
-    [("EcgJepa", "KernelResponse"), pytest.param(("EcgCpc", "EcgLeNepa", "EcgS4Jepa"), marks=pytest.mark.slow)],
+    [
+        ("EcgJepa",),
+        pytest.param(("KernelResponse", "EcgCpc", "EcgLeNepa", "EcgS4Jepa"), marks=pytest.mark.slow),
+        pytest.param(("StMem", "Mtae", "Mlae"), marks=pytest.mark.slow),
+    ],
 )
 def test_one_folder_serves_every_auto_class_without_this_package(folders, families, tmp_path):
     command = [sys.executable, "-c", LOAD_EVERYTHING, *(str(folders / family) for family in families)]
@@ -101,7 +110,7 @@ def test_one_folder_serves_every_auto_class_without_this_package(folders, famili
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_configuration_names_every_auto_class(folders, family):
     config = json.loads((folders / family / "config.json").read_text())
-    module = config["model_type"]
+    module = {"mtae": "st_mem", "mlae": "st_mem"}.get(config["model_type"], config["model_type"])
     assert config["auto_map"] == {
         "AutoConfig": f"configuration_{module}.{family}Config",
         "AutoModel": f"modeling_{module}.{family}Model",

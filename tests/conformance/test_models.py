@@ -100,19 +100,6 @@ class EcgJepaOfTheTeacherForPreTrainingTest(EcgJepaForPreTrainingTest):
         pass
 
 
-class SigRegJepaModelTest(EcgModelTests, unittest.TestCase):
-    config_class = modeling.SigRegJepaConfig
-    config_fields = PREDICTOR | PROJECTOR | {"mask_ratio": (0.4, 0.6), "min_segment_patches": 2}
-    all_model_classes = encoder_and_heads("SigRegJepa")
-
-
-class SigRegJepaForPreTrainingTest(EcgModelTests, unittest.TestCase):
-    config_class = modeling.SigRegJepaConfig
-    config_fields = SigRegJepaModelTest.config_fields
-    all_model_classes = (modeling.SigRegJepaForPreTraining,)
-    hides_patches = True
-
-
 STEM = {"stem_widths": (8, 16), "stem_depths": (1, 2), "stem_strides": (5, 1)}
 
 
@@ -161,16 +148,8 @@ class KernelResponseForPreTrainingTest(KernelResponseModelTest):
         pass
 
 
-class LeJepaModelTest(EcgModelTests, unittest.TestCase):
-    config_class = modeling.LeJepaConfig
-    config_fields = PROJECTOR | {"num_views": 2}
-    all_model_classes = encoder_and_heads("LeJepa")
-
-
-class LeJepaForPreTrainingTest(EcgModelTests, unittest.TestCase):
-    config_class = modeling.LeJepaConfig
-    config_fields = LeJepaModelTest.config_fields
-    all_model_classes = (modeling.LeJepaForPreTraining,)
+class HidingTests(EcgModelTests):
+    hides_patches = True
 
 
 class MaskedAutoencoderTests(EcgModelTests):
@@ -192,42 +171,6 @@ class MaskedAutoencoderTests(EcgModelTests):
                 self.assertTrue(set(outputs) >= {"loss", *(name.removeprefix("output_") for name in wanted)})
 
 
-class StMemModelTest(EcgModelTests, unittest.TestCase):
-    config_class = modeling.StMemConfig
-    config_fields = DECODER | {"head_dim": 8}
-    all_model_classes = encoder_and_heads("StMem")
-
-
-class StMemForPreTrainingTest(MaskedAutoencoderTests, unittest.TestCase):
-    config_class = modeling.StMemConfig
-    config_fields = StMemModelTest.config_fields
-    all_model_classes = (modeling.StMemForPreTraining,)
-
-
-class MtaeModelTest(EcgModelTests, unittest.TestCase):
-    config_class = modeling.MtaeConfig
-    config_fields = DECODER | {"head_dim": 8}
-    all_model_classes = encoder_and_heads("Mtae")
-
-
-class MtaeForPreTrainingTest(MaskedAutoencoderTests, unittest.TestCase):
-    config_class = modeling.MtaeConfig
-    config_fields = MtaeModelTest.config_fields
-    all_model_classes = (modeling.MtaeForPreTraining,)
-
-
-class MlaeModelTest(EcgModelTests, unittest.TestCase):
-    config_class = modeling.MlaeConfig
-    config_fields = DECODER | {"head_dim": 8, "patch_size": 40}
-    all_model_classes = encoder_and_heads("Mlae")
-
-
-class MlaeForPreTrainingTest(MaskedAutoencoderTests, unittest.TestCase):
-    config_class = modeling.MlaeConfig
-    config_fields = MlaeModelTest.config_fields
-    all_model_classes = (modeling.MlaeForPreTraining,)
-
-
 class CodebookTests(EcgModelTests):
     def test_init_weights_can_init_buffers(self):
         """The codebook is a buffer that is drawn at random; without spread two draws compare."""
@@ -235,18 +178,9 @@ class CodebookTests(EcgModelTests):
             super().test_init_weights_can_init_buffers()
 
 
-class EcgVqVaeModelTest(CodebookTests, unittest.TestCase):
-    config_class = modeling.EcgVqVaeConfig
-    config_fields = DECODER | {"latent_size": 8, "num_codes": 16}
+class CodebookHeadTests(CodebookTests):
     # Heads that read hidden states freeze the projection to latents; see the teacher above.
     test_all_params_have_gradient = False
-    all_model_classes = encoder_and_heads("EcgVqVae")
-
-
-class EcgVqVaeForPreTrainingTest(CodebookTests, unittest.TestCase):
-    config_class = modeling.EcgVqVaeConfig
-    config_fields = EcgVqVaeModelTest.config_fields
-    all_model_classes = (modeling.EcgVqVaeForPreTraining,)
 
 
 STATE_SPACES = {
@@ -263,51 +197,45 @@ class StateSpaceTests(EcgModelTests):
     has_attentions = False
 
 
+class OfAFrozenTeacherTests(StateSpaceTests):
+    test_all_params_have_gradient = False  # see above
+
+
 class EcgS4ModelTest(StateSpaceTests, unittest.TestCase):
     config_class = modeling.EcgS4Config
     config_fields = STATE_SPACES
     all_model_classes = encoder_and_heads("EcgS4")
 
 
-class EcgCpcModelTest(StateSpaceTests, unittest.TestCase):
-    config_class = modeling.EcgCpcConfig
-    config_fields = STATE_SPACES
-    all_model_classes = encoder_and_heads("EcgCpc")
-
-
-class EcgCpcForPreTrainingTest(StateSpaceTests, unittest.TestCase):
-    config_class = modeling.EcgCpcConfig
-    config_fields = STATE_SPACES | {"num_negatives": 4}
-    all_model_classes = (modeling.EcgCpcForPreTraining,)
-
-
-class EcgS4JepaModelTest(StateSpaceTests, unittest.TestCase):
-    config_class = modeling.EcgS4JepaConfig
-    config_fields = STATE_SPACES | {"predictor_state_size": 4, "num_mask_blocks": 2}
-    all_model_classes = encoder_and_heads("EcgS4Jepa")
-
-
-class EcgS4JepaForPreTrainingTest(StateSpaceTests, unittest.TestCase):
-    config_class = modeling.EcgS4JepaConfig
-    config_fields = EcgS4JepaModelTest.config_fields
-    all_model_classes = (modeling.EcgS4JepaForPreTraining,)
-    # The teacher is frozen; see above.
-    test_all_params_have_gradient = False
-
-
-class EcgLeNepaModelTest(EcgModelTests, unittest.TestCase):
-    config_class = modeling.EcgLeNepaConfig
-    config_fields = PROJECTOR
-    all_model_classes = encoder_and_heads("EcgLeNepa")
-
-
-class EcgLeNepaForPreTrainingTest(EcgModelTests, unittest.TestCase):
-    config_class = modeling.EcgLeNepaConfig
-    config_fields = PROJECTOR
-    all_model_classes = (modeling.EcgLeNepaForPreTraining,)
-
-
 class EcgLeNepaOnStateSpacesForPreTrainingTest(StateSpaceTests, unittest.TestCase):
     config_class = modeling.EcgLeNepaConfig
     config_fields = PROJECTOR | STATE_SPACES | {"trunk": "s4"}
     all_model_classes = (modeling.EcgLeNepaForPreTraining,)
+
+
+# The fields of a family, the tests of its encoder with heads, and those of its pretraining model.
+FAMILIES = {
+    "SigRegJepa": (
+        PREDICTOR | PROJECTOR | {"mask_ratio": (0.4, 0.6), "min_segment_patches": 2},
+        EcgModelTests,
+        HidingTests,
+    ),
+    "LeJepa": (PROJECTOR | {"num_views": 2}, EcgModelTests, EcgModelTests),
+    "StMem": (DECODER | {"head_dim": 8}, EcgModelTests, MaskedAutoencoderTests),
+    "Mtae": (DECODER | {"head_dim": 8}, EcgModelTests, MaskedAutoencoderTests),
+    "Mlae": (DECODER | {"head_dim": 8, "patch_size": 40}, EcgModelTests, MaskedAutoencoderTests),
+    "EcgVqVae": (DECODER | {"latent_size": 8, "num_codes": 16}, CodebookHeadTests, CodebookTests),
+    "EcgCpc": (STATE_SPACES | {"num_negatives": 4}, StateSpaceTests, StateSpaceTests),
+    "EcgS4Jepa": (
+        STATE_SPACES | {"predictor_state_size": 4, "num_mask_blocks": 2},
+        StateSpaceTests,
+        OfAFrozenTeacherTests,
+    ),
+    "EcgLeNepa": (PROJECTOR, EcgModelTests, EcgModelTests),
+}
+for family, (fields, *tests) in FAMILIES.items():
+    models = {"Model": encoder_and_heads(family), "ForPreTraining": (getattr(modeling, f"{family}ForPreTraining"),)}
+    for (ending, classes), kind in zip(models.items(), tests, strict=True):
+        attributes = {"config_class": getattr(modeling, f"{family}Config"), "config_fields": fields}
+        attributes |= {"all_model_classes": classes, "__module__": __name__}
+        globals()[f"{family}{ending}Test"] = type(f"{family}{ending}Test", (kind, unittest.TestCase), attributes)

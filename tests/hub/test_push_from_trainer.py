@@ -199,16 +199,16 @@ def test_where_the_disk_knows_no_links_it_is_copied(tmp_path, monkeypatch):
 
 
 def test_the_model_is_saved_before_a_run_waits_for_a_hub_that_hangs(hub, make_trainer, caplog, tmp_path):
-    trainer = make_trainer(hub_strategy="every_save", hub_timeout=2, max_steps=2, save_steps=1)
+    trainer = make_trainer(hub_strategy="every_save", hub_timeout=1, max_steps=2, save_steps=1)
     hub.hangs_on = "/commit/"
     started = time.monotonic()
     train_and_save(trainer)
     assert (tmp_path / "run" / "model.safetensors").exists() and time.monotonic() - started < 10
     trainer.create_model_card()
-    with pytest.raises(ValueError, match=r"has not answered in 2 s \(--hub_timeout\).*ecg-transformers push --folder"):
+    with pytest.raises(ValueError, match=r"has not answered in 1 s \(--hub_timeout\).*ecg-transformers push --folder"):
         trainer.publish()
     assert time.monotonic() - started < 20
-    assert "The push of step 1 failed: " in caplog.text and "has not answered in 2 s" in caplog.text
+    assert "The push of step 1 failed: " in caplog.text and "has not answered in 1 s" in caplog.text
 
 
 def test_a_hub_that_hangs_at_the_beginning_stops_the_run(hub, make_trainer):

@@ -1,6 +1,5 @@
 """What a test must never know: people, recordings and numbers of the test split."""
 
-import logging
 import shutil
 from functools import partial
 
@@ -98,12 +97,6 @@ def test_no_patient_and_no_recording_lies_in_two_splits(corpus, folder, options,
 def test_every_corpus_with_splits_is_looked_at():
     looked_at = {(case.values if hasattr(case, "values") else case)[0] for case in CORPORA_AT_HAND}
     assert looked_at | WITHOUT_RECORDINGS == set(CORPORA) and not looked_at & WITHOUT_RECORDINGS
-
-
-def test_the_challenge_says_that_patients_of_ptb_xl_lie_in_several_splits_without_its_table(folder_of, caplog):
-    with caplog.at_level(logging.WARNING):
-        CORPORA["cinc2021"].index(folder_of("cinc2021"), CORPORA["cinc2021"].complete_options({}))
-    assert "do not tell its patients, who lie in several splits" in caplog.text
 
 
 # --- what learns refuses them -----------------------------------------------------------------------------------

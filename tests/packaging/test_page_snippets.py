@@ -237,9 +237,7 @@ def test_the_snippets_of_share_run(hub, tmp_path, monkeypatch):
     (tmp_path / "records").symlink_to(RECORDS)
     model, extractor = save_model("encoder", contract={"num_samples": 400}, patch_size=100)
     facts = CardFacts("pretrained", DataSource("PTB-XL", "CC BY 4.0", "Wagner"))
-    write_card(
-        "encoder", CardFacts("pretrained", DataSource("PTB-XL", "CC BY 4.0", "Wagner")), model.config, extractor
-    )
+    write_card("encoder", facts, model.config, extractor)
     torch.set_num_threads(1)
     snippets = snippets_of(page_text("share.md").replace("OWNER/", "owner/"))
     assert len(snippets) == 5

@@ -71,10 +71,6 @@ def test_numbers_of_the_six_tasks_of_ptb_xl_are_never_mixed():
     assert 0.912 not in models("ptb-xl all", "linear").values()
 
 
-def test_records_with_one_superclass_are_another_task():
-    assert not set(models("ptb-xl superdiagnostic_single", "attentive")) & set(models(SUPER, "attentive"))
-
-
 def test_the_linear_of_weimann_is_attentive():
     for task in ("ptb-xl all", "ptb-xl superdiagnostic_single"):
         assert not [model for model in models(task, "linear") if "JEPA ViT" in model]
@@ -107,10 +103,6 @@ def test_frozen_rows_that_are_printed_as_fine_tuned_stand_nowhere(task):
     found = models(f"ptb-xl {task}", "finetuned")
     assert not {"ST-MEM", "HuBERT-ECG"} & set(found)
     assert {"ECG-CPC", "ECG-FM"} <= set(found)
-
-
-def test_cpsc2018_has_no_official_split():
-    assert comparable_numbers("cpsc2018", "linear", *FOLDS)[0] == []
 
 
 def test_a_deviation_over_runs_is_no_interval():

@@ -119,13 +119,6 @@ def test_equal_steps_of_the_map_are_equal_steps_of_lightness():
     assert lightness(SIGNED_COLORS(1.0)) > 55  # a black trace stays readable
 
 
-def test_an_offset_is_taken_out_and_said():
-    figure = plot_explanation(
-        ecg_mv() + np.array([[0.0], [40.0], [0.0]]), LEADS, SAMPLING_RATE, hot(0, 0), title="title"
-    )
-    assert "title   (moved to zero: II)" in words(figure)
-
-
 @pytest.mark.parametrize(
     ("values", "signed", "message"),
     [

@@ -5,6 +5,7 @@ Variance, invariance and covariance are of Bardes, Ponce and LeCun, "VICReg", ar
 
 import torch
 from torch import nn
+from transformers.utils.generic import maybe_autocast
 
 from .collectives import share_of_records, sum_over_ranks
 
@@ -34,7 +35,8 @@ def variance_and_covariance(features: torch.Tensor, least_std: float) -> tuple[t
     if len(features) < 2:
         return features.new_zeros(()), features.new_zeros(())
     scaled = (features.float() - features.float().mean(dim=0)) / least_std
-    covariance = scaled.T @ scaled / (len(scaled) - 1)
+    with maybe_autocast(features.device.type, enabled=False):
+        covariance = scaled.T @ scaled / (len(scaled) - 1)
     variances = covariance.diagonal()
     variance_term = nn.functional.relu(1.0 - (variances + 1e-4).sqrt()).mean()
     covariance_term = (covariance.square().sum() - variances.square().sum()) / features.shape[1]

@@ -51,8 +51,13 @@ def read_ishne(path: str | os.PathLike, record_id: str, **choice: Unpack[Channel
             f"{rate} and {start}."
         )
     num_samples = max(size - start, 0) // (2 * num_leads)
-    if num_samples == 0 or stated > num_samples * num_leads:  # some recorders count a lead, some all leads
-        raise ValueError(f"{path} is truncated: its header declares {stated} samples, it holds {num_samples} a lead.")
+    # Some recorders count a lead, some all leads.
+    is_whole = num_samples >= stated or 2 * stated == size - start
+    if num_samples == 0 or not is_whole:
+        raise ValueError(
+            f"{path} is truncated: its header declares {stated} samples, a lead or in all, and it holds {num_samples} "
+            "a lead. Copy it from the recorder again."
+        )
     check_num_values(path, (num_leads, num_samples))
     kinds = struct.unpack_from(f"<{num_leads}h", head, 158)
     resolution = struct.unpack_from(f"<{num_leads}h", head, 206)  # nV a step

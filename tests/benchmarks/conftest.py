@@ -27,12 +27,12 @@ def seconds(function) -> float:
 @pytest.fixture
 def times_faster(record_property):
     """Runs two functions in turns: the shortest time of the plain one over that of the fast one, as what else a
-    machine does only lengthens times."""
+    machine does only lengthens times. `records` are how many each works on, where times of one are compared."""
 
-    def measure(plain, fast, rounds: int = 7, name: str = "ratio") -> float:
+    def measure(plain, fast, rounds: int = 7, name: str = "ratio", records: tuple[int, int] = (1, 1)) -> float:
         plain(), fast()
         pairs = [(seconds(plain), seconds(fast)) for _ in range(rounds)]
-        ratio = min(slow for slow, _ in pairs) / min(quick for _, quick in pairs)
+        ratio = min(slow for slow, _ in pairs) / records[0] / (min(quick for _, quick in pairs) / records[1])
         record_property(name, round(ratio, 2))
         return ratio
 

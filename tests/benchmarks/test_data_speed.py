@@ -1,8 +1,6 @@
 """Ratios of the CPU time of reading, `wfdb.rdrecord` against ours: 12 leads x 10 s x 500 Hz, page cache warm."""
 
 import random
-import statistics
-import time
 
 import numpy as np
 import pytest
@@ -30,56 +28,47 @@ def folder(shared_data_dir, tmp_path_factory):
     return links
 
 
-def microseconds(function, repeats, num_records=NUM_RECORDS):
-    """CPU time per record."""
-    started = time.process_time()
-    for _ in range(repeats):
-        function()
-    return (time.process_time() - started) / repeats / num_records * 1e6
-
-
-def ratio_to_library(folder, function, repeats=10, num_records=NUM_RECORDS):
-    """Median ratio of rounds in which both take turns: the machine may be busy."""
+@pytest.fixture
+def times_faster_than_library(folder, times_faster):
     import wfdb
 
-    paths = [str(path.with_suffix("")) for path in sorted(folder.glob("*.hea"))]
+    paths = [str(path.with_suffix("")) for path in sorted(folder.glob("*.hea"))][:16]
 
     def library():
-        for path in paths[:16]:
+        for path in paths:
             wfdb.rdrecord(path)
 
-    library()
-    function()
-    ratios = []
-    for _ in range(9):
-        theirs = microseconds(library, 1) * NUM_RECORDS / 16
-        ratios.append(theirs / microseconds(function, repeats, num_records))
-    return round(statistics.median(ratios), 1)
+    def measure(function, num_records=NUM_RECORDS, repeats=10):
+        def ours():
+            for _ in range(repeats):
+                function()
+
+        return times_faster(library, ours, rounds=9, records=(len(paths), repeats * num_records))
+
+    return measure
 
 
-def test_wfdb_records_are_read_much_faster_than_by_the_library(folder, record_property):
+def test_wfdb_records_are_read_much_faster_than_by_the_library(folder, times_faster_than_library):
     paths = [str(path.with_suffix("")) for path in sorted(folder.glob("*.hea"))]
 
     def ours():
         for path in paths:
             read_record(path)
 
-    ratio = ratio_to_library(folder, ours)
-    record_property("ratio", ratio)
+    ratio = times_faster_than_library(ours)
     assert ratio >= 50
 
 
-def test_indexed_records_are_read_faster_than_by_their_headers(folder, record_property):
+def test_indexed_records_are_read_faster_than_by_their_headers(folder, times_faster_than_library):
     index = WfdbIndex(sorted(folder.glob("*.hea")))
     buffer = np.empty((NUM_RECORDS, index.num_samples, len(index.leads)), dtype=np.int16)
     order = list(range(NUM_RECORDS))
     random.Random(0).shuffle(order)
-    ratio = ratio_to_library(folder, lambda: index.read_steps(order, out=buffer))
-    record_property("ratio", ratio)
+    ratio = times_faster_than_library(lambda: index.read_steps(order, out=buffer))
     assert ratio >= 80
 
 
-def test_random_batches_of_a_prepared_corpus_are_read_faster_still(folder, tmp_path, record_property):
+def test_random_batches_of_a_prepared_corpus_are_read_faster_still(folder, tmp_path, times_faster_than_library):
     prepare_corpus("wfdb", folder, tmp_path / "prepared")
     dataset = load_ecg("prepared", tmp_path / "prepared", decode=False, cache_dir=tmp_path / "cache")
     order = list(range(NUM_RECORDS))
@@ -92,8 +81,7 @@ def test_random_batches_of_a_prepared_corpus_are_read_faster_still(folder, tmp_p
             for number, ecg in enumerate(rows, start):
                 batch[number] = np.frombuffer(ecg["signal"], "<i2").reshape(12, 5000)
 
-    ratio = ratio_to_library(folder, ours)
-    record_property("ratio", ratio)
+    ratio = times_faster_than_library(ours)
     expected = read_record(sorted(folder.glob("*.hea"))[order[5]])[0]
     np.testing.assert_array_equal(batch[5], expected.signal)
     assert ratio >= 100
@@ -147,20 +135,16 @@ def rows(stream):
     ("form", "name", "bar"),
     [(int16_batches, "raw", 26), (int16_batches, "prepared", 45), (float_batches, "prepared", 25)],
 )
-def test_streams_give_batches_much_faster_than_the_library_reads(folder, streams, form, name, bar, record_property):
+def test_streams_give_batches_much_faster_than_the_library_reads(streams, form, name, bar, times_faster_than_library):
     stream = form(streams[name])
     assert stream() == NUM_COPIES * NUM_RECORDS
-    ratio = ratio_to_library(folder, stream, repeats=1, num_records=NUM_COPIES * NUM_RECORDS)
-    record_property("ratio", ratio)
+    ratio = times_faster_than_library(stream, NUM_COPIES * NUM_RECORDS, repeats=1)
     assert ratio >= bar
 
 
 @pytest.mark.parametrize(("form", "bar"), [(rows, 1.35), (int16_batches, 1.4)])
-def test_a_mixture_takes_little_longer_than_one_stream(streams, form, bar, record_property):
+def test_a_mixture_takes_little_longer_than_one_stream(streams, form, bar, times_faster):
     num_records = NUM_COPIES * NUM_RECORDS
     one, mixture = form(streams["prepared"]), form(mix_ecg([streams["prepared"]] * 2, stopping="each_once"))
     assert one() == num_records and mixture() == 2 * num_records
-    times = [(microseconds(mixture, 1) / 2, microseconds(one, 1)) for _ in range(7)]
-    ratio = min(mixed for mixed, _ in times) / min(alone for _, alone in times)
-    record_property("ratio", round(ratio, 2))
-    assert ratio <= bar
+    assert times_faster(mixture, one, records=(2, 1)) <= bar

@@ -37,7 +37,7 @@ def test_gradients_reach_every_weight_that_is_trained_and_no_other(name):
         assert parameter.grad is None or parameter.grad.abs().sum() > 0, weight
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "kernel_response"])
+@EVERY
 def test_losses_stay_float32_inside_autocast(name):
     model, values = make(name)
     with torch.autocast("cpu", dtype=torch.bfloat16):

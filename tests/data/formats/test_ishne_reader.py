@@ -67,6 +67,8 @@ def test_leads_without_a_name_are_renamed_by_position_and_chest_leads_are_not_th
         (header(rate=0), "a rate > 0"),
         (header(start=5) + bytes(200), "after the header"),
         (header(stated=500) + bytes(200), "truncated"),
+        (header(stated=50) + bytes(196), "truncated"),
+        (header(stated=100) + bytes(198), "truncated"),
         (header(), "truncated"),
         (header(resolution=(-9, -9)) + bytes(200), "no resolution"),
     ],

@@ -31,7 +31,7 @@ DISTRIBUTION = "ecg-transformers"
 PACKAGES = ("modeling", "data", "train", "hub")
 DATA_FILES = """data/corpora/cinc2021_labels.* data/ptb_xl_sample/ptb_xl_sample.parquet
 data/ptb_xl_sample/scp_statements.csv data/ptb_xl_sample/README.md data/ptb_xl_sample/LICENSE.txt
-train/carried_models/*/* train/configs/*.yaml train/evaluate_metrics/cinc2021_weights.* train/evaluation/*.yaml
+train/carried_models/[!_]*/* train/configs/*.yaml train/evaluate_metrics/cinc2021_weights.* train/evaluation/*.yaml
 train/finetune_configs/*.yaml train/publishing/*.j2 train/report/*.j2 hub/*.j2""".split()
 """Files of the package that are copied beside modules: those that its wheel holds too, and no data beside them."""
 GRADIO_VERSION = "6.31.0"  # the one that the page was tried with

@@ -217,8 +217,6 @@ LOAD = """
 import sys
 sys.modules["ecg_transformers"] = None
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
-
-from .snippets import page_text, snippets_of
 for auto_class in (AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification):
     print(type(auto_class.from_pretrained("runs/toy", trust_remote_code=True)).__name__)
 """

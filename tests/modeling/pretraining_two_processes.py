@@ -26,7 +26,8 @@ written = {}
 PROJECTOR = {"projector_hidden_size": 24, "projection_size": 8, "num_slices": 32}
 FIELDS = {
     "lejepa": PROJECTOR | {"sigreg_weight": 0.2},
-    "lejepa, per lead": PROJECTOR | {"num_views": 3, "sigreg_pooling": "pooled"},
+    "lejepa, per lead": PROJECTOR
+    | {"num_views": 3, "sigreg_pooling": "pooled", "patching": "all_leads", "attention_pattern": "full"},
     "sigreg_jepa": {},
     "kernel_response": {"lead_dropout": 0.4, "variance_weight": 0.0},
     "lenepa": {"sigreg_weight": 0.2},

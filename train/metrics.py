@@ -9,7 +9,7 @@ Two rules hold everywhere: a label that a test set cannot evaluate is left out *
 counted as 0.5; and two models are compared on the same resamples, since their errors on one record go together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -158,6 +158,13 @@ def resample_counts(
     Returns:
         `np.ndarray` of int32 and shape `(num_resamples, num_records)`.
     """
+    return np.concatenate(list(chunks_of_counts(num_records, num_resamples, seed, groups)))
+
+
+def chunks_of_counts(
+    num_records: int, num_resamples: int = 1000, seed: int = 0, groups: Sequence | None = None
+) -> Iterator[np.ndarray]:
+    """The rows of [`resample_counts`], a few at a time: all of them would take gigabytes for a million records."""
     if groups is None:
         members, num_units = np.arange(num_records), num_records
     else:
@@ -165,11 +172,12 @@ def resample_counts(
             raise ValueError(f"Expected one group for each of {num_records} records, got {len(groups)}.")
         units, members = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
         num_units = len(units)
-    generator = np.random.default_rng(seed)
-    counts = np.empty((num_resamples, num_records), dtype=np.int32)
-    for row in counts:
-        row[:] = np.bincount(generator.integers(num_units, size=num_units), minlength=num_units)[members]
-    return counts
+    generator, at_once = np.random.default_rng(seed), max(1, COUNTS_AT_ONCE // max(num_records, 1))
+    for start in range(0, num_resamples, at_once):
+        counts = np.empty((min(at_once, num_resamples - start), num_records), dtype=np.int32)
+        for row in counts:
+            row[:] = np.bincount(generator.integers(num_units, size=num_units), minlength=num_units)[members]
+        yield counts
 
 
 def auroc_interval(
@@ -186,7 +194,7 @@ def auroc_interval(
     resample that loses every label is left out of the interval. Labels excluded from the point estimate stay out.
     """
     labels, scores, kept = _evaluable(labels, scores, label_names)
-    areas = resampled_auroc(labels, scores, resample_counts(len(labels), num_resamples, seed, groups))
+    areas = resampled_auroc(labels, scores, chunks_of_counts(len(labels), num_resamples, seed, groups))
     return AurocInterval(
         macro=percentile_interval(mean_over_labels(areas)),
         per_class={name: percentile_interval(areas[:, column]) for column, name in enumerate(kept)},
@@ -219,25 +227,31 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def resampled_auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def resampled_auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | Iterable[np.ndarray]) -> np.ndarray:
     """Area under the ROC curve of every label in every resample, ties counting one half.
 
     Args:
         labels (`np.ndarray` of shape `(num_records, num_labels)`): 0 or 1.
         scores (`np.ndarray` of shape `(num_records, num_labels)`): Any monotone scale.
-        counts (`np.ndarray` of shape `(num_resamples, num_records)`): See [`resample_counts`].
+        counts (`np.ndarray` of shape `(num_resamples, num_records)`, or its rows a few at a time):
+            See [`resample_counts`] and [`chunks_of_counts`].
 
     Returns:
         `np.ndarray` of shape `(num_resamples, num_labels)`, NaN where a resample lost all positives or all negatives.
     """
     ranked = [_ranked(labels[:, column], scores[:, column]) for column in range(labels.shape[1])]
-    at_once = max(1, COUNTS_AT_ONCE // max(len(labels), 1))
-    chunks = (counts[start : start + at_once] for start in range(0, len(counts), at_once))
+    chunks = counts
+    if isinstance(counts, np.ndarray):
+        at_once = max(1, COUNTS_AT_ONCE // max(len(labels), 1))
+        chunks = (counts[start : start + at_once] for start in range(0, len(counts), at_once))
     return np.concatenate([np.stack([_areas(chunk, *of_label) for of_label in ranked], axis=1) for chunk in chunks])
 
 
 def resampled_macro_auroc(
-    labels: np.ndarray, scores: np.ndarray, label_names: Sequence[str], counts: np.ndarray
+    labels: np.ndarray,
+    scores: np.ndarray,
+    label_names: Sequence[str],
+    counts: np.ndarray | Iterable[np.ndarray],
 ) -> ResampledScore:
     """The macro AUROC, and that of every resample, over the labels that it kept. Arguments as in [`macro_auroc`] and
     [`resampled_auroc`]."""

@@ -5,7 +5,7 @@ scored in one place, [`evaluate_predictions`], and written to one kind of file, 
 again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from .evaluate_metrics.classification_scores import classification_scores, one_h
 from .metrics import (
     ResampledScore,
     auroc_interval,
+    chunks_of_counts,
     excluded_labels,
     macro_auprc,
     macro_auroc,
@@ -110,12 +111,14 @@ class ProtocolResult:
         }
         return found | counts | {"details": dict(self.details)}
 
-    def resampled(self, counts: np.ndarray, deviations: np.ndarray | None = None) -> ResampledScore:
+    def resampled(
+        self, counts: np.ndarray | Iterable[np.ndarray], deviations: np.ndarray | None = None
+    ) -> ResampledScore:
         """The score that decides of the test split, and of its resamples, for differences that are paired.
 
         That is the macro AUROC of the labels that both training and test records have, or for a regression the mean
         absolute error over `deviations` `(num_targets,)`, by default those of the training targets. `counts` are those
-        of [`~ecg_transformers.train.metrics.resample_counts`].
+        of [`~ecg_transformers.train.metrics.resample_counts`], or for labels the chunks of them.
         """
         if self.problem_type == REGRESSION:
             deviations = self.train_labels.std(axis=0) if deviations is None else deviations
@@ -265,8 +268,11 @@ def compare_results(
     if first != second:
         raise ValueError("Two results compare only by one protocol, on the same labels and test records.")
     test = pretrained.test
-    counts = resample_counts(len(test.record_ids), num_resamples, seed, test.patients())
-    ours, theirs = pretrained.resampled(counts), random_encoder.resampled(counts)
+    draw_counts = resample_counts if pretrained.problem_type == REGRESSION else chunks_of_counts
+    ours, theirs = (  # the seed gives both the same resamples
+        result.resampled(draw_counts(len(test.record_ids), num_resamples, seed, test.patients()))
+        for result in (pretrained, random_encoder)
+    )
     score = "macro_zmae" if pretrained.problem_type == REGRESSION else "macro_auroc"
     return {score: ours.value - theirs.value} | paired_facts(ours.resampled - theirs.resampled)
 

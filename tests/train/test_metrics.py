@@ -1,4 +1,5 @@
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -182,6 +183,16 @@ def test_pairing_makes_the_interval_narrower_than_two_independent_ones():
     _, facts = paired(labels, scores, similar, 300)
     single = auroc_interval(labels, scores, LABELS, num_resamples=300).macro
     assert facts["ci95"][1] - facts["ci95"][0] < 0.5 * (single[1] - single[0])
+
+
+def test_an_interval_of_many_records_never_holds_all_counts():
+    labels, scores = multilabel_scores(50_000)
+    tracemalloc.start()
+    try:
+        auroc_interval(labels[:, :1], scores[:, :1], LABELS[:1], num_resamples=200)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 200 * len(labels) / 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_thousand_resamples_of_five_labels_and_500_records_take_under_three_seconds():

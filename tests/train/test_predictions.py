@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -256,6 +257,25 @@ def test_the_difference_of_two_encoders_is_paired():
     assert found == {"macro_auroc": points[0] - points[1]} | paired_facts(areas[0] - areas[1])
     evaluated = [one.evaluate(20)["macro_auroc"] for one in (better, worse)]
     assert found["macro_auroc"] == pytest.approx(evaluated[0] - evaluated[1]) and found["macro_auroc"] > 0
+
+
+def test_the_difference_of_many_records_never_holds_all_counts():
+    def of(skill):
+        generator = np.random.default_rng(0)
+        labels = generator.integers(0, 2, (50_000, len(NAMES)))
+        scores = generator.random(labels.shape) + skill * labels
+        ids = [str(number) for number in range(len(labels))]
+        return result(test=Predictions(scores, labels, ids, ids))
+
+    better, worse = of(0.5), of(0.4)
+    tracemalloc.start()
+    try:
+        found = compare_results(better, worse, num_resamples=200)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found["ci95"][0] > 0
+    assert peak < 4 * 200 * 50_000
 
 
 def test_the_difference_leaves_out_what_the_evaluation_leaves_out():

@@ -26,8 +26,7 @@ written = {}
 PROJECTOR = {"projector_hidden_size": 24, "projection_size": 8, "num_slices": 32}
 FIELDS = {
     "lejepa": PROJECTOR | {"sigreg_weight": 0.2},
-    "lejepa, per lead": PROJECTOR
-    | {"num_views": 3, "sigreg_pooling": "pooled", "patching": "all_leads", "attention_pattern": "full"},
+    "lejepa, pooled": PROJECTOR | {"num_views": 3, "sigreg_pooling": "pooled"},
     "sigreg_jepa": {},
     "kernel_response": {"lead_dropout": 0.4, "variance_weight": 0.0},
     "lenepa": {"sigreg_weight": 0.2},
@@ -57,7 +56,7 @@ written |= {"sigreg.value": value.detach(), "sigreg.gradient": gradient}
 # Whole models.
 rows = rows_of_rank(12)
 for name, fields in FIELDS.items():
-    model, signals = make(name, batch=12, **fields)
+    model, signals = make(name.removesuffix(", pooled"), batch=12, **fields)
     lead_mask = {}
     if name == "kernel_response":
         lead_mask["lead_mask"] = torch.arange(36).reshape(12, 3)[rows] % 5 != 1

@@ -12,17 +12,9 @@ from ecg_transformers.modeling import (
 from ecg_transformers.modeling.masking import DrawKeys
 from ecg_transformers.modeling.modeling_kernel_response import principal_components
 
-TINY = {
-    "leads": ("I", "II", "V1"),
-    "num_samples": 200,
-    "stem_widths": (8, 16),
-    "stem_depths": (1, 1),
-    "hidden_size": 16,
-    "view_samples": 96,
-    "num_kernels": 12,
-    "target_size": 5,
-    "fitting_records": 10,
-}
+from .tiny_methods import CONV
+
+TINY = CONV | {"fitting_records": 10}
 VICREG = {"invariance_weight": 0.5, "variance_weight": 0.25, "covariance_weight": 0.1}
 PROJECTOR = {"projector_hidden_size": 8, "projection_size": 4}
 TRANSFORMER = {

@@ -42,7 +42,7 @@ def test_sigreg_of_two_processes_is_that_of_one(runs):
 
 @pytest.mark.parametrize(
     "name",
-    ["lejepa", "lejepa, per lead", "sigreg_jepa", "kernel_response", "lenepa", "lenepa, state spaces"]
+    ["lejepa", "lejepa, pooled", "sigreg_jepa", "kernel_response", "lenepa", "lenepa, state spaces"]
     + ["ecg_cpc", "ecg_s4_jepa"],
 )
 def test_losses_gradients_and_batch_norms_of_two_processes_are_those_of_one(runs, name):

@@ -79,7 +79,10 @@ def examine_recording(record: EcgRecord) -> RecordingReport:
     unknown = tuple(lead for lead in leads if lead not in STANDARD_LEADS + FRANK_LEADS)
     problems = dict(found.problems)
     if unknown:
-        problems["unknown_leads"] = f"{', '.join(unknown)}: no lead that is known; models will not read it"
+        problems["unknown_leads"] = (
+            f"{', '.join(unknown)}: no lead that is known, so no model reads it; "
+            f"rename_leads='{unknown[0]}:II' names one"
+        )
     not_judged = []
     if not found.checked_limb_swap:
         not_judged.append("limb electrodes (needs I, II and V1-V6 without gaps, not flat, 2 s, 80 Hz)")

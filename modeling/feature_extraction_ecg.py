@@ -455,7 +455,10 @@ class EcgFeatureExtractor(InputContract, FeatureExtractionMixin):
     def lead_plan(self, leads: tuple[str, ...]) -> LeadPlan:
         plan = super().lead_plan(leads)
         if plan.unknown:
-            logger.warning_once(f"Channels {list(plan.unknown)} are no leads that I know; they are left out.")
+            logger.warning_once(
+                f"Channels {list(plan.unknown)} are no leads that I know; they are left out. If they are leads, give "
+                f"their names: rename_leads='{plan.unknown[0]}:II' for a file, leads= for an array."
+            )
         return plan
 
     def _fill_gaps(

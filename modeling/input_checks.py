@@ -100,7 +100,9 @@ def _meaning(
     if len(lost) == len(read):
         findings.append(_finding("no_signal", read, f"There is no signal in {', '.join(read)}: flat or not recorded"))
     if gone := [*plan.missing, *absent]:
-        findings.append(_finding("missing_leads", gone, f"Not recorded, the model does without: {', '.join(gone)}"))
+        unknown = f" (the recording's {', '.join(plan.unknown)}: no lead that is known)" if plan.unknown else ""
+        sentence = f"Not recorded, the model does without: {', '.join(gone)}{unknown}"
+        findings.append(_finding("missing_leads", gone, sentence))
     for key, sentence in lead_problems(recorded):
         leads = [quality.lead for quality in recorded if key in quality.problems]
         findings.append(_finding(LIMITS[key].name, leads, sentence))

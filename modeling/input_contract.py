@@ -164,14 +164,16 @@ class InputContract:
         plan = plan_leads(self.leads, leads, self.derive_limb_leads, self.electrode_placement)
         if len(plan.missing) == len(self.leads) or (plan.missing and self.missing_leads == "raise"):
             derivable = [lead for lead in plan.missing if lead in DERIVED_LIMB_LEADS]
-            cure = "choose a model of other leads"
-            if self.missing_leads == "raise":
-                cure = f"set missing_leads='mask', or {cure}"
+            cures = ["Check the names of its channels"]
             if derivable and {"I", "II"} <= set(leads):
-                cure = f"set derive_limb_leads=True to compute {derivable} from I and II, {cure}"
+                cures.append(f"set derive_limb_leads=True to compute {derivable} from I and II")
+            if plan.unknown:
+                cures.append(f"rename leads of a file by rename_leads='{plan.unknown[0]}:II'")
+            if self.missing_leads == "raise":
+                cures.append("set missing_leads='mask'")
             raise ValueError(
                 f"The model reads the leads {list(self.leads)}; the recording has {list(leads)} and lacks "
-                f"{list(plan.missing)}. Check the names of its channels, {cure}."
+                f"{list(plan.missing)}. {', '.join(cures)}, or choose a model of other leads."
             )
         return plan
 

@@ -34,6 +34,7 @@ from ecg_transformers.modeling.recording_input import read_recordings as read_de
 
 from .checkpoints import check_checkpoint, find_checkpoint
 from .features import embed, load_encoder
+from .flags import in_flags
 from .inference import in_evaluation, input_batches, log_quality, outputs_of
 from .run_folder import claim_output_dir
 from .settings import extractor_changes, pooled_changes
@@ -333,7 +334,9 @@ def run(args: argparse.Namespace):
         declared = {}
     if args.command == "classify":
         settings = {name: value for name, value in vars(args).items() if name in CALL_SETTINGS}
-        _write_scores(predict(source, args.model, batch_size=args.batch_size, **declared, **settings), args.output)
+        scores = predict(source, args.model, batch_size=args.batch_size, **declared, **settings)
+        scores["warnings"] = [in_flags(sentence, args) for sentence in scores["warnings"]]
+        _write_scores(scores, args.output)
         return
     model, feature_extractor = load_encoder(args.model, pooled=pooled_changes(args), **extractor_changes(args))
     if args.windows:

@@ -1,5 +1,7 @@
 """`encode`, `predict`, and the commands `embed` and `classify` on files."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -199,7 +201,13 @@ def test_classify_writes_the_table_of_predict(folder, tmp_path, capsys):
     assert main([*command, str(output)]) == 1
     assert "is there already" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "scores.parquet")]) == 0
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), expected, check_exact=False)
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    cures = [expected.pop("warnings")["short.csv"], table.pop("warnings")["short.csv"]]
+    pd.testing.assert_frame_equal(table, expected, check_exact=False)
+    assert [re.search(r"\S*short_records\S* ?\w*", cure)[0] for cure in cures] == [
+        "short_records='zero_pad'.",
+        "--short_records zero_pad",
+    ]
 
 
 def test_classify_prints_the_table_without_an_output(folder, capsys):
@@ -252,6 +260,13 @@ def test_a_renamed_lead_is_classified_and_embedded(holter_folder, tmp_path):
     command = ["embed", str(holter_folder), "--rename_leads", "MLII:II", "--output_dir", str(tmp_path / "out")]
     assert main(command) == 0
     assert len(EmbeddingTable.load(tmp_path / "out" / "embeddings.parquet")) == 32
+
+
+def test_a_channel_whose_name_is_no_lead_is_refused_with_the_flag_that_renames_it(holter_folder, tmp_path, capfd):
+    command = ["embed", str(holter_folder / "r00.hea"), "--output_dir", str(tmp_path / "out")]
+    assert main(command) == 1
+    flag = re.search(r"--rename_leads \S+:II", capfd.readouterr().err)
+    assert main([*command, *flag[0].split()]) == 0
 
 
 @pytest.mark.slow

@@ -262,6 +262,12 @@ def test_a_renamed_lead_is_classified_and_embedded(holter_folder, tmp_path):
     assert len(EmbeddingTable.load(tmp_path / "out" / "embeddings.parquet")) == 32
 
 
+def test_a_channel_that_is_left_out_is_named_beside_the_leads_that_are_missing(rows):
+    ecg = rows[0]["ecg"]
+    scores = predict(ecg["signal"][[1, 10]], sampling_rate=RATE, leads=["MLII", "V5"], unit="mV", progress=False)
+    assert "MLII" in scores["warnings"].iloc[0]
+
+
 def test_a_channel_whose_name_is_no_lead_is_refused_with_the_flag_that_renames_it(holter_folder, tmp_path, capfd):
     command = ["embed", str(holter_folder / "r00.hea"), "--output_dir", str(tmp_path / "out")]
     assert main(command) == 1

@@ -83,12 +83,14 @@ class StateSpaceConvolution(nn.Module):
         super().__init__()
         self.state_size = state_size
         self.log_step_range = tuple(math.log(step) for step in step_range)
-        self.coefficients = nn.Parameter(torch.randn(2 if bidirectional else 1, channels, state_size))  # C
-        self.skip = nn.Parameter(torch.randn(channels))  # D
-        self.register_buffer("log_step", torch.empty(channels).uniform_(*self.log_step_range))
+        float32 = {"dtype": torch.float32}  # in a model of half precision too
+        directions = 2 if bidirectional else 1
+        self.coefficients = nn.Parameter(torch.randn(directions, channels, state_size, **float32))  # C
+        self.skip = nn.Parameter(torch.randn(channels, **float32))  # D
+        self.register_buffer("log_step", torch.empty(channels, **float32).uniform_(*self.log_step_range))
         shape = (_num_powers(num_tokens), channels, state_size, state_size)
-        self.register_buffer("powers", torch.empty(shape), persistent=False)
-        self.register_buffer("basis", torch.empty(channels, state_size, BLOCK), persistent=False)
+        self.register_buffer("powers", torch.empty(shape, **float32), persistent=False)
+        self.register_buffer("basis", torch.empty(channels, state_size, BLOCK, **float32), persistent=False)
         if self.log_step.device.type != "meta":
             self.powers, self.basis = self.prepared(num_tokens)
         self.register_load_state_dict_post_hook(_prepare_after_loading)

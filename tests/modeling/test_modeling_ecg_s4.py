@@ -184,6 +184,10 @@ def test_steps_stay_in_float32_where_the_rest_is_in_half_precision(tmp_path):
     assert half.layers[0].output.weight.dtype == torch.bfloat16
     expected = tiny_model()(signals()).pooler_output
     assert (half(signals()).pooler_output.float() - expected).abs().max() < 0.1
+    made = AutoModel.from_config(half.config, dtype=torch.bfloat16)
+    assert {name: weight.dtype for name, weight in made.named_parameters()} == {
+        name: weight.dtype for name, weight in half.named_parameters()
+    }
 
 
 @torch.no_grad()

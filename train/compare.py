@@ -22,8 +22,8 @@ from .comparison.data import ComparisonData, ExtraSource, load_comparison_data
 from .comparison.report import data_facts, write_comparison
 from .comparison.runs import Run, RunFolder, records_per_step, scratch_settings
 from .comparison.scoreboard import Scoreboard
-from .comparison.scoreboard_data import load_scoreboard_data
-from .comparison.scoreboard_encoders import Features, load_rows, parse_models, treatment_of
+from .comparison.scoreboard_data import ScoreboardData
+from .comparison.scoreboard_encoders import Features, load_rows, parse_models
 from .comparison.scoreboard_report import evaluate_term, write_scoreboard
 from .comparison.supervised import SupervisedSettings
 from .online_probe import steps_between
@@ -44,12 +44,7 @@ def run(args: argparse.Namespace):
     torch.set_num_threads(args.num_threads)
     threadpool_limits(args.num_threads)  # of the probes: two processes that share two cores must not fight for them
     disable_progress_bar()  # dozens of small files are saved and loaded
-    folder = Path(args.output_dir)
-    seeds = [int(seed) for seed in args.seeds.split(",")]
-    options = {
-        "task": args.task,
-        "sampling_rate": args.record_sampling_rate,
-    }
+    options = {"task": args.task, "sampling_rate": args.record_sampling_rate}
     data = load_comparison_data(
         args.dataset,
         args.data_dir,
@@ -61,40 +56,35 @@ def run(args: argparse.Namespace):
         "%d records to learn from, %d of them with labels; %d to select on, %d to test on",
         *(len(data.pretraining), len(data.train), len(data.validation), len(data.test)),
     )
-    common = parse_flags(args.rest)
+    common, command = parse_flags(args.rest), "ecg-transformers " + shlex.join(args.argv)
     if args.scoreboard is not None:
-        scoreboard(args, data, common)
+        scoreboard(args, data, common, command)
         return
     if args.methods is None or args.records_seen is None:
         raise ValueError("Give --methods and --records_seen to pretrain, or --scoreboard NAME=DIR to score encoders.")
     supervised = SupervisedSettings(records_seen=args.supervised_records_seen or args.records_seen)
-    finetuning = SupervisedSettings(
-        records_seen=supervised.records_seen, learning_rate=args.finetune_learning_rate or supervised.learning_rate
-    )
+    rate = args.finetune_learning_rate or supervised.learning_rate
     runs = plan_runs(
         parse_methods(args.methods),
-        seeds,
+        [int(seed) for seed in args.seeds.split(",")],
         args.records_seen,
         common,
         data.fingerprint,
         supervised,
-        finetuning if args.finetune else None,
+        dataclasses.replace(supervised, learning_rate=rate) if args.finetune else None,
         args.low_shot,
         None if args.labels_for is None else [name for name in args.labels_for.split(",") if name != "none"],
     )
     fields = extractor_field_names() - set(METHODS_OWN_INPUT)
     treatment = {name: value for name, value in common.items() if name in fields}
-    shared = RunFolder(folder, data, args.probe_every, treatment)
-    command = "ecg-transformers " + shlex.join(args.argv)
+    shared = RunFolder(Path(args.output_dir), data, args.probe_every, treatment)
 
     def write():
         return write_comparison(shared, runs, args.low_shot, command)
 
     failed = {} if args.report_only else shared.work(runs, report=write)
     lines, path = write()
-    for line in lines:
-        logger.info(line)
-    logger.info("Wrote %s", path)
+    logger.info("%s\nWrote %s", "\n".join(lines), path)
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(runs)} runs failed and are left out of the table; the same command tries them "
@@ -102,34 +92,25 @@ def run(args: argparse.Namespace):
         )
 
 
-def scoreboard(args: argparse.Namespace, data: ComparisonData, settings: Mapping[str, Any]):
+def scoreboard(args: argparse.Namespace, data: ComparisonData, treatment: Mapping[str, Any], command: str):
     """Evaluates frozen encoders on many terms, beside untrained ones."""
     folder = Path(args.output_dir)
-    rows = load_rows(parse_models(args.scoreboard), treatment_of(settings))
+    rows = load_rows(parse_models(args.scoreboard), treatment)
     people, hospital = (
         None if text is None else ExtraSource.parse(text, flag)
         for text, flag in ((args.people, "--people"), (args.hospital, "--hospital"))
     )
-    board = load_scoreboard_data(data, args.data_dir, people, args.ludb, hospital)
+    board = ScoreboardData.load(data, args.data_dir, people, args.ludb, hospital)
     terms = Scoreboard(Features(rows, folder / "features"), board).terms()
     facts = {
-        "rows": [
-            {
-                "name": row.name,
-                "kind": row.kind,
-                "places": row.places,
-                "num_features": row.encoders[0].model.config.pooled_size,
-            }
-            for row in rows
-        ],
+        "rows": [row.facts() for row in rows],
         "terms": [evaluate_term(term, rows) for term in terms],
         "data": data_facts(data),
-        "command": "ecg-transformers " + shlex.join(args.argv),
+        "command": command,
         "versions": installed_versions(),
     }
-    for line in write_scoreboard(folder, facts, terms):
-        logger.info(line)
-    logger.info("Wrote %s", folder / "scoreboard.md")
+    lines = write_scoreboard(folder, facts, terms)
+    logger.info("%s\nWrote %s", "\n".join(lines), folder / "scoreboard.md")
 
 
 def parse_methods(text: str) -> dict[str, dict[str, Any]]:

@@ -1,15 +1,17 @@
 """Makes the carried models from a pretraining of `compare` (docs/carried_models.md has the commands).
 
     python -m ecg_transformers.train.comparison.carried --run comparison/runs/... --data_dir DECLARATION \
-        --splits SPLITS --output_dir DIR
+        --splits SPLITS --ludb LUDB --output_dir DIR
 
 The encoder is that of the run. The classifier is a logistic regression for each label on its frozen features, folded
 with their standardisation into one linear layer. It is trained on the records of folds 1-8, each four times: with all
 leads, with I and II, with I alone, with II alone. Penalty, temperature and thresholds are chosen by cross-validation
-by patient in folds 1-8; folds 9 and 10 are the test.
+by patient in folds 1-8; folds 9 and 10 are the test. The delineator is trained on all subjects of LUDB, to the last
+step; its recipe is tested in five folds of subjects, from the pretrained encoder and from scratch.
 """
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,11 @@ from datasets import concatenate_datasets
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor
 
+from ..delineation.evaluation import evaluate_delineation, subject_folds, windows_of_folds
+from ..delineation.training import DelineationSettings, token_classifier, train_delineator
 from ..evaluation.linear_models import C_GRID, cross_validated_C, fit_linear, folds_of_patients
 from ..features import EmbeddingTable, decoded, embed
 from ..finetune_objective import HeadTask
@@ -41,18 +46,21 @@ MILLIVOLTS = {
     "long_records": "all",
 }
 """What makes of a recording what the processed recordings of the pretraining are."""
+DELINEATION = {"frozen": False, "max_steps": 300, "altered": True}
 INPUT_MEASURED = {"electrode_placement": "standard", "long_records": "all"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes both models and `scores.json`."""
+    """Writes the models, `scores.json` of the classifier and the scores of the delineator's recipe."""
     parser = argparse.ArgumentParser(description="Make the carried models from a pretraining of `compare`.")
     parser.add_argument("--run", required=True, help="folder of the run, with `model`")
     parser.add_argument("--data_dir", required=True, help="declaration of the processed recordings")
     parser.add_argument("--splits", required=True, help="table of folds")
+    parser.add_argument("--ludb", help="folder of LUDB, for the delineator")
     parser.add_argument("--output_dir", required=True, help="folder to write to")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO)
     folder = Path(args.output_dir)
     encoder = AutoModel.from_pretrained(Path(args.run) / "model", dtype=torch.float32).eval()
     processed = EcgFeatureExtractor.from_pretrained(Path(args.run) / "model").changed(missing_leads="mask")
@@ -64,6 +72,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     classifier, scores = linear_classifier(folder / "ecg-small", tables, names)
     save_without_code(classifier, extractor, folder / "ecg-small-superdiagnostic")
     write_json(scores, folder / "scores.json")
+    if args.ludb is not None:
+        make_delineator(folder / "ecg-small", extractor, args.ludb, folder)
+
+
+def make_delineator(checkpoint: Path, extractor: EcgFeatureExtractor, ludb: str, folder: Path) -> None:
+    """Fine-tunes the encoder to find P, QRS and T, and tests the recipe."""
+    rows, settings = load_ecg("ludb", data_dir=ludb, split="all", decode=False), DelineationSettings(**DELINEATION)
+    windows = windows_of_folds(subject_folds(rows), extractor)
+    model = token_classifier(str(checkpoint), settings)
+    train_delineator(model, torch.utils.data.ConcatDataset(list(windows.values())), None, settings)
+    save_without_code(model.eval(), extractor, folder / "ecg-small-delineation")
+    evaluate_delineation(str(checkpoint), rows, folder, **DELINEATION)
 
 
 def save_without_code(model, feature_extractor: EcgFeatureExtractor, folder: Path) -> None:

@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-from matplotlib.figure import Figure
 
-from ecg_transformers.data.corpus import DataSource, data_source
+from ecg_transformers.data.corpus import data_source
 
-from ..report.page import Cell, Page, ReportFigure, Row, Section, Table, render_page
+from ..report.page import EMPTY, Cell, Page, ReportFigure, Row, Section, Table, render_page
 from ..report.plots import figure_to_bytes
 from ..report.tables import difference_cell
 from ..results import Difference, format_interval, format_score, installed_versions
@@ -18,6 +18,15 @@ from .plots import plot_comparison
 from .runs import Run, RunFolder, write_atomically, write_table
 from .scores import NUM_RESAMPLES, collect_rows, compare_rows
 from .scores import Row as ScoredRow
+
+CAVEATS = (
+    "Every method runs on the same records, folds, records seen and probe; its random encoder is its own encoder "
+    "before the first step.",
+    "Encoders with other leads or patches have the same width and depth, not the same number of tokens.",
+    "Learning curves look at the test fold but decide nothing; all of their points share one schedule of the learning "
+    "rate, which ends with the run.",
+    "Differences speak about the draw of test records, not about other seeds.",
+)
 
 
 def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | None, command: str):
@@ -28,9 +37,8 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
     rows, curves = collect_rows(shared, runs, low_shot)
     if not rows:
         return ["No run is finished."], shared.folder
-    names = shared.data.label_names
-    comparison = compare_rows(rows, names)
-    comparison |= {
+    names, folder = shared.data.label_names, shared.folder
+    comparison = compare_rows(rows, names) | {
         "curves": curves,
         "data": data_facts(shared.data),
         "protocol": {
@@ -46,13 +54,28 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
         "versions": installed_versions(),
     }
     section, figure = comparison_section(comparison), plot_comparison(comparison)
-    source = data_source(shared.data.test, shared.data.name)
-    folder = shared.folder
+    caption = "Lines are 95 % intervals. On the right, where they were taken, learning curves."
+    alt = "Macro AUROC of every row with its 95 % interval, and learning curves where they were taken"
+    page = Page(
+        title=f"Comparison of pretraining methods on {shared.data.name}",
+        summary="Methods of pretraining, each beside its own encoder before the first step, on the same records.",
+        sections=[
+            Section(
+                "Every method",
+                figures=[ReportFigure.draw(figure, "Scores and learning curves", caption, alt, wide=True)],
+            ),
+            section,
+        ],
+        caveats=CAVEATS,
+        data=data_source(shared.data.test, shared.data.name),
+        command=command,
+        versions=comparison["versions"],
+    )
     write_table(folder / "predictions.parquet", predictions_table(rows, names))
     write_atomically(folder / "comparison.json", json.dumps(comparison, indent=2) + "\n")
     write_atomically(folder / "comparison.md", section.markdown(level=2) + "\n")
     write_atomically(folder / "comparison.png", figure_to_bytes(figure, "png"))
-    write_atomically(folder / "comparison.html", render_page(comparison_page(comparison, section, figure, source)))
+    write_atomically(folder / "comparison.html", render_page(page))
     return section.tables[0].markdown().splitlines(), folder / "comparison.html"
 
 
@@ -60,23 +83,17 @@ def predictions_table(rows: Sequence[ScoredRow], label_names: Sequence[str]) -> 
     """One line for each row, seed and test record: `method, row, labelled_fraction, C, seed, record_id, patient_id`,
     then `label_<class>` (0 or 1) and `score_<class>` (probability) of each class. `C` is the penalty of frozen
     encoders."""
-    columns: dict[str, list] = {
-        name: [] for name in ("method", "row", "labelled_fraction", "C", "seed", "record_id", "patient_id")
-    }
-    labels, scores = [], []
+    frames = []
     for row in rows:
         for seed, found in row.predictions.items():
             facts = {"method": row.method, "row": row.kind, "labelled_fraction": row.labelled_fraction}
-            for name, value in (facts | {"C": row.C.get(seed), "seed": seed}).items():
-                columns[name] += [value] * len(found.record_ids)
-            columns["record_id"] += found.record_ids
-            columns["patient_id"] += found.patient_ids
-            labels.append(found.labels)
-            scores.append(found.scores)
-    for number, name in enumerate(label_names):
-        columns[f"label_{name}"] = np.concatenate(labels)[:, number].astype(np.int8)
-        columns[f"score_{name}"] = np.concatenate(scores)[:, number]
-    return pa.table(columns)
+            facts |= {"C": row.C.get(seed, np.nan), "seed": seed}
+            facts |= {"record_id": found.record_ids, "patient_id": found.patient_ids}
+            for column, name in enumerate(label_names):
+                facts[f"label_{name}"] = found.labels[:, column].astype(np.int8)
+                facts[f"score_{name}"] = found.scores[:, column]
+            frames.append(pd.DataFrame(facts))
+    return pa.Table.from_pandas(pd.concat(frames), preserve_index=False)
 
 
 def data_facts(data: ComparisonData) -> dict:
@@ -93,21 +110,21 @@ def data_facts(data: ComparisonData) -> dict:
 
 def comparison_section(comparison: Mapping) -> Section:
     """The tables and their notes, for the page and for `comparison.md`."""
+    differences = [
+        (found, difference_cell(Difference.read(found, "macro_auroc"))) for found in comparison["differences"]
+    ]
     gains = {
-        (found["model"], "kernels" if found["baseline"].startswith("random-kernels:") else found["against"]): found
-        for found in comparison["differences"]
-        if found["against"] != "kernels" or found["baseline"].startswith("random-kernels:")
+        (found["model"], found["baseline"].split(":")[0] if found["against"] == "kernels" else found["against"]): cell
+        for found, cell in differences
     }
     scores, encoders = [], []
     for entry in comparison["rows"]:
-        differences = [gains.get((entry["key"], baseline)) for baseline in ("random", "kernels")]
-        encoder = entry["encoder"]
-        several = len(entry["seeds"]) > 1
+        seeds, encoder = len(entry["seeds"]), entry["encoder"]
         cells = (
             Cell(format_score(entry["macro_auroc"]), (format_interval(entry["macro_auroc_ci95"]),)),
-            Cell(f"{format_interval(entry['range'])} ({len(entry['seeds'])})" if several else "one seed"),
+            Cell(f"{format_interval(entry['range'])} ({seeds})" if seeds > 1 else "one seed"),
             Cell(entry["folds"]),
-            *(Cell("") if found is None else _difference_cell(found) for found in differences),
+            *(gains.get((entry["key"], baseline), EMPTY) for baseline in ("random", "random-kernels")),
         )
         scores.append(Row(entry["key"], cells))
         about = (
@@ -119,30 +136,19 @@ def comparison_section(comparison: Mapping) -> Section:
         )
         encoders.append(Row(entry["key"], tuple(map(Cell, about))))
     header = ("Method", "Macro AUROC", "Range over seeds", "Test folds", "Against random", "Against 1,200 kernels")
-    caption = "Macro AUROC, 95 % intervals."
-    pairs = [
-        Row(f"{found['model']} minus {found['baseline']}", (_difference_cell(found),))
-        for found in comparison["differences"]
-    ]
-    about = Table(
-        "Encoders.", ("Method", "Encoder", "Tokens", "Parameters", "Labelled records", "Records seen"), tuple(encoders)
-    )
-    paired = "The same bootstrap resamples for both; two-sided p. Not corrected for the number of comparisons."
-    details = [Section("Encoders", tables=(about,))]
-    if pairs:
-        table = Table(paired, ("Difference", "Macro AUROC"), tuple(pairs))
-        details.append(Section("All paired differences", tables=(table,)))
+    columns = ("Method", "Encoder", "Tokens", "Parameters", "Labelled records", "Records seen")
+    details = [Section("Encoders", tables=(Table("Encoders.", columns, tuple(encoders)),))]
+    if differences:
+        paired = "The same bootstrap resamples for both; two-sided p. Not corrected for the number of comparisons."
+        rows = tuple(Row(f"{found['model']} minus {found['baseline']}", (cell,)) for found, cell in differences)
+        details.append(Section("All paired differences", tables=(Table(paired, ("Difference", "Macro AUROC"), rows),)))
     return Section(
         f"Comparison on {comparison['data']['name']}",
-        tables=(Table(caption, header, tuple(scores)),),
+        tables=(Table("Macro AUROC, 95 % intervals.", header, tuple(scores)),),
         notes=notes(comparison),
         left_out=comparison["excluded"],
         details=details,
     )
-
-
-def _difference_cell(found: Mapping) -> Cell:
-    return difference_cell(Difference.read(found, "macro_auroc"))
 
 
 def notes(comparison: Mapping) -> list[str]:
@@ -167,33 +173,3 @@ def notes(comparison: Mapping) -> list[str]:
             f"UNFINISHED: {comparison['finished_runs']} of {comparison['planned_runs']} runs are in this table."
         )
     return lines
-
-
-CAVEATS = (
-    "Every method runs on the same records, folds, records seen and probe; its random encoder is its own encoder "
-    "before the first step.",
-    "Encoders with other leads or patches have the same width and depth, not the same number of tokens.",
-    "Learning curves look at the test fold but decide nothing; all of their points share one schedule of the learning "
-    "rate, which ends with the run.",
-    "Differences speak about the draw of test records, not about other seeds.",
-)
-
-
-def comparison_page(comparison: Mapping, section: Section, figure: Figure, source: DataSource) -> Page:
-    """The page; [`~ecg_transformers.train.report.page.write_page`] writes it."""
-    drawn = ReportFigure.draw(
-        figure,
-        "Scores and learning curves",
-        "Lines are 95 % intervals. On the right, where they were taken, learning curves.",
-        "Macro AUROC of every row with its 95 % interval, and learning curves where they were taken",
-        wide=True,
-    )
-    return Page(
-        title=f"Comparison of pretraining methods on {comparison['data']['name']}",
-        summary="Methods of pretraining, each beside its own encoder before the first step, on the same records.",
-        sections=[Section("Every method", figures=[drawn]), section],
-        caveats=CAVEATS,
-        data=source,
-        command=comparison["command"],
-        versions=comparison["versions"],
-    )

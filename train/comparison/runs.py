@@ -258,7 +258,7 @@ class RunFolder:
         )
 
     def kernel_probes(self, seed: int, labelled_fraction: float = 1.0) -> dict[str, dict]:
-        """The same for random kernels, on the same known labels, with `facts` for the table."""
+        """The same for random kernels, on the same known labels, with sizes of the `encoder` for the table."""
         probes = {}
         for name in KERNELS:
             model, extractor = load_encoder(name, treatment=self.treatment)
@@ -274,8 +274,7 @@ class RunFolder:
                 path.with_name(f"{path.name}-linear-{labelled_fraction:g}{of_seed}.json"),
                 partial(self.probe, table, labelled_fraction, seed),
             )
-            about = {"encoder": encoder, "num_labelled_records": found["num_labelled_records"]}
-            probes[name] = found | {"facts": about}
+            probes[name] = found | {"encoder": encoder}
         return probes
 
     def probe(self, table: EmbeddingTable, labelled_fraction: float, seed: int) -> dict[str, Any]:

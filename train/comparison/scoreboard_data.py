@@ -1,8 +1,8 @@
-"""The recordings of a scoreboard: a labelled corpus with folds, people, marked waves, another hospital."""
+"""The recordings of a scoreboard and what is asked of them: labels, sex, age, intervals, another hospital's labels."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,14 +14,12 @@ from ecg_transformers.data.corpora.npy_dump import read_declaration
 from ..delineation.intervals import interval_targets
 from ..features import EmbeddingTable, decoded
 from ..results import MULTI_LABEL, REGRESSION
-from ..tasks.labelled_splits import SPLITS
 from ..tasks.targets import OLDEST_YEARS, SEXES
 from .data import BadRecording, ComparisonData, DumpForm, ExtraSource
 
 logger = logging.getLogger("ecg_transformers")
 
 TEST_FOLDS = (9, 10)
-LUDB_FOLDS = (1, 2, 3, 4, 5)
 MIN_POSITIVES = 5
 """Least number for a class in another hospital; with fewer it is not tested."""
 
@@ -37,13 +35,6 @@ SUPERCLASS_CODES = {
 """SNOMED CT codes of the PhysioNet challenges by superclass of PTB-XL, where the statement alone gives the superclass
 there too: infarction; changes of ST and T, ischaemia, long QT; blocks, delays and pre-excitation; hypertrophy and
 overload. Statements of form (Q waves, high voltage, ST elevation, axis) and rhythm have no superclass in PTB-XL."""
-
-
-def superclasses_of_codes(codes: Sequence[str]) -> list[str]:
-    """Superclasses of a record of the challenges, by its SNOMED CT codes."""
-    if codes and set(codes) <= NORMAL_RHYTHMS:
-        return ["NORM"]
-    return [name for name, listed in SUPERCLASS_CODES.items() if set(codes) & set(listed.split())]
 
 
 @dataclass(frozen=True)
@@ -70,6 +61,40 @@ class Recordings:
 
 
 @dataclass(frozen=True)
+class ScoreboardData:
+    """Recordings of a scoreboard; sets that are not given make their terms not available.
+
+    Args:
+        labelled ([`ComparisonData`]): The labelled corpus: folds 1-8 teach, 9 and 10 test.
+        people (`Dataset`, *optional*): Rows with folds, age and sex; by default those of the labelled corpus.
+        ludb (`Dataset`, *optional*): All rows of LUDB.
+        hospital (`Dataset`, *optional*): Rows of another hospital whose labels are SNOMED CT codes.
+        form (`DumpForm`, *optional*): Form of the labelled corpus, where its recordings are not in mV.
+    """
+
+    labelled: ComparisonData
+    people: Dataset | None = None
+    ludb: Dataset | None = None
+    hospital: Dataset | None = None
+    form: DumpForm | None = None
+
+    @classmethod
+    def load(
+        cls,
+        labelled: ComparisonData,
+        data_dir: str | None,
+        people: ExtraSource | None = None,
+        ludb: str | None = None,
+        hospital: ExtraSource | None = None,
+    ) -> "ScoreboardData":
+        """Loads the recordings beside the labelled corpus; `data_dir` is where that one lies."""
+        form = DumpForm(read_declaration(data_dir)) if labelled.name == "npy" else None
+        others = [None if source is None else source.load() for source in (people, hospital)]
+        of_ludb = None if ludb is None else load_ecg("ludb", ludb, split="all", decode=False)
+        return cls(labelled, others[0], of_ludb, others[1], None if form and form.dump.unit == "mV" else form)
+
+
+@dataclass(frozen=True)
 class Task:
     """A target of some recordings.
 
@@ -91,121 +116,63 @@ class Task:
         """Truth of the records of a table."""
         return np.stack([self.truth[record_id] for record_id in table.record_ids])
 
-
-@dataclass(frozen=True)
-class ScoreboardData:
-    """Recordings of a scoreboard; sets that are not given make their terms not available.
-
-    Args:
-        labelled ([`ComparisonData`]): The labelled corpus: folds 1-8 teach, 9 and 10 test.
-        people (`Dataset`, *optional*): Rows with folds, age and sex; by default those of the labelled corpus.
-        ludb (`Dataset`, *optional*): All rows of LUDB.
-        hospital (`Dataset`, *optional*): Rows of another hospital whose labels are SNOMED CT codes.
-        form (`DumpForm`, *optional*): Form of the labelled corpus, where its recordings are not in mV.
-    """
-
-    labelled: ComparisonData
-    people: Dataset | None = None
-    ludb: Dataset | None = None
-    hospital: Dataset | None = None
-    form: DumpForm | None = None
-
-    @cached_property
-    def labels(self) -> Task:
-        """The labels of the labelled corpus."""
-        parts = [vars(self.labelled)[split] for split in SPLITS]
-        names = tuple(self.labelled.label_names)
-        rows = self.labelled.labelled
-        truth = {
-            record_id: np.array([name in labels for name in names], np.int8)
-            for record_id, labels in zip(rows["record_id"], rows["labels"], strict=True)
-        }
-        train, *tested = (list(part["record_id"]) for part in parts)
-        recordings = Recordings("labelled", rows)
-        return Task(recordings, truth, names, MULTI_LABEL, [(train, sum(tested, []))])
-
-    @cached_property
-    def sex(self) -> Task | None:
-        """Sex as one label, `male`, of people with folds."""
-        return self._of_people("sex", lambda row: [row == SEXES[1]] if row in SEXES else None, ("male",), MULTI_LABEL)
-
-    @cached_property
-    def age(self) -> Task | None:
-        def years(age):
-            return [age] if age is not None and 0 <= age <= OLDEST_YEARS else None
-
-        return self._of_people("age", years, ("age_years",), REGRESSION)
-
-    def _of_people(self, column: str, value_of, names: tuple[str, ...], problem_type: str) -> Task | None:
-        rows = self.labels.recordings.rows if self.people is None else self.people
-        kind = np.int8 if problem_type == MULTI_LABEL else float
-        truth, folds = {}, ([], [])
-        for record_id, value, fold in zip(rows["record_id"], rows[column], rows["fold"], strict=True):
-            known = value_of(value)
-            if known is not None and fold is not None:
-                truth[record_id] = np.array(known, dtype=kind)
-                folds[fold in TEST_FOLDS].append(record_id)
-        if not all(folds):
-            return None
-        return Task(self._people, truth, names, problem_type, [folds])
-
-    @cached_property
-    def _people(self) -> Recordings:
-        return self.labels.recordings if self.people is None else Recordings("people", self.people, self.form)
-
-    @cached_property
-    def intervals(self) -> Task | None:
-        """Heart rate and intervals of the marks of LUDB; each of its five folds is predicted by the four others."""
-        if self.ludb is None:
-            return None
-        targets = interval_targets(self.ludb)
-        table = np.column_stack(list(targets.values()))
-        known = np.isfinite(table).all(axis=1)
-        ids, of_row = self.ludb["record_id"][:], self.ludb["fold"][:]
-        truth = {record_id: values for record_id, values, is_known in zip(ids, table, known, strict=True) if is_known}
-        kept = [(record_id, fold) for record_id, fold in zip(ids, of_row, strict=True) if record_id in truth]
-        folds = [
-            tuple([r for r, fold in kept if (fold == n) == tested] for tested in (False, True)) for n in LUDB_FOLDS
-        ]
-        recordings = Recordings("ludb", self.ludb, self.form)
-        return Task(recordings, truth, tuple(targets), REGRESSION, folds)
-
-    @cached_property
-    def other_hospital(self) -> Task | None:
-        """Superclasses of another hospital, those with at least 5 records; the labelled corpus teaches them."""
-        if self.hospital is None:
-            return None
-        rows, names = self.hospital, self.labels.label_names
-        found = [superclasses_of_codes(codes) for codes in rows["labels"]]
-        truth = {
-            record_id: np.array([name in of_record for name in names], np.int8)
-            for record_id, of_record in zip(rows["record_id"], found, strict=True)
-        }
-        counts = np.sum(list(truth.values()), axis=0)
-        evaluated = tuple(name for name, count in zip(names, counts, strict=True) if count >= MIN_POSITIVES)
-        if not evaluated:
-            return None
-        columns = [names.index(name) for name in evaluated]
-        truth = {record_id: values[columns] for record_id, values in truth.items()}
-        folds = [(self.labels.folds[0][0], list(truth))]
-        return Task(Recordings("hospital", rows, self.form), truth, evaluated, MULTI_LABEL, folds)
+    def only(self, label_names: Sequence[str]) -> "Task":
+        """The task with some of its labels."""
+        columns = [self.label_names.index(name) for name in label_names]
+        truth = {record_id: values[columns] for record_id, values in self.truth.items()}
+        return replace(self, truth=truth, label_names=tuple(label_names))
 
 
-def load_scoreboard_data(
-    labelled: ComparisonData,
-    data_dir: str | None,
-    people: ExtraSource | None = None,
-    ludb: str | None = None,
-    hospital: ExtraSource | None = None,
-) -> ScoreboardData:
-    """Loads the recordings beside the labelled corpus; `data_dir` is where that one lies."""
-    form = DumpForm(read_declaration(data_dir)) if labelled.name == "npy" else None
-    if form is not None and form.dump.unit == "mV":
-        form = None
-    found = {}
-    for name, source in (("people", people), ("hospital", hospital)):
-        if source is not None:
-            found[name] = source.load()
-    if ludb is not None:
-        found["ludb"] = load_ecg("ludb", ludb, split="all", decode=False)
-    return ScoreboardData(labelled, form=form, **found)
+def label_task(data: ComparisonData) -> Task:
+    """The labels of the labelled corpus."""
+    train, *tested = (list(part["record_id"]) for part in (data.train, data.validation, data.test))
+    return _multi_label(
+        Recordings("labelled", data.labelled), data.labelled["labels"], data.label_names, train, tested
+    )
+
+
+def _multi_label(recordings: Recordings, labels, names: Sequence[str], train, tested) -> Task:
+    known = zip(recordings.rows["record_id"], labels, strict=True)
+    truth = {record_id: np.array([name in found for name in names], np.int8) for record_id, found in known}
+    return Task(recordings, truth, tuple(names), MULTI_LABEL, [(train, sum(tested, []))])
+
+
+def people_task(recordings: Recordings, target: str) -> Task | None:
+    """The `"sex"` (one label, `male`) or `"age"` of people with folds; `None` where no such person is in the folds
+    that teach or in those that test."""
+    rows, truth, folds = recordings.rows, {}, ([], [])
+    for record_id, value, fold in zip(rows["record_id"], rows[target], rows["fold"], strict=True):
+        is_known = value in SEXES if target == "sex" else value is not None and 0 <= value <= OLDEST_YEARS
+        if is_known and fold is not None:
+            is_male = np.array([value == SEXES[1]], np.int8)
+            truth[record_id] = is_male if target == "sex" else np.array([value], float)
+            folds[fold in TEST_FOLDS].append(record_id)
+    about = (("male",), MULTI_LABEL) if target == "sex" else (("age_years",), REGRESSION)
+    return Task(recordings, truth, *about, [folds]) if all(folds) else None
+
+
+def interval_task(recordings: Recordings) -> Task:
+    """Heart rate and intervals of the marks of LUDB; each of its folds is predicted by the others."""
+    targets = interval_targets(recordings.rows)
+    rows = zip(recordings.rows["record_id"], recordings.rows["fold"], zip(*targets.values(), strict=True), strict=True)
+    known = [(record_id, fold, np.array(values)) for record_id, fold, values in rows if np.isfinite(values).all()]
+    folds = [
+        tuple([record_id for record_id, fold, _ in known if (fold == number) == tested] for tested in (False, True))
+        for number in sorted({fold for _, fold, _ in known})
+    ]
+    truth = {record_id: values for record_id, _, values in known}
+    return Task(recordings, truth, tuple(targets), REGRESSION, folds)
+
+
+def hospital_task(recordings: Recordings, labels: Task) -> Task:
+    """Superclasses of another hospital, those with at least 5 records; the labelled corpus teaches them."""
+    found = [superclasses_of_codes(codes) for codes in recordings.rows["labels"]]
+    names = [name for name in labels.label_names if sum(name in of_record for of_record in found) >= MIN_POSITIVES]
+    return _multi_label(recordings, found, names, labels.folds[0][0], [list(recordings.rows["record_id"])])
+
+
+def superclasses_of_codes(codes: Sequence[str]) -> list[str]:
+    """Superclasses of a record of the challenges, by its SNOMED CT codes."""
+    if codes and set(codes) <= NORMAL_RHYTHMS:
+        return ["NORM"]
+    return [name for name, listed in SUPERCLASS_CODES.items() if set(codes) & set(listed.split())]

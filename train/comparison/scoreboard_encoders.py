@@ -22,31 +22,19 @@ logger = logging.getLogger("ecg_transformers")
 
 
 @dataclass(frozen=True)
-class FrozenEncoder:
-    """An encoder with its feature extractor, and a hash of both."""
-
-    model: PreTrainedModel
-    extractor: EcgFeatureExtractor
-
-    def digest(self, extractor: EcgFeatureExtractor) -> str:
-        """Hash of weights, configuration and input, which features depend on."""
-        found = hashlib.blake2b(digest_size=10)
-        config = {name: value for name, value in self.model.config.to_dict().items() if name != "_name_or_path"}
-        found.update(json.dumps([type(self.model).__name__, config, extractor.to_dict()], default=str).encode())
-        for name, value in sorted(self.model.state_dict().items()):
-            found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
-
-
-@dataclass(frozen=True)
 class BoardRow:
-    """A row of the scoreboard: the encoders of one name, one a seed, and the `places` of their weights. `kind` is
-    `"untrained"`, `"random"` or `"model"`."""
+    """A row of the scoreboard: the encoders of one name with their feature extractors, one a seed, and the `places` of
+    their weights. `kind` is `"untrained"`, `"random"` or `"model"`."""
 
     name: str
     kind: str
-    encoders: list[FrozenEncoder]
+    encoders: list[tuple[PreTrainedModel, EcgFeatureExtractor]]
     places: list[str]
+
+    def facts(self) -> dict[str, Any]:
+        """The row in `scoreboard.json`."""
+        num_features = self.encoders[0][0].config.pooled_size
+        return {"name": self.name, "kind": self.kind, "places": self.places, "num_features": num_features}
 
 
 def parse_models(words: Sequence[str]) -> dict[str, list[str]]:
@@ -69,20 +57,14 @@ def load_rows(models: Mapping[str, Sequence[str]], treatment: Mapping[str, Any])
     the input for all encoders: their own unit, filter and normalisation are then left out. Empty: each encoder reads
     as it is stored.
     """
-    for folders in models.values():
-        for folder in folders:
-            check_checkpoint(folder)
-
-    def load(checkpoint: str) -> FrozenEncoder:
-        return FrozenEncoder(*load_encoder(checkpoint, treatment))
-
-    rows = [BoardRow(name, "untrained", [load(name)], [name]) for name in UNTRAINED_ENCODERS]
+    if unknown := sorted(set(treatment) - extractor_field_names()):
+        raise ValueError(f"A scoreboard trains nothing: --{unknown[0]} is no setting of the feature extractor.")
+    for folder in (folder for folders in models.values() for folder in folders):
+        check_checkpoint(folder)
+    rows = [BoardRow(name, "untrained", [load_encoder(name, dict(treatment))], [name]) for name in UNTRAINED_ENCODERS]
     for name, folders in models.items():
-        trained = [load(folder) for folder in folders]
-        fresh = [
-            FrozenEncoder(random_encoder_like(encoder.model, seed), encoder.extractor)
-            for seed, encoder in enumerate(trained)
-        ]
+        trained = [load_encoder(folder, dict(treatment)) for folder in folders]
+        fresh = [(random_encoder_like(model, seed), extractor) for seed, (model, extractor) in enumerate(trained)]
         rows.append(BoardRow(random_name(name), "random", fresh, [f"seed {seed}" for seed in range(len(fresh))]))
         rows.append(BoardRow(name, "model", trained, list(folders)))
     return rows
@@ -93,21 +75,12 @@ def random_name(model: str) -> str:
     return f"{model}, random weights"
 
 
-def treatment_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags as settings of the feature extractor; a `ValueError` for a flag that is none of them."""
-    unknown = sorted(set(settings) - extractor_field_names())
-    if unknown:
-        raise ValueError(f"A scoreboard trains nothing: --{unknown[0]} is no setting of the feature extractor.")
-    return dict(settings)
-
-
 @dataclass(frozen=True)
 class Features:
     """The features of the encoders of all rows, computed once and kept in `folder`, in a folder an encoder."""
 
     rows: Sequence[BoardRow]
     folder: Path
-    batch_size: int = 64
 
     def tables(
         self,
@@ -128,25 +101,34 @@ class Features:
         ids = [record_id for record_id in recordings.rows["record_id"] if only is None or record_id in only]
         records = hashlib.blake2b(repr((recordings.name, ids)).encode(), digest_size=6).hexdigest()
         name = "-".join(filter(None, (recordings.name, change, records)))
+
+        def table_of(model: PreTrainedModel, extractor: EcgFeatureExtractor) -> EmbeddingTable:
+            extractor = extractor.changed(**(reads or {}))
+
+            def compute() -> EmbeddingTable:
+                records = (record for record in recordings if only is None or record["record_id"] in only)
+                return embed(model, extractor, map(changed, records), progress=False)
+
+            return kept_table(self.folder / digest(model, extractor) / f"{name}.parquet", compute)
+
         found, refused = {}, {}
         for row in self.rows:
+            logger.info("%s: %s", row.name, name)
             try:
-                found[row.name] = [
-                    self._table(row, encoder, name, recordings, changed, reads, set(ids)) for encoder in row.encoders
-                ]
+                found[row.name] = [table_of(*encoder) for encoder in row.encoders]
             except ValueError as error:  # the other rows are worth keeping
                 logger.warning("%s, %s: not available. %s", row.name, name, error)
                 refused[row.name] = str(error)
-        every = [table for tables in found.values() for table in tables]
-        common = set.intersection(*(set(table.record_ids) for table in every)) if every else set()
+        every = [set(table.record_ids) for tables in found.values() for table in tables]
+        common = set.intersection(*every) if every else set()
         return {name: [of_records(table, common) for table in tables] for name, tables in found.items()}, refused
 
-    def _table(self, row, encoder, name, recordings, changed, reads, ids) -> EmbeddingTable:
-        extractor = encoder.extractor.changed(**(reads or {}))
 
-        def compute() -> EmbeddingTable:
-            logger.info("%s: %s", row.name, name)
-            records = (record for record in recordings if record["record_id"] in ids)
-            return embed(encoder.model, extractor, map(changed, records), self.batch_size, progress=False)
-
-        return kept_table(self.folder / encoder.digest(extractor) / f"{name}.parquet", compute)
+def digest(model: PreTrainedModel, extractor: EcgFeatureExtractor) -> str:
+    """Hash of weights, configuration and input, which features depend on."""
+    found = hashlib.blake2b(digest_size=10)
+    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    found.update(json.dumps([type(model).__name__, config, extractor.to_dict()], default=str).encode())
+    for name, value in sorted(model.state_dict().items()):
+        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -6,25 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from ..evaluation.encoder_pair import drawn_again, means_by_name
 from ..metrics import ResampledScore, paired_facts, percentile_interval, resample_counts
 from ..predictions import ProtocolResult
+from ..report.page import Cell, Row, Table
 from ..results import format_interval, format_score
 from .runs import write_atomically, write_table
 from .scoreboard import TermResult
 from .scoreboard_encoders import BoardRow, random_name
 
 KERNELS = ("random-kernels", "random-kernels-126")
-METRICS = {
-    "auroc": "macro AUROC",
-    "error": "mean absolute error",
-    "z_error": "mean absolute error, in standard deviations",
-    "share": "share of the searches",
-    "overlap": "mean intersection over union",
-}
 LOWER_IS_BETTER = ("error", "z_error")
+NOT_AVAILABLE = Cell("not available")
 
 
 def evaluate_term(
@@ -43,17 +39,17 @@ def evaluate_term(
     if not term.results:
         return facts
     some = next(iter(term.results.values()))[0]
-    ids, num_draws = some[0].test.record_ids, len(some)
+    test, num_draws = some[0].test, len(some)
     for name, seeds in term.results.items():
-        if any(result.test.record_ids != ids for draws in seeds for result in draws):
+        if any(result.test.record_ids != test.record_ids for draws in seeds for result in draws):
             raise ValueError(f"The row {name} was evaluated on other records than the rows before: {term.title}.")
-    counts = resample_counts(len(ids), num_resamples, seed, some[0].test.patients())
+    counts = resample_counts(len(test.record_ids), num_resamples, seed, test.patients())
     draw = drawn_again(num_draws, num_resamples, seed)
     facts |= {
         "num_train_records": len(some[0].train_labels),
         "num_draws": num_draws,
-        "num_test_records": len(ids),
-        "num_test_patients": len(set(some[0].test.patients())),
+        "num_test_records": len(test.record_ids),
+        "num_test_patients": len(set(test.patients())),
     }
     resampled = {}
     for name, seeds in term.results.items():
@@ -93,48 +89,37 @@ def _evaluate(result: ProtocolResult, metric: str, counts: np.ndarray) -> Resamp
 
 def scoreboard_lines(facts: Mapping[str, Any]) -> list[str]:
     """The scoreboard as Markdown: numbers, then gains of each model."""
-    names = [row["name"] for row in facts["rows"]]
-    widths = [f"{row['name']} ({row['num_features']:,} features)" for row in facts["rows"]]
-    lines = ["| | " + " | ".join(widths) + " |", "|---|" + "---|" * len(names)]
+    header = [f"{row['name']} ({row['num_features']:,} features)" for row in facts["rows"]]
+    lines = []
     for term in facts["terms"]:
-        cells = []
-        for name in names:
-            found = term["rows"].get(name)
-            score = found and f"{format_score(found['value'])} ({format_interval(found['ci95'])})"
-            cells.append(score or "not available")
-        better = ", lower is better" if term["lower_is_better"] else ""
-        lines.append(f"| {term['title']}{better} | " + " | ".join(cells) + " |")
-    for row in facts["rows"]:
-        if row["kind"] == "model":
-            lines += ["", *_gain_lines(facts, row["name"])]
-    return lines + ["", *_notes(facts)]
+        found = [term["rows"].get(row["name"]) for row in facts["rows"]]
+        cells = [each and Cell(format_score(each["value"]), (format_interval(each["ci95"]),)) for each in found]
+        title = f"{term['title']}{', lower is better' if term['lower_is_better'] else ''}"
+        lines.append(Row(title, tuple(cell or NOT_AVAILABLE for cell in cells)))
+    parts = [Table("", ("", *header), tuple(lines)).markdown()]
+    for model in (row["name"] for row in facts["rows"] if row["kind"] == "model"):
+        parts.append(f"**{model}**, gain over the baselines (positive: {model} is better):")
+        parts.append(gains_table(facts["terms"], model).markdown())
+    return "\n\n".join([*parts, *_notes(facts)]).splitlines()
 
 
-def _gain_lines(facts: Mapping[str, Any], model: str) -> list[str]:
+def gains_table(terms: Sequence[Mapping[str, Any]], model: str) -> Table:
     """Gains of a model over its baselines, and the number of terms in which they are beyond chance."""
-    baselines = [*KERNELS, random_name(model)]
-    ahead, behind, cells = dict.fromkeys(baselines, 0), dict.fromkeys(baselines, 0), []
-    for term in facts["terms"]:
-        gains = {gain["over"]: gain for gain in term["gains"] if gain["model"] == model}
-        of_term = []
-        for baseline in baselines:
-            gain = gains.get(baseline)
-            if gain is None:
-                of_term.append("not available")
-                continue
-            ahead[baseline] += gain["ci95"][0] > 0
-            behind[baseline] += gain["ci95"][1] < 0
-            of_term.append(f"{gain['gain']:+.3f} ({format_interval(gain['ci95'], signed=True)})")
-        cells.append(f"| {term['title']} | " + " | ".join(of_term) + " |")
-    counted = " | ".join(f"{ahead[baseline]} / {behind[baseline]}" for baseline in baselines)
-    return [
-        f"**{model}**, gain over the baselines (positive: {model} is better):",
-        "",
-        "| | " + " | ".join(baselines) + " |",
-        "|---|" + "---|" * len(baselines),
-        *cells,
-        f"| terms ahead / behind with the whole interval | {counted} |",
-    ]
+    baselines = (*KERNELS, random_name(model))
+    gains = [{gain["over"]: gain for gain in term["gains"] if gain["model"] == model} for term in terms]
+    rows = []
+    for term, of_term in zip(terms, gains, strict=True):
+        found = [of_term.get(baseline) for baseline in baselines]
+        cells = [
+            each and Cell(f"{each['gain']:+.3f}", (format_interval(each["ci95"], signed=True),)) for each in found
+        ]
+        rows.append(Row(term["title"], tuple(cell or NOT_AVAILABLE for cell in cells)))
+    counts = []
+    for baseline in baselines:
+        bounds = [of_term[baseline]["ci95"] for of_term in gains if baseline in of_term]
+        counts.append(Cell(f"{sum(low > 0 for low, _ in bounds)} / {sum(high < 0 for _, high in bounds)}"))
+    rows.append(Row("terms ahead / behind with the whole interval", tuple(counts)))
+    return Table("", ("", *baselines), tuple(rows))
 
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:
@@ -149,8 +134,8 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
     for term in facts["terms"]:
         for reason in dict.fromkeys(term["not_available"].values()):
             rows = [name for name, why in term["not_available"].items() if why == reason]
-            everybody = len(rows) == len(facts["rows"])
-            notes.append(f"Not available: {term['title']}{'' if everybody else f' for {rows}'}. {reason}")
+            whose = "" if len(rows) == len(facts["rows"]) else f" for {rows}"
+            notes.append(f"Not available: {term['title']}{whose}. {reason}")
     return notes
 
 
@@ -160,22 +145,23 @@ def predictions_table(terms: Sequence[TermResult]) -> pa.Table:
     For identity, `score` is 1 where the search found the other record; for errors it is the value in its unit; for
     waves, `truth` and `score` are samples in either mask and in both.
     """
-    columns: dict[str, list] = {name: [] for name in ("term", "row", "seed", "draw", "record_id", "patient_id")}
-    columns |= {"label": [], "truth": [], "score": []}
-    for term in terms:
-        for row, seeds in term.results.items():
-            for seed, draws in enumerate(seeds):
-                for draw, result in enumerate(draws):
-                    test, names = result.test, result.label_names
-                    size = len(test.record_ids) * len(names)
-                    for name, value in (("term", term.key), ("row", row), ("seed", seed), ("draw", draw)):
-                        columns[name].append(np.full(size, value))
-                    columns["record_id"].append(np.repeat(test.record_ids, len(names)))
-                    columns["patient_id"].append(np.repeat(test.patients(), len(names)))
-                    columns["label"].append(np.tile(names, len(test.record_ids)))
-                    columns["truth"].append(test.labels.astype(float).ravel())
-                    columns["score"].append(test.scores.astype(float).ravel())
-    return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
+    every = (
+        ({"term": term.key, "row": row, "seed": seed, "draw": draw}, result)
+        for term in terms
+        for row, seeds in term.results.items()
+        for seed, draws in enumerate(seeds)
+        for draw, result in enumerate(draws)
+    )
+    frames = []
+    for about, result in every:
+        test, names = result.test, result.label_names
+        ids = {
+            "record_id": np.repeat(test.record_ids, len(names)),
+            "patient_id": np.repeat(test.patients(), len(names)),
+        }
+        values = {"truth": test.labels.astype(float).ravel(), "score": test.scores.astype(float).ravel()}
+        frames.append(pd.DataFrame(about | ids | {"label": np.tile(names, len(test.record_ids))} | values))
+    return pa.Table.from_pandas(pd.concat(frames), preserve_index=False)
 
 
 def write_scoreboard(folder: Path, facts: Mapping[str, Any], terms: Sequence[TermResult]) -> list[str]:

@@ -26,6 +26,7 @@ ROWS = {
     "supervised": "from scratch on the labels",
     "finetuned": "pretrained, fine-tuned",
 }
+UNTRAINED = {"records_seen": 0, "seconds": 0.0}
 
 
 @dataclass
@@ -64,40 +65,34 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
     curves = []
     fractions = (1.0,) if low_shot is None else (1.0, low_shot)
 
-    def add(run: Run, kind: str, fraction: float, evaluated: Mapping, facts: Mapping, C: float | None = None):
-        row = rows.setdefault((run.method, kind, fraction), Row(run.method, kind, fraction))
-        row.predictions[run.seed] = predictions_of(evaluated)
-        if C is not None:
-            row.C[run.seed] = C
-        row.facts.setdefault("seconds", {})[run.seed] = facts["seconds"]
-        row.facts |= {name: facts[name] for name in ("encoder", "records_seen", "num_labelled_records")}
+    def add(method: str, kind: str, fraction: float, seed: int, found: Mapping):
+        row = rows.setdefault((method, kind, fraction), Row(method, kind, fraction))
+        row.predictions[seed] = predictions_of(found["judged"])
+        if "C" in found:
+            row.C[seed] = found["C"]
+        row.facts.setdefault("seconds", {})[seed] = found["seconds"]
+        row.facts |= {name: found[name] for name in ("encoder", "records_seen", "num_labelled_records")}
 
     for run in runs:
-        result = shared.result(run)
-        if result is None:
+        if (result := shared.result(run)) is None:
             continue
-        if run.kind == "pretrain":
-            for fraction in fractions:
-                for kind, probe in shared.probes(run, fraction).items():
-                    facts = result | {"num_labelled_records": probe["num_labelled_records"]}
-                    facts |= {"records_seen": 0, "seconds": 0.0} if kind == "random" else {}
-                    add(run, kind, fraction, probe["judged"], facts, probe["C"])
-            curves.append({"method": run.method, "seed": run.seed, "points": result["curve"]})
-        else:
+        if run.kind != "pretrain":
             kind = {"supervised": "supervised", "finetune": "finetuned"}[run.kind]
-            add(run, kind, run.labelled_fraction, result["judged"], result)
+            add(run.method, kind, run.labelled_fraction, run.seed, result)
+            continue
+        for fraction in fractions:
+            for kind, probe in shared.probes(run, fraction).items():
+                add(run.method, kind, fraction, run.seed, result | (UNTRAINED if kind == "random" else {}) | probe)
+        curves.append({"method": run.method, "seed": run.seed, "points": result["curve"]})
     for seed in sorted({run.seed for run in runs}) if curves else ():
         for fraction in fractions:
             for name, found in shared.kernel_probes(seed, fraction).items():
-                run = Run("pretrain", name, seed, {}, "")
-                facts = {"seconds": 0.0, "records_seen": 0} | found["facts"]
-                add(run, "kernels", fraction, found["judged"], facts, found["C"])
-    order = {kind: number for number, kind in enumerate(ROWS)}
-    methods = list(dict.fromkeys(row.method for row in rows.values()))
-    ordered = sorted(
-        rows.values(), key=lambda row: (-row.labelled_fraction, methods.index(row.method), order[row.kind])
-    )
-    return ordered, curves
+                add(name, "kernels", fraction, seed, UNTRAINED | found)
+    kinds, methods = list(ROWS), list(dict.fromkeys(row.method for row in rows.values()))
+    places = {
+        key: (-row.labelled_fraction, methods.index(row.method), kinds.index(row.kind)) for key, row in rows.items()
+    }
+    return [rows[key] for key in sorted(rows, key=places.get)], curves
 
 
 def all_test_records(rows: Sequence[Row]) -> Predictions:
@@ -120,7 +115,7 @@ def all_test_records(rows: Sequence[Row]) -> Predictions:
 
 def compare_rows(rows: Sequence[Row], label_names: Sequence[str]) -> dict:
     """Scores, intervals and paired differences of rows that were evaluated on the same records."""
-    every = all_test_records(rows)
+    every, by_key = all_test_records(rows), {row.key: row for row in rows}
     patient_of = dict(zip(every.record_ids, every.patients(), strict=True))
 
     @cache
@@ -128,47 +123,37 @@ def compare_rows(rows: Sequence[Row], label_names: Sequence[str]) -> dict:
         groups = [patient_of[record_id] for record_id in record_ids]
         return resample_counts(len(groups), NUM_RESAMPLES, seed=0, groups=groups)
 
-    def of_seeds(predictions: Mapping[int, Predictions]) -> tuple[dict, np.ndarray]:
+    @cache
+    def scores_of(key: str, record_ids: tuple[str, ...]) -> tuple[dict, np.ndarray]:
+        """Scores of a row for some records, and the mean over its seeds in each resample."""
+        counts = counts_of(record_ids)
         found = {
-            seed: resampled_macro_auroc(part.labels, part.scores, label_names, counts_of(tuple(part.record_ids)))
-            for seed, part in predictions.items()
+            str(seed): resampled_macro_auroc(part.labels, part.scores, label_names, counts)
+            for seed, part in _take(by_key[key], record_ids).items()
         }
-        values = [score.value for score in found.values()]
-        mean_draws = np.mean([score.resampled for score in found.values()], axis=0)
-        summary = {
-            "macro_auroc": float(np.mean(values)),
-            "macro_auroc_ci95": list(percentile_interval(mean_draws)),
-            "range": [min(values), max(values)],
-            "per_class": means_by_name([score.by_name for score in found.values()]),
-            "seeds": {
-                str(seed): {
-                    "macro_auroc": score.value,
-                    "macro_auroc_ci95": list(percentile_interval(score.resampled)),
-                }
-                for seed, score in found.items()
-            },
+        values, draws = zip(*((score.value, score.resampled) for score in found.values()), strict=True)
+        draws = np.mean(draws, axis=0)
+        scores = {"macro_auroc": float(np.mean(values)), "macro_auroc_ci95": list(percentile_interval(draws))}
+        scores |= {"range": [min(values), max(values)]}
+        scores |= {"per_class": means_by_name([score.by_name for score in found.values()])}
+        scores["seeds"] = {
+            seed: {"macro_auroc": score.value, "macro_auroc_ci95": list(percentile_interval(score.resampled))}
+            for seed, score in found.items()
         }
-        return summary, mean_draws
+        return scores, draws
 
-    table, draws = [], {}
+    table, differences = [], []
     for row in rows:
-        summary, draws[row.key] = of_seeds(row.predictions)
         entry = {"key": row.key, "method": row.method, "row": row.kind, "labelled_fraction": row.labelled_fraction}
         entry |= {"folds": folds_evaluated(row.kind), "num_test_records": len(row.test.record_ids)}
-        table.append(entry | summary | row.facts | ({"C": row.C} if row.C else {}))
-    value = {entry["key"]: entry["macro_auroc"] for entry in table}
-    differences = []
+        scores, _ = scores_of(row.key, tuple(row.test.record_ids))
+        table.append(entry | scores | row.facts | ({"C": row.C} if row.C else {}))
     for model, baseline, against in pairs_of(rows):
-        values, pair = [value[row.key] for row in (model, baseline)], [draws[row.key] for row in (model, baseline)]
-        if model.test.record_ids != baseline.test.record_ids:
-            tested = set(baseline.test.record_ids)
-            common = [record_id for record_id in model.test.record_ids if record_id in tested]
-            evaluated = [of_seeds(_take(row, common)) for row in (model, baseline)]
-            values, pair = [summary["macro_auroc"] for summary, _ in evaluated], [found for _, found in evaluated]
-        differences.append(
-            {"model": model.key, "baseline": baseline.key, "against": against, "macro_auroc": values[0] - values[1]}
-            | paired_facts(pair[0] - pair[1])
-        )
+        tested = set(baseline.test.record_ids)
+        common = tuple(record_id for record_id in model.test.record_ids if record_id in tested)
+        (ours, draws), (theirs, their_draws) = (scores_of(row.key, common) for row in (model, baseline))
+        difference = {"macro_auroc": ours["macro_auroc"] - theirs["macro_auroc"]} | paired_facts(draws - their_draws)
+        differences.append({"model": model.key, "baseline": baseline.key, "against": against} | difference)
     return {
         "rows": table,
         "differences": differences,

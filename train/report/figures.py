@@ -21,7 +21,7 @@ from .curves import (
     reliability_points,
     roc_points,
 )
-from .plots import BLUE, CURVE_COLORS, CURVE_STYLES, GREY, LIGHT_GREY, ORANGE
+from .plots import BLUE, CURVE_COLORS, CURVE_STYLES, GREY, LIGHT_GREY, ORANGE, lighten
 
 BASELINE_COLORS = (LIGHT_GREY, CURVE_COLORS[5], ORANGE)
 MOST_NAMED_CURVES = 12
@@ -169,9 +169,3 @@ def _steps(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.nd
     """Corners of the steps whose area is the average precision: each precision reaches back to the recall before."""
     edges = np.concatenate([[0.0], recall])
     return np.column_stack([edges[:-1], edges[1:]]).ravel(), np.repeat(precision, 2)
-
-
-def lighten(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#eeeeee", linewidth=0.6)
-    axes.set_axisbelow(True)

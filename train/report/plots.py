@@ -73,3 +73,10 @@ def _draw_series(axes: Axes, log_history, key: str, name: str, color: str, style
         axes.set_yscale("log")
     if style.startswith("-") and not style.startswith("--"):
         axes.grid(color="#e5e5e5", linewidth=0.6)
+
+
+def lighten(axes: Axes) -> None:
+    """Leaves a frame of two sides and a faint grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#eeeeee", linewidth=0.6)
+    axes.set_axisbelow(True)

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from ecg_transformers.data.corpora.nstdb import NOISES
 
 from ..results import PRETRAINED, kind_of
-from .figures import CHART_INCHES, lighten
+from .figures import CHART_INCHES
 from .page import ReportFigure, Section
-from .plots import BLUE, GREY, ORANGE
+from .plots import BLUE, GREY, ORANGE, lighten
 from .tables import scored_entries, setting_table
 
 SETTING_WORDS = {

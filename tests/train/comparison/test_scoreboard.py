@@ -25,7 +25,7 @@ from ecg_transformers.train.comparison.scoreboard_data import ScoreboardData, su
 from ecg_transformers.train.comparison.scoreboard_encoders import (
     BoardRow,
     Features,
-    FrozenEncoder,
+    digest,
     load_rows,
     parse_models,
     random_name,
@@ -71,7 +71,7 @@ def rows():
     named = {"random-kernels": [kernels], random_name("tiny"): fresh, "tiny": seeds}
     kinds = ("untrained", "random", "model")
     return [
-        BoardRow(name, kind, [FrozenEncoder(model, extractor) for model in models], [""] * len(models))
+        BoardRow(name, kind, [(model, extractor) for model in models], [""] * len(models))
         for kind, (name, models) in zip(kinds, named.items(), strict=True)
     ]
 
@@ -122,10 +122,7 @@ def test_all_labels_are_predicted_by_a_fit_of_the_folds_1_to_8_and_evaluated_on_
     labelled = data.labelled
     found = board[2][0]["rows"]["tiny"]
     encoder = rows[2].encoders[0]
-    features = {
-        split: embed(encoder.model, encoder.extractor, vars(labelled)[split], progress=False).features
-        for split in PARTS
-    }
+    features = {split: embed(*encoder, vars(labelled)[split], progress=False).features for split in PARTS}
     scaler = StandardScaler().fit(features["train"])
     tested = scaler.transform(np.concatenate([features["validation"], features["test"]]))
     truth = {
@@ -173,7 +170,7 @@ def test_what_is_not_available_is_named_and_leaves_the_others(board, rows):
 def test_an_encoder_that_cannot_do_without_a_lead_is_not_available_there(rows, data, tmp_path):
     strict = RandomKernelsModel(RandomKernelsConfig(**INPUT, num_kernels=6)).eval()
     strict.admits_missing_leads = False
-    row = BoardRow("strict", "untrained", [FrozenEncoder(strict, rows[0].encoders[0].extractor)], [""])
+    row = BoardRow("strict", "untrained", [(strict, rows[0].encoders[0][1])], [""])
     board = Scoreboard(Features([rows[0], row], tmp_path), data)
     term = evaluate_term(board.leads("lead_II", ("II",)), [rows[0], row], 20)
     assert set(term["rows"]) == {"random-kernels"}
@@ -181,12 +178,10 @@ def test_an_encoder_that_cannot_do_without_a_lead_is_not_available_there(rows, d
 
 
 def test_other_weights_or_another_input_are_other_features(rows):
-    encoder = rows[2].encoders[0]
-    clipped = EcgFeatureExtractor(**(encoder.extractor.to_dict() | {"clip": 3.0}))
-    digests = {encoder.digest(encoder.extractor), encoder.digest(clipped)}
-    digests |= {rows[2].encoders[1].digest(encoder.extractor)}
-    assert len(digests) == 3
-    assert FrozenEncoder(encoder.model, clipped).digest(encoder.extractor) in digests
+    (model, extractor), (other, _) = rows[2].encoders
+    clipped = EcgFeatureExtractor(**(extractor.to_dict() | {"clip": 3.0}))
+    assert len({digest(model, extractor), digest(model, clipped), digest(other, extractor)}) == 3
+    assert digest(model, EcgFeatureExtractor(**extractor.to_dict())) == digest(model, extractor)
 
 
 def test_superclasses_of_another_hospital_are_those_that_its_codes_state():
@@ -207,10 +202,12 @@ def test_flags_of_the_input_are_the_whole_treatment_for_all_encoders(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     EcgFeatureExtractor(**INPUT, highpass_hz=0.5, normalization="lead").save_pretrained(tmp_path)
     for row in load_rows({"tiny": [str(tmp_path)]}, {"unit": "dimensionless", "clip": 5}):
-        extractor = row.encoders[0].extractor
+        extractor = row.encoders[0][1]
         assert (extractor.unit, extractor.clip, extractor.highpass_hz) == ("dimensionless", 5, None)
-    (stored,) = load_rows({"tiny": [str(tmp_path)]}, {})[-1].encoders
-    assert stored.extractor.highpass_hz == 0.5
+    ((_, stored),) = load_rows({"tiny": [str(tmp_path)]}, {})[-1].encoders
+    assert stored.highpass_hz == 0.5
+    with pytest.raises(ValueError, match="--learning_rate is no setting"):
+        load_rows({"tiny": [str(tmp_path)]}, {"learning_rate": 1})
 
 
 @pytest.mark.slow

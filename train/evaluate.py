@@ -31,8 +31,8 @@ from .features import load_encoder
 from .inference import find_quality, log_quality, records_by_finding
 from .publishing.shared_folder import DIGEST_KEY, model_digest
 from .report.card_section import results_markdown
-from .report.evaluation_page import EvaluationReport, encoder_facts, evaluation_page, example_protocol
-from .report.examples import choose_examples
+from .report.evaluation_page import encoder_facts, evaluation_page
+from .report.examples import examples_of
 from .report.page import ReportFigure, write_page
 from .results import Result, installed_versions, write_json
 from .run_folder import claim_output_dir
@@ -117,22 +117,18 @@ def run(args: argparse.Namespace):
     )
     write_json(result.to_json(), folder / "metrics.json")
     if page:
-        protocol = example_protocol(result, page["predictions"])
-        drawn = set()
-        if protocol is not None:
-            examples = choose_examples(page["predictions"]["pretrained", protocol], result.outcome(protocol).scores)
-            drawn = {example.record_id for example in examples}
+        drawn = {example.record_id for example in examples_of(result, page["predictions"])[1]}
         page["explanations"] = explanation_figures(model, feature_extractor, rows, drawn)
     published, notes = published_beside(result)
-    report = EvaluationReport(
+    report = evaluation_page(
         result,
         data_source(rows, args.dataset),
-        facts=encoder_facts(model, feature_extractor) | pooled_changes(args),
+        encoder_facts(model, feature_extractor) | pooled_changes(args),
         published=published,
         published_notes=notes,
         **page,
     )
-    path = write_page(evaluation_page(report), folder / "evaluation.html")
+    path = write_page(report, folder / "evaluation.html")
     (folder / "card_section.md").write_text(results_markdown(result) + "\n", encoding="utf-8")
     for line in result.summary():
         logger.info(line)
@@ -258,7 +254,7 @@ def explanation_figures(model, feature_extractor, rows, drawn: Collection[str] =
         title = f"Record {row['record_id']}: {', '.join(labels) or 'no label'}"
         alt = f"An electrocardiogram on ECG paper; colour shows the attention of the encoder. {title}"
         drawing = found.plot(title=title)
-        figures.append(ReportFigure.draw(drawing, title, found.caption, alt, image_format="png", wide=True))
+        figures.append(ReportFigure(drawing, title, found.caption, alt, image_format="png", wide=True))
         if len(figures) == NUM_EXPLAINED:
             break
     return figures

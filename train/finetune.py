@@ -65,7 +65,7 @@ from .predictions import (
 from .publishing.model_card import CardFacts, ShownResult, run_costs, write_card
 from .publishing.pushing_trainer import PushingTrainer
 from .report.card_section import results_markdown
-from .report.finetune_page import finetune_page
+from .report.evaluation_page import finetune_page
 from .report.page import write_page
 from .results import MULTI_LABEL, REGRESSION, Result, installed_versions, write_json
 from .run_folder import claim_output_dir

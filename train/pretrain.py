@@ -161,7 +161,7 @@ def write_card_and_page(
     folder = Path(args.output_dir)
     trainer.facts = dataclasses.replace(trainer.draft_facts(), data=data, split=split, costs=run_costs(seconds, args))
     write_card(folder, trainer.facts, config, trainer.processing_class)
-    curves = ReportFigure.draw(
+    curves = ReportFigure(
         plot_training_curve(state.log_history),
         "Training",
         "The loss alone proves little: watch the rank of the features and their spread between records.",

@@ -19,10 +19,9 @@ from ecg_transformers.data.corpus import DataSource
 from .evaluation.run import ProtocolOptions, evaluate_encoder
 from .pretrain import build_trainer
 from .publishing.model_card import CardFacts, ShownResult, run_costs, write_card
-from .report.card_section import results_markdown
-from .report.caveats import caveats_of
+from .report.card_section import caveats_of, results_markdown
 from .report.ecg_paper import plot_ecg_paper
-from .report.kinds import Shown, outcome_section
+from .report.kinds import outcome_section
 from .report.page import Page, ReportFigure, Section, write_page
 from .report.plots import plot_training_curve
 from .results import Result, installed_versions, write_json
@@ -109,7 +108,7 @@ def run(args: argparse.Namespace):
             ),
             verdicts=result.verdicts(),
             sections=[
-                *(outcome_section(outcome, result, Shown()) for outcome in result.outcomes),
+                *(outcome_section(outcome, result) for outcome in result.outcomes),
                 Section("Pretraining", figures=[view]),
                 Section("Course of the training", figures=[training], folded=True),
             ],
@@ -157,7 +156,7 @@ def draw_figures(trainer, test) -> list[ReportFigure]:
         view * scale + offset, extractor.leads, extractor.sampling_rate, title=f"PTB-XL record {row['record_id']}"
     )
     return [
-        ReportFigure.draw(
+        ReportFigure(
             paper,
             "An altered window",
             "25 mm/s, 10 mm/mV. A window of 5 s with other gains, noise, and time or leads set to zero: from it the "
@@ -166,7 +165,7 @@ def draw_figures(trainer, test) -> list[ReportFigure]:
             image_format="png",
             wide=True,
         ),
-        ReportFigure.draw(
+        ReportFigure(
             plot_training_curve(trainer.state.log_history),
             "Training",
             "The loss is 1 for a constant prediction; the rank counts the features that differ between recordings.",

@@ -62,7 +62,7 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
         sections=[
             Section(
                 "Every method",
-                figures=[ReportFigure.draw(figure, "Scores and learning curves", caption, alt, wide=True)],
+                figures=[ReportFigure(figure, "Scores and learning curves", caption, alt, wide=True)],
             ),
             section,
         ],

@@ -52,8 +52,9 @@ Results = dict[str, list[list[ProtocolResult]]]
 @dataclass(frozen=True)
 class TermResult:
     """Predictions of a term of the scoreboard, by row, seed and draw of the training records; `refused` names rows
-    that are not available, with the reason. `metric` is `"auroc"` (macro), `"error"` or `"z_error"` (mean absolute, in the
-    unit or in standard deviations), `"share"` (of the searches) or `"overlap"` (mean intersection over union)."""
+    that are not available, with the reason. `metric` is `"auroc"` (macro), `"error"` or `"z_error"` (mean absolute,
+    in the unit or in standard deviations), `"share"` (of the searches) or `"overlap"` (mean intersection over union).
+    """
 
     key: str
     title: str

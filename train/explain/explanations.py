@@ -1,7 +1,7 @@
-"""Maps of what the output of a model depends on: attention rollout, integrated gradients and occlusion.
+"""Maps of what the output of a model depends on: attention rollout and integrated gradients.
 
-Rollout shows where attention goes and knows no class; integrated gradients and occlusion show how the parts of a
-recording change one output. None of them shows why a heart does what it does. `plots` draws them.
+Rollout shows where attention goes and knows no class; integrated gradients show how the parts of a recording change
+one output. Neither shows why a heart does what it does. `plots` draws them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -168,48 +168,6 @@ def integrated_gradients(
             "(quantised features), and integrated gradients do not fit it."
         )
     return IntegratedGradients(attributions.float(), outputs[0].float(), outputs[1].float(), errors.float())
-
-
-@torch.no_grad()
-def occlusion(
-    model: nn.Module,
-    input_values: torch.Tensor,
-    target: Target,
-    window_samples: int,
-    baseline: torch.Tensor | None = None,
-    lead_mask: torch.Tensor | None = None,
-    batch_size: int = 16,
-) -> torch.Tensor:
-    """Fall of an output when a window of one lead is made flat (Zeiler and Fergus, ECCV 2014, section 4.2).
-
-    A check of the other two that needs no gradient. The joint effect of two windows is counted in neither.
-
-    Args:
-        window_samples (`int`): Length of a window, a divisor of the number of samples.
-        model, input_values, target, baseline, lead_mask, batch_size: See [`integrated_gradients`].
-
-    Returns:
-        `torch.FloatTensor` of shape `(batch, num_leads, num_samples // window_samples)`, in units of the output.
-    """
-    _check_input(input_values)
-    _check_target(target, len(input_values))
-    num_records, num_leads, num_samples = input_values.shape
-    if window_samples < 1 or num_samples % window_samples:
-        raise ValueError(f"Expected window_samples to divide {num_samples} samples, got {window_samples}.")
-    columns = num_samples // window_samples
-    baseline = torch.zeros_like(input_values) if baseline is None else baseline.to(input_values)
-    flat = baseline.expand_as(input_values).unflatten(-1, (columns, window_samples))
-    whole = _score_all(model, input_values, target, lead_mask, batch_size)
-    falls = []
-    with in_evaluation(model):
-        for place in torch.arange(num_records * num_leads * columns).split(batch_size):
-            record, lead, column = np.unravel_index(place.numpy(), (num_records, num_leads, columns))
-            number = np.arange(len(place))
-            record = torch.from_numpy(record).to(input_values.device)
-            covered = input_values[record].unflatten(-1, (columns, window_samples))
-            covered[number, lead, column] = flat[record, lead, column]
-            falls.append(whole[record] - _score(model, covered.flatten(2), target, record, lead_mask))
-    return torch.cat(falls).view(num_records, num_leads, columns).float()
 
 
 def _quadrature(num_steps: int) -> tuple[np.ndarray, np.ndarray]:

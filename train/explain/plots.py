@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from ..report.ecg_paper import LEFT_MM, MM_PER_SECOND, RIGHT_MM, EcgPaper, draw_paper, fit_to_paper
@@ -117,16 +118,14 @@ def _color_strip(
 def _draw_bar(paper: EcgPaper, colors: Colormap, limits: tuple[float, float], words: tuple[str, str]) -> None:
     """The colour bar with words at its ends and numbers below it."""
     figure, width, height = paper.figure, paper.width_mm, paper.height_mm
-    top = paper.below_mm - 2.0
-    box = (BAR_LEFT_MM / width, (top - 3.0) / height, BAR_MM / width, 3.0 / height)
-    axes = figure.add_axes(box, xticks=[], yticks=[])
-    axes.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=colors, extent=(0, 1, 0, 1))
-    font = {"fontsize": 8, "va": "center"}
-    middle = (top - 1.5) / height
-    figure.text((BAR_LEFT_MM - 1.5) / width, middle, words[0], ha="right", **font)
-    figure.text((BAR_LEFT_MM + BAR_MM + 1.5) / width, middle, words[1], ha="left", **font)
-    numbers = {0.0: limits[0], 1.0: limits[1]} | ({0.5: 0.0} if limits[0] < 0 else {})
-    for share, number in numbers.items():
-        text = f"{number:+.2g}" if limits[0] < 0 else f"{number:.2%}"
-        text = "0" if number == 0 else text.replace("-", "\N{MINUS SIGN}")
-        figure.text((BAR_LEFT_MM + share * BAR_MM) / width, (top - 5.5) / height, text, ha="center", **font)
+    box = (BAR_LEFT_MM / width, (paper.below_mm - 5.0) / height, BAR_MM / width, 3.0 / height)
+    ticks = sorted({*limits, 0.0})
+    bar = figure.colorbar(ScalarMappable(Normalize(*limits), colors), figure.add_axes(box), orientation="horizontal")
+    texts = [f"{tick:+.2g}" if limits[0] < 0 else f"{tick:.2%}" for tick in ticks]
+    texts = [
+        "0" if tick == 0 else text.replace("-", "\N{MINUS SIGN}") for tick, text in zip(ticks, texts, strict=True)
+    ]
+    bar.set_ticks(ticks, labels=texts, fontsize=8)
+    bar.ax.tick_params(length=0, pad=1)
+    for place, side, word in ((-0.06, "right", words[0]), (1.06, "left", words[1])):
+        bar.ax.text(place, 0.5, word, ha=side, va="center", fontsize=8, transform=bar.ax.transAxes)

@@ -3,7 +3,6 @@
 The recording is always the same one of PTB-XL (CC BY 4.0), of those that the package carries: never one of the user's.
 """
 
-import base64
 import dataclasses
 import json
 import logging
@@ -30,9 +29,10 @@ from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassification
 from ..publishing.model_card import Picture, ShownResult
 from ..publishing.shared_folder import PREVIEW_NAME, RUN_PICTURE_NAME, SharedFolder, read_json
 from ..report.card_section import results_markdown
-from ..report.ecg_paper import EcgPaper, draw_paper, plot_ecg_paper, usual_layout
+from ..report.ecg_paper import plot_ecg_paper, plot_recording, usual_layout
 from ..report.figures import plot_label_bars
-from ..report.plots import BLUE, LIGHT_GREY, figure_to_bytes, plot_training_curve
+from ..report.page import escape_markdown
+from ..report.plots import figure_to_bytes, plot_training_curve
 from ..results import Result
 from .reconstructions import reconstruction_figures
 from .recordings import explain_recording
@@ -45,8 +45,6 @@ ATTRIBUTION = (
     "fold 10, at 100 Hz), which the package carries whatever a model was trained on."
 )
 MOST_SCORES = 8
-SCORE_MM, SCORES_TOP_MM, SCORES_BOTTOM_MM = 5.0, 7.0, 4.0
-SCORES_LEFT_MM, SCORES_WIDTH_MM = 60.0, 150.0
 DPI = 100
 
 
@@ -93,25 +91,41 @@ def _load(folder: Path) -> PreTrainedModel:
 
 def _draw(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> Picture:
     feature_extractor(row)  # what cannot read the recording has nothing to show of it
-    if names_classifier(type(model).__name__):
-        return _scores_picture(model, feature_extractor, row)
     if isinstance(model, MaskedAutoencoderForPreTraining):
-        (figure,) = reconstruction_figures(model, feature_extractor, [row], image_format="png")
-        content = base64.b64decode(figure.data_uri.partition(",")[2])
-        return Picture(content, figure.alt, f"{figure.caption} {ATTRIBUTION}")
+        (figure,) = reconstruction_figures(model, feature_extractor, [row])
+        return _picture(figure.figure, figure.alt, f"{figure.caption} {ATTRIBUTION}")
     if isinstance(model, EcgJepaForPreTraining | SigRegJepaForPreTraining):
         return _mask_picture(model, feature_extractor, row)
-    alt, caption = "An electrocardiogram on ECG paper", "The leads that the model reads."
-    try:
-        found = explain_recording(model.base_model, feature_extractor, row, method="attention_rollout")
-    except ValueError:  # no attention to show
-        figure = _paper(feature_extractor, row, f"PTB-XL {RECORD_ID}").figure
+    title, alt = f"PTB-XL {RECORD_ID}", "An electrocardiogram on ECG paper"
+    if names_classifier(type(model).__name__):
+        title += f" (PTB-XL says: {', '.join(row['labels']) or 'none'})"
+        caption = _scores(model, feature_extractor, row)
     else:
-        title = f"PTB-XL {RECORD_ID}: where the attention of the encoder goes"
-        figure = found.plot(layout=usual_layout(found.leads), title=title)
-        alt += "; colour shows where the attention of the encoder goes"
-        caption = "Where the attention of the encoder goes."
+        caption = "The leads that the model reads."
+        try:
+            found = explain_recording(model.base_model, feature_extractor, row, method="attention_rollout")
+        except ValueError:  # no attention to show
+            pass
+        else:
+            figure = found.plot(layout=usual_layout(found.leads), title=f"{title}: where the encoder looks")
+            alt += "; colour shows where the attention of the encoder goes"
+            return _picture(figure, alt, f"Where the attention of the encoder goes. {ATTRIBUTION}")
+    figure = plot_recording(*_read_leads(feature_extractor, row), title)
     return _picture(figure, alt, f"{caption} {ATTRIBUTION}")
+
+
+def _scores(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> str:
+    """The outputs of a classifier in a sentence, the highest first."""
+    found = EcgClassificationPipeline(model=model, feature_extractor=feature_extractor, device="cpu")(row)
+    is_regression = model.config.problem_type == REGRESSION
+    shown = found if is_regression else found[:MOST_SCORES]
+    digits = ".4g" if is_regression else ".2f"
+    values = ", ".join(f"{escape_markdown(output['label'])} {output['score']:{digits}}" for output in shown)
+    if is_regression:
+        return f"The model predicts: {values}."
+    kind = "Calibrated" if calibration_of(model.config) else "Uncalibrated"
+    more = f" and {len(found) - len(shown)} more" if found[MOST_SCORES:] else ""
+    return f"{kind} scores: {values}{more}. One recording says nothing of how good the model is."
 
 
 def _mask_picture(
@@ -138,53 +152,6 @@ def _mask_picture(
     caption = f"Shaded: what one mask of the pretraining hides ({hidden.mean():.0%}), to be inferred from the rest."
     alt = "An electrocardiogram on ECG paper with hidden patches shaded"
     return _picture(figure, alt, f"{caption} {ATTRIBUTION}")
-
-
-def _scores_picture(model: PreTrainedModel, feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> Picture:
-    classify = EcgClassificationPipeline(model=model, feature_extractor=feature_extractor, device="cpu")
-    found = classify(row)
-    is_regression = model.config.problem_type == REGRESSION
-    shown = found[:MOST_SCORES]
-    scores_mm = SCORES_TOP_MM + SCORE_MM * len(shown) + SCORES_BOTTOM_MM
-    stated = ", ".join(row["labels"]) or "none"
-    title = f"PTB-XL {RECORD_ID} (PTB-XL says: {stated}) and what the model makes of it"
-    paper = _paper(feature_extractor, row, title, 0.0 if is_regression else scores_mm)
-    if is_regression:
-        values = ", ".join(f"{value['label']} {value['score']:.4g}" for value in found)
-        alt, caption = "An electrocardiogram on ECG paper", f"The model predicts: {values}."
-    else:
-        calibrated = "calibrated" if calibration_of(model.config) else "uncalibrated"
-        _draw_scores(
-            paper, shown, f"{calibrated} scores" + (f", {len(shown)} of {len(found)}" if found[MOST_SCORES:] else "")
-        )
-        scores = ", ".join(f"{score['label']} {score['score']:.2f}" for score in shown)
-        alt = f"An electrocardiogram on ECG paper and bars of the scores: {scores}"
-        caption = f"The {calibrated} scores of one recording; one recording says nothing of how good the model is."
-    return _picture(paper.figure, alt, f"{caption} {ATTRIBUTION}")
-
-
-def _draw_scores(paper: EcgPaper, scores: list[dict[str, Any]], heading: str) -> None:
-    """Bars from 0 to 1 in the margin below the paper, the highest score first."""
-    figure, width, height = paper.figure, paper.width_mm, paper.height_mm
-    span = min(SCORES_WIDTH_MM, width - SCORES_LEFT_MM - 20.0)
-    box = (SCORES_LEFT_MM / width, SCORES_BOTTOM_MM / height, span / width, SCORE_MM * len(scores) / height)
-    axes = figure.add_axes(box, xlim=(0, 1), ylim=(len(scores) - 0.5, -0.5))
-    positions, values = range(len(scores)), [score["score"] for score in scores]
-    axes.barh(positions, [1.0] * len(scores), 0.7, color=LIGHT_GREY, alpha=0.35)
-    axes.barh(positions, values, 0.7, color=BLUE)
-    for position, score in zip(positions, scores, strict=True):
-        label = score["label"] if len(score["label"]) <= 30 else f"{score['label'][:29]}..."
-        axes.text(-0.01, position, label, ha="right", va="center", fontsize=9, fontweight="bold")
-        axes.text(1.01, position, f"{score['score']:.2f}", ha="left", va="center", fontsize=9)
-    axes.set_axis_off()
-    figure.text(2 / width, (paper.below_mm - 3.5) / height, heading, fontsize=9, va="center")
-
-
-def _paper(
-    feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any], title: str, below_mm: float = 0.0
-) -> EcgPaper:
-    signal, leads, rate = _read_leads(feature_extractor, row)
-    return draw_paper(signal, leads, rate, usual_layout(leads), title, below_mm)
 
 
 def _read_leads(feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> tuple[np.ndarray, list[str], float]:

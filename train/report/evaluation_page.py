@@ -1,7 +1,7 @@
-"""The page of an evaluation: what was found first, beside every baseline and with intervals; details are folded."""
+"""The pages of an evaluation and of a fine-tuning: what was found first, beside every baseline and with intervals;
+details are folded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from datasets import Dataset
@@ -12,16 +12,16 @@ from ecg_transformers.modeling.method import method_of
 
 from ..features import EmbeddingTable
 from ..predictions import ProtocolResult
-from ..results import REGRESSION, Result, encoder_words
-from .caveats import caveats_of
-from .curves import positives_of
-from .examples import choose_examples, draw_examples
-from .kinds import Shown, outcome_section
+from ..results import REGRESSION, Result, encoder_words, format_score, kind_of
+from .card_section import caveats_of
+from .examples import examples_sections
+from .kinds import outcome_section
 from .labels import spelled_out
-from .page import Page, ReportFigure, Section
+from .page import Cell, Page, ReportFigure, Row, Section, Table
+from .plots import plot_training_curve
 from .projection import METHODS, MOST_RECORDS, plot_projection
 from .settings import setting_sections
-from .tables import published_section, splits_table
+from .tables import published_section, split_section, splits_table, with_interval
 
 PROBLEM_WORDS = {
     "multi_label_classification": "any number of labels a record",
@@ -31,30 +31,8 @@ PROBLEM_WORDS = {
     "retrieval": "other records of the same patient",
 }
 MOST_NAMED_LABELS = 12
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    """Everything on the page. What is empty does not appear.
-
-    Args:
-        predictions (`Mapping[tuple[str, str], ProtocolResult]`): Predictions by encoder and protocol, for charts.
-        features (`Mapping[str, EmbeddingTable]`): Features of the test split, by encoder, for planes.
-        rows (`Dataset`, *optional*): Test split, rows of [`load_ecg`]: examples drawn as ECGs.
-        explanations (`Sequence[ReportFigure]`): Attention over leads and time of some test records.
-        result, data, facts, published, published_notes:
-            `metrics.json`; the recordings; [`encoder_facts`]; [`~.published.comparable_numbers`] and words on them.
-    """
-
-    result: Result
-    data: DataSource
-    facts: Mapping[str, str | int | float] = field(default_factory=dict)
-    predictions: Mapping[tuple[str, str], ProtocolResult] = field(default_factory=dict)
-    features: Mapping[str, EmbeddingTable] = field(default_factory=dict)
-    rows: Dataset | None = None
-    explanations: Sequence[ReportFigure] = ()
-    published: Sequence[Mapping] = ()
-    published_notes: Sequence[str] = ()
+Predicted = Mapping[tuple[str, str], ProtocolResult]
+"""Predictions of the test split by encoder and protocol."""
 
 
 def encoder_facts(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> dict[str, str | int | float]:
@@ -71,9 +49,28 @@ def encoder_facts(model: PreTrainedModel, feature_extractor: FeatureExtractionMi
     }
 
 
-def evaluation_page(report: EvaluationReport) -> Page:
-    """The page; [`~.page.write_page`] writes it."""
-    result, other = report.result, report.result.other
+def evaluation_page(
+    result: Result,
+    data: DataSource,
+    facts: Mapping[str, str | int | float],
+    predictions: Predicted | None = None,
+    features: Mapping[str, EmbeddingTable] | None = None,
+    rows: Dataset | None = None,
+    explanations: Sequence[ReportFigure] = (),
+    published: Sequence[Mapping] = (),
+    published_notes: Sequence[str] = (),
+) -> Page:
+    """The page, which [`~.page.write_page`] writes; what is empty does not appear.
+
+    Args:
+        result, data, facts: `metrics.json`; the recordings; [`encoder_facts`].
+        predictions (`Mapping`, *optional*): Predictions by encoder and protocol, for charts.
+        features (`Mapping`, *optional*): Features of the test split, by encoder, for planes.
+        rows (`Dataset`, *optional*): Test split, rows of [`load_ecg`]: examples drawn as ECGs.
+        explanations (`Sequence[ReportFigure]`, *optional*): Attention over leads and time of some test records.
+        published, published_notes: [`~.published.comparable_numbers`] and words on them.
+    """
+    other, predictions = result.other, predictions or {}
     name = str(other["model"]).rstrip("/").rsplit("/", 1)[-1]
     for outcome in result.outcomes:
         if "random_encoder" not in outcome.baselines:
@@ -81,7 +78,16 @@ def evaluation_page(report: EvaluationReport) -> Page:
                 f"Expected the random encoder beside the pretrained one for protocol {outcome.protocol!r}, got none. "
                 "Run the protocol on both: without it nobody knows what the pretraining is worth."
             )
-    seconds, positives = other.get("seconds"), positives_of(report.predictions)
+    sections = [outcome_section(outcome, result, predictions) for outcome in result.outcomes]
+    sections += setting_sections(result.settings)
+    if rows is not None:
+        sections += examples_sections(result, predictions, rows)
+    if explanations:
+        intro = "Where the encoder looked, over leads and time, in some test records. That is no proof of a reason."
+        sections.append(Section("Attention", (intro,), figures=explanations, folded=True))
+    if any(len(table) >= 3 for table in (features or {}).values()):
+        sections.append(features_section(result, features, predictions))
+    seconds = other.get("seconds")
     return Page(
         title=f"Evaluation of {name} on {result.task}",
         summary=(
@@ -89,30 +95,15 @@ def evaluation_page(report: EvaluationReport) -> Page:
             f"same records. Task: {result.task}. Protocols: {', '.join(o.protocol for o in result.outcomes)}."
         ),
         verdicts=result.verdicts(),
-        sections=sections_of(report, Shown(report.predictions, positives)),
-        caveats=caveats_of(result, positives),
-        facts={"Model": str(other["model"]), **report.facts} | task_facts(result, report.data),
+        sections=[*sections, published_section(result, published, published_notes)],
+        caveats=caveats_of(result, predictions),
+        facts={"Model": str(other["model"]), **facts} | task_facts(result, data),
         fact_tables=[splits_table(result.splits)] if result.splits else [],
         command=other["command"],
         versions=other["versions"],
         made=f"The evaluation took {seconds:.0f} s." if isinstance(seconds, (int, float)) else "",
-        data=report.data,
+        data=data,
     )
-
-
-def sections_of(report: EvaluationReport, shown: Shown) -> list[Section]:
-    """Parts of the page, in order."""
-    result = report.result
-    sections = [outcome_section(outcome, result, shown) for outcome in result.outcomes]
-    sections += setting_sections(result.settings)
-    if report.rows is not None:
-        sections += examples_sections(result, report.predictions, report.rows)
-    if report.explanations:
-        intro = "Where the encoder looked, over leads and time, in some test records. That is no proof of a reason."
-        sections.append(Section("Attention", (intro,), figures=report.explanations, folded=True))
-    if any(len(table) >= 3 for table in report.features.values()):
-        sections.append(features_section(report))
-    return [*sections, published_section(result, report.published, report.published_notes)]
 
 
 def task_facts(result: Result, data: DataSource) -> dict[str, str | int | float]:
@@ -129,13 +120,12 @@ def task_facts(result: Result, data: DataSource) -> dict[str, str | int | float]
     return facts | ({"Date": result.other["date"]} if result.other.get("date") else {})
 
 
-def features_section(report: EvaluationReport) -> Section:
+def features_section(result: Result, features: Mapping[str, EmbeddingTable], predictions: Predicted) -> Section:
     """Features of the test split on a plane."""
-    values, names = None, report.result.label_names
-    table = next(iter(report.features.values()))
-    if report.result.problem_type == REGRESSION:
-        predictions = next(iter(report.predictions.values()))
-        truth = dict(zip(predictions.test.record_ids, predictions.test.labels[:, 0], strict=True))
+    values, names, table = None, result.label_names, next(iter(features.values()))
+    if result.problem_type == REGRESSION:
+        test = next(iter(predictions.values())).test
+        truth = dict(zip(test.record_ids, test.labels[:, 0], strict=True))
         values, names = np.array([truth[record] for record in table.record_ids]), names[:1]
     many = f" {MOST_RECORDS} of {len(table)} records, drawn at random." if len(table) > MOST_RECORDS else ""
     coloured = "by their class" if values is None else f"by {names[0]}"
@@ -144,34 +134,67 @@ def features_section(report: EvaluationReport) -> Section:
         f"A picture, not a measurement: t-SNE makes clusters of noise too, distances between groups mean nothing."
         f"{many}"
     )
-    alt = f"Points of the test records on planes by {', '.join(METHODS)}, for {', '.join(report.features)}"
-    figure = plot_projection(report.features, names, values)
-    drawn = ReportFigure.draw(figure, "Test records", caption, alt, wide=True)
+    alt = f"Points of the test records on planes by {', '.join(METHODS)}, for {', '.join(features)}"
+    drawn = ReportFigure(plot_projection(features, names, values), "Test records", caption, alt, wide=True)
     return Section("Features on a plane", figures=(drawn,), folded=True)
 
 
-def examples_sections(
-    result: Result, predictions: Mapping[tuple[str, str], ProtocolResult], rows: Dataset
-) -> list[Section]:
-    """Recordings that the model got right and wrong, by `linear` or the first classification there is."""
-    chosen = example_protocol(result, predictions)
-    if chosen is None:
-        return []
-    examples = choose_examples(predictions["pretrained", chosen], result.outcome(chosen).scores)
-    figures, notes = draw_examples(examples, rows, result.task)
-    intro = (
-        f"Protocol {chosen}. Of the label predicted best and of the one predicted worst: the false positive and the "
-        "false negative with the most confident score, and the most confident true positive. Positive is what reaches "
-        "the threshold of the validation split. Some errors are those of the labels."
+def finetune_page(
+    result: Result,
+    predictions: ProtocolResult,
+    rows: Dataset,
+    data: DataSource,
+    facts: Mapping[str, str | int | float],
+    log_history: Sequence[Mapping[str, float]],
+) -> Page:
+    """The page of a fine-tuning: how good the classifier is, for whom, and where it errs.
+
+    Takes `metrics.json`, predictions of the test split and its rows of [`load_ecg`], facts of the model and its
+    training, and `trainer.state.log_history`; [`~.page.write_page`] writes the page.
+    """
+    outcome, other = result.outcomes[0], result.other
+    shown = {("pretrained", outcome.protocol): predictions}
+    sections = [split_section(result), outcome_section(outcome, result, shown)]
+    if groups := other.get("subgroups"):
+        sections.append(subgroup_section(groups, outcome.kind.title))
+    sections += examples_sections(result, shown, rows)
+    if any("loss" in entry for entry in log_history):
+        words = ("Training", "The loss on the training split.", "The loss over the steps")
+        curve = ReportFigure(plot_training_curve(log_history), *words)
+        sections.append(Section("Training", figures=(curve,), folded=True))
+    kind, scores = outcome.kind, outcome.scores
+    low, high = scores[f"{kind.score}_ci95"]
+    return Page(
+        title=f"{result.task}: fine-tuning of {str(other['model']).rstrip('/').rsplit('/', 1)[-1]}",
+        summary=f"A pretrained encoder was trained on labels ({outcome.words}) and tested once.",
+        verdicts=[
+            f"On test records that took no part in training or selection: {kind.title} {scores[kind.score]:.3f}, "
+            f"95\u00a0% interval {low:.3f} to {high:.3f}{', lower is better' if kind.lower_is_better else ''}."
+        ],
+        sections=sections,
+        caveats=caveats_of(result, shown),
+        facts={"Model": str(other["model"]), **facts} | task_facts(result, data),
+        command=other["command"],
+        versions=other["versions"],
+        made=f"The training took {other['seconds']:.0f} s.",
+        data=data,
     )
-    return [Section("Recordings, right and wrong", (intro,), notes=notes, figures=figures, folded=True)]
 
 
-def example_protocol(result: Result, predictions: Mapping[tuple[str, str], ProtocolResult]) -> str | None:
-    """The classification whose records are drawn: `linear` where there is one."""
-    found = [
-        outcome.protocol
-        for outcome in result.outcomes
-        if outcome.kind.name == "classification" and ("pretrained", outcome.protocol) in predictions
-    ]
-    return "linear" if "linear" in found else next(iter(found), None)
+def subgroup_section(groups: Mapping[str, Mapping], title: str) -> Section:
+    """Scores of men and women, and of ages, with those that cannot be evaluated."""
+    rows, left_out = [], {}
+    for name, scores in groups.items():
+        if "refused" in scores:
+            left_out[name] = scores["refused"]
+            continue
+        counts = (scores["num_records"], scores["num_patients"], scores.get("num_labels", format_score(None)))
+        score = with_interval(scores, kind_of(scores).score)
+        rows.append(Row(name, (*(Cell(str(count)) for count in counts), score)))
+    header = ("Group", "Records", "Patients", "Labels evaluated", title)
+    table = Table("Test records by sex and age, 95 % intervals from a bootstrap over patients.", header, tuple(rows))
+    note = (
+        "The mean over fewer labels may be easier or harder: compare groups only where the number of labels is equal, "
+        "and see the intervals, which are wide in small groups."
+    )
+    return Section("For whom: sex and age", tables=(table,) if rows else (), notes=(note,), left_out=left_out)

@@ -6,6 +6,7 @@ repository: both come from the same objects, so that they cannot differ.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -16,30 +17,32 @@ from ..publishing.templates import escape_markdown, template_environment
 from ..results import format_fact, installed_versions
 from .plots import figure_to_data_uri
 
-LARGEST_SVG = 200_000
-"""Letters of a data URI: a chart that needs more, of thousands of points, becomes a PNG if that is smaller."""
+LARGEST_SVG = 200_000  # letters of a data URI
 CHART_DPI = 130
 NOT_A_DEVICE = "This is research software, not a medical device. Nothing here is meant for a decision about a patient."
 
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A picture of the page with heading, caption and a description for those who cannot see it. A `wide` one (ECG
-    paper) keeps its size on a narrow screen and is swiped sideways, instead of shrinking."""
+    """A picture of the page with heading, caption and a description for those who cannot see it: `"svg"` for charts,
+    `"png"` for ECG paper with its thousands of grid lines. A `wide` one (ECG paper) keeps its size on a narrow screen
+    and is swiped sideways, instead of shrinking."""
 
+    figure: Figure
     title: str
     caption: str
     alt: str
-    data_uri: str
+    image_format: str = "svg"
     wide: bool = False
+    dpi: int = CHART_DPI
 
-    @classmethod
-    def draw(cls, figure: Figure, title: str, caption: str, alt: str, image_format="svg", wide=False, dpi=CHART_DPI):
-        """Embeds a figure: `"svg"` for charts, `"png"` for ECG paper with its thousands of grid lines."""
-        uri = figure_to_data_uri(figure, image_format, dpi)
-        if image_format == "svg" and len(uri) > LARGEST_SVG:
-            uri = min(uri, figure_to_data_uri(figure, "png", dpi), key=len)
-        return cls(title, caption, alt, uri, wide)
+    @cached_property
+    def data_uri(self) -> str:
+        """The picture within the page. A chart that takes too many letters, of thousands of points, becomes a PNG."""
+        uri = figure_to_data_uri(self.figure, self.image_format, self.dpi)
+        if self.image_format == "svg" and len(uri) > LARGEST_SVG:
+            uri = min(uri, figure_to_data_uri(self.figure, "png", self.dpi), key=len)
+        return uri
 
 
 @dataclass(frozen=True)
@@ -147,25 +150,21 @@ def render_page(page: Page) -> str:
     """The page as HTML; Jinja2 escapes all text."""
     environment = template_environment("ecg_transformers.train.report", autoescape=True)
     environment.filters["fact"] = format_fact
-    url = page.data.url
-    return environment.get_template("page_template.html.j2").render(
-        page=page,
-        folded=[section for section in page.sections if section.folded] + last_sections(page),
-        data_url=url if url is not None and url.startswith(("https://", "http://")) else None,
-        not_a_device=NOT_A_DEVICE,
-    )
-
-
-def last_sections(page: Page) -> list[Section]:
-    """Parts that every page ends with: what was run, and commands."""
     versions = ", ".join(f"{package} {version}" for package, version in page.versions.items())
     notes = [note for note in (page.made, f"{versions}." if versions else "") if note]
-    sections = [
+    last = [
         Section("What was run, and on what", facts=page.facts, tables=page.fact_tables),
         Section("Make it again", commands=[("", page.command)], notes=notes),
         Section("What to do next", commands=page.next_commands),
     ]
-    return [part for part in sections if part.facts or part.tables or part.commands]
+    url = page.data.url or ""
+    return environment.get_template("page_template.html.j2").render(
+        page=page,
+        folded=[section for section in page.sections if section.folded]
+        + [section for section in last if section.facts or section.tables or section.commands],
+        data_url=url if url.startswith(("https://", "http://")) else None,
+        not_a_device=NOT_A_DEVICE,
+    )
 
 
 def write_page(page: Page, path: str | Path) -> Path:

@@ -80,6 +80,12 @@ def with_interval(scores: Mapping, key: str, format_value: Callable[[float], str
     return Cell(MISSING if value is None else format_value(value), small)
 
 
+def with_spread(value: float | None, spread: float | None, format_value: Callable[..., str]) -> Cell:
+    """A signed value with its deviation, where it has one."""
+    after = "" if spread is None else f" ± {format_value(spread)}"
+    return Cell(MISSING if value is None else f"{format_value(value, signed=True)}{after}")
+
+
 def counts_of(outcome: Outcome) -> str:
     """Records of training and test, in a sentence."""
     scores = outcome.scores

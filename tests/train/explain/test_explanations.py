@@ -21,7 +21,7 @@ from ecg_transformers.modeling import (
     StMemConfig,
     StMemForSequenceClassification,
 )
-from ecg_transformers.train.explain.explanations import attention_rollout, integrated_gradients, occlusion
+from ecg_transformers.train.explain.explanations import attention_rollout, integrated_gradients
 
 LEADS = ("I", "II", "V2")
 SHAPE = {"leads": LEADS, "sampling_rate": 100, "num_samples": 200}
@@ -189,9 +189,8 @@ def test_a_target_that_the_model_does_not_have_is_refused(ecg, model_class, targ
 @pytest.mark.parametrize("target", [[0, 1, 0], ["NORM"] * 4, [], torch.ones(1, 16)])
 def test_as_many_targets_as_records_or_one_are_asked_for(ecg, target):
     model = tiny(EcgViTModel) if isinstance(target, torch.Tensor) else tiny()
-    for explain in (integrated_gradients, lambda *args: occlusion(*args, window_samples=ecg.shape[-1])):
-        with pytest.raises(ValueError, match=f"one for each of the {len(ecg)}, got {len(target)} targets"):
-            explain(model, ecg, target)
+    with pytest.raises(ValueError, match=f"one for each of the {len(ecg)}, got {len(target)} targets"):
+        integrated_gradients(model, ecg, target)
 
 
 def test_a_pretraining_model_and_nan_are_refused(ecg):
@@ -342,25 +341,3 @@ def test_a_record_without_a_lead_and_a_foreign_model_are_refused(ecg):
     with pytest.raises(ValueError, match="encoders of this library that have attention"):
         attention_rollout(convolutional, ecg)
     assert integrated_gradients(convolutional, ecg, 0, num_steps=2).attributions.shape == ecg.shape
-
-
-# --- occlusion --------------------------------------------------------------------------------------------------
-
-
-def test_occlusion_of_a_linear_model_is_its_integrated_gradients(ecg):
-    weight = torch.randn(3, 200, generator=torch.Generator().manual_seed(0))
-    model = Classifier(lambda x: (x * weight).sum(dim=(1, 2)))
-    parts = integrated_gradients(model, ecg, 0, num_steps=2).attributions.unflatten(-1, (8, 25)).sum(dim=-1)
-    torch.testing.assert_close(occlusion(model, ecg, 0, 25, batch_size=7), parts, atol=1e-4, rtol=1e-4)
-
-
-def test_occlusion_is_the_fall_of_the_output_when_a_window_is_flat(ecg):
-    model = tiny()
-    flat = ecg.clone()
-    flat[1, 2, 50:100] = 0.1
-    found = occlusion(model, ecg, "MI", 50, baseline=torch.full((1, 3, 1), 0.1))
-    with torch.no_grad():
-        fall = model(ecg).logits[1, 1] - model(flat).logits[1, 1]
-    assert float(found[1, 2, 1]) == pytest.approx(float(fall), abs=1e-5) and found.shape == (2, 3, 4)
-    with pytest.raises(ValueError, match="divide 200"):
-        occlusion(model, ecg, "MI", 30)

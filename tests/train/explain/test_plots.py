@@ -27,7 +27,8 @@ def meshes(figure):
 
 
 def words(figure):
-    return [text.get_text() for text in figure.texts]
+    bars = [text for axes in figure.axes[1:] for text in (*axes.texts, *axes.get_xticklabels())]
+    return [text.get_text() for text in (*figure.texts, *bars)]
 
 
 def hot(lead, column, num_columns=8, value=1.0):

@@ -1,7 +1,6 @@
 """The page of a small evaluation, evaluated by the project itself: three labels, sixty test records."""
 
 import copy
-import dataclasses
 import re
 import subprocess
 from functools import cache
@@ -21,7 +20,7 @@ from ecg_transformers.train.report import examples as page_examples
 from ecg_transformers.train.report import kinds as page_kinds
 from ecg_transformers.train.report import page as page_elements
 from ecg_transformers.train.report import settings as page_settings
-from ecg_transformers.train.report.evaluation_page import EvaluationReport, evaluation_page
+from ecg_transformers.train.report.evaluation_page import evaluation_page
 from ecg_transformers.train.report.page import ReportFigure, render_page
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Result
 
@@ -107,11 +106,11 @@ def make_report(**changes):
     metrics, results = make_evaluation()
     fields = {"data": DATA, "facts": {"Method": "ECG-JEPA"}, "predictions": results}
     result = Result.from_json(changes.pop("metrics", metrics))
-    return EvaluationReport(result, **(fields | changes))
+    return {"result": result} | fields | changes
 
 
 def render(report):
-    return render_page(evaluation_page(report))
+    return render_page(evaluation_page(**report))
 
 
 def setting_entry(setting, value, label, pretrained=0.8, **facts):
@@ -162,7 +161,7 @@ def text_of(page):
 
 
 DRAWING = {page_kinds: ("label_bars", "roc", "precision_recall", "reliability", "errors")}
-DRAWING |= {pages: ("projection",), page_settings: ("low_shot",)}
+DRAWING |= {pages: ("projection",), page_settings: ("setting",)}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -190,7 +189,7 @@ def full_report():
         ],
         "leads": [{"setting": "leads", "group": None, "value": "II", "label": "II", "refused": "no lead II"}],
     }
-    explanations = [ReportFigure.draw(figure, "Record 7", "Looked at the T wave.", "A map")]
+    explanations = [ReportFigure(figure, "Record 7", "Looked at the T wave.", "A map")]
     return make_report(metrics=metrics, predictions=results, features=features, explanations=explanations)
 
 
@@ -203,7 +202,7 @@ def page(undrawn):
 def drawn_page(undrawn):
     undrawn.undo()  # for the tests of a browser, which are the last
     rows, metrics, results = evaluated_rows()
-    return render(dataclasses.replace(full_report(), rows=rows, result=Result.from_json(metrics), predictions=results))
+    return render(full_report() | {"rows": rows, "result": Result.from_json(metrics), "predictions": results})
 
 
 def test_page_is_well_formed_and_fetches_nothing(page):

@@ -5,28 +5,26 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from ecg_transformers.data.corpora.nstdb import NOISES
 from ecg_transformers.train.evaluate_metrics.calibration_scores import expected_calibration_error
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.predictions import Predictions, ProtocolResult
 from ecg_transformers.train.report import page
-from ecg_transformers.train.report.curves import (
+from ecg_transformers.train.report.examples import choose_examples
+from ecg_transformers.train.report.figures import (
     evaluated_test,
     mean_precision_recall,
     mean_roc,
-    precision_recall_points,
-    reliability_points,
-    roc_points,
-)
-from ecg_transformers.train.report.examples import choose_examples, describe
-from ecg_transformers.train.report.figures import (
     plot_errors,
     plot_label_bars,
     plot_precision_recall,
     plot_reliability,
     plot_roc,
+    precision_recall_points,
+    reliability_points,
 )
 from ecg_transformers.train.report.projection import plot_projection, project
-from ecg_transformers.train.report.settings import plot_low_shot, plot_names, plot_noise
+from ecg_transformers.train.report.settings import plot_setting
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Side
 
 NAMES = ("NORM", "MI", "STTC")
@@ -84,7 +82,7 @@ def test_area_under_the_steps_of_precision_is_the_macro_average_precision():
 
 def test_mean_curves_of_one_label_are_its_curve():
     labels, scores = np.array([0, 1, 0, 1, 1, 0]), np.array([0.1, 0.4, 0.4, 0.8, 0.9, 0.95])
-    curve = roc_points(labels, scores)
+    curve = roc_curve(labels, scores)[:2]
     assert np.trapezoid(*mean_roc([curve])[::-1]) == pytest.approx(roc_auc_score(labels, scores))
     points = precision_recall_points(labels, scores)
     np.testing.assert_allclose(mean_precision_recall([points]), points)
@@ -189,8 +187,7 @@ def test_examples_are_the_surest_errors_and_the_surest_success():
         ("A", "false negative"): "r2",
         ("A", "true positive"): "r0",
     }
-    said = describe(found["A", "false positive"])
-    assert said == "Truth: B. Score of A: 0.600 (threshold 0.500). Others: B 0.800."
+    assert found["A", "false positive"].words == "Truth: B. Score of A: 0.600 (threshold 0.500). Others: B 0.800."
 
 
 def entry(setting, value, group=None, **facts):
@@ -201,19 +198,19 @@ def entry(setting, value, group=None, **facts):
 
 def test_low_shot_curve_has_fractions_on_a_log_axis_with_draws_and_spread():
     entries = [entry("low_shot", 0.01, draws=[0.5, 0.7], macro_auroc_sd=0.1), entry("low_shot", 1.0)]
-    axes = plot_low_shot(entries).axes[0]
+    axes = plot_setting("low_shot", entries).axes[0]
     assert axes.get_xscale() == "log" and [tick.get_text() for tick in axes.get_xticklabels()] == ["1 %", "100 %"]
     heights = [tuple(line.get_ydata()) for line in axes.get_lines()]
     assert (0.6, 0.6) in heights and (0.8, 0.8) in heights and (0.5, 0.7) in heights
 
 
-def test_noise_curve_falls_from_clean_to_loud_and_names_are_below_each_other():
+def test_noise_curve_falls_from_clean_to_loud_and_names_are_in_their_order():
     entries = [entry("noise", "clean"), *(entry("noise", ratio, "bw") for ratio in (-6, 24, 6))]
-    axes = plot_noise(entries, {"bw": "baseline wander"}).axes[0]
-    assert axes.get_title() == "baseline wander" and axes.xaxis_inverted()
-    assert lines_of(plot_noise(entries, {}))["pretrained encoder"][0].tolist() == [24, 6, -6]
-    names = plot_names([entry("leads", "12")]).axes[0]
-    assert [tick.get_text() for tick in names.get_yticklabels()] == ["12"]
+    figure = plot_setting("noise", entries)
+    assert figure.axes[0].get_title() == NOISES["bw"] and figure.axes[0].xaxis_inverted()
+    assert lines_of(figure)["pretrained encoder"][0].tolist() == [-6, 6, 24]
+    names = plot_setting("leads", [entry("leads", "12"), entry("leads", "I")]).axes[0]
+    assert [tick.get_text() for tick in names.get_xticklabels()] == ["12", "I"]
 
 
 def test_chart_of_many_points_becomes_a_png(monkeypatch):
@@ -221,5 +218,5 @@ def test_chart_of_many_points_becomes_a_png(monkeypatch):
     few, many = Figure(figsize=(2, 2)), Figure(figsize=(2, 2))
     few.add_axes((0, 0, 1, 1)).plot([0, 1])
     many.add_axes((0, 0, 1, 1)).plot(*np.random.default_rng(0).random((2, 500)), ".")
-    kinds = [page.ReportFigure.draw(figure, "", "", "").data_uri.split(";")[0] for figure in (few, many)]
+    kinds = [page.ReportFigure(figure, "", "", "").data_uri.split(";")[0] for figure in (few, many)]
     assert kinds == ["data:image/svg+xml", "data:image/png"]

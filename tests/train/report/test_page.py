@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.train.predictions import Predictions, ProtocolResult, evaluate_groups, groups_of_people
-from ecg_transformers.train.report.finetune_page import finetune_page
+from ecg_transformers.train.report.evaluation_page import finetune_page
 from ecg_transformers.train.report.labels import spelled_out
 from ecg_transformers.train.report.page import Cell, Page, ReportFigure, Row, Section, Table, render_page, write_page
 from ecg_transformers.train.results import MULTI_LABEL, Result
@@ -21,7 +21,7 @@ TABLE = Table("Scores.", ("Name", "A"), (Row("one", (Cell("0.5", ("0.4 to 0.6",)
 def make_page(**changes):
     figure = Figure(figsize=(2, 1))
     figure.add_subplot().plot([0, 1])
-    drawn = ReportFigure.draw(figure, "Curve", "It falls.", "A falling line")
+    drawn = ReportFigure(figure, "Curve", "It falls.", "A falling line")
     fields = {
         "title": "ECG-JEPA quickstart",
         "summary": "A small encoder was pretrained.",

@@ -20,12 +20,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from .comparison.data import ComparisonData, ExtraSource, load_comparison_data
 from .comparison.report import data_facts, write_comparison
-from .comparison.runs import Run, RunFolder, records_per_step, scratch_settings
+from .comparison.runs import QUIET, Run, RunFolder, SupervisedSettings, records_per_step, scratch_settings
 from .comparison.scoreboard import Scoreboard
 from .comparison.scoreboard_data import ScoreboardData
 from .comparison.scoreboard_encoders import Features, load_rows, parse_models
 from .comparison.scoreboard_report import evaluate_term, write_scoreboard
-from .comparison.supervised import SupervisedSettings
 from .online_probe import steps_between
 from .results import installed_versions
 from .settings import extractor_field_names, parse_flags, read_config, split_settings, training_arguments
@@ -35,7 +34,7 @@ logger = logging.getLogger("ecg_transformers")
 METHODS_OWN_INPUT = ("leads", "sampling_rate", "num_samples", "long_records", "window_stride_samples", "short_records")
 """What a method says of its input even where flags make one input contract for all."""
 
-TERMS = {"dataloader_drop_last": True, "collapse_patience": 0, "report_to": "none", "disable_tqdm": True}
+TERMS = {"dataloader_drop_last": True, "collapse_patience": 0, **QUIET}
 """Settings that are the same for all methods: whole batches, so that the budget is exact, and no early end."""
 
 

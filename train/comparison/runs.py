@@ -1,5 +1,9 @@
 """The runs of a comparison: pretraining, training on labels, fine-tuning; each in a folder of its own, done once.
 
+Training on labels is the protocol `finetuned`: the weights of the step that did best on the validation fold are kept,
+and the test fold is looked at once, afterwards. Our encoders have no dropout (stochastic depth, `drop_path_rate`, is
+there): where a published recipe uses dropout, this one is not the same.
+
 A run is finished when its `result.json` is there; the file appears whole or not at all. The name of the folder holds a
 hash of everything that the result depends on, so that another budget or setting is another run. A lock, which the
 operating system takes away from a process that dies, lets several processes share the runs of one folder; pretraining
@@ -27,14 +31,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, concatenate_datasets
-from transformers import MODEL_MAPPING, AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, set_seed
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, set_seed
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.masking import keyed_generator
 
+from ..evaluation.finetuned import finetuned_protocol
 from ..evaluation.protocols import FrozenTables, linear_scores
 from ..features import EmbeddingTable, embed, load_encoder
-from ..inference import predict
 from ..online_probe import follow_with_probe, probe_history, steps_between
 from ..patients import patients_of
 from ..predictions import Predictions
@@ -42,9 +46,9 @@ from ..pretrain import build_trainer
 from ..results import MULTI_LABEL
 from ..run_folder import claim_output_dir, last_complete_checkpoint
 from ..settings import split_settings
+from ..tasks.labelled_splits import SPLITS, LabelledSplits
 from ..trainer import EcgSslTrainer, train_and_save
 from .data import ComparisonData
-from .supervised import SupervisedSettings, train_on_labels
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -52,6 +56,34 @@ KERNELS = ("random-kernels-126", "random-kernels")
 """Rows of a comparison that need no training."""
 RESULT, CHECKPOINTS, NUM_CHECKPOINTS = "result.json", "training", 8
 FINAL_LOGS = 5
+QUIET = {"report_to": "none", "disable_tqdm": True}
+
+
+@dataclass(frozen=True)
+class SupervisedSettings:
+    """Settings of a training on labels: the learning rate has its peak after a tenth of the steps, then falls along a
+    cosine; the validation fold is looked at `num_selections` times in all `records_seen`, and the best step is kept.
+    """
+
+    records_seen: int
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    weight_decay: float = 0.05
+    num_selections: int = 20
+
+    def trainer_settings(self, num_records: int) -> dict[str, Any]:
+        """Settings of `finetune` for a number of labelled records; what is not here is that of its preset."""
+        return {
+            "num_train_epochs": self.records_seen / num_records,
+            "per_device_train_batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "layer_decay": 1.0,
+            "early_stopping_patience": None,
+            "eval_strategy": "steps",
+            "eval_steps": 1 / self.num_selections,
+            **QUIET,
+        }
 
 
 @dataclass(frozen=True)
@@ -213,33 +245,28 @@ class RunFolder:
         }
 
     def _train(self, run: Run) -> dict:
-        head = {"num_labels": len(self.data.label_names), "problem_type": "multi_label_classification"}
-        set_seed(run.seed)
+        """Trains all weights on the labels, from scratch or from the pretrained ones, by the protocol `finetuned`."""
         if run.start is None:
-            config = AutoConfig.for_model(run.settings["model_type"], **run.settings["encoder"], **head)
-            model = AutoModelForSequenceClassification.from_config(config)
-            extractor = EcgFeatureExtractor(**run.settings["input"])
+            set_seed(run.seed)
+            config = AutoConfig.for_model(run.settings["model_type"], **run.settings["encoder"])
+            model, extractor = AutoModel.from_config(config), EcgFeatureExtractor(**run.settings["input"])
         else:
-            checkpoint = self.path(run.start) / "model"
-            model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32, **head)
-            extractor = EcgFeatureExtractor.from_pretrained(checkpoint)
+            model, extractor = load_encoder(str(self.path(run.start) / "model"))
+        names = tuple(self.data.label_names)
         known = labelled_subset(self.data.train, run.labelled_fraction, run.seed)
-        facts = train_on_labels(
-            model,
-            extractor,
-            self.data.train.select(known),
-            self.data.validation,
-            self.data.label_names,
-            run.supervised,
-            run.seed,
-            str(self.path(run) / CHECKPOINTS),
+        rows = (self.data.train.select(known), self.data.validation, self.data.test)
+        splits = LabelledSplits(*rows, names, MULTI_LABEL, unlabelled=dict.fromkeys(SPLITS, 0), left_out=True)
+        settings = run.supervised.trainer_settings(len(known))
+        found = finetuned_protocol(
+            model, extractor, splits, self.path(run) / CHECKPOINTS, settings=settings, seed=run.seed
         )
-        found = predict(model, extractor, self.data.test, self.data.label_names)
         return {
-            **facts,
+            "steps": found.details["steps"],
+            "best_step": found.details["best_step"],
+            "records_seen": run.supervised.records_seen,
             "num_labelled_records": len(known),
-            "encoder": encoder_facts(model.config) | {"parameters": model.ecg_vit.num_parameters()},
-            "judged": as_json(found, self.data.label_names),
+            "encoder": encoder_facts(model.config) | {"parameters": model.num_parameters()},
+            "judged": as_json(found.test, names),
         }
 
     # --- probes of a finished pretraining ----------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The model behind the page of a Space: what it makes of one recording, and the recordings nearest to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,12 @@ from ecg_transformers.train.publishing.shared_folder import is_model_folder
 
 SAMPLE_CORPUS = "ptb-xl-sample"
 NUM_NEIGHBOURS = 4
-LARGEST_LIKELY_MV = 10.0
+CURES = {
+    "set missing_leads='mask'": "tick “Go on without missing leads”",
+    ", or set nan_policy='interpolate'": "",
+    ", or set short_records='zero_pad'": "",
+}
+"""Settings that an error of the feature extractor names, as a visitor finds them on the page."""
 
 
 class SpaceModel:
@@ -88,51 +93,29 @@ class SpaceModel:
         return [self.model.config.id2label[n] for n in range(self.model.config.num_labels)] * self.is_classifier
 
     def check(self, record: EcgRecord, mask_missing_leads: bool) -> list[str]:
-        """Sentences on how the model reads a recording. If it cannot, they are a `ValueError` in words for somebody
-        who sees only the page."""
-        extractor, names = self.feature_extractor, tuple(record.leads)
-        plan = plan_leads(extractor.leads, names, extractor.derive_limb_leads, extractor.electrode_placement)
-        missing, found = ", ".join(plan.missing), ", ".join(names)
-        if len(plan.missing) == len(extractor.leads):
-            raise ValueError(
-                f"The recording has none of the leads that the model reads ({missing}), but "
-                f"{found}: are the names right?"
-            )
-        may_mask = mask_missing_leads or extractor.missing_leads == "mask"
-        if missing and not may_mask:
-            raise ValueError(
-                f"The recording lacks {missing}, which the model reads; it has {found}. Tick “Go on without missing "
-                "leads” to leave them out of the model's attention."
-            )
-        signal_mv, seconds = record.to_millivolts(), record.signal.shape[1] / record.sampling_rate
-        self._check_gaps(signal_mv[list(plan.sources)], [names[source] for source in plan.sources])
-        length = extractor.resampled_length(record.signal.shape[1], record.sampling_rate)
-        window = f"{extractor.num_samples / extractor.sampling_rate:g} s"
-        if length < extractor.num_samples and extractor.short_records == "raise":
-            raise ValueError(f"The recording lasts {seconds:g} s, the model reads {window}.")
-        notes = [f"{len(names)} leads, {seconds:.4g} s at {record.sampling_rate:g} Hz."]
+        """Sentences on how the model reads a recording. What its feature extractor refuses is a `ValueError` in words
+        for somebody who sees only the page."""
+        extractor = self._extractor(mask_missing_leads)
+        try:
+            extractor(record)
+        except ValueError as error:
+            sentence = str(error).replace("Record 0", "The recording")
+            for setting, cure in CURES.items():
+                sentence = sentence.replace(setting, cure)
+            raise ValueError(sentence) from error
+        seconds = record.signal.shape[1] / record.sampling_rate
+        notes = [f"{len(record.leads)} leads, {seconds:.4g} s at {record.sampling_rate:g} Hz."]
         if record.sampling_rate != extractor.sampling_rate:
             notes.append(f"Resampled to {extractor.sampling_rate:g} Hz for the model.")
+        length = extractor.resampled_length(record.signal.shape[1], record.sampling_rate)
         if (windows := len(extractor.window_starts(length))) > 1:
+            window = f"{extractor.num_samples / extractor.sampling_rate:g} s"
             notes.append(f"The model reads {windows} windows of {window}; their mean counts.")
-        if missing:
-            notes.append(f"Not recorded and masked: {missing}. Expect worse answers.")
-        unread = [n for n, name in enumerate(names) if n not in plan.sources]
-        if unread:
-            notes.append(f"Not read by the model: {', '.join(names[n] for n in unread)}.")
-        if np.nanmax(np.abs(signal_mv - np.nanmedian(signal_mv, axis=1, keepdims=True))) > LARGEST_LIKELY_MV:
-            notes.append(f"Waves beyond {LARGEST_LIKELY_MV:g} mV: is the unit right?")
+        names = tuple(record.leads)
+        plan = plan_leads(extractor.leads, names, extractor.derive_limb_leads, extractor.electrode_placement)
+        if unread := [name for number, name in enumerate(names) if number not in plan.sources]:
+            notes.append(f"Not read by the model: {', '.join(unread)}.")
         return notes
-
-    def _check_gaps(self, signal_mv: np.ndarray, leads: Sequence[str]):
-        if self.feature_extractor.nan_policy != "raise":
-            return
-        for lead, samples in zip(leads, np.isfinite(signal_mv), strict=True):
-            if not samples.all():
-                raise ValueError(
-                    f"{int((~samples).sum())} of {len(samples)} samples of lead {lead} are missing (NaN), and the "
-                    "model does not read recordings with gaps. Choose a stretch without."
-                )
 
     def scores(self, record: EcgRecord, mask_missing_leads: bool = False) -> list[dict[str, Any]]:
         """Scores as `pipeline("ecg-classification")` gives them."""
@@ -141,14 +124,14 @@ class SpaceModel:
             record, **settings
         )
 
+    def checks(self, record: EcgRecord, mask_missing_leads: bool) -> dict[str, Any]:
+        """What the feature extractor finds in a recording, see [`EcgFeatureExtractor.check`]."""
+        return self._extractor(mask_missing_leads).check(record)[0]
+
     def calibration_of(self, record: EcgRecord, mask_missing_leads: bool) -> Mapping[str, Any] | None:
         """Temperature and thresholds that count for a recording; `None` where the scores are not calibrated."""
-        checks = self._extractor(mask_missing_leads).check(record)[0]
+        checks = self.checks(record, mask_missing_leads)
         return calibration_for(self.model.config, self.feature_extractor, checks)[0]
-
-    def findings(self, record: EcgRecord, mask_missing_leads: bool) -> list[dict[str, Any]]:
-        """Oddities of a recording, as a row of the pipeline lists them in `quality`."""
-        return self._extractor(mask_missing_leads).check(record)[0]["findings"]
 
     def features(self, record: EcgRecord, mask_missing_leads: bool = False) -> np.ndarray:
         """The pooled feature, float32 `(hidden_size,)`, averaged over the windows."""

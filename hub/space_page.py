@@ -109,8 +109,10 @@ class SpacePage:
         signal_mv, leads = _in_usual_order(shown.record)
         figure = plot_recording(signal_mv, leads, shown.record.sampling_rate, shown.name, SHOWN_SECONDS)
         picture = picture_html(figure, f"{shown.name} on ECG paper")
-        found = [] if self.model.is_classifier else self.model.findings(shown.record, shown.mask_missing_leads)
-        return notes_html(notes) + picture + quality_html(found)
+        if self.model.is_classifier:
+            return notes_html(notes) + picture
+        checks = self.model.checks(shown.record, shown.mask_missing_leads)
+        return notes_html(notes) + picture + quality_html(checks["findings"])
 
     def scores(self, shown: Shown) -> tuple[str, str | None]:
         """Oddities of the recording, the bars, and the class with the highest score."""

@@ -71,9 +71,7 @@ def plot_explanation(
     colors = SIGNED_COLORS if signed else SHARE_COLORS
     limits = (-full if signed else 0.0, full)
     words = ("lowers it", "raises it") if signed else ("none", "most")
-    for strip in paper.strips:
-        row = values[strip.channel if len(values) > 1 else 0]
-        _color_strip(paper, strip, row, column_seconds, sampling_rate, colors, limits)
+    paper.color(values, column_seconds, colors.with_extremes(bad=NOT_READ), limits)
     _draw_bar(paper, colors, limits, words)
     for number, line in enumerate(lines):
         y = below_mm - BAR_STRIP_MM - LINE_MM * (number + 0.5)
@@ -93,26 +91,6 @@ def _in_small_boxes(values: np.ndarray, duration: float) -> tuple[np.ndarray, fl
         np.add.at(box, place[known], row[known])
         np.add.at(count, place[known], 1)
     return np.where(counts > 0, boxes, np.nan), BIN_SECONDS
-
-
-def _color_strip(
-    paper: EcgPaper, strip, row: np.ndarray, column_seconds: float, sampling_rate: float, colors: Colormap, limits
-) -> None:
-    """Fills the band of a stretch of a lead, below grid and trace."""
-    start, stop = strip.start / sampling_rate, strip.stop / sampling_rate
-    first, last = int(start / column_seconds + 1e-6), min(int(np.ceil(stop / column_seconds - 1e-6)), len(row))
-    edges = np.clip(np.arange(first, last + 1) * column_seconds, start, stop)
-    edges_mm = strip.left_mm + (edges - start) * MM_PER_SECOND
-    paper.axes.pcolormesh(
-        edges_mm,
-        paper.band_mm(strip),
-        np.ma.masked_invalid(row[None, first:last]),
-        cmap=colors.with_extremes(bad=NOT_READ),
-        vmin=limits[0],
-        vmax=limits[1],
-        zorder=-1,
-        rasterized=True,
-    )
 
 
 def _draw_bar(paper: EcgPaper, colors: Colormap, limits: tuple[float, float], words: tuple[str, str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
@@ -29,7 +30,7 @@ from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassification
 from ..publishing.model_card import Picture, ShownResult
 from ..publishing.shared_folder import PREVIEW_NAME, RUN_PICTURE_NAME, SharedFolder, read_json
 from ..report.card_section import results_markdown
-from ..report.ecg_paper import plot_ecg_paper, plot_recording, usual_layout
+from ..report.ecg_paper import draw_paper, plot_recording, usual_layout
 from ..report.figures import plot_label_bars
 from ..report.page import escape_markdown
 from ..report.plots import figure_to_bytes, plot_training_curve
@@ -45,6 +46,7 @@ ATTRIBUTION = (
     "fold 10, at 100 Hz), which the package carries whatever a model was trained on."
 )
 MOST_SCORES = 8
+MASK_COLORS = ListedColormap(["white", "#c6dced"])
 DPI = 100
 
 
@@ -136,22 +138,15 @@ def _mask_picture(
     """Draws the first window with the patches that a mask of the pretraining hides."""
     drawn = model.draw_inputs(torch.zeros(1, 1, 1), DrawKeys(seed=0, step=0, epoch=0, sample_ids=(0,)))
     signal, leads, rate = _read_leads(feature_extractor, row)
-    patch_size = model.config.patch_size / model.config.sampling_rate * rate
-    if patch_size != round(patch_size):
-        raise ValueError(f"a patch of {patch_size:g} samples at {rate:g} Hz cannot be drawn")
     hidden = drawn["bool_masked_pos"][0].numpy()
-    figure = plot_ecg_paper(
-        signal[:, : len(hidden) * round(patch_size)],
-        leads,
-        rate,
-        hidden,
-        round(patch_size),
-        usual_layout(leads),
-        title=f"PTB-XL {RECORD_ID}: what a mask of the pretraining hides, to be inferred from the rest",
-    )
+    patch_seconds = model.config.patch_size / model.config.sampling_rate
+    signal = signal[:, : round(len(hidden) * patch_seconds * rate)]
+    title = f"PTB-XL {RECORD_ID}: what a mask of the pretraining hides, to be inferred from the rest"
+    paper = draw_paper(signal, leads, rate, usual_layout(leads), title)
+    paper.color(hidden[None].astype(float), patch_seconds, MASK_COLORS, (0.0, 1.0))
     caption = f"Shaded: what one mask of the pretraining hides ({hidden.mean():.0%}), to be inferred from the rest."
     alt = "An electrocardiogram on ECG paper with hidden patches shaded"
-    return _picture(figure, alt, f"{caption} {ATTRIBUTION}")
+    return _picture(paper.figure, alt, f"{caption} {ATTRIBUTION}")
 
 
 def _read_leads(feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) -> tuple[np.ndarray, list[str], float]:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
-from .plots import BLUE, GREY, figure_to_bytes
+from .plots import GREY, figure_to_bytes
 
 PAPER_FINE, PAPER_COARSE = "#f9dcdc", "#eeaeae"
 
@@ -60,18 +60,32 @@ class EcgPaper:
     width_mm: float
     height_mm: float  # of the figure, with title and margin
     below_mm: float  # of the empty margin
+    sampling_rate: float
 
-    def band_mm(self, strip: _Strip) -> tuple[float, float]:
-        """Bottom and top of the band of a row."""
-        return self.edges_mm[strip.row + 1] + 0.5, self.edges_mm[strip.row] - 0.5
+    def color(self, values: np.ndarray, column_seconds: float, colors: Colormap, limits: tuple[float, float]) -> None:
+        """Fills the bands of the leads, below grid and traces, with a map `(num_leads or 1, num_columns)`; NaN has the
+        colour for bad values."""
+        for strip in self.strips:
+            row = values[strip.channel if len(values) > 1 else 0]
+            start, stop = strip.start / self.sampling_rate, strip.stop / self.sampling_rate
+            first, last = int(start / column_seconds + 1e-6), min(int(np.ceil(stop / column_seconds - 1e-6)), len(row))
+            edges = np.clip(np.arange(first, last + 1) * column_seconds, start, stop)
+            self.axes.pcolormesh(
+                strip.left_mm + (edges - start) * MM_PER_SECOND,
+                (self.edges_mm[strip.row + 1] + 0.5, self.edges_mm[strip.row] - 0.5),
+                np.ma.masked_invalid(row[None, first:last]),
+                cmap=colors,
+                vmin=limits[0],
+                vmax=limits[1],
+                zorder=-1,
+                rasterized=True,
+            )
 
 
 def plot_ecg_paper(
     signal_mv: np.ndarray,
     leads: Sequence[str],
     sampling_rate: float,
-    hidden: np.ndarray | None = None,
-    patch_size: int | None = None,
     layout: str = "rows",
     title: str | None = None,
 ) -> Figure:
@@ -81,25 +95,12 @@ def plot_ecg_paper(
         signal_mv (`np.ndarray` of shape `(num_leads, num_samples)`): The recording in mV. NaN leaves a gap.
         leads (`Sequence[str]`): Names of the rows of the signal.
         sampling_rate (`float`): Samples per second, in Hz.
-        hidden (`np.ndarray`, *optional*):
-            Bool of shape `(num_columns,)`, for all leads, or `(num_leads, num_columns)`: `True` where a patch was
-            hidden from the encoder. Hidden patches are shaded and their share is written below.
-        patch_size (`int`, *optional*): Length of a patch in samples; needed with `hidden`.
         layout (`str`, *optional*, defaults to `"rows"`):
             `"rows"` draws every lead over the whole time, one below the other (12x1, 8x1, ...); `"clinical"` is the
             usual print of twelve leads: four columns of three leads, each a quarter of the time, above lead II whole.
         title (`str`, *optional*): A line above the paper.
     """
-    signal_mv = _checked_signal(signal_mv, leads)
-    hidden = _hidden_per_lead(hidden, patch_size, signal_mv.shape)
-    paper = draw_paper(signal_mv, leads, sampling_rate, layout, title)
-    if hidden is not None:
-        for strip in paper.strips:
-            _shade_hidden(paper.axes, strip, hidden[strip.channel], patch_size, sampling_rate, paper.band_mm(strip))
-        note = f"shaded: hidden from the encoder ({hidden.mean():.0%} of the patches)"
-        font = {"fontsize": 8, "va": "center", "ha": "right", "color": "#004c78", "bbox": _paper_box()}
-        paper.axes.text(paper.width_mm - 2, 3, note, **font)
-    return paper.figure
+    return draw_paper(signal_mv, leads, sampling_rate, layout, title).figure
 
 
 def draw_paper(
@@ -131,7 +132,7 @@ def draw_paper(
     axes.text(2, 3, "25 mm/s   10 mm/mV", fontsize=8, va="center", bbox=_paper_box())
     if title:
         figure.text(2 / width, 1 - 0.5 * top_mm / whole, title, fontsize=10, va="center", parse_math=False)
-    return EcgPaper(figure, axes, strips, edges, width, whole, below_mm)
+    return EcgPaper(figure, axes, strips, edges, width, whole, below_mm, sampling_rate)
 
 
 def plot_recording(
@@ -222,23 +223,6 @@ def _checked_signal(signal_mv: np.ndarray, leads: Sequence[str]) -> np.ndarray:
     return signal_mv
 
 
-def _hidden_per_lead(hidden, patch_size: int | None, shape: tuple[int, int]) -> np.ndarray | None:
-    """The mask as bool `(num_leads, num_columns)`."""
-    if hidden is None:
-        return None
-    hidden, num_columns = np.asarray(hidden, dtype=bool), shape[1] // patch_size if patch_size else None
-    if patch_size is None:
-        raise ValueError("Expected patch_size (in samples) together with hidden patches, got None.")
-    if hidden.ndim == 1:
-        hidden = np.broadcast_to(hidden, (shape[0], len(hidden)))
-    if hidden.shape != (shape[0], num_columns):
-        raise ValueError(
-            f"Expected hidden patches of shape ({num_columns},) or ({shape[0]}, {num_columns}) for patches of "
-            f"{patch_size} samples, got {hidden.shape}."
-        )
-    return hidden
-
-
 def _lay_out(layout: str, leads: list[str], num_samples: int, sampling_rate: float) -> list[_Strip]:
     if layout == "rows":
         return [_Strip(lead, row, row, LEFT_MM, 0, num_samples) for row, lead in enumerate(leads)]
@@ -303,18 +287,6 @@ def _draw_strip(axes: Axes, strip: _Strip, trace_mv: np.ndarray, baseline: float
         axes.text(strip.left_mm + 1.5, baseline + max(6.0, top + 3.0), strip.lead, ha="left", **font)
     if not np.isfinite(trace_mm).any():
         axes.text(strip.left_mm + 20, baseline, "not recorded", fontsize=8, color=GREY, va="center")
-
-
-def _shade_hidden(
-    axes: Axes, strip: _Strip, hidden: np.ndarray, patch_size: int, sampling_rate: float, band: tuple[float, float]
-) -> None:
-    mm_per_sample = MM_PER_SECOND / sampling_rate
-    for column in np.flatnonzero(hidden):
-        start, stop = max(column * patch_size, strip.start), min((column + 1) * patch_size, strip.stop)
-        if start < stop:
-            corner = (strip.left_mm + (start - strip.start) * mm_per_sample, band[0])
-            size = ((stop - start) * mm_per_sample, band[1] - band[0])
-            axes.add_patch(Rectangle(corner, *size, facecolor=BLUE, alpha=0.22, linewidth=0, zorder=1))
 
 
 def _paper_box() -> dict:

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from matplotlib import _pylab_helpers
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ecg_transformers.data import load_ecg
@@ -32,10 +31,6 @@ def ecg_mv(num_leads, seconds=10):
 
 def traces(figure: Figure, num_samples: int):
     return [line for line in figure.axes[0].lines if len(line.get_xdata()) == num_samples]
-
-
-def shaded(figure: Figure):
-    return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
 
 
 def test_ecg_paper_is_true_to_scale():
@@ -75,30 +70,6 @@ def test_tall_neighbours_do_not_touch():
     signal[1, 50] = 2.0
     upper, lower = traces(plot_ecg_paper(signal, ("I", "II"), SAMPLING_RATE), 1000)
     assert upper.get_ydata().min() > lower.get_ydata().max()
-
-
-def test_hidden_patches_are_shaded_where_they_are_and_counted():
-    hidden = np.zeros(25, dtype=bool)
-    hidden[[2, 10]] = True
-    figure = plot_ecg_paper(ecg_mv(8), INDEPENDENT_LEADS, SAMPLING_RATE, hidden=hidden, patch_size=40)
-    start = traces(figure, 1000)[0].get_xdata()[0]
-    assert len(shaded(figure)) == 2 * 8
-    assert {round(patch.get_x() - start) for patch in shaded(figure)} == {20, 100}  # patches of 0.4 s are 10 mm
-    assert any("8% of the patches" in text.get_text() for text in figure.axes[0].texts)
-
-
-def test_mask_of_leads_by_columns_shades_single_leads():
-    hidden = np.zeros((8, 25), dtype=bool)
-    hidden[3, 4] = True
-    figure = plot_ecg_paper(ecg_mv(8), INDEPENDENT_LEADS, SAMPLING_RATE, hidden=hidden, patch_size=40)
-    (patch,) = shaded(figure)
-    baseline = traces(figure, 1000)[3].get_ydata()[0]
-    assert patch.get_y() < baseline < patch.get_y() + patch.get_height()
-
-
-def test_mask_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"\(25,\)"):
-        plot_ecg_paper(ecg_mv(8), INDEPENDENT_LEADS, SAMPLING_RATE, hidden=np.ones(24, dtype=bool), patch_size=40)
 
 
 def test_lead_without_a_sample_is_marked_as_not_recorded():

@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 from ..inference import in_evaluation
 
-Target = int | str | torch.Tensor | Sequence[int | str]
+Target = int | str | torch.Tensor
 NORM = "norm"
 FEATURES = ("logits", "embeddings", "pooler_output")
 """Parts of a model's output that may be explained, the first that is there."""
@@ -109,7 +109,6 @@ def integrated_gradients(
     baseline: torch.Tensor | None = None,
     num_steps: int = 64,
     lead_mask: torch.Tensor | None = None,
-    tolerance: float | None = None,
     batch_size: int = 16,
 ) -> IntegratedGradients:
     """Changes of one output by each value of the input on the way from a flat recording (Sundararajan, Taly and Yan,
@@ -124,24 +123,20 @@ def integrated_gradients(
             Gives a `ModelOutput` with `logits`, `embeddings` or `pooler_output` for `input_values`. It is set to
             evaluation and back; gradients of its weights are not touched.
         input_values (`torch.FloatTensor` of shape `(batch, num_leads, num_samples)`): From the feature extractor.
-        target (`int`, `str`, `torch.Tensor` or a sequence of `int` or `str`):
-            Class of a classifier by its number or its name in `config.id2label`, for all records or for each; for an
-            encoder a direction `(size,)` or `(batch, size)` (the output is the scalar product with it), or `"norm"`,
-            the length of the feature.
+        target (`int`, `str` or `torch.Tensor`):
+            Class of a classifier by its number or its name in `config.id2label`; for an encoder a direction `(size,)`
+            (the output is the scalar product with it), or `"norm"`, the length of the feature.
         baseline (`torch.FloatTensor`, *optional*, defaults to zeros):
             Broadcast to `input_values`: a flat recording **in the unit of the input**. Where the feature extractor
             subtracts `lead_means`, 0 is not flat: see [`~recordings.flat_recording`].
         num_steps (`int`, *optional*, defaults to 64): Gradients for each record.
         lead_mask (`torch.BoolTensor` of shape `(batch, num_leads)`, *optional*): `True` = recorded.
-        tolerance (`float`, *optional*): Largest completeness error to accept, in units of the output.
         batch_size (`int`, *optional*, defaults to 16): Steps of records at once.
 
     Raises:
-        ValueError: for an input with NaN, an unknown target, a number of targets that is neither 1 nor that of the
-            records, or a completeness error beyond `tolerance`.
+        ValueError: for an input with NaN, or a target that the model does not have.
     """
     _check_input(input_values)
-    _check_target(target, len(input_values))
     if num_steps < 2:
         raise ValueError(f"Expected num_steps of at least 2, got {num_steps}.")
     inputs = input_values.detach().clone()
@@ -161,12 +156,6 @@ def integrated_gradients(
     attributions = gradients * (inputs - baseline)
     outputs = [_score_all(model, values, target, lead_mask, batch_size) for values in (inputs, baseline)]
     errors = attributions.sum(dim=(1, 2)) - (outputs[0] - outputs[1])
-    if tolerance is not None and bool((errors.abs() > tolerance).any()):
-        raise ValueError(
-            f"Attributions miss the difference of outputs by {float(errors.abs().max()):.3g}, more than the tolerance "
-            f"of {tolerance:g}, with {num_steps} steps. Take more steps; if that does not help, the model has jumps "
-            "(quantised features), and integrated gradients do not fit it."
-        )
     return IntegratedGradients(attributions.float(), outputs[0].float(), outputs[1].float(), errors.float())
 
 
@@ -189,21 +178,17 @@ def _score_all(model, input_values, target, lead_mask, batch_size) -> torch.Tens
 
 def _score(model, input_values, target: Target, rows: torch.Tensor, lead_mask) -> torch.Tensor:
     """The explained output `(len(rows),)` in float64; `rows` are the numbers of the records in the whole batch."""
-    outputs = model(input_values, **_mask_of(rows, lead_mask))
-    name, features = explained_output(outputs)
+    name, features = explained_output(model(input_values, **_mask_of(rows, lead_mask)))
     features = features.double()
     if name == "logits":
-        classes = [class_number(model, one) for one in (target if isinstance(target, list | tuple) else [target])]
-        numbers = torch.tensor(classes, device=features.device)
-        numbers = numbers.expand(len(rows)) if len(classes) == 1 else numbers[rows]
-        if int(numbers.max()) >= features.shape[1] or int(numbers.min()) < 0:
-            raise ValueError(f"Expected a class below {features.shape[1]}, got {classes}.")
-        return features.gather(1, numbers[:, None])[:, 0]
+        number = class_number(model, target)
+        if not 0 <= number < features.shape[1]:
+            raise ValueError(f"Expected a class below {features.shape[1]}, got {number}.")
+        return features[:, number]
     if isinstance(target, str) and target == NORM and name == "pooler_output":
         return features.norm(dim=1)
-    if isinstance(target, torch.Tensor) and target.shape[-1:] == features.shape[-1:] and target.ndim in (1, 2):
-        direction = target.to(features)
-        return (features * (direction[rows] if target.ndim == 2 else direction)).sum(dim=1)
+    if isinstance(target, torch.Tensor) and target.shape == features.shape[1:]:
+        return features @ target.to(features)
     choices = f"a direction of shape ({features.shape[1]},)" + (' or "norm"' if name == "pooler_output" else "")
     got = tuple(target.shape) if isinstance(target, torch.Tensor) else repr(target)
     raise ValueError(f"The target of a model that gives {name} is {choices}; got {got}.")
@@ -230,15 +215,6 @@ def class_number(model: PreTrainedModel, target: int | str) -> int:
     if isinstance(target, bool) or not isinstance(target, Integral):
         raise ValueError(f"Expected a class by its number or name, got {target!r}.")
     return int(target)
-
-
-def _check_target(target: Target, num_records: int) -> None:
-    several = isinstance(target, list | tuple) or (isinstance(target, torch.Tensor) and target.ndim == 2)
-    accepted = {1, num_records} if isinstance(target, list | tuple) else {num_records}
-    if several and len(target) not in accepted:
-        raise ValueError(
-            f"Expected one target for all records or one for each of the {num_records}, got {len(target)} targets."
-        )
 
 
 def _mask_of(rows: torch.Tensor | slice, lead_mask: torch.Tensor | None) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from ecg_transformers.modeling.recording_input import DIMENSIONLESS, Recording, 
 from ..inference import in_evaluation
 from ..report.ecg_paper import save_figure
 from .explanations import NORM, attention_rollout, class_number, explained_output, integrated_gradients
-from .plots import BIN_SECONDS, plot_explanation
+from .plots import plot_explanation
 
 logger = logging.get_logger(__name__)
 
@@ -102,7 +102,6 @@ def explain_recording(
     ecg: Any,
     method: str = "integrated_gradients",
     target: Any = None,
-    original: Any = None,
     num_steps: int = 64,
 ) -> Explanation:
     """Explains the output of a classifier or an encoder on one recording, on the recording's own leads and time.
@@ -116,7 +115,6 @@ def explain_recording(
         target (*optional*):
             See [`~explanations.integrated_gradients`]. By default the class with the highest logit, or the norm of an
             encoder's feature. Attention rollout knows no target.
-        original (as `ecg`, *optional*): Recording to draw where `ecg` is no voltage: the same one in volts.
         num_steps (`int`, *optional*, defaults to 64):
             Steps of integrated gradients; four times as many where these miss the difference of outputs by 5 %.
 
@@ -126,12 +124,8 @@ def explain_recording(
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}. Choose from {list(METHODS)}.")
     read = _one_recording(ecg)
-    drawn = read if original is None else _one_recording(original)
-    if drawn.unit == DIMENSIONLESS:
-        raise ValueError("A dimensionless recording has no place on ECG paper. Pass original=, the same one in volts.")
-    seconds = [recording.signal.shape[1] / recording.sampling_rate for recording in (read, drawn)]
-    if abs(seconds[0] - seconds[1]) > BIN_SECONDS:
-        raise ValueError(f"Expected the original of a recording of {seconds[0]:g} s, got {seconds[1]:g} s.")
+    if read.unit == DIMENSIONLESS:
+        raise ValueError("A dimensionless recording has no place on ECG paper. Give one in volts.")
     inputs = feature_extractor(ecg).to(model.device)
     name, error = None, None
     if method == "integrated_gradients":
@@ -145,7 +139,7 @@ def explain_recording(
         caption = f"Attention rollout (Abnar and Zuidema, 2020): the share of a patch in what is pooled. {LIMITS[1]}"
     values = _joined_windows(maps.double().cpu().numpy(), feature_extractor, read)
     num_leads = len(feature_extractor.leads)
-    leads, signal_mv, of_leads = _on_own_leads(values[:num_leads], feature_extractor, read, drawn)
+    leads, signal_mv, of_leads = _on_own_leads(values[:num_leads], feature_extractor, read)
     if len(of_leads) == 1 < num_leads:
         caption += " A patch of this model holds all leads: the map is one over time."
     if len(values) > num_leads:
@@ -153,7 +147,7 @@ def explain_recording(
         caption += f" The channels of beats and intervals, which are not drawn, have {of_extra:.2g} of it."
     if np.isnan(of_leads).any():
         caption += " Grey: not read by the model."
-    return Explanation(of_leads, signal_mv, leads, drawn.sampling_rate, method, name, error, caption)
+    return Explanation(of_leads, signal_mv, leads, read.sampling_rate, method, name, error, caption)
 
 
 def flat_recording(feature_extractor: EcgFeatureExtractor, input_values: torch.Tensor) -> torch.Tensor:
@@ -233,19 +227,14 @@ def _joined_windows(maps: np.ndarray, feature_extractor: EcgFeatureExtractor, re
 
 
 def _on_own_leads(
-    values: np.ndarray, feature_extractor: EcgFeatureExtractor, read: Recording, drawn: Recording
+    values: np.ndarray, feature_extractor: EcgFeatureExtractor, recording: Recording
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """Leads, signal in mV and map for the picture: the leads of the recording, then those derived from it."""
-    plan = plan_leads(
-        feature_extractor.leads, read.leads, feature_extractor.derive_limb_leads, feature_extractor.electrode_placement
-    )
-    leads, signals = list(drawn.leads), list(drawn.signal)
-    rows = {}
+    given = feature_extractor.derive_limb_leads, feature_extractor.electrode_placement
+    plan = plan_leads(feature_extractor.leads, recording.leads, *given)
+    leads, signals, rows = list(recording.leads), list(recording.signal), {}
     for number, (lead, weights) in enumerate(zip(feature_extractor.leads, plan.weights, strict=True)):
-        names = {read.leads[plan.sources[source]]: factor for source, factor in weights.items()}
-        absent = [name for name in names if name not in leads]
-        if absent:
-            raise ValueError(f"The original lacks the leads {absent} of the recording; it has {leads}.")
+        names = {recording.leads[plan.sources[source]]: factor for source, factor in weights.items()}
         if len(names) == 1:
             rows[next(iter(names))] = number
         elif names:

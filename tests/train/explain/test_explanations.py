@@ -114,13 +114,6 @@ def test_attributions_add_up_to_the_difference_to_a_flat_recording(ecg, model_cl
     torch.testing.assert_close(found.completeness_error, error, atol=1e-4, rtol=0)
 
 
-def test_too_few_steps_are_refused_where_a_tolerance_is_given(ecg):
-    model = tiny(StMemForSequenceClassification, StMemConfig)
-    with pytest.raises(ValueError, match="Take more steps"):
-        integrated_gradients(model, ecg[:1], 0, num_steps=4, tolerance=0.1)
-    integrated_gradients(model, ecg[:1], 0, num_steps=128, tolerance=0.1)
-
-
 def test_the_batch_size_changes_nothing(ecg):
     model = tiny()
     one, other = (integrated_gradients(model, ecg, 0, num_steps=5, batch_size=size) for size in (3, 16))
@@ -153,20 +146,19 @@ def test_an_absent_lead_gets_nothing(ecg):
         assert (maps[~lead_mask] == 0).all() and (maps[lead_mask] != 0).any()
 
 
-def test_classes_go_by_name_or_number_for_all_records_or_each(ecg):
-    model = tiny()
-    normal, infarct = (integrated_gradients(model, ecg, name, num_steps=4).attributions for name in ("NORM", "MI"))
-    each = integrated_gradients(model, ecg, [1, "NORM"], num_steps=4).attributions
-    torch.testing.assert_close(each, torch.stack([infarct[0], normal[1]]))
+def test_classes_go_by_name_or_number(ecg):
+    maps = [integrated_gradients(tiny(), ecg, target, num_steps=4).attributions for target in ("MI", 1, 0)]
+    torch.testing.assert_close(maps[0], maps[1])
+    assert not torch.allclose(maps[1], maps[2])
 
 
 def test_an_encoder_is_explained_along_a_direction_or_by_its_norm(ecg):
     encoder = tiny(EcgViTModel)
-    direction = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    direction = torch.randn(16, generator=torch.Generator().manual_seed(0))
     found = integrated_gradients(encoder, ecg, direction, num_steps=32)
     with torch.no_grad():
         features = encoder(ecg).pooler_output
-    torch.testing.assert_close(found.output, (features * direction).sum(dim=1))
+    torch.testing.assert_close(found.output, features @ direction)
     torch.testing.assert_close(integrated_gradients(encoder, ecg, "norm", num_steps=2).output, features.norm(dim=1))
     assert found.completeness_error.abs().max() < 0.01 * (found.output - found.baseline_output).abs().max()
 
@@ -184,13 +176,6 @@ def test_an_encoder_is_explained_along_a_direction_or_by_its_norm(ecg):
 def test_a_target_that_the_model_does_not_have_is_refused(ecg, model_class, target, message):
     with pytest.raises(ValueError, match=message):
         integrated_gradients(tiny(model_class), ecg, target, num_steps=2)
-
-
-@pytest.mark.parametrize("target", [[0, 1, 0], ["NORM"] * 4, [], torch.ones(1, 16)])
-def test_as_many_targets_as_records_or_one_are_asked_for(ecg, target):
-    model = tiny(EcgViTModel) if isinstance(target, torch.Tensor) else tiny()
-    with pytest.raises(ValueError, match=f"one for each of the {len(ecg)}, got {len(target)} targets"):
-        integrated_gradients(model, ecg, target)
 
 
 def test_a_pretraining_model_and_nan_are_refused(ecg):

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,33 +119,34 @@ def load_comparison_data(
     for number, fold in enumerate(whole["fold"]):
         if fold is not None:
             of_split[{9: "validation", 10: "test"}.get(fold, "train")].append(number)
-    empty = [split for split, numbers in of_split.items() if not numbers]
-    if empty:
+    if empty := [split for split, numbers in of_split.items() if not numbers]:
         raise ValueError(f"Corpus {name!r} has no records in {empty}. A comparison needs folds 1-8, 9 and 10.")
     parts = {split: whole.select(numbers) for split, numbers in of_split.items()}
     for rows in parts.values():
         for record_id, patient, fold in _names(rows):
             _agreed_fold(record_id, patient, fold, splits)
-    names = _class_names(name, options, parts["train"])
+    try:
+        names = list(label_names(name, **options))
+    except ValueError:  # a corpus of any content declares no classes
+        names = sorted({label for labels in parts["train"]["labels"] for label in labels})
     labelled = {
         split: rows.select([number for number, labels in enumerate(rows["labels"]) if set(labels) & set(names)])
         for split, rows in parts.items()
     }
     held_out = {patient for split in SPLITS[1:] for _, patient, _ in _names(parts[split]) if patient is not None}
-    seen = {record_key(record_id) for rows in parts.values() for record_id, _, _ in _names(rows)}
-    collection = _ExtraCollection(splits, held_out, seen, read_declaration(data_dir) if name == "npy" else None)
     common = [column for column in PRETRAINING_FEATURES if column in parts["train"].column_names]
     pretraining = [parts["train"].select_columns(common).cast(PRETRAINING_FEATURES)]
+    collection = _ExtraCollection(splits, held_out, DumpForm(read_declaration(data_dir)) if name == "npy" else None)
+    collection.seen |= {record_key(record_id) for rows in parts.values() for record_id in rows["record_id"]}
     for source in extra:
         rows = list(collection.rows(source))
         logger.info("%s adds %d recordings to pretraining", source, len(rows))
         if rows:
             pretraining.append(Dataset.from_list(rows, features=PRETRAINING_FEATURES))
-    shared = held_out & {patient for rows in pretraining for _, patient, _ in _names(rows)}
-    if shared:
+    if shared := held_out & {patient for rows in pretraining for _, patient, _ in _names(rows)}:
         raise ValueError(f"{len(shared)} patients are in the folds 1-8 and in 9 or 10: {sorted(shared)[:5]}.")
-    pretraining = concatenate_datasets(pretraining)
-    return ComparisonData(name, pretraining, **labelled, label_names=names, left_out=collection.left_out)
+    left_out = dict(collection.left_out)
+    return ComparisonData(name, concatenate_datasets(pretraining), **labelled, label_names=names, left_out=left_out)
 
 
 def record_key(record_id: str) -> str:
@@ -159,30 +161,23 @@ def read_split_table(path: str) -> dict[str, tuple[str | None, int | None]]:
     if not Path(path).is_file():
         raise ValueError(f"There is no table of splits {path}.")
     with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        absent = [name for name in SPLIT_COLUMNS if name not in (reader.fieldnames or ())]
-        if absent:
+        reader, table = csv.DictReader(file), {}
+        if absent := [name for name in SPLIT_COLUMNS if name not in (reader.fieldnames or ())]:
             raise ValueError(f"{path} has no columns {absent}. Expected {list(SPLIT_COLUMNS)}.")
-        table = {}
         for number, line in enumerate(reader):
             try:
                 patient, fold = (line[name].strip() for name in SPLIT_COLUMNS[1:])
-                fold = int(float(fold)) if fold else None
+                table[record_key(line["ecg_id"])] = (
+                    patient.removesuffix(".0") or None,
+                    int(float(fold)) if fold else None,
+                )
             except (ValueError, AttributeError) as error:
                 raise ValueError(f"{path}, line {number + 2}, cannot be read: {error}") from error
-            table[record_key(line["ecg_id"])] = (patient.removesuffix(".0") or None, fold)
     return table
 
 
 def _names(rows: Dataset) -> Iterator[tuple[str, str | None, int | None]]:
     return zip(rows["record_id"], rows["patient_id"], rows["fold"], strict=True)
-
-
-def _class_names(name: str, options: Mapping[str, Any], train: Dataset) -> list[str]:
-    try:
-        return list(label_names(name, **options))
-    except ValueError:  # a corpus of any content declares no classes
-        return sorted({label for labels in train["labels"] for label in labels})
 
 
 def _agreed_fold(
@@ -201,24 +196,33 @@ def _agreed_fold(
 class _ExtraCollection:
     """Goes through extra sources, and keeps what may be learned from and is not there yet."""
 
-    def __init__(self, splits: Mapping, held_out: set[str], seen: set[str], dump: NpyDump | None):
-        self.splits, self.held_out, self.seen = splits, held_out, seen
+    def __init__(self, splits: Mapping, held_out: set[str], form: "DumpForm | None"):
+        self.splits, self.held_out, self.form = splits, held_out, form
+        self.seen: set[str] = set()
         self.signals: set[bytes] = set()
-        self.left_out: dict[str, int] = {}
-        self.form = None if dump is None else DumpForm(dump)
+        self.left_out: Counter[str] = Counter()
 
     def rows(self, source: ExtraSource) -> Iterator[dict]:
         dataset = source.load()
         for number, (record_id, patient, fold) in enumerate(_names(dataset)):
             patient, fold = _agreed_fold(record_id, patient, fold, self.splits)
-            reason = self._reason_against(record_id, patient, fold)
-            if reason is None:
-                reason, row = self._processed(dataset[number], patient, fold)
-            if reason is None:
-                self.seen.add(record_key(record_id))
-                yield row
-            else:
-                self.left_out[reason] = self.left_out.get(reason, 0) + 1
+            if reason := self._reason_against(record_id, patient, fold):
+                self.left_out[reason] += 1
+                continue
+            ecg = dataset[number]["ecg"]
+            signal = hashlib.blake2b(ecg["signal"], digest_size=16).digest()
+            if signal in self.signals:
+                self.left_out["there already, bit by bit"] += 1
+                continue
+            try:
+                ecg = ecg if self.form is None else self.form(ecg, record_id)
+            except BadRecording as error:
+                logger.warning("Record %s adds nothing: %s", record_id, error)
+                self.left_out["not to be processed"] += 1
+                continue
+            self.signals.add(signal)
+            self.seen.add(record_key(record_id))
+            yield {"record_id": record_id, "patient_id": patient, "ecg": ecg, "fold": fold}
 
     def _reason_against(self, record_id: str, patient: str | None, fold: int | None) -> str | None:
         if record_key(record_id) in self.seen:
@@ -229,23 +233,7 @@ class _ExtraCollection:
             return "without a fold"
         if fold > 8:
             return "of fold 9 or 10"
-        if patient in self.held_out:
-            return "of a patient of fold 9 or 10"
-        return None
-
-    def _processed(self, row: dict, patient: str | None, fold: int) -> tuple[str | None, dict]:
-        signal = hashlib.blake2b(row["ecg"]["signal"], digest_size=16).digest()
-        if signal in self.signals:
-            return "there already, bit by bit", row
-        ecg = row["ecg"]
-        if self.form is not None:
-            try:
-                ecg = self.form(ecg, row["record_id"])
-            except BadRecording as error:
-                logger.warning("Record %s adds nothing: %s", row["record_id"], error)
-                return "not to be processed", row
-        self.signals.add(signal)
-        return None, {"record_id": row["record_id"], "patient_id": patient, "ecg": ecg, "fold": fold}
+        return "of a patient of fold 9 or 10" if patient in self.held_out else None
 
 
 class BadRecording(ValueError):
@@ -280,9 +268,7 @@ class DumpForm:
             raise BadRecording(str(error)) from error
         record = EcgRecord("", values, self.dump.leads, self.processing.sampling_rate, self.dump.unit)
         rate = self.dump.sampling_rate
-        num_samples = round(record.signal.shape[1] * rate / record.sampling_rate)
-        resampler = EcgFeatureExtractor(
-            leads=self.dump.leads, sampling_rate=rate, num_samples=num_samples, unit=self.dump.unit
-        )
-        values = resampler(record)["input_values"][0].numpy()
+        num_samples = round(values.shape[1] * rate / record.sampling_rate)
+        frame = {"leads": self.dump.leads, "sampling_rate": rate, "num_samples": num_samples}
+        values = EcgFeatureExtractor(**frame, unit=self.dump.unit)(record)["input_values"][0].numpy()
         return EcgRecord(record.record_id, values, self.dump.leads, rate, self.dump.unit).to_row()["ecg"]

@@ -125,7 +125,7 @@ class SpaceModel:
         )
 
     def checks(self, record: EcgRecord, mask_missing_leads: bool) -> dict[str, Any]:
-        """What the feature extractor finds in a recording, see [`EcgFeatureExtractor.check`]."""
+        """Findings of the feature extractor in a recording, see [`EcgFeatureExtractor.check`]."""
         return self._extractor(mask_missing_leads).check(record)[0]
 
     def calibration_of(self, record: EcgRecord, mask_missing_leads: bool) -> Mapping[str, Any] | None:

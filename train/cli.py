@@ -233,7 +233,6 @@ def _compare(add: Add):
     add("--labels_for", metavar="M,...", help="methods also trained on labels (all), or none")
     add("--supervised_records_seen", type=_positive, metavar="N", help="the same on labels")
     add("--finetune_learning_rate", type=float, metavar="X", help="if not that from scratch, 1e-3")
-    add("--probe_every", type=_positive, metavar="N", help="records between points of the curves")
     add("--num_threads", type=_positive, default=1, metavar="N", help="of one process (1)")
     add("--report_only", action="store_true", help="write the table of what is done; run nothing")
     _output_argument(add)

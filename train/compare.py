@@ -8,6 +8,7 @@ trains nothing: encoders that are there are evaluated on many terms.
 import argparse
 import dataclasses
 import logging
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,6 @@ from .comparison.scoreboard import Scoreboard
 from .comparison.scoreboard_data import ScoreboardData
 from .comparison.scoreboard_encoders import Features, load_rows, parse_models
 from .comparison.scoreboard_report import evaluate_term, write_scoreboard
-from .online_probe import steps_between
 from .results import installed_versions
 from .settings import extractor_field_names, parse_flags, read_config, split_settings, training_arguments
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace):
     )
     fields = extractor_field_names() - set(METHODS_OWN_INPUT)
     treatment = {name: value for name, value in common.items() if name in fields}
-    shared = RunFolder(Path(args.output_dir), data, args.probe_every, treatment)
+    shared = RunFolder(Path(args.output_dir), data, treatment)
 
     def write():
         return write_comparison(shared, runs, args.low_shot, command)
@@ -145,7 +145,7 @@ def method_settings(
         settings.pop(name, None)
     _, _, _, training = split_settings(settings)
     per_step = records_per_step(training_arguments(training | {"output_dir": "unused"}))
-    return settings | {"max_steps": steps_between(records_seen, per_step)}
+    return settings | {"max_steps": max(1, math.ceil(records_seen / per_step))}
 
 
 def plan_runs(

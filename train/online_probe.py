@@ -4,7 +4,6 @@ A falling loss proves little in a joint-embedding method. The probe draws no ran
 run is the same, bit by bit, with and without it.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 from datasets import Dataset
@@ -79,22 +78,3 @@ def follow_with_probe(trainer: Trainer, train, evaluated, label_names, every_ste
     probe = OnlineProbe(trainer, train, evaluated, label_names, every_steps)
     trainer.add_callback(probe)
     return probe
-
-
-def steps_between(num_records: int, records_per_step: int) -> int:
-    """Steps in which a run sees `num_records` records, rounded up."""
-    return max(1, math.ceil(num_records / records_per_step))
-
-
-def probe_history(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """The probes of a run in the order of its steps: `{"step": ..., "<split>": macro AUROC, ...}`."""
-    points = []
-    for entry in log_history:
-        scores = {
-            key.removeprefix(PROBE_PREFIX).removesuffix("_macro_auroc"): value
-            for key, value in entry.items()
-            if key.startswith(PROBE_PREFIX)
-        }
-        if scores:
-            points.append({"step": entry["step"], **scores})
-    return points

@@ -137,7 +137,7 @@ RUNS = (
     Run(
         "compare",
         (
-            "compare --methods jepa.yaml,mtae.yaml --records_seen 64 --probe_every 32 --finetune --low_shot 0.3 "
+            "compare --methods jepa.yaml,mtae.yaml --records_seen 64 --finetune --low_shot 0.3 "
             "--supervised_records_seen 128 --output_dir comparison",
         ),
         "comparison",

@@ -88,7 +88,7 @@ def compared(tmp_path_factory, dataset):
     folder = tmp_path_factory.mktemp("comparison")
     preset = write_preset(folder)
     command = ["compare", "--methods", f"{preset},{preset}:ema_start=0.5", "--records_seen", "40", *dataset]
-    command += ["--probe_every", "16", "--low_shot", "0.3", "--output_dir", str(folder / "out"), "--debug"]
+    command += ["--low_shot", "0.3", "--output_dir", str(folder / "out"), "--debug"]
     assert main(command) == 0
     return folder / "out", command, json.loads((folder / "out" / "comparison.json").read_text())
 
@@ -140,10 +140,6 @@ def test_the_budget_is_kept_and_known_labels_are_counted(compared):
         assert row["records_seen"] == {"kernels": 0, "random": 0, "pretrained": 40, "supervised": 40}[kind]
         num_train = compared[2]["data"]["num_labelled_train_records"]
         assert fraction * num_train <= row["num_labelled_records"] <= fraction * num_train + 10
-    curve = compared[2]["curves"][0]["points"]
-    assert [point["records_seen"] for point in curve] == [16, 32, 40]
-    pretrained = next(row for key, row in rows.items() if key[1:] == ("pretrained", 1.0))
-    assert curve[-1]["test"] == pytest.approx(pretrained["macro_auroc"], abs=1e-6)
 
 
 @pytest.mark.slow
@@ -184,7 +180,7 @@ def test_a_run_that_was_interrupted_goes_on_and_ends_as_one_that_was_not(tmp_pat
         return trainer
 
     def compare(name):
-        command = ["compare", "--methods", preset, "--records_seen", "24", "--probe_every", "8", *dataset]
+        command = ["compare", "--methods", preset, "--records_seen", "24", *dataset]
         return main([*command, "--output_dir", str(tmp_path / name)])
 
     assert compare("straight") == 0
@@ -197,7 +193,6 @@ def test_a_run_that_was_interrupted_goes_on_and_ends_as_one_that_was_not(tmp_pat
     straight, killed = (
         json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("straight", "killed")
     )
-    assert straight["curves"] == killed["curves"]
     for one, other in zip(straight["rows"], killed["rows"], strict=True):
         assert one["seeds"] == other["seeds"]
     assert not list((tmp_path / "killed" / "runs").glob("*/training"))

@@ -6,27 +6,37 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ecg_transformers.data.corpus import data_source
 
 from ..report.page import EMPTY, Cell, Page, ReportFigure, Row, Section, Table, render_page
-from ..report.plots import figure_to_bytes
+from ..report.plots import BLUE, GREEN, GREY, ORANGE, figure_to_bytes, lighten
 from ..report.tables import difference_cell
 from ..results import Difference, format_interval, format_score, installed_versions
 from .data import ComparisonData
-from .plots import plot_comparison
 from .runs import Run, RunFolder, write_atomically, write_table
-from .scores import NUM_RESAMPLES, collect_rows, compare_rows
+from .scores import NUM_RESAMPLES, ROWS, collect_rows, compare_rows
 from .scores import Row as ScoredRow
 
 CAVEATS = (
     "Every method runs on the same records, folds, records seen and probe; its random encoder is its own encoder "
     "before the first step.",
     "Encoders with other leads or patches have the same width and depth, not the same number of tokens.",
-    "Learning curves look at the test fold but decide nothing; all of their points share one schedule of the learning "
-    "rate, which ends with the run.",
     "Differences speak about the draw of test records, not about other seeds.",
 )
+
+
+ROW_STYLES = {
+    "kernels": ("#000000", "o"),
+    "random": (GREY, "o"),
+    "pretrained": (BLUE, "o"),
+    "supervised": (ORANGE, "D"),
+    "finetuned": (GREEN, "s"),
+}
+ROW_INCHES, LABEL_WIDTH = 0.27, 34
 
 
 def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | None, command: str):
@@ -34,12 +44,11 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
 
     Returns the table as lines, and the path of the page.
     """
-    rows, curves = collect_rows(shared, runs, low_shot)
+    rows = collect_rows(shared, runs, low_shot)
     if not rows:
         return ["No run is finished."], shared.folder
     names, folder = shared.data.label_names, shared.folder
     comparison = compare_rows(rows, names) | {
-        "curves": curves,
         "data": data_facts(shared.data),
         "protocol": {
             "linear": "frozen pooled features, standardised, one logistic regression a label, C chosen by "
@@ -54,18 +63,12 @@ def write_comparison(shared: RunFolder, runs: Sequence[Run], low_shot: float | N
         "versions": installed_versions(),
     }
     section, figure = comparison_section(comparison), plot_comparison(comparison)
-    caption = "Lines are 95 % intervals. On the right, where they were taken, learning curves."
-    alt = "Macro AUROC of every row with its 95 % interval, and learning curves where they were taken"
+    alt = "Macro AUROC of every row with its 95 % interval"
+    drawn = ReportFigure(figure, "Scores", "Lines are 95 % intervals.", alt, wide=True)
     page = Page(
         title=f"Comparison of pretraining methods on {shared.data.name}",
         summary="Methods of pretraining, each beside its own encoder before the first step, on the same records.",
-        sections=[
-            Section(
-                "Every method",
-                figures=[ReportFigure(figure, "Scores and learning curves", caption, alt, wide=True)],
-            ),
-            section,
-        ],
+        sections=[Section("Every method", figures=[drawn]), section],
         caveats=CAVEATS,
         data=data_source(shared.data.test, shared.data.name),
         command=command,
@@ -173,3 +176,62 @@ def notes(comparison: Mapping) -> list[str]:
             f"UNFINISHED: {comparison['finished_runs']} of {comparison['planned_runs']} runs are in this table."
         )
     return lines
+
+
+def plot_comparison(comparison: Mapping) -> Figure:
+    """Draws every row of [`~.scores.compare_rows`] with its 95 % interval and its seeds."""
+    rows = comparison["rows"]
+    groups: dict[tuple[str, float], list[Mapping]] = {}  # a training from scratch: with the first of its methods
+    for row in rows:
+        groups.setdefault((row["method"].split(", ")[0], row["labelled_fraction"]), []).append(row)
+    height = max(2.6, 1.5 + ROW_INCHES * (len(rows) + 1.5 * len(groups)))
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    _draw_rows(figure.add_subplot(), groups)
+    handles = [
+        Line2D([], [], color=color, marker=marker, linewidth=2, label=ROWS[kind])
+        for kind, (color, marker) in ROW_STYLES.items()
+        if any(row["row"] == kind for row in rows)
+    ]
+    handles.append(Line2D([], [], color=GREY, marker="|", linestyle="none", markersize=8, label="one seed"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_rows(axes: Axes, groups: Mapping[tuple[str, float], Sequence[Mapping]]) -> None:
+    position, ticks = 0.0, {}
+    for (method, fraction), rows in groups.items():
+        name = _wrapped(method) + ("" if fraction == 1 else f"\n({fraction:.0%} of the labels)")
+        ticks[position + (len(rows) - 1) / 2] = name
+        for row in rows:
+            (color, marker), interval = ROW_STYLES[row["row"]], row["macro_auroc_ci95"]
+            axes.plot(interval, (position, position), color=color, linewidth=2.2, solid_capstyle="butt")
+            if len(row["seeds"]) > 1:
+                seeds = [of_seed["macro_auroc"] for of_seed in row["seeds"].values()]
+                axes.plot(seeds, [position] * len(seeds), "|", color=color, markersize=9, markeredgewidth=1.1)
+            axes.plot(row["macro_auroc"], position, marker, color=color, markersize=6, markeredgecolor="white")
+            text = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 8, "color": color}
+            axes.annotate(f"{row['macro_auroc']:.3f}", (interval[1], position), **text)
+            position += 1
+        axes.axhline(position, color="#e5e5e5", linewidth=0.7)
+        position += 1
+    axes.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+    axes.margins(x=0.12)
+    axes.set_ylim(position - 0.6, -0.8)
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=9)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("macro AUROC, 95 % bootstrap interval (0.5 is chance)")
+    lighten(axes)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+
+
+def _wrapped(method: str) -> str:
+    """A method with its changes, on lines that leave room for the picture."""
+    lines = [""]
+    for part in method.split(":"):
+        joined = f"{lines[-1]}:{part}" if lines[-1] else part
+        if len(joined) > LABEL_WIDTH and lines[-1]:
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return "\n".join(lines)

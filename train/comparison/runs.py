@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, set_seed
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
@@ -39,7 +39,6 @@ from ecg_transformers.modeling.masking import keyed_generator
 from ..evaluation.finetuned import finetuned_protocol
 from ..evaluation.protocols import FrozenTables, linear_scores
 from ..features import EmbeddingTable, embed, load_encoder
-from ..online_probe import follow_with_probe, probe_history, steps_between
 from ..patients import patients_of
 from ..predictions import Predictions
 from ..pretrain import build_trainer
@@ -133,13 +132,11 @@ class RunFolder:
     Args:
         folder (`Path`): Folder of the comparison.
         data ([`ComparisonData`]): Recordings of all runs.
-        probe_every (`int`, *optional*): Records between two points of a learning curve.
         treatment (`Mapping`, *optional*): Settings of the feature extractor for all, which random kernels read by too.
     """
 
     folder: Path
     data: ComparisonData
-    probe_every: int | None = None
     treatment: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, run: Run) -> Path:
@@ -221,10 +218,6 @@ class RunFolder:
             )
         extractor = trainer.processing_class
         before = embed(trainer.model.ecg_vit, extractor, self.data.labelled, progress=False)
-        if self.probe_every is not None:
-            evaluated = {"test": concatenate_datasets([self.data.validation, self.data.test])}
-            every = steps_between(self.probe_every, per_step)
-            follow_with_probe(trainer, self.data.train, evaluated, self.data.label_names, every)
         train_or_go_on(trainer)
         encoder = trainer.model.ecg_vit
         after = embed(encoder, extractor, self.data.labelled, progress=False)
@@ -232,15 +225,11 @@ class RunFolder:
             table.save(path / f"{name}.parquet")
         trainer.save_model(str(path / "model"))
         losses = [entry for entry in trainer.state.log_history if "loss" in entry]
-        curve = [
-            point | {"records_seen": point["step"] * per_step} for point in probe_history(trainer.state.log_history)
-        ]
         return {
             "steps": trainer.state.global_step,
             "records_seen": trainer.state.global_step * per_step,
             "encoder": encoder_facts(trainer.model.config) | {"parameters": encoder.num_parameters()},
             "pretraining_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-            "curve": curve,
             "last_logs": losses[-FINAL_LOGS:],
         }
 

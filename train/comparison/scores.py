@@ -59,10 +59,9 @@ class Row:
         return next(iter(self.predictions.values()))
 
 
-def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None) -> tuple[list[Row], list[dict]]:
-    """The rows of the finished runs in the order of the table, and the learning curves."""
+def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None) -> list[Row]:
+    """The rows of the finished runs in the order of the table."""
     rows: dict[tuple, Row] = {}
-    curves = []
     fractions = (1.0,) if low_shot is None else (1.0, low_shot)
 
     def add(method: str, kind: str, fraction: float, seed: int, found: Mapping):
@@ -83,8 +82,7 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
         for fraction in fractions:
             for kind, probe in shared.probes(run, fraction).items():
                 add(run.method, kind, fraction, run.seed, result | (UNTRAINED if kind == "random" else {}) | probe)
-        curves.append({"method": run.method, "seed": run.seed, "points": result["curve"]})
-    for seed in sorted({run.seed for run in runs}) if curves else ():
+    for seed in sorted({run.seed for run in runs}) if rows else ():
         for fraction in fractions:
             for name, found in shared.kernel_probes(seed, fraction).items():
                 add(name, "kernels", fraction, seed, UNTRAINED | found)
@@ -92,7 +90,7 @@ def collect_rows(shared: RunFolder, runs: Sequence[Run], low_shot: float | None)
     places = {
         key: (-row.labelled_fraction, methods.index(row.method), kinds.index(row.kind)) for key, row in rows.items()
     }
-    return [rows[key] for key in sorted(rows, key=places.get)], curves
+    return [rows[key] for key in sorted(rows, key=places.get)]
 
 
 def all_test_records(rows: Sequence[Row]) -> Predictions:

@@ -113,30 +113,42 @@ def layer_fields(
         stated_layers, stated_heads (`int`, *optional*): Numbers that the file states.
     """
     flag, heads_flag = f"{part}num_hidden_layers", f"{part}num_attention_heads"
-    depth, given_depth, heads = count_blocks(state, prefix), given.get(flag), given.get(heads_flag)
+    depth = count_blocks(state, prefix)
+    refuse_contradictions({flag: depth}, given)
     depths = sorted(depth for known, depth in published if known == width)
-    if given_depth not in (None, depth):
-        raise ValueError(f"{flag}={given_depth} was given (--{flag}), but the file has {depth} layers {prefix}0, ....")
-    if given_depth is None and stated_layers is None and depths and depth not in depths:
-        raise ValueError(
-            f"The file has {depth} layers {prefix}0, ...; the published model of width {width} has "
-            f"{' or '.join(map(str, depths))}. If none is missing of yours, say so with {flag}={depth} "
-            f"(--{flag} {depth})."
+    if given.get(flag) is None and stated_layers is None and depths and depth not in depths:
+        has = (
+            f"{depth} layers {prefix}0, ...; the published model of width {width} has {' or '.join(map(str, depths))}"
         )
-    if None not in (stated_heads, heads) and stated_heads != heads:
-        raise ValueError(
-            f"{heads_flag}={heads} was given (--{heads_flag}), but the file says {stated_heads}. Leave it out."
-        )
-    heads = heads if stated_heads is None else stated_heads
-    if heads is None and (width, depth) not in published:
+        raise unlike_the_published(has, flag, depth)
+    if stated_heads is not None:
+        refuse_contradictions({heads_flag: stated_heads}, given)
+    known = (stated_heads, given.get(heads_flag), published.get((width, depth)))
+    heads = next((number for number in known if number is not None), None)
+    if heads is None:
         raise ValueError(
             f"No published model has width {width} and {depth} layers, and the file names no number of heads. "
             f"Give {heads_flag} (--{heads_flag})."
         )
-    heads = published[width, depth] if heads is None else heads
     if not isinstance(heads, int) or heads < 1:
         raise ValueError(f"Expected a number of heads of at least 1, got {heads!r} ({heads_flag}).")
     return {flag: depth, heads_flag: heads}
+
+
+def unlike_the_published(has: str, name: str, value: Any) -> ValueError:
+    """The error of a file that may lack a part, with the setting that says that it lacks none."""
+    cure = f"If none is missing of yours, say so with {name}={value} (--{name} {value})."
+    return ValueError(f"The file has {has}. {cure}")
+
+
+def refuse_contradictions(found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for a value that the caller gives and the file contradicts; `None` is none."""
+    for name in found.keys() & given.keys():
+        value = tuple(given[name]) if isinstance(given[name], list | tuple) else given[name]
+        if value not in (None, found[name]):
+            raise ValueError(
+                f"{name}={given[name]!r} was given (--{name}), but the file has {found[name]!r}. Leave it out."
+            )
 
 
 def count_blocks(state: State, prefix: str) -> int:
@@ -172,12 +184,7 @@ def check_stated(stated: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
 def with_given(fields: Mapping[str, Any], given: Mapping[str, Any], assumed: Collection[str]) -> dict[str, Any]:
     """Fields by the file with those that the caller gives, which may replace the `assumed` ones alone: published
     values that the file does not hold."""
-    for name, value in given.items():
-        same = value == fields.get(name) or (isinstance(value, list | tuple) and tuple(value) == fields.get(name))
-        if name in fields and name not in assumed and not same:
-            raise ValueError(
-                f"{name}={value!r} was given (--{name}), but the file has {fields[name]!r}. Leave it out."
-            )
+    refuse_contradictions({name: value for name, value in fields.items() if name not in assumed}, given)
     return dict(fields) | dict(given)
 
 

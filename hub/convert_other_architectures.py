@@ -47,9 +47,11 @@ from .checkpoint_keys import (
     extractor_for,
     layer_fields,
     load_renamed_state_dict,
+    refuse_contradictions,
     renamed,
     shape_of,
     state_of,
+    unlike_the_published,
     with_current_weight_norm,
 )
 from .stand_ins import plain_settings
@@ -117,12 +119,12 @@ def convert_hubert_ecg_checkpoint(
         )
     strides, rate = PUBLISHED_CONVOLUTIONS[kernels]
     known = rate if stated.get("conv_kernel") is not None else PUBLISHED_SAMPLING_RATE
-    if rate != (known if sampling_rate is None else sampling_rate):
-        raise ValueError(
-            f"The file has {len(kernels)} convolutions, {kernels}, those of a model for {rate} Hz; expected those for "
-            f"{known if sampling_rate is None else sampling_rate} Hz. If none is missing of yours, say so with "
-            f"sampling_rate={rate} (--sampling_rate {rate})."
+    expected = known if sampling_rate is None else sampling_rate
+    if rate != expected:
+        has = (
+            f"{len(kernels)} convolutions, {kernels}, those of a model for {rate} Hz; expected those for {expected} Hz"
         )
+        raise unlike_the_published(has, "sampling_rate", rate)
     built = HUBERT_SETTINGS | {"conv_stride": list(strides), "conv_kernel": list(kernels)}
     check_built(stated, built, "HuBERT-ECG")
     width = shape_of(state, prefix + "feature_projection.projection.weight", "width, channels")[0]
@@ -325,16 +327,10 @@ def _founder_fields(state: State, leads: Sequence[str] | None, given_blocks: int
     depths = tuple(count_blocks(state, f"stage_list.{stage}.block_list.") for stage in range(len(first)))
     published = EcgFounderConfig()
     is_published = stem_channels == published.stem_channels and channels == published.stage_channels[: len(first)]
+    refuse_contradictions({"num_hidden_layers": sum(depths)}, {"num_hidden_layers": given_blocks})
     if given_blocks is None and is_published and depths != published.stage_depths:
-        raise ValueError(
-            f"The stages have {list(depths)} blocks, those of the published model {list(published.stage_depths)}. If "
-            f"none is missing of yours, say so with num_hidden_layers={sum(depths)} "
-            f"(--num_hidden_layers {sum(depths)})."
-        )
-    if given_blocks is not None and given_blocks != sum(depths):
-        raise ValueError(
-            f"num_hidden_layers={given_blocks} was given (--num_hidden_layers), but the file has {sum(depths)} blocks."
-        )
+        has = f"stages of {list(depths)} blocks, those of the published model {list(published.stage_depths)}"
+        raise unlike_the_published(has, "num_hidden_layers", sum(depths))
     return {
         "leads": leads,
         "stem_channels": stem_channels,

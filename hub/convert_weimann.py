@@ -52,6 +52,7 @@ from .checkpoint_keys import (
     shape_of,
     state_of,
     their_state_dict,
+    unlike_the_published,
     with_given,
 )
 
@@ -327,12 +328,10 @@ def encoder_fields(
             f"The file has biases and lacks {prefix + 'norm.bias'!r}: the authors' code gives layer norms a bias "
             "where it gives one to anything."
         )
-    expected_registers = given.get("num_registers", settings["num_registers"])
-    if registers != expected_registers:
-        raise ValueError(
-            f"The file has {registers} register tokens ({prefix + 'registers'!r}), expected {expected_registers}. If "
-            f"none is missing of yours, say so with num_registers={registers} (--num_registers {registers})."
-        )
+    expected = given.get("num_registers", settings["num_registers"])
+    if registers != expected:
+        has = f"{registers} register tokens ({prefix + 'registers'!r}), expected {expected}"
+        raise unlike_the_published(has, "num_registers", registers)
     return layers | {
         "leads": leads,
         "sampling_rate": settings["sampling_frequency"],

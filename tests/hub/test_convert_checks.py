@@ -248,9 +248,9 @@ def test_a_published_founder_lacks_no_block():
     convolution = torch.zeros(64, 12, 16)
     wide = {"first_conv.conv.weight": convolution, "dense.weight": torch.zeros(150, 64)}
     wide["stage_list.0.block_list.0.conv2.conv.weight"] = torch.zeros(64, 16, 16)
-    with pytest.raises(ValueError, match=r"The stages have \[1\] blocks, those of the published model \[2, 2, 2, 3"):
+    with pytest.raises(ValueError, match=r"stages of \[1\] blocks, those of the published model \[2, 2, 2, 3"):
         convert_ecg_founder_checkpoint(wide)
-    with pytest.raises(ValueError, match="num_hidden_layers=2 was given .* has 1 blocks"):
+    with pytest.raises(ValueError, match="num_hidden_layers=2 was given .* the file has 1"):
         convert_ecg_founder_checkpoint(wide, num_hidden_layers=2)
 
 

@@ -144,7 +144,7 @@ def test_the_defaults_have_the_parameters_that_the_authors_state():
 def test_the_file_says_its_heads_and_may_contradict_us(state):
     told = {"cfg": {"model": {"encoder_attention_heads": 8}}, "model": state}
     assert convert_ecg_fm_checkpoint(told).config.num_attention_heads == 8
-    with pytest.raises(ValueError, match="num_attention_heads=4 was given .*, but the file says 8"):
+    with pytest.raises(ValueError, match="num_attention_heads=4 was given .*, but the file has 8"):
         convert(told)
     for setting, value in (("layer_norm_first", True), ("extractor_mode", "layer_norm")):
         with pytest.raises(ValueError, match=f"The file says {setting}"):

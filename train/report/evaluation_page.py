@@ -3,7 +3,6 @@ details are folded."""
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from datasets import Dataset
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
@@ -19,7 +18,7 @@ from .kinds import outcome_section
 from .labels import spelled_out
 from .page import Cell, Page, ReportFigure, Row, Section, Table
 from .plots import plot_training_curve
-from .projection import METHODS, MOST_RECORDS, plot_projection
+from .projection import features_section
 from .settings import setting_sections
 from .tables import published_section, split_section, splits_table, with_interval
 
@@ -85,8 +84,8 @@ def evaluation_page(
     if explanations:
         intro = "Where the encoder looked, over leads and time, in some test records. That is no proof of a reason."
         sections.append(Section("Attention", (intro,), figures=explanations, folded=True))
-    if any(len(table) >= 3 for table in (features or {}).values()):
-        sections.append(features_section(result, features, predictions))
+    if result.problem_type != REGRESSION and any(len(table) >= 3 for table in (features or {}).values()):
+        sections.append(features_section(features, result.label_names))
     seconds = other.get("seconds")
     return Page(
         title=f"Evaluation of {name} on {result.task}",
@@ -118,25 +117,6 @@ def task_facts(result: Result, data: DataSource) -> dict[str, str | int | float]
     if names:
         facts["Labels"] = ", ".join(names) if len(names) <= MOST_NAMED_LABELS else len(names)
     return facts | ({"Date": result.other["date"]} if result.other.get("date") else {})
-
-
-def features_section(result: Result, features: Mapping[str, EmbeddingTable], predictions: Predicted) -> Section:
-    """Features of the test split on a plane."""
-    values, names, table = None, result.label_names, next(iter(features.values()))
-    if result.problem_type == REGRESSION:
-        test = next(iter(predictions.values())).test
-        truth = dict(zip(test.record_ids, test.labels[:, 0], strict=True))
-        values, names = np.array([truth[record] for record in table.record_ids]), names[:1]
-    many = f" {MOST_RECORDS} of {len(table)} records, drawn at random." if len(table) > MOST_RECORDS else ""
-    coloured = "by their class" if values is None else f"by {names[0]}"
-    caption = (
-        f"Features of the test records, each standardised, coloured {coloured}, by {', '.join(METHODS)}. "
-        f"A picture, not a measurement: t-SNE makes clusters of noise too, distances between groups mean nothing."
-        f"{many}"
-    )
-    alt = f"Points of the test records on planes by {', '.join(METHODS)}, for {', '.join(features)}"
-    drawn = ReportFigure(plot_projection(features, names, values), "Test records", caption, alt, wide=True)
-    return Section("Features on a plane", figures=(drawn,), folded=True)
 
 
 def finetune_page(

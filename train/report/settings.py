@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.transforms import offset_copy
 
 from ecg_transformers.data.corpora.nstdb import NOISES
 
@@ -85,19 +84,17 @@ def plot_setting(setting: str, entries: Sequence[Mapping]) -> Figure:
         places = np.arange(len(values)) if has_names else np.array(values, dtype=float)
         for number, key in enumerate(encoders):
             color, style, name = ENCODER_STYLES[key]
-            shift = 4.0 * (number - (len(encoders) - 1) / 2)  # so that intervals lie side by side
-            beside = {"color": color, "transform": offset_copy(axes.transData, figure, x=shift, units="points")}
+            side = number - (len(encoders) - 1) / 2  # so that intervals lie side by side
+            beside = {"low_shot": places * 1.05**side, "leads": places + 0.14 * side}.get(setting, places)
             scores = [entry[key] for entry in of_group]
             low, high = np.array([of_entry[f"{kind.score}_ci95"] for of_entry in scores]).T
-            axes.vlines(places, low, high, linewidth=1.6, alpha=0.6, **beside)
-            for place, of_entry in zip(places, scores, strict=True):
+            axes.vlines(beside, low, high, color=color, linewidth=1.6, alpha=0.6)
+            for place, of_entry in zip(beside, scores, strict=True):
                 draws = of_entry.get("draws", [])
-                axes.plot([place] * len(draws), draws, "_", markersize=7, alpha=0.7, **beside)
-            label = name if axes is plots[0] else None
-            means = [of_entry[kind.score] for of_entry in scores]
-            axes.plot(
-                places, means, style[-1] if has_names else style, markersize=4.5, linewidth=1.6, label=label, **beside
-            )
+                axes.plot([place] * len(draws), draws, "_", color=color, markersize=7, alpha=0.7)
+            line = style[-1] if has_names else style
+            means, label = [of_entry[kind.score] for of_entry in scores], name if axes is plots[0] else None
+            axes.plot(beside, means, line, color=color, markersize=4.5, linewidth=1.6, label=label)
             for entry in clean:
                 axes.axhline(entry[key][kind.score], color=color, linewidth=0.9, linestyle=":")
         if setting == "low_shot":

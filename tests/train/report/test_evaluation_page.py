@@ -15,10 +15,10 @@ from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.predictions import Predictions, ProtocolResult, compare_results
-from ecg_transformers.train.report import evaluation_page as pages
 from ecg_transformers.train.report import examples as page_examples
 from ecg_transformers.train.report import kinds as page_kinds
 from ecg_transformers.train.report import page as page_elements
+from ecg_transformers.train.report import projection as page_projection
 from ecg_transformers.train.report import settings as page_settings
 from ecg_transformers.train.report.evaluation_page import evaluation_page
 from ecg_transformers.train.report.page import ReportFigure, render_page
@@ -161,7 +161,7 @@ def text_of(page):
 
 
 DRAWING = {page_kinds: ("label_bars", "roc", "precision_recall", "reliability", "errors")}
-DRAWING |= {pages: ("projection",), page_settings: ("setting",)}
+DRAWING |= {page_projection: ("projection",), page_settings: ("setting",)}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -202,6 +202,8 @@ def test_low_shot_curve_has_fractions_on_a_log_axis_with_draws_and_spread():
     assert axes.get_xscale() == "log" and [tick.get_text() for tick in axes.get_xticklabels()] == ["1 %", "100 %"]
     heights = [tuple(line.get_ydata()) for line in axes.get_lines()]
     assert (0.6, 0.6) in heights and (0.8, 0.8) in heights and (0.5, 0.7) in heights
+    low, high = axes.get_ylim()
+    assert low < 0.5 and high > 0.84  # draws and intervals lie within
 
 
 def test_noise_curve_falls_from_clean_to_loud_and_names_are_in_their_order():

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from ..results import (
     BASELINES,
     PRETRAINED,
@@ -37,20 +39,16 @@ def score_table(outcome: Outcome, columns: Sequence[Column], caption: str) -> Ta
     columns = [column for column in columns if any(column.key in scores for _, _, scores in sides)]
     rows = []
     for key, name, scores in sides:
-        beaten = [other for other in sides if other.key != key]
-        cells = tuple(_score_cell(scores, column, key == PRETRAINED and bool(beaten), beaten) for column in columns)
-        rows.append(Row(name, cells))
+        cells = []
+        for column in columns:
+            shown, after = with_interval(scores, column.key), scores.get(f"{column.key}_scaled")
+            scaled = (f"{format_score(after)} after scaling",) if column.scaled and after is not None else ()
+            values = [side.scores.get(column.key) for side in sides]  # that of the encoder is the last
+            may_be_best = key == PRETRAINED and len(sides) > 1 and None not in values and not column.lower_is_better
+            cells.append(Cell(shown.text, shown.small + scaled, may_be_best and values[-1] > max(values[:-1])))
+        rows.append(Row(name, tuple(cells)))
     rows += difference_rows(outcome, (outcome.kind.score,), len(columns) - 1)
     return Table(caption, ("Encoder", *(column.title for column in columns)), tuple(rows))
-
-
-def _score_cell(scores: Mapping, column: Column, may_be_best: bool, others) -> Cell:
-    value, after = scores.get(column.key), scores.get(f"{column.key}_scaled")
-    shown = with_interval(scores, column.key)
-    scaled = (f"{format_score(after)} after scaling",) if column.scaled and after is not None else ()
-    values = [side.scores.get(column.key) for side in others]
-    best = may_be_best and not column.lower_is_better and value is not None and None not in values
-    return Cell(shown.text, shown.small + scaled, bool(best and value > max(values, default=value)))
 
 
 def difference_rows(outcome: Outcome, keys: Sequence[str], num_empty: int, part: str | None = None) -> list[Row]:
@@ -100,24 +98,19 @@ def counts_of(outcome: Outcome) -> str:
 
 def choices_of(outcome: Outcome) -> str:
     """Choices on the validation split, counted or fixed, in a sentence; empty for none."""
-    sides = [
-        (decapitalized(name), scores.get("details", {"C": scores["C"]} if "C" in scores else {}))
-        for _, name, scores in outcome.sides()
-    ]
+    sides, chosen = outcome.sides(), {}
+    for _, name, scores in sides:
+        details = scores.get("details", {"C": scores["C"]} if "C" in scores else {})
+        for key, value in details.items():
+            if key != "num_folds" and isinstance(value, (str, int, float)):
+                text = f"{value:g}" if isinstance(value, float) else format_fact(value)
+                chosen.setdefault(key.replace("_", " "), {})[decapitalized(name)] = text
     parts = []
-    for key in dict.fromkeys(key for _, details in sides for key in details if key != "num_folds"):
-        found = {name: details[key] for name, details in sides if isinstance(details.get(key), (str, int, float))}
-        texts = {name: _plain(value) for name, value in found.items()}
-        label = key.replace("_", " ")
-        if len(texts) == len(sides) and len(set(texts.values())) == 1:
-            parts.append(f"{label} {next(iter(texts.values()))}")
-        elif texts:
-            parts.append(f"{label} " + ", ".join(f"{text} ({name})" for name, text in texts.items()))
+    for key, texts in chosen.items():
+        is_one = len(texts) == len(sides) and len(set(texts.values())) == 1
+        each = [next(iter(texts.values()))] if is_one else [f"{text} ({name})" for name, text in texts.items()]
+        parts.append(f"{key} {', '.join(each)}")
     return f"Chosen on the validation split, counted or fixed: {'; '.join(parts)}." if parts else ""
-
-
-def _plain(value: str | int | float) -> str:
-    return f"{value:g}" if isinstance(value, float) else format_fact(value)
 
 
 def format_number(value: float, signed: bool = False) -> str:
@@ -143,14 +136,12 @@ def setting_table(entries: Sequence[Mapping], caption: str, kinds: Mapping[str, 
         if "refused" in entry:
             rows.append(Row(name, (Cell("not run"), *[Cell(MISSING)] * (2 * len(shown)), Cell(entry["refused"]))))
             continue
-        cells = [_with_draws(entry.get(b.key, {}), kind.score) for b in shown]
-        value = entry[PRETRAINED][kind.score]
-        wins = all(value > entry[b.key][kind.score] for b in shown if b.key in entry) and not kind.lower_is_better
-        pretrained = _with_draws(entry[PRETRAINED], kind.score)
-        cells.append(Cell(pretrained.text, pretrained.small, wins))
+        *cells, best = [_with_draws(entry.get(key, {}), kind.score) for key in (*(b.key for b in shown), PRETRAINED)]
+        others = [entry[b.key][kind.score] for b in shown if b.key in entry]
+        is_best = entry[PRETRAINED][kind.score] > max(others, default=-np.inf) and not kind.lower_is_better
         gained = [Difference.read(entry.get(b.difference), kind.score) for b in shown]
-        cells += [Cell(MISSING) if found is None else difference_cell(found) for found in gained]
-        rows.append(Row(name, (*cells, Cell(_about(entry)))))
+        gains = [Cell(MISSING) if found is None else difference_cell(found) for found in gained]
+        rows.append(Row(name, (*cells, Cell(best.text, best.small, is_best), *gains, Cell(_about(entry)))))
     header = ["Setting", *(b.title for b in shown), "Pretrained encoder"]
     header += ["Difference"] if len(shown) == 1 else [f"Difference to {decapitalized(b.title)}" for b in shown]
     if any(row.cells[-1].text for row in rows):

@@ -1,4 +1,4 @@
-"""Pictures for the card of a published model: what it makes of a recording that everybody may see, and its run.
+"""The picture on the card of a published model: what it makes of a recording that everybody may see.
 
 The recording is always the same one of PTB-XL (CC BY 4.0), of those that the package carries: never one of the user's.
 """
@@ -6,7 +6,7 @@ The recording is always the same one of PTB-XL (CC BY 4.0), of those that the pa
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification, PreTrainedModel
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME
 
 from ecg_transformers.data import load_ecg
@@ -28,13 +27,11 @@ from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTra
 from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassificationPipeline
 
 from ..publishing.model_card import Picture, ShownResult
-from ..publishing.shared_folder import PREVIEW_NAME, RUN_PICTURE_NAME, SharedFolder, read_json
+from ..publishing.shared_folder import PREVIEW_NAME, SharedFolder
 from ..report.card_section import results_markdown
 from ..report.ecg_paper import draw_paper, plot_recording, usual_layout
-from ..report.figures import plot_label_bars
 from ..report.page import escape_markdown
-from ..report.plots import figure_to_bytes, plot_training_curve
-from ..results import Result
+from ..report.plots import figure_to_bytes
 from .reconstructions import reconstruction_figures
 from .recordings import explain_recording
 
@@ -48,20 +45,6 @@ ATTRIBUTION = (
 MOST_SCORES = 8
 MASK_COLORS = ListedColormap(["white", "#c6dced"])
 DPI = 100
-
-
-def run_picture(results: Sequence[Result], state: Mapping[str, Any] | None) -> Picture | None:
-    """Scores beside the baselines, else the course of the training, `trainer_state.json`."""
-    for outcome in (outcome for result in results if result.is_compared for outcome in result.outcomes):
-        if outcome.kind.name == "classification":
-            caption = f"AUROC on the test split with 95 % intervals, protocol {outcome.protocol}."
-            figure = plot_label_bars(outcome.sides())
-            return _picture(figure, "Bars of the AUROC of the pretrained encoder and its baselines", caption)
-    history = [] if state is None else state.get("log_history", [])
-    if any("loss" in entry for entry in history):
-        alt = "The course of the training over its steps"
-        return _picture(plot_training_curve(history), alt, "The course of the training.")
-    return None
 
 
 def _picture(figure: Figure, alt: str, caption: str) -> Picture:
@@ -157,19 +140,9 @@ def _read_leads(feature_extractor: EcgFeatureExtractor, row: Mapping[str, Any]) 
 
 
 def complete_push(shared: SharedFolder, with_model: bool) -> SharedFolder:
-    """Adds the parts of a push that take a chart, and those that take the model: its scores as Markdown and its
-    pictures. Results or a state of the training that cannot be shown are a `ValueError`."""
-    state = shared.folder / TRAINER_STATE_NAME
+    """Adds the scores of a push as Markdown, and a picture of what the model makes of a recording."""
     shown = tuple(ShownResult(result, results_markdown(result)) for result in shared.results.values())
-    try:
-        picture = run_picture(list(shared.results.values()), read_json(state) if state.is_file() else None)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"The scores or the {TRAINER_STATE_NAME} of {shared.folder} cannot be drawn ({type(error).__name__}: "
-            f"{' '.join(str(error).split())}). Write them again, or remove them."
-        ) from error
-    pictures = shared.pictures | ({} if picture is None else {RUN_PICTURE_NAME: picture})
-    shared = dataclasses.replace(shared, pictures=pictures, shown=shown)
+    shared = dataclasses.replace(shared, shown=shown)
     return add_preview(shared) if with_model else shared
 
 
@@ -177,4 +150,4 @@ def add_preview(shared: SharedFolder) -> SharedFolder:
     """Adds a picture of what the model makes of an electrocardiogram, unless there is one."""
     if PREVIEW_NAME in shared.pictures or (preview := ecg_picture(shared.folder)) is None:
         return shared
-    return dataclasses.replace(shared, pictures={PREVIEW_NAME: preview, **shared.pictures})
+    return dataclasses.replace(shared, pictures={PREVIEW_NAME: preview})

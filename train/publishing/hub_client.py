@@ -26,7 +26,6 @@ from .shared_folder import (
     ARGUMENTS_NAME,
     PREVIEW_NAME,
     RESULTS_NAMES,
-    RUN_PICTURE_NAME,
     SharedFolder,
     refuse_places,
 )
@@ -234,7 +233,7 @@ def upload_model(
 
 def _is_stale(name: str) -> bool:
     """Weights that `from_pretrained` would read instead of, or among, the new ones, and statements on the old."""
-    if name in (*RESULTS_NAMES, ARGUMENTS_NAME, PREVIEW_NAME, RUN_PICTURE_NAME) or name.startswith(EVAL_RESULTS):
+    if name in (*RESULTS_NAMES, ARGUMENTS_NAME, PREVIEW_NAME, "results.png") or name.startswith(EVAL_RESULTS):
         return True
     is_safe = name.startswith("model") and name.endswith((".safetensors", ".safetensors.index.json"))
     return "/" not in name and (is_safe or name.startswith("pytorch_model"))

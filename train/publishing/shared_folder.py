@@ -40,7 +40,7 @@ from .model_card import (
 
 DIGEST_KEY = "weights_sha256"
 """In `metrics.json` of `evaluate`."""
-PREVIEW_NAME, RUN_PICTURE_NAME = "preview.png", "results.png"
+PREVIEW_NAME = "preview.png"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ARGUMENTS_NAME = "training_args.json"
 RESULTS_NAMES = ("metrics.json", "report.json")
@@ -137,7 +137,7 @@ def read_shared_folder(
                 f"{folder / PREVIEW_NAME} is no PNG. Save it as one, or remove it: then `push` draws one."
             )
         pictures[PREVIEW_NAME] = Picture(content, "A picture of this model", "")
-    sent = {*weights, *texts, *pictures, RUN_PICTURE_NAME, REPOCARD_NAME, CARD_FACTS_NAME}
+    sent = {*weights, *texts, *pictures, REPOCARD_NAME, CARD_FACTS_NAME}
     left_out = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in sent)
     return SharedFolder(folder, config, weights, texts, card, facts, found, pictures, left_out)
 

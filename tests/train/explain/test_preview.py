@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoMod
 from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.train.explain import preview
-from ecg_transformers.train.explain.preview import RECORD_ID, ecg_picture, run_picture
+from ecg_transformers.train.explain.preview import RECORD_ID, ecg_picture
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 LEADS = ["I", "II", "V2"]
@@ -76,13 +76,6 @@ def test_code_of_the_folder_is_not_run(tmp_path):
     save(tmp_path)
     (tmp_path / "modeling_ecg_vit.py").write_text("raise SystemExit('executed')")
     assert ecg_picture(tmp_path) is not None
-
-
-def test_a_run_without_scores_shows_its_course_and_one_without_either_nothing():
-    history = [{"loss": 1.0, "step": 1}, {"loss": 0.5, "step": 2}]
-    picture = run_picture([], {"log_history": history})
-    assert picture.caption == "The course of the training."
-    assert run_picture([], None) is None and run_picture([], {"log_history": []}) is None
 
 
 @pytest.mark.slow

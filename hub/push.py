@@ -85,7 +85,7 @@ def push_model(
     endpoint: str | None = None,
 ) -> str:
     """Uploads a checkpoint to a model repository of the Hub: weights (safetensors), configuration, feature extractor,
-    code for `trust_remote_code`, card, scores, training arguments and pictures.
+    code for `trust_remote_code`, card, scores, training arguments and a picture.
 
     Nothing is pickled, and files that are there already are not sent again.
 

@@ -230,8 +230,8 @@ class Scoreboard:
         """Predictions of other recordings by the model of all unchanged training records."""
         taught = self.labels.only(task.label_names)
         results: Results = {}
-        for name, of_seeds in tables.items():
-            for clean, table in zip(self.clean.get(name, ()), of_seeds, strict=False):
+        for name in (name for name in tables if name in self.clean):
+            for clean, table in zip(self.clean[name], tables[name], strict=True):
                 train, test = (of_records(clean, ids) for ids in self.labels.folds[0])
                 C = self._fit(self.labels, train, test).details["C"]
                 results.setdefault(name, []).append([self._fit(taught, train, table, C, task)])

@@ -27,7 +27,7 @@ from ecg_transformers.modeling.modeling_st_mem import MaskedAutoencoderForPreTra
 from ecg_transformers.modeling.pipeline_ecg import REGRESSION, EcgClassificationPipeline
 
 from ..publishing.model_card import Picture, ShownResult
-from ..publishing.shared_folder import PREVIEW_NAME, SharedFolder
+from ..publishing.shared_folder import SharedFolder
 from ..report.card_section import results_markdown
 from ..report.ecg_paper import draw_paper, plot_recording, usual_layout
 from ..report.page import escape_markdown
@@ -148,6 +148,4 @@ def complete_push(shared: SharedFolder, with_model: bool) -> SharedFolder:
 
 def add_preview(shared: SharedFolder) -> SharedFolder:
     """Adds a picture of what the model makes of an electrocardiogram, unless there is one."""
-    if PREVIEW_NAME in shared.pictures or (preview := ecg_picture(shared.folder)) is None:
-        return shared
-    return dataclasses.replace(shared, pictures={PREVIEW_NAME: preview})
+    return shared if shared.picture else dataclasses.replace(shared, picture=ecg_picture(shared.folder))

@@ -227,7 +227,7 @@ def upload_model(
     for result in folder.results.values():
         texts |= eval_result_files(result)
     sent = {name: str(path) for name, path in folder.weights.items()} | texts
-    sent |= {name: picture.content for name, picture in folder.pictures.items()}
+    sent |= {} if folder.picture is None else {PREVIEW_NAME: folder.picture.content}
     return send(api, repository, sent, message, [name for name in repository.files - sent.keys() if _is_stale(name)])
 
 

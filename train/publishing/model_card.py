@@ -214,7 +214,7 @@ def render_card(
     feature_extractor: FeatureExtractionMixin,
     model_id: str,
     results: Sequence[ShownResult] = (),
-    pictures: Mapping[str, Picture] | None = None,
+    picture: Picture | None = None,
 ) -> ModelCard:
     """Renders the card of a checkpoint, which its snippet loads by `model_id`; [`write_card`] puts it beside the
     weights."""
@@ -234,7 +234,7 @@ def render_card(
         contract=input_contract(feature_extractor),
         training={name: format_fact(value) for name, value in facts.training.items()},
         results=[shown.markdown for shown in results],
-        pictures=pictures or {},
+        picture=picture,
         data_url=facts.data.url if (facts.data.url or "").startswith(("https://", "http://")) else None,
         licences=licence_section(facts.data.licence, facts.weights_licence),
     )

@@ -33,7 +33,7 @@ class PushingTrainer(Trainer):
     """[`~transformers.Trainer`] with `push_to_hub=True` as this library means it.
 
     Every push is one commit of weights, configuration, feature extractor, code, card, training arguments as JSON and
-    pictures; pickles (`training_args.bin`, optimiser states) stay at home. The licence of the training data, the
+    a picture; pickles (`training_args.bin`, optimiser states) stay at home. The licence of the training data, the
     feature extractor, the token and the repository are checked before the training starts. Pushes during training
     run beside it: one that fails, for whatever reason, is logged, and a later one sends what it lacked. Nothing waits
     for the Hub longer than `args.hub_timeout` seconds, the end of Python neither.
@@ -49,7 +49,7 @@ class PushingTrainer(Trainer):
         self.facts: CardFacts | None = None
         """Facts of the card that goes out; `None` until the run is done, when [`draft_facts`] gives those so far."""
         self.complete_push: Callable[[SharedFolder, bool], SharedFolder] | None = None
-        """Adds pictures and scores to a push (its files, whether to run the model). The commands set it to
+        """Adds a picture and scores to a push (its files, whether to run the model). The commands set it to
         [`~ecg_transformers.train.explain.preview.complete_push`]; without it a push has none."""
         self.leaves_pushes = False
         """`True` where `train()` ends without waiting for them, because whoever called it saves the model first."""
@@ -174,7 +174,7 @@ class PushingTrainer(Trainer):
         return shlex.join(words + (["--revision", revision] if revision is not None else []))
 
     def _prepared(self, shared: SharedFolder, with_model: bool) -> tuple[SharedFolder, ModelCard]:
-        """The files of a push with pictures, scores and arguments, and its card."""
+        """The files of a push with picture, scores and arguments, and its card."""
         if self.complete_push is not None:
             shared = self.complete_push(shared, with_model)
         shared = dataclasses.replace(shared, texts=shared.texts | {ARGUMENTS_NAME: shared_arguments(self.args)})

@@ -1,7 +1,7 @@
 """Files of a checkpoint that go to the Hub: nothing that is unpickled, nothing of this machine, no patients.
 
 A list of allowed files and fields, not of forbidden ones: weights (safetensors), configuration, feature extractor, the
-code that both name, card, scores, training arguments and pictures. Optimiser states, pickles, pages of the run and
+code that both name, card, scores, training arguments and a picture. Optimiser states, pickles, pages of the run and
 `predictions.parquet`, which names records and patients, stay at home.
 """
 
@@ -69,7 +69,7 @@ class SharedFolder:
     """A checkpoint that can be published, its files by their names.
 
     Args:
-        texts (`dict[str, bytes]`): Everything but weights, card and pictures.
+        texts (`dict[str, bytes]`): Everything but weights, card and picture.
         card (`str`): Text of README.md; empty where only facts are there.
         facts ([`CardFacts`], *optional*): Facts that the card is rendered from; `None` where a person wrote its text.
         left_out (`list[str]`): Names of the files that stay at home.
@@ -83,7 +83,7 @@ class SharedFolder:
     card: str
     facts: CardFacts | None
     results: dict[str, Result]
-    pictures: dict[str, Picture]
+    picture: Picture | None
     left_out: list[str]
     shown: tuple[ShownResult, ...] = ()
 
@@ -129,17 +129,17 @@ def read_shared_folder(
         texts[name] = _to_json(public_results(scores))
     if (folder / ARGUMENTS_NAME).is_file():
         texts[ARGUMENTS_NAME] = _to_json(public_arguments(read_json(folder / ARGUMENTS_NAME)))
-    pictures = {}
+    picture = None
     if (folder / PREVIEW_NAME).is_file():
         content = own_file(folder / PREVIEW_NAME).read_bytes()
         if not content.startswith(PNG_SIGNATURE):
             raise ValueError(
                 f"{folder / PREVIEW_NAME} is no PNG. Save it as one, or remove it: then `push` draws one."
             )
-        pictures[PREVIEW_NAME] = Picture(content, "A picture of this model", "")
-    sent = {*weights, *texts, *pictures, REPOCARD_NAME, CARD_FACTS_NAME}
+        picture = Picture(content, "A picture of this model", "")
+    sent = {*weights, *texts, PREVIEW_NAME, REPOCARD_NAME, CARD_FACTS_NAME}
     left_out = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in sent)
-    return SharedFolder(folder, config, weights, texts, card, facts, found, pictures, left_out)
+    return SharedFolder(folder, config, weights, texts, card, facts, found, picture, left_out)
 
 
 # --- The card -----------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def published_card(
         config = AutoConfig.from_pretrained(shared.folder) if config is None else config
         extractor = EcgFeatureExtractor.from_pretrained(shared.folder)
         facts = facts.with_licences(stated, weights_licence)
-        return render_card(facts, config, extractor, repo_id, shared.shown, shared.pictures)
+        return render_card(facts, config, extractor, repo_id, shared.shown, shared.picture)
     names = ("license", "license_name")
     if weights_licence is None:
         weights_licence = stated_licence({name: _one_licence(header, name, "--weights_licence") for name in names})

@@ -128,7 +128,7 @@ def test_maps_have_the_shapes_and_sums_that_explain_states(explained):
     assert explained["explanation"].values.shape == (12, 1000)
     assert explained["found"].attributions.shape == (4, 4, 250)
     assert explained["found"].completeness_error.shape == (4,)
-    assert explained["shares"].shape == (4, 4, 5) and explained["falls"].shape == (4, 4, 10)
+    assert explained["shares"].shape == (4, 4, 5)
     assert np.nansum(explained["rollout"].values) == pytest.approx(1.0)
     torch.testing.assert_close(explained["shares"].sum(dim=(1, 2)), torch.ones(4))
 

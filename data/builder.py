@@ -30,6 +30,8 @@ SHARD_COUNTS = (96, 48, 24, 12, 6, 4, 2, 1)
 LARGE_CORPUS, NUM_SHARDS_OF_LARGE_CORPUS = 100_000, 960
 # Records of a shard of a corpus of millions, which has a power of two times as many: 512 loaders share 10 million.
 MOST_SHARD_RECORDS = 2048
+GROUP_RECORDS = 4
+"""Records that are read together, where they can be."""
 STREAMED_BYTES, MOST_TABLE_RECORDS = 2 << 20, 1000
 """Signal of a table of a stream, of which a worker holds one; and records of any table."""
 
@@ -212,20 +214,28 @@ def tables_of(
     schema: pa.Schema,
     num_bytes: int = STREAMED_BYTES,
 ) -> Iterator[pa.Table]:
-    """Records by [`read_or_report`] as tables; `num_bytes` of signal complete one."""
-
-    entries, is_full, fault = iter(entries), True, None
-    while is_full and fault is None:
-        table, is_full = RecordTable(features, schema, num_bytes + num_bytes // 8), False  # for the last one too
+    """Records as tables, by `read_group` of the corpus or else by [`read_or_report`]; `num_bytes` of signal complete
+    one."""
+    start, alone, fault = 0, 0, None  # the next record, and how many are to be read one by one
+    while start < len(entries) and fault is None:
+        table = RecordTable(features, schema, num_bytes + num_bytes // 8)  # for the last one too
         try:
             with table:
-                for entry in entries:
-                    record = read_or_report(corpus, entry, options, on_bad_record, bad, missing)
+                while start < len(entries) and table.num_bytes < num_bytes and len(table.rows) < MOST_TABLE_RECORDS:
+                    some = entries[start : start + min(GROUP_RECORDS, MOST_TABLE_RECORDS - len(table.rows))]
+                    group = None
+                    if corpus.read_group is not None and not alone:
+                        group = corpus.read_group(some, num_bytes - table.num_bytes, options)
+                    if group is not None:
+                        table.add_group(group)
+                        start += len(group.columns)
+                        if missing is not None:
+                            missing.num_tried += len(group.columns)
+                        continue
+                    record = read_or_report(corpus, some[0], options, on_bad_record, bad, missing)
+                    start, alone = start + 1, (alone or len(some)) - 1
                     if record is not None:
                         table.add(record)
-                        is_full = table.num_bytes >= num_bytes or len(table.rows) == MOST_TABLE_RECORDS
-                        if is_full:
-                            break
         except Exception as error:  # what was read before comes first
             fault = error
         if table.rows:

@@ -12,7 +12,7 @@ from datasets import Features
 from datasets.features.features import List, Value, encode_nested_example, register_feature
 from datasets.table import array_cast
 
-from .records import LENT_MEMORY, EcgRecord, dequantise, quantise, stored_steps, stored_unit
+from .records import LENT_MEMORY, EcgRecord, RecordGroup, dequantise, quantise, stored_steps, stored_unit
 
 ECG_STORAGE = {
     "signal": Value("binary"),
@@ -161,12 +161,21 @@ class RecordTable:
     def add(self, record: EcgRecord):
         """Adds a recording of any layout."""
         steps, gain, unit = record.stored()
-        start, end = self._ends[-1], self._ends[-1] + steps.size
-        if 2 * end > MAX_BINARY_BYTES:
+        if 2 * (self._ends[-1] + steps.size) > MAX_BINARY_BYTES:
             raise ValueError(
                 f"Record {record.record_id} has {steps.size} samples in all, and a row holds at most "
                 f"{MAX_BINARY_BYTES} bytes. Cut it into shorter recordings."
             )
+        self._add(steps, [vars(record) | record.extra], gain, record, unit)
+
+    def add_group(self, group: RecordGroup):
+        """Adds recordings that were read together."""
+        _, gain, unit = group.record.stored()
+        self._add(group.steps, [row | row.get("extra", {}) for row in group.columns], gain, group.record, unit)
+
+    def _add(self, steps: np.ndarray, rows: list[dict[str, Any]], gain: np.ndarray, record: EcgRecord, unit: str):
+        """Adds rows of the layout of a record, of as many steps each."""
+        start, end = self._ends[-1], self._ends[-1] + steps.size
         if end > len(self._samples):
             before = self._samples
             self._reserve(max(end, min(2 * start, MAX_BINARY_BYTES // 2)))
@@ -174,16 +183,14 @@ class RecordTable:
         if steps is not self._lent:
             self._samples[start:end].reshape(steps.shape)[...] = steps
         self._lent = None
-        self.rows.append(vars(record) | record.extra)
-        self._layouts.append((gain.tobytes(), record.leads, float(record.sampling_rate), unit))
-        self._ends.append(end)
+        self.rows += rows
+        self._layouts += [(gain.tobytes(), record.leads, float(record.sampling_rate), unit)] * len(rows)
+        size = steps.size // len(rows)
+        self._ends += range(start + size, end + 1, size)
 
     def finish(self) -> pa.Table:
         """The table, which takes the memory with it."""
-        try:
-            columns = pa.array(self.rows, pa.struct(list(self.schema))).flatten()
-        except (pa.ArrowException, TypeError, ValueError):  # numbers of numpy, or of another kind
-            columns = [self._encoded(column) for column in self.schema]
+        columns = [None if column.name == "ecg" else self._encoded(column) for column in self.schema]
         place = self.schema.get_field_index("ecg")
         kind, ends = self.schema.types[place], pa.py_buffer(2 * np.array(self._ends, dtype=np.int32))
         buffers = [None, ends, self._memory.slice(0, self.num_bytes)]
@@ -195,11 +202,20 @@ class RecordTable:
 
     def _encoded(self, column: pa.Field) -> pa.Array:
         values = [row.get(column.name) for row in self.rows]
+        first = values[0]
         try:
+            if (first is None or type(first) is str) and values.count(first) == len(values):
+                return _repeated(first, len(values), column.type)
             return pa.array(values, column.type)
         except (pa.ArrowException, TypeError, ValueError):
             encoded = [encode_nested_example(self.features[column.name], value) for value in values]
             return pa.array(encoded, column.type)
+
+
+@lru_cache(maxsize=64)
+def _repeated(value: str | None, count: int, kind: pa.DataType) -> pa.Array:
+    """A column of one value, such as the source of recordings, or what is not known of any."""
+    return pa.array([value] * count, kind)
 
 
 @lru_cache(maxsize=16)  # most tables of a corpus have the same

@@ -12,16 +12,15 @@ Licence: reports differ between ODbL 1.0 and the agreement for credentialed user
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..corpus import Corpus, IndexEntry
-from ..formats.wfdb_reader import read_record
-from ..records import EcgRecord
 from ..safe_paths import inside
 from .splits import split_by_hash
 from .tables import index_rows, read_rows, warn_if_partial
+from .wfdb_folder import wfdb_readers
 
 EXPECTED_COUNT = 800_035
 REPORT_COLUMNS = tuple(f"report_{line}" for line in range(18))
@@ -61,12 +60,10 @@ def _read_measurements(table: Path) -> dict[str, tuple]:
     return measured
 
 
-def _read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:
-    record, _ = read_record(entry.path, entry.record_id)
+def _columns(entry: IndexEntry, comments: Sequence[str]) -> dict[str, Any]:
     report, bandwidth, filtering = entry.columns["measured"]
-    record.patient_id, record.source = entry.columns["patient_id"], MIMIC_IV_ECG.name
-    record.extra = {"report": list(report), "bandwidth": bandwidth, "filtering": filtering}
-    return record
+    extra = {"report": list(report), "bandwidth": bandwidth, "filtering": filtering}
+    return {"patient_id": entry.columns["patient_id"], "source": MIMIC_IV_ECG.name, "extra": extra}
 
 
 def _extra_features() -> dict[str, Any]:
@@ -89,6 +86,6 @@ MIMIC_IV_ECG = Corpus(
     options={},
     splits=("train", "validation", "test"),
     index=_index,
-    read=_read,
+    **wfdb_readers(_columns),
     extra_features=_extra_features,
 )

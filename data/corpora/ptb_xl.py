@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus import Corpus, IndexEntry
-from ..formats.wfdb_reader import read_record
-from ..records import EcgRecord
 from ..safe_paths import inside
+from .wfdb_folder import wfdb_readers
 
 logger = logging.getLogger(__name__)
 
@@ -116,14 +115,6 @@ def _entry(row: Mapping[str, str], path: Path, task: str) -> IndexEntry:
     return IndexEntry(str(path), f"{int(row['ecg_id']):05d}", split_of_fold(fold), columns)
 
 
-def _read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:
-    record, _ = read_record(entry.path, entry.record_id)
-    for name, value in entry.columns.items():
-        setattr(record, name, value)
-    record.source = "ptb-xl"
-    return record
-
-
 def _sample_rows(split: str, options: Mapping[str, Any]):
     import pyarrow as pa
     import pyarrow.parquet
@@ -157,7 +148,7 @@ PTB_XL = Corpus(
     options={"task": TASKS, "sampling_rate": (100, 500)},
     splits=("train", "validation", "test"),
     index=_index,
-    read=_read,
+    **wfdb_readers(lambda entry, comments: entry.columns | {"source": "ptb-xl"}),
     label_names=lambda options: ptb_xl_label_names(options["task"]),
     extra_features=ptb_xl_features,
 )

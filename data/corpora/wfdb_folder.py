@@ -1,6 +1,6 @@
 """Any folder of WFDB records, with the header comments that the challenges and databases of PhysioNet use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,8 @@ from ..corpus import Corpus, IndexEntry
 from ..formats.limits import check_file
 from ..formats.wfdb_comments import parse_comments
 from ..formats.wfdb_header import read_header
-from ..formats.wfdb_reader import read_record
-from ..records import EcgRecord
+from ..formats.wfdb_reader import read_group, read_record
+from ..records import EcgRecord, RecordGroup
 from .tables import walk
 
 _READER_OPTIONS = ("rename_leads", "leads", "step", "unit")
@@ -41,13 +41,35 @@ def _segments(header: Path) -> Sequence[str]:
         return ()
 
 
-def _read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:
-    choice = {name: options[name] for name in _READER_OPTIONS}
-    record, comments = read_record(entry.path, entry.record_id, **choice)
-    for name, value in parse_comments(comments).items():
-        setattr(record, name, value)
-    record.source = "wfdb"
-    return record
+def wfdb_readers(columns: Callable[[IndexEntry, Sequence[str]], dict[str, Any]]) -> dict[str, Callable]:
+    """Makes `read` and `read_group` of a corpus of WFDB records.
+
+    Args:
+        columns (`Callable`): Function of an entry and the comment lines of its header; gives fields of the record.
+    """
+
+    def read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:
+        choice = {name: options[name] for name in _READER_OPTIONS if name in options}
+        record, comments = read_record(entry.path, entry.record_id, **choice)
+        for name, value in columns(entry, comments).items():
+            setattr(record, name, value)
+        return record
+
+    def read_together(entries: Sequence[IndexEntry], num_bytes: int, options: Mapping[str, Any]) -> RecordGroup | None:
+        leads, step, renaming = map(options.get, ("leads", "step", "rename_leads"))
+        is_usual = leads is None and step is None and isinstance(renaming, str | None)
+        if not is_usual or not "".join([entry.record_id for entry in entries]).isprintable():  # surrogates are not
+            return None
+        found = read_group([entry.path for entry in entries], num_bytes, renaming, options.get("unit"))
+        if found is None:
+            return None
+        record, steps, comments = found
+        known = [
+            {"record_id": e.record_id, "labels": (), **columns(e, c)} for e, c in zip(entries, comments, strict=False)
+        ]
+        return RecordGroup(record, steps, known)
+
+    return {"read": read, "read_group": read_together}
 
 
 WFDB_FOLDER = Corpus(
@@ -59,5 +81,5 @@ WFDB_FOLDER = Corpus(
     options=dict.fromkeys(_READER_OPTIONS, ()),
     splits=("train",),
     index=_index,
-    read=_read,
+    **wfdb_readers(lambda entry, comments: parse_comments(comments) | {"source": "wfdb"}),
 )

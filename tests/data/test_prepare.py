@@ -316,7 +316,7 @@ def prepare_until_killed(records, out, stage, count):
         return call
 
     if stage == "record":
-        builder.read_or_report = watched(builder.read_or_report)
+        builder.RecordTable.add_group = watched(builder.RecordTable.add_group)
     elif stage == "fsync":  # every file is written in full, then synced, then renamed, then its folder is synced
         os.fsync = watched(os.fsync)
     else:

@@ -227,10 +227,10 @@ def tables_of(
                     if corpus.read_group is not None and not alone:
                         group = corpus.read_group(some, num_bytes - table.num_bytes, options)
                     if group is not None:
-                        table.add_group(group)
-                        start += len(group.columns)
+                        table.add_group(*group)
+                        start += len(group[1])
                         if missing is not None:
-                            missing.num_tried += len(group.columns)
+                            missing.num_tried += len(group[1])
                         continue
                     record = read_or_report(corpus, some[0], options, on_bad_record, bad, missing)
                     start, alone = start + 1, (alone or len(some)) - 1

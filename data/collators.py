@@ -215,6 +215,8 @@ class EcgPretrainingCollator(_EcgCollator):
 
     Args:
         feature_extractor ([`EcgFeatureExtractor`]): The input contract of the model.
+        return_input_values (`bool`, *optional*, defaults to `False`):
+            Whether every batch comes out of the feature extractor, for models on the CPU.
 
     Raises:
         ValueError: if no record of the batch can become input.
@@ -227,6 +229,10 @@ class EcgPretrainingCollator(_EcgCollator):
     ```
     """
 
+    def __init__(self, feature_extractor: EcgFeatureExtractor, return_input_values: bool = False):
+        super().__init__(feature_extractor)
+        self.return_input_values = return_input_values
+
     def __call__(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> dict[str, torch.Tensor | float]:
         if not isinstance(rows, pa.Table) and isinstance(rows[0], pa.Table):  # of a `DataLoader`: one record each
             rows = pa.concat_tables(rows)
@@ -238,7 +244,7 @@ class EcgPretrainingCollator(_EcgCollator):
             rows = _stored_rows(rows)
         self._check_columns(rows[0])
         layouts = {self._layout(row["ecg"]) for row in rows}
-        batch = self._stack(rows, layouts.pop()) if len(layouts) == 1 else None
+        batch = None if self.return_input_values or len(layouts) > 1 else self._stack(rows, layouts.pop())
         if batch is None:
             batch, kept = self._extract(rows)
             batch |= _names([row["record_id"] for row in kept])
@@ -263,15 +269,26 @@ class EcgPretrainingCollator(_EcgCollator):
         if order is None:
             return None
         (leads, sampling_rate, num_samples, _), parts, gain = stored
-        signal = np.empty((len(table), len(order), num_samples), dtype=np.int16)
+        is_float, gain, names = self.return_input_values, gain[:, order], table["record_id"].to_pylist()
+        if is_float and not _is_finite(gain):
+            return None
+        signal = np.empty((len(table), len(order), num_samples), dtype=np.float32 if is_float else np.int16)
         start, in_order = 0, order == list(range(len(leads)))
-        for steps in [part[at : at + 4] for part in parts for at in range(0, len(part), 4)]:
+        for steps in [part[at : at + 4] for part in parts for at in range(0, len(part), 4)]:  # as caches hold
+            steps = steps if in_order else steps[:, order]
             copy = signal[start : start + len(steps)]
-            copy[...] = steps if in_order else steps[:, order]
-            if copy.min() == INVALID_SAMPLE:  # while it is in the cache
+            copy[...] = steps
+            if np.minimum.reduce(steps, axis=None) == INVALID_SAMPLE:
                 return None
+            if is_float:
+                copy *= gain[start : start + len(steps), :, None]
             start += len(steps)
-        return self._batch(signal, gain[:, order], sampling_rate, True, table["record_id"].to_pylist())
+        if not is_float:
+            return self._batch(signal, gain, sampling_rate, True, names)
+        facts = {"sampling_rate": float(sampling_rate), "is_complete": True}
+        made = self.feature_extractor.process_batch(torch.from_numpy(signal), **facts)
+        inputs = {name: of for name, of in zip(MODEL_INPUTS, made, strict=True) if of is not None}
+        return inputs | _names([name for name in names for _ in range(len(made[0]) // len(names))])
 
     def _batch(
         self, signal: np.ndarray, gain: np.ndarray, sampling_rate: float, is_complete: bool, names: Sequence[str]
@@ -280,7 +297,7 @@ class EcgPretrainingCollator(_EcgCollator):
             "signal": torch.from_numpy(signal),
             "gain": torch.from_numpy(gain),
             "sampling_rate": float(sampling_rate),
-            "is_complete": is_complete and float(np.abs(gain).max()) * MAX_STEP <= LARGEST_VALUE,
+            "is_complete": is_complete and _is_finite(gain),
         } | _names(names)
 
     def _stack(self, rows: Sequence[Mapping[str, Any]], layout: tuple) -> dict[str, torch.Tensor | float] | None:
@@ -312,6 +329,11 @@ class EcgPretrainingCollator(_EcgCollator):
         self._check_not_empty(kept, rows)
         signal, gain, names = signal[: len(kept)], gain[: len(kept)], [row["record_id"] for row in kept]
         return self._batch(signal, gain, sampling_rate, is_complete, names)
+
+
+def _is_finite(gain: np.ndarray) -> bool:
+    """Tells whether no step can be worth more than what counts as finite."""
+    return float(np.abs(gain).max()) * MAX_STEP <= LARGEST_VALUE
 
 
 def _stored_columns(chunks: Sequence[pa.StructArray]) -> tuple[tuple, list[np.ndarray], np.ndarray] | None:

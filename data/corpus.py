@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .records import EcgRecord, RecordGroup
+from .records import EcgRecord
 
 # Licence names as corpora state them → identifiers of the Hub; all others are "other", with their name.
 HUB_LICENCES = {
@@ -53,8 +53,9 @@ class Corpus:
         index (`Callable`): `(data_dir, options) -> list[IndexEntry]`; reads tables, never signals.
         read (`Callable`): `(entry, options) -> EcgRecord`; raises `ValueError` for a record that cannot be read.
         read_group (`Callable`, *optional*):
-            `(entries, num_bytes, options) -> RecordGroup | None`, the first of the entries read together, up to
-            `num_bytes` of samples; `None` where they have to be read one by one.
+            `(entries, num_bytes, options) -> (record, steps, columns) | None`: the first entries read together, with
+            what their records share, int16 `(num_records, num_leads, num_samples)` and fields of each; `None` where
+            they have to be read one by one.
         label_names (`Callable`, *optional*): `(options) -> tuple[str, ...]`, all classes of the chosen task in order.
         folder_label_names (`Callable`, *optional*):
             `(data_dir, options) -> tuple[str, ...]`, the same for a corpus whose folder says which classes it has.
@@ -77,7 +78,7 @@ class Corpus:
     splits: tuple[str, ...]
     index: Callable[[Path, Mapping[str, Any]], list[IndexEntry]] | None = None
     read: Callable[[IndexEntry, Mapping[str, Any]], EcgRecord] | None = None
-    read_group: Callable[[Sequence[IndexEntry], int, Mapping[str, Any]], RecordGroup | None] | None = None
+    read_group: Callable[[Sequence[IndexEntry], int, Mapping[str, Any]], tuple | None] | None = None
     label_names: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
     folder_label_names: Callable[[Path, Mapping[str, Any]], tuple[str, ...]] | None = None
     extra_features: Callable[[], dict[str, Any]] | None = None

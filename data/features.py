@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from datasets import Features
 from datasets.features.features import List, Value, encode_nested_example, register_feature
 from datasets.table import array_cast
 
-from .records import LENT_MEMORY, EcgRecord, RecordGroup, dequantise, quantise, stored_steps, stored_unit
+from .records import LENT_MEMORY, EcgRecord, dequantise, quantise, stored_steps, stored_unit
 
 ECG_STORAGE = {
     "signal": Value("binary"),
@@ -168,10 +169,10 @@ class RecordTable:
             )
         self._add(steps, [vars(record) | record.extra], gain, record, unit)
 
-    def add_group(self, group: RecordGroup):
-        """Adds recordings that were read together."""
-        _, gain, unit = group.record.stored()
-        self._add(group.steps, [row | row.get("extra", {}) for row in group.columns], gain, group.record, unit)
+    def add_group(self, record: EcgRecord, steps: np.ndarray, columns: Sequence[dict[str, Any]]):
+        """Adds recordings that `read_group` of a corpus gave."""
+        _, gain, unit = record.stored()
+        self._add(steps, [row | row.get("extra", {}) for row in columns], gain, record, unit)
 
     def _add(self, steps: np.ndarray, rows: list[dict[str, Any]], gain: np.ndarray, record: EcgRecord, unit: str):
         """Adds rows of the layout of a record, of as many steps each."""
@@ -202,20 +203,13 @@ class RecordTable:
 
     def _encoded(self, column: pa.Field) -> pa.Array:
         values = [row.get(column.name) for row in self.rows]
-        first = values[0]
+        if all([value is None for value in values]):  # as in some columns of a corpus
+            return pa.nulls(len(values), column.type)
         try:
-            if (first is None or type(first) is str) and values.count(first) == len(values):
-                return _repeated(first, len(values), column.type)
             return pa.array(values, column.type)
         except (pa.ArrowException, TypeError, ValueError):
             encoded = [encode_nested_example(self.features[column.name], value) for value in values]
             return pa.array(encoded, column.type)
-
-
-@lru_cache(maxsize=64)
-def _repeated(value: str | None, count: int, kind: pa.DataType) -> pa.Array:
-    """A column of one value, such as the source of recordings, or what is not known of any."""
-    return pa.array([value] * count, kind)
 
 
 @lru_cache(maxsize=16)  # most tables of a corpus have the same

@@ -176,7 +176,12 @@ def _why_no_manifest(file_system, folder: str, location) -> str:
 
 @contextmanager
 def _open_shard(url: str):
-    """A shard as a file that can be read at any place; from servers that cannot do that, as a whole."""
+    """A shard as a file that can be read at any place: on disk a memory map, which is decoded without a copy of it
+    before; from servers that cannot read at any place, as a whole."""
+    if "://" not in url:
+        with pa.memory_map(url) as file:
+            yield file
+        return
     file_system, path = url_to_fs(url)
     with file_system.open(path, "rb") as file:
         yield file if file.seekable() else io.BytesIO(file.read())
@@ -313,7 +318,8 @@ class PreparedDatasetBuilder(datasets.ArrowBasedBuilder):
             tables = read_tables(url, num_records, verify=url not in self._verified, left_out=self._pictures)
             for group, table in enumerate(tables):
                 try:
-                    table = table.cast(self._schema)
+                    is_plain = table.schema.equals(self._schema)  # but for what is said beside it
+                    table = pa.table(table.columns, self._schema) if is_plain else table.cast(self._schema)
                 except (pa.ArrowException, ValueError) as error:
                     raise ValueError(f"Shard {url} has other columns than the first one: {error}. {CURE}") from error
                 yield f"{number}-{group}", table

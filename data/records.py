@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -312,12 +312,3 @@ def stored_steps(ecg: dict[str, Any]) -> np.ndarray:
             f"got {len(ecg['gain'])} gains and {num_bytes} bytes."
         )
     return np.frombuffer(ecg["signal"], dtype="<i2").reshape(num_leads, -1)
-
-
-class RecordGroup(NamedTuple):
-    """Recordings that were read together, none with a missing sample: a record of their leads, rate, unit and gain,
-    their int16 steps `(num_records, num_leads, num_samples)`, and fields of an [`EcgRecord`] for each."""
-
-    record: EcgRecord
-    steps: np.ndarray
-    columns: list[dict[str, Any]]

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..corpus import Corpus, IndexEntry
 from ..formats.limits import check_file
 from ..formats.wfdb_comments import parse_comments
 from ..formats.wfdb_header import read_header
 from ..formats.wfdb_reader import read_group, read_record
-from ..records import EcgRecord, RecordGroup
+from ..records import INVALID_SAMPLE, EcgRecord
 from .tables import walk
 
 _READER_OPTIONS = ("rename_leads", "leads", "step", "unit")
@@ -42,11 +44,8 @@ def _segments(header: Path) -> Sequence[str]:
 
 
 def wfdb_readers(columns: Callable[[IndexEntry, Sequence[str]], dict[str, Any]]) -> dict[str, Callable]:
-    """Makes `read` and `read_group` of a corpus of WFDB records.
-
-    Args:
-        columns (`Callable`): Function of an entry and the comment lines of its header; gives fields of the record.
-    """
+    """Makes `read` and `read_group` of a corpus of WFDB records, of which `columns` gives fields from an entry and the
+    comment lines of its header."""
 
     def read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:
         choice = {name: options[name] for name in _READER_OPTIONS if name in options}
@@ -55,19 +54,19 @@ def wfdb_readers(columns: Callable[[IndexEntry, Sequence[str]], dict[str, Any]])
             setattr(record, name, value)
         return record
 
-    def read_together(entries: Sequence[IndexEntry], num_bytes: int, options: Mapping[str, Any]) -> RecordGroup | None:
+    def read_together(entries: Sequence[IndexEntry], num_bytes: int, options: Mapping[str, Any]) -> tuple | None:
         leads, step, renaming = map(options.get, ("leads", "step", "rename_leads"))
         is_usual = leads is None and step is None and isinstance(renaming, str | None)
-        if not is_usual or not "".join([entry.record_id for entry in entries]).isprintable():  # surrogates are not
+        if not is_usual or not "".join([entry.record_id for entry in entries]).isprintable():  # or no UTF-8
             return None
-        found = read_group([entry.path for entry in entries], num_bytes, renaming, options.get("unit"))
-        if found is None:
+        group = read_group([entry.path for entry in entries], num_bytes, renaming, options.get("unit"))
+        if group is None or group.offset is not None or np.minimum.reduce(group.steps, axis=None) == INVALID_SAMPLE:
             return None
-        record, steps, comments = found
         known = [
-            {"record_id": e.record_id, "labels": (), **columns(e, c)} for e, c in zip(entries, comments, strict=False)
+            {"record_id": entry.record_id, "labels": (), **columns(entry, comments)}
+            for entry, comments in zip(entries, group.comments, strict=False)
         ]
-        return RecordGroup(record, steps, known)
+        return group.record, group.steps, known
 
     return {"read": read, "read_group": read_together}
 

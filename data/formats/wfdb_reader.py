@@ -24,7 +24,7 @@ from ..safe_paths import inside
 from .channels import Channel, ChosenChannels, choose_channels
 from .limits import check_num_values
 from .wfdb_header import WfdbHeader, WfdbLayout, WfdbSignal, WholeSignals, read_header
-from .wfdb_samples import INVALID, as_rows, read_frames, read_samples
+from .wfdb_samples import INVALID, read_frames, read_samples
 
 MAX_GAPS = 100
 """Values of a record of segments for each byte of its signal files: gaps between segments take no bytes."""
@@ -72,14 +72,12 @@ def read_record(
             ECG in a voltage, a channel is uncalibrated, or if the header names a file outside its folder.
     """
     path = os.fspath(path).removesuffix(".hea")
-    header = read_header(path)
     folder, name = os.path.split(path)
-    plain = None
-    if leads is None and step is None and (rename_leads is None or isinstance(rename_leads, str)):
-        plain = _plain_layout(header, rename_leads, unit)
-    if plain is not None:
-        steps = _read_plain_rows(folder, header, plain, verify_checksum)
-        return plain.record.with_steps(record_id or name, steps, plain.offset), header.comments
+    if leads is None and step is None and isinstance(rename_leads, str | None):
+        alone = read_group([path], 1, rename_leads, unit, verify_checksum)
+        if alone is not None:
+            return alone.record.with_steps(record_id or name, alone.steps[0], alone.offset), alone.comments[0]
+    header = read_header(path)
     declared = _Declared(step, unit)
     if header.num_segments is not None:
         segments = _read_segment_headers(folder, header)
@@ -98,11 +96,7 @@ def read_record(
     else:
         rows = _read_rows(folder, header, chosen.positions, verify_checksum)
         signals = [layout[position] for position in chosen.positions]
-        first = signals[0]
-        if all(each.gain == first.gain and each.unit == first.unit for each in signals):  # as a rule
-            scales = [_scale(first, declared, path)] * len(signals)
-        else:
-            scales = [_scale(each, declared, path) for each in signals]
+        scales = [_scale(each, declared, path) for each in signals]
         if (rows.dtype if isinstance(rows, np.ndarray) else np.result_type(*rows)) == np.int16:
             signal = _as_steps(rows, signals)
             baselines = [each.baseline for each in signals]
@@ -129,6 +123,16 @@ class _PlainLayout(NamedTuple):
     first: WfdbSignal
     record: EcgRecord
     offset: np.ndarray | None
+
+
+class RecordGroup(NamedTuple):
+    """Records that were read together: one of their leads, sampling rate, unit and gain, its steps that stand for
+    zero volts, int16 steps `(num_records, num_leads, num_samples)`, and comment lines of each header."""
+
+    record: EcgRecord
+    offset: np.ndarray | None
+    steps: np.ndarray
+    comments: list[list[str]]
 
 
 def _plain_layout(header: WfdbHeader, rename_leads: str | None, unit: str | None) -> _PlainLayout | None:
@@ -164,53 +168,41 @@ def _find_plain_layout(
     return _PlainLayout(signals[0], record, baselines if baselines.any() else None)
 
 
-def _read_plain_rows(folder: str, header: WfdbHeader, plain: _PlainLayout, verify_checksum: bool) -> np.ndarray:
-    """Int16 `(num_leads, num_samples)` of a record of a plain layout."""
-    path = signal_path(folder, header, header.signals.file_names[0])
-    rows = as_rows(read_frames(path, plain.first, len(header.signals), header.num_samples))
-    if verify_checksum:
-        _verify_checksums(rows, header)
-    return rows
-
-
 def read_group(
-    paths: Sequence[str], num_bytes: int, rename_leads: str | None = None, unit: str | None = None
-) -> tuple[EcgRecord, np.ndarray, list[list[str]]] | None:
-    """Reads the first of some records together, by fewer calls than one after the other.
-
-    Args:
-        paths (`Sequence[str]`): Paths without ending.
-        num_bytes (`int`): Size of samples with which it ends.
-        rename_leads, unit: See [`read_record`].
-
-    Returns:
-        a record of the layout of all, int16 steps `(num_records, num_leads, num_samples)`, and comment lines of each.
-        `None` where layouts differ or are unusual, a sample is missing or anything is wrong, as [`read_record`] says.
-    """
+    paths: Sequence[str],
+    num_bytes: int = 1,
+    rename_leads: str | None = None,
+    unit: str | None = None,
+    verify_checksum: bool = True,
+) -> RecordGroup | None:
+    """Reads the first of some records of the usual layout together, with `num_bytes` of samples or one: by fewer calls
+    than one after the other. `None` where one has another layout or length, or something wrong, which [`read_record`]
+    says; its arguments are these too."""
     try:
         header = read_header(paths[0])
-        plain = _plain_layout(header, rename_leads, unit)
-        if plain is None or plain.offset is not None or header.num_samples is None:
+        plain, num_samples = _plain_layout(header, rename_leads, unit), header.num_samples
+        if plain is None:
             return None
-        num_leads, num_samples = len(header.signals), header.num_samples
-        size = 2 * num_leads * num_samples
-        paths = paths[: min(-(-num_bytes // size), GROUP_BYTES // size)]
-        headers = [header, *map(read_header, paths[1:])] if paths else []
-        alike = [_plain_layout(h, rename_leads, unit) is plain and h.num_samples == num_samples for h in headers]
-        if not paths or not all(alike):
-            return None
-        steps = new_steps((len(paths), num_leads, num_samples))
-        for path, each, rows in zip(paths, headers, steps, strict=True):
+        size = 2 * len(header.signals) * (num_samples or num_bytes)
+        paths = paths[: max(1, min(-(-num_bytes // size), GROUP_BYTES // size))]
+        headers, steps = [header, *map(read_header, paths[1:])], None
+        for number, (path, each) in enumerate(zip(paths, headers, strict=True)):
+            if each.num_samples != num_samples or _plain_layout(each, rename_leads, unit) is not plain:
+                return None
             file = signal_path(os.path.dirname(path), each, each.signals.file_names[0])
-            rows[...] = read_frames(file, plain.first, num_leads, num_samples).T
+            frames = read_frames(file, plain.first, len(each.signals), num_samples)
+            if steps is None:  # now that a file is known to be of that length
+                steps = new_steps((len(paths), *frames.shape[::-1]))
+            steps[number] = frames.T
     except (ValueError, OSError, MemoryError, OverflowError):
         return None
-    sums = np.add.reduce(steps.view(np.uint16), axis=2, dtype=np.uint16).tolist()
-    for of_record, each in zip(sums, headers, strict=True):
-        if of_record != each.signals.checksums and any(each.signals.checksums):
-            return None
-    is_complete = np.minimum.reduce(steps, axis=None) != INVALID_SAMPLE
-    return (plain.record, steps, [each.comments for each in headers]) if is_complete else None
+    if verify_checksum:
+        sums = np.add.reduce(steps.view(np.uint16), axis=2, dtype=np.uint16).tolist()
+        for of_record, each in zip(sums, headers, strict=True):
+            stated = each.signals.checksums
+            if of_record != stated and any(stated) and of_record != [total & 0xFFFF for total in stated]:
+                return None
+    return RecordGroup(plain.record, plain.offset, steps, [each.comments for each in headers])
 
 
 def _scale(signal: WfdbSignal, declared: _Declared, path: str) -> float:
@@ -250,10 +242,7 @@ def _read_rows(
     everything = list(range(len(header.signals)))
     files = [signal.file_name for signal in header.signals]
     # Consecutive channels of one file, in the order of the header.
-    if files.count(files[0]) == len(files):  # as a rule
-        groups = [everything]
-    else:
-        groups = [list(group) for _, group in groupby(everything, key=files.__getitem__)]
+    groups = [list(group) for _, group in groupby(everything, key=files.__getitem__)]
     names = [files[group[0]] for group in groups]
     if len(set(names)) != len(names):
         raise ValueError(f"Expected the channels of one file to follow each other, got the files {names}.")
@@ -288,17 +277,11 @@ def signal_path(folder: str, header: WfdbHeader, name: str) -> str:
 
 def _verify_checksums(rows: np.ndarray, header: WfdbHeader, first: int = 0):
     """Compares rows, channels of the header from `first` on, with its checksums; 0 in all channels states none."""
-    if isinstance(header.signals, WholeSignals):
-        checksums = header.signals.checksums
-    else:
-        checksums = [signal.checksum for signal in header.signals]
-    if not any(checksums):
+    if not any([signal.checksum for signal in header.signals]):
         return
     # Wrapping 16-bit sums are what the format defines.
     rows = rows.view(np.uint16) if rows.dtype == np.int16 else rows.astype(np.uint16)
     sums = np.add.reduce(rows, axis=1, dtype=np.uint16).tolist()
-    if sums == checksums:
-        return
     for total, signal in zip(sums, header.signals[first : first + len(sums)], strict=True):
         if signal.checksum is not None and not signal.skew and total != signal.checksum & 0xFFFF:
             raise ValueError(

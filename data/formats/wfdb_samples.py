@@ -42,7 +42,11 @@ def read_samples(path: str, signals: Sequence[WfdbSignal], num_frames: int | Non
     else:
         frames = read_frames(path, first, sum(sizes), num_frames)
     if frames.shape[1] == len(signals) and first.storage_format != "8" and not any(signal.skew for signal in signals):
-        return as_rows(frames)
+        rows = (
+            new_steps(frames.shape[::-1]) if frames.dtype == np.int16 else np.empty(frames.shape[::-1], frames.dtype)
+        )
+        rows[...] = frames.T
+        return rows
     rows, start = [], 0
     for signal in signals:
         row = frames[:, start : start + signal.samples_per_frame].flatten()
@@ -50,13 +54,6 @@ def read_samples(path: str, signals: Sequence[WfdbSignal], num_frames: int | Non
         if first.storage_format == "8":  # stored as differences
             row = np.cumsum(row, dtype=np.int32) + np.int32(signal.initial_value)
         rows.append(_shift(row, signal))
-    return rows
-
-
-def as_rows(frames: np.ndarray) -> np.ndarray:
-    """A copy of frames `(num_frames, num_channels)` as rows."""
-    rows = new_steps(frames.shape[::-1]) if frames.dtype == np.int16 else np.empty(frames.shape[::-1], frames.dtype)
-    rows[...] = frames.T
     return rows
 
 

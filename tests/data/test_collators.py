@@ -322,6 +322,50 @@ def test_tables_that_need_the_feature_extractor_give_the_batches_of_their_rows()
     assert batch.keys() == expected.keys() and torch.equal(batch["input_values"], expected["input_values"])
 
 
+FLOAT_SETTINGS = [
+    {},
+    {"leads": ("V5", "II"), "normalization": "lead", "highpass_hz": 0.5},
+    {"num_samples": 250, "long_records": "all", "missing_leads": "mask"},
+    {"sampling_rate": 50, "num_samples": 500, "unit": "uV"},
+    {"leads": ("I", "II", "aVR"), "num_samples": 1200, "short_records": "zero_pad"},
+]
+
+
+@pytest.mark.parametrize("settings", FLOAT_SETTINGS)
+def test_floats_of_a_table_are_those_of_its_integers_and_of_its_rows(settings):
+    feature_extractor = extractor(**settings)
+    stored = load_ecg("ptb-xl-sample", split="train", decode=False, streaming=True).take(9)
+    (table,) = stored.with_format("arrow").iter(batch_size=9)
+    collator = EcgPretrainingCollator(feature_extractor, return_input_values=True)
+    batch, of_rows, integers = (
+        collator(table),
+        collator(list(stored)),
+        EcgPretrainingCollator(feature_extractor)(table),
+    )
+    assert batch.keys() == of_rows.keys() and batch["record_id"].tolist() == of_rows["record_id"].tolist()
+    assert torch.equal(batch["input_values"], of_rows["input_values"])
+    assert len(batch["record_id"]) == len(batch["sample_id"]) == len(batch["input_values"])
+    if "signal" in integers:
+        values, lead_mask = feature_extractor.process_batch(integers["signal"], integers["gain"], sampling_rate=100.0)
+        assert torch.equal(batch["input_values"], values)
+        assert lead_mask is None or torch.equal(batch["lead_mask"], lead_mask)
+
+
+@pytest.mark.parametrize("policy", ["raise", "interpolate"])
+@pytest.mark.parametrize("fault", ["gap", "gain"])
+def test_floats_of_a_table_with_a_fault_are_those_of_its_rows(policy, fault):
+    rows = [row("a"), row("b", missing=3 if fault == "gap" else 0), row("c")]
+    if fault == "gain":
+        rows[1]["ecg"]["gain"][0] = 1e36
+    table = pa.Table.from_pylist(rows, schema=corpus_features(PTB_XL_SAMPLE).arrow_schema)
+    collator = EcgPretrainingCollator(extractor(nan_policy=policy), return_input_values=True)
+    batch, expected = collator(table), collator(rows)
+    assert torch.equal(batch["input_values"], expected["input_values"])
+    assert batch["record_id"].tolist() == (
+        ["a", "b", "c"] if (policy, fault) == ("interpolate", "gap") else ["a", "c"]
+    )
+
+
 def test_a_batch_says_whether_samples_are_missing():
     rows = [dict(row) for row in load_ecg("ptb-xl-sample", split="train").select(range(2))]
     feature_extractor = extractor()

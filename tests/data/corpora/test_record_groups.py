@@ -116,21 +116,24 @@ def test_a_bad_record_of_a_group_is_named_and_its_neighbours_are_there(write_rec
     assert [record.record_id for record in bad] == ["c"] and "Checksum of channel 'I'" in bad[0].reason
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"sound", "commented", "link", "no_checksums", "longer"}))
-def test_what_is_unusual_is_read_by_no_group(write_record, tmp_path, kind):
+USUAL = {"sound", "commented", "link", "no_checksums", "negative_checksums", "longer"}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_only_what_is_usual_is_read_in_groups(write_record, tmp_path, kind):
     write_sound(write_record, "0")
     KINDS[kind](write_record, "1")
-    paths = [os.fspath(tmp_path / "records" / name) for name in "01"]
-    assert read_group(paths[:1], 1 << 20) is not None
-    assert read_group(paths, 1 << 20) is None
+    entries, options = entries_of(tmp_path / "records", "01"), WFDB_FOLDER.complete_options({})
+    assert WFDB_FOLDER.read_group(entries[:1], 1 << 20, options) is not None
+    assert (WFDB_FOLDER.read_group(entries, 1 << 20, options) is not None) is (kind in USUAL)
 
 
-def test_groups_hold_as_much_as_is_asked_for_and_no_large_records(write_record, tmp_path):
-    paths = [os.fspath(write_sound(write_record, name)) for name in "0123"]
-    sizes = [len(read_group(paths, num_bytes)[1]) for num_bytes in (1, 200, 201, 600, 10_000)]
-    assert sizes == [1, 1, 2, 3, 4]
-    large = write_record("large", steps=np.ones((2, 200_000), dtype=int))
-    assert read_group([os.fspath(large)], 1 << 20) is None
+@pytest.mark.parametrize(("num_samples", "sizes"), [(50, [1, 1, 2, 3, 4]), (60_000, [1, 1, 1, 1, 1, 2])])
+def test_groups_hold_as_much_as_is_asked_for_and_as_caches_hold(write_record, tmp_path, num_samples, sizes):
+    steps = np.ones((2, num_samples), dtype=int)
+    paths = [os.fspath(write_record(name, steps=steps)) for name in "0123"]
+    asked = (1, 200, 201, 600, 10_000, 10_000_000)
+    assert [len(read_group(paths, num_bytes).steps) for num_bytes in asked[: len(sizes)]] == sizes
 
 
 def test_names_that_no_table_can_hold_are_reported(write_record, tmp_path):

@@ -290,7 +290,8 @@ class EcgClassificationPipeline(EcgPipeline):
                 "The model's configuration does not say what its labels are. Set config.problem_type to "
                 f"{MULTI_LABEL!r}, {SINGLE_LABEL!r} or {REGRESSION!r}, or pass function_to_apply."
             )
-        labels = [config.id2label[number] for number in range(config.num_labels)]
+        id2label = config.id2label
+        labels = [id2label[number] for number in range(len(id2label))]
         calibration, reason = {}, None
         if function == usual != "none":
             calibration, reason = calibration_for(config, self.feature_extractor, checks)
@@ -428,7 +429,7 @@ def read_input(item: Any, declared: Mapping[str, Any]) -> tuple[Any, dict[str, A
     """Reads what the feature extractor takes, and what has to be declared with it."""
     if isinstance(item, str | os.PathLike):
         return _read_file(os.fspath(item), declared), {}
-    if isinstance(item, DeclaredRecording) or (isinstance(item, Mapping) and {"ecg", "signal"} & set(item)):
+    if (isinstance(item, Mapping) and {"ecg", "signal"} & set(item)) or isinstance(item, DeclaredRecording):
         return item, dict(declared)
     if declared and isinstance(item, np.ndarray | torch.Tensor):
         item = {"array": item}

@@ -114,7 +114,7 @@ def _for_each_recording(values: Any, name: str, num_recordings: int) -> list[np.
 def _read_declared(recording: Mapping | DeclaredRecording, name: str) -> Recording:
     if isinstance(recording, Recording):
         return recording
-    if isinstance(recording, DeclaredRecording):
+    if not isinstance(recording, Mapping):
         signal, gain = recording.signal, recording.gain
         leads, sampling_rate, unit = recording.leads, recording.sampling_rate, recording.unit
     else:

@@ -30,8 +30,7 @@ SHARD_COUNTS = (96, 48, 24, 12, 6, 4, 2, 1)
 LARGE_CORPUS, NUM_SHARDS_OF_LARGE_CORPUS = 100_000, 960
 # Records of a shard of a corpus of millions, which has a power of two times as many: 512 loaders share 10 million.
 MOST_SHARD_RECORDS = 2048
-GROUP_RECORDS = 4
-"""Records that are read together, where they can be."""
+GROUP_RECORDS = 4  # that are read together, where they can be
 STREAMED_BYTES, MOST_TABLE_RECORDS = 2 << 20, 1000
 """Signal of a table of a stream, of which a worker holds one; and records of any table."""
 

@@ -285,8 +285,8 @@ class EcgPretrainingCollator(_EcgCollator):
             start += len(steps)
         if not is_float:
             return self._batch(signal, gain, sampling_rate, True, names)
-        facts = {"sampling_rate": float(sampling_rate), "is_complete": True}
-        made = self.feature_extractor.process_batch(torch.from_numpy(signal), **facts)
+        signal, rate = torch.from_numpy(signal), float(sampling_rate)
+        made = self.feature_extractor.process_batch(signal, sampling_rate=rate, is_complete=True)
         inputs = {name: of for name, of in zip(MODEL_INPUTS, made, strict=True) if of is not None}
         return inputs | _names([name for name in names for _ in range(len(made[0]) // len(names))])
 

@@ -53,9 +53,8 @@ class Corpus:
         index (`Callable`): `(data_dir, options) -> list[IndexEntry]`; reads tables, never signals.
         read (`Callable`): `(entry, options) -> EcgRecord`; raises `ValueError` for a record that cannot be read.
         read_group (`Callable`, *optional*):
-            `(entries, num_bytes, options) -> (record, steps, columns) | None`: the first entries read together, with
-            what their records share, int16 `(num_records, num_leads, num_samples)` and fields of each; `None` where
-            they have to be read one by one.
+            `(entries, num_bytes, options) -> (record, steps, columns) | None`: the first entries read together, what
+            they share, int16 `(num_records, num_leads, num_samples)` and fields of each; `None`: read one by one.
         label_names (`Callable`, *optional*): `(options) -> tuple[str, ...]`, all classes of the chosen task in order.
         folder_label_names (`Callable`, *optional*):
             `(data_dir, options) -> tuple[str, ...]`, the same for a corpus whose folder says which classes it has.

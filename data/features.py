@@ -203,13 +203,19 @@ class RecordTable:
 
     def _encoded(self, column: pa.Field) -> pa.Array:
         values = [row.get(column.name) for row in self.rows]
-        if all([value is None for value in values]):  # as in some columns of a corpus
-            return pa.nulls(len(values), column.type)
+        first = values[0]
         try:
+            if (first is None or type(first) is str) and all([value is first for value in values]):
+                return _repeated(first, len(values), column.type)
             return pa.array(values, column.type)
         except (pa.ArrowException, TypeError, ValueError):
             encoded = [encode_nested_example(self.features[column.name], value) for value in values]
             return pa.array(encoded, column.type)
+
+
+@lru_cache(maxsize=64)  # such as what a corpus does not say, and its name
+def _repeated(value: str | None, count: int, kind: pa.DataType) -> pa.Array:
+    return pa.array([value] * count, kind)
 
 
 @lru_cache(maxsize=16)  # most tables of a corpus have the same

@@ -176,8 +176,7 @@ def _why_no_manifest(file_system, folder: str, location) -> str:
 
 @contextmanager
 def _open_shard(url: str):
-    """A shard as a file that can be read at any place: on disk a memory map, which is decoded without a copy of it
-    before; from servers that cannot read at any place, as a whole."""
+    """A shard as a file that can be read at any place: on disk a memory map; from servers that cannot, as a whole."""
     if "://" not in url:
         with pa.memory_map(url) as file:
             yield file

@@ -44,8 +44,7 @@ def _segments(header: Path) -> Sequence[str]:
 
 
 def wfdb_readers(columns: Callable[[IndexEntry, Sequence[str]], dict[str, Any]]) -> dict[str, Callable]:
-    """Makes `read` and `read_group` of a corpus of WFDB records, of which `columns` gives fields from an entry and the
-    comment lines of its header."""
+    """Makes `read` and `read_group` of WFDB records, of which `columns` gives fields by entry and comment lines."""
 
     def read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:
         choice = {name: options[name] for name in _READER_OPTIONS if name in options}

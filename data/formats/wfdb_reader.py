@@ -29,8 +29,7 @@ from .wfdb_samples import INVALID, read_frames, read_samples
 MAX_GAPS = 100
 """Values of a record of segments for each byte of its signal files: gaps between segments take no bytes."""
 _GAP = "~"
-GROUP_BYTES = 512 << 10
-"""Samples of records that are read together: as many as stay in the cache of a core, twice."""
+GROUP_BYTES = 512 << 10  # of samples of records that are read together: the cache of a core holds them twice
 
 
 class _Declared(NamedTuple):
@@ -73,8 +72,8 @@ def read_record(
     """
     path = os.fspath(path).removesuffix(".hea")
     folder, name = os.path.split(path)
-    if leads is None and step is None and isinstance(rename_leads, str | None):
-        alone = read_group([path], 1, rename_leads, unit, verify_checksum)
+    if leads is None and step is None and verify_checksum and isinstance(rename_leads, str | None):
+        alone = read_group([path], 1, rename_leads, unit)
         if alone is not None:
             return alone.record.with_steps(record_id or name, alone.steps[0], alone.offset), alone.comments[0]
     header = read_header(path)
@@ -169,11 +168,7 @@ def _find_plain_layout(
 
 
 def read_group(
-    paths: Sequence[str],
-    num_bytes: int = 1,
-    rename_leads: str | None = None,
-    unit: str | None = None,
-    verify_checksum: bool = True,
+    paths: Sequence[str], num_bytes: int = 1, rename_leads: str | None = None, unit: str | None = None
 ) -> RecordGroup | None:
     """Reads the first of some records of the usual layout together, with `num_bytes` of samples or one: by fewer calls
     than one after the other. `None` where one has another layout or length, or something wrong, which [`read_record`]
@@ -187,7 +182,7 @@ def read_group(
         paths = paths[: max(1, min(-(-num_bytes // size), GROUP_BYTES // size))]
         headers, steps = [header, *map(read_header, paths[1:])], None
         for number, (path, each) in enumerate(zip(paths, headers, strict=True)):
-            if each.num_samples != num_samples or _plain_layout(each, rename_leads, unit) is not plain:
+            if number and (each.num_samples != num_samples or _plain_layout(each, rename_leads, unit) is not plain):
                 return None
             file = signal_path(os.path.dirname(path), each, each.signals.file_names[0])
             frames = read_frames(file, plain.first, len(each.signals), num_samples)
@@ -196,12 +191,11 @@ def read_group(
             steps[number] = frames.T
     except (ValueError, OSError, MemoryError, OverflowError):
         return None
-    if verify_checksum:
-        sums = np.add.reduce(steps.view(np.uint16), axis=2, dtype=np.uint16).tolist()
-        for of_record, each in zip(sums, headers, strict=True):
-            stated = each.signals.checksums
-            if of_record != stated and any(stated) and of_record != [total & 0xFFFF for total in stated]:
-                return None
+    sums = np.add.reduce(steps.view(np.uint16), axis=2, dtype=np.uint16).tolist()
+    for of_record, each in zip(sums, headers, strict=True):
+        stated = each.signals.checksums
+        if of_record != stated and any(stated) and of_record != [total & 0xFFFF for total in stated]:
+            return None
     return RecordGroup(plain.record, plain.offset, steps, [each.comments for each in headers])
 
 

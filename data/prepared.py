@@ -176,9 +176,9 @@ def _why_no_manifest(file_system, folder: str, location) -> str:
 
 @contextmanager
 def _open_shard(url: str):
-    """A shard as a file that can be read at any place: on disk a memory map; from servers that cannot, as a whole."""
-    if "://" not in url:
-        with pa.memory_map(url) as file:
+    """A shard as a file that can be read at any place; from servers that cannot do that, as a whole."""
+    if "://" not in url:  # not mapped into memory: there a disk that fails kills the process without a word
+        with pa.OSFile(url) as file:
             yield file
         return
     file_system, path = url_to_fs(url)

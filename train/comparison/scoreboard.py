@@ -17,11 +17,10 @@ from ecg_transformers.modeling import EcgFeatureExtractor
 from ..delineation.evaluation import linear_wave_counts
 from ..delineation.training import DelineationSettings
 from ..evaluate_metrics.delineation_scores import WAVES
+from ..evaluation.changed_rows import first_seconds, white_noise_row
 from ..evaluation.identity import SCORES, match_identities
 from ..evaluation.low_shot import draw_low_shot
-from ..evaluation.noise import white_noise_row
 from ..evaluation.protocols import FrozenTables, linear_scores
-from ..evaluation.robustness import first_seconds
 from ..features import EmbeddingTable
 from ..predictions import Predictions, ProtocolResult
 from ..tasks.duplicates import find_duplicates

@@ -16,7 +16,7 @@ of the numbers.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import FeatureExtractionMixin, PreTrainedModel
@@ -33,6 +33,16 @@ logger = logging.get_logger(__name__)
 
 ENCODERS = ("pretrained", "random_encoder")
 """Encoders that every result has; others are further baselines."""
+
+
+class Change(NamedTuple):
+    """A change of the test records: `value`, `label` and `group` of its entry, and a function from a decoded row to
+    another one; without one it is none, and the entry that of the unchanged records."""
+
+    value: Any
+    label: str
+    group: str | None = None
+    of_row: Callable[[dict], dict] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,46 +76,58 @@ class EncoderPair:
         return self.linear or {encoder: linear_protocol(self.tables[encoder]) for encoder in self.models}
 
     def on_changed_tests(
-        self, changes: Mapping[Any, Callable[[dict], dict]], feature_extractor: FeatureExtractionMixin | None = None
-    ) -> dict[Any, dict[str, ProtocolResult]]:
-        """Results on changed test records, of those that can be embedded unchanged: by the key of a change, then by
-        encoder. The probes are those of the unchanged training records.
+        self, changes: Sequence[Change], feature_extractor: FeatureExtractionMixin | None = None
+    ) -> list[dict[str, ProtocolResult]]:
+        """Results of each change by encoder, on changed test records, of those that can be embedded unchanged. The
+        probes are those of the unchanged training records.
 
         Args:
-            changes (`Mapping[Any, Callable[[dict], dict]]`): Functions from a decoded row to another one.
+            changes (`Sequence[Change]`): Changes of the test records.
             feature_extractor ([`EcgFeatureExtractor`], *optional*): Reader of the changed rows, if not the usual one.
         """
-        found: dict[Any, dict[str, ProtocolResult]] = {key: {} for key in changes}
+        found: list[dict[str, ProtocolResult]] = [dict(self.clean) for _ in changes]
         rows, known = decoded(self.splits.test), set(self.clean["pretrained"].test.record_ids)
         extractor = feature_extractor or self.feature_extractor
         for encoder, model in self.models.items():
-            clean = self.clean[encoder]
-            probe, _ = fit_probe(self.tables[encoder], clean.details["C"])
-            for key, change in changes.items():
-                logger.info(f"{encoder}: {key}")
-                changed = (change(row) for row in rows if row["record_id"] in known)
+            probe, _ = fit_probe(self.tables[encoder], self.clean[encoder].details["C"])
+            for of_change, change in zip(found, changes, strict=True):
+                if change.of_row is None:
+                    continue
+                logger.info(f"{encoder}: {change.label}")
+                changed = (change.of_row(row) for row in rows if row["record_id"] in known)
                 table = embed(model, extractor, changed, self.batch_size, progress=False)
                 truth = self.splits.truth_of("test", table.record_ids)
                 test = Predictions(probe(table.features), truth, table.record_ids, table.patient_ids)
-                found[key][encoder] = replace(clean, test=test)
+                of_change[encoder] = replace(self.clean[encoder], test=test)
         return found
 
+    def entries(
+        self, setting: str, changes: Sequence[Change], feature_extractor: FeatureExtractionMixin | None = None, **facts
+    ) -> list[dict[str, Any]]:
+        """The entry of each change of the test records."""
+        found = zip(changes, self.on_changed_tests(changes, feature_extractor), strict=True)
+        return [self.entry(setting, *change[:3], results, **facts) for change, results in found]
+
     def entry(
-        self, setting: str, value: Any, label: str, results: Mapping[str, ProtocolResult], group=None, **facts
+        self,
+        setting: str,
+        value: Any,
+        label: str,
+        group: str | None,
+        results: Mapping[str, ProtocolResult | Sequence[ProtocolResult]],
+        deviations: np.ndarray | None = None,
+        **facts,
     ) -> dict[str, Any]:
-        """The entry of one result of each encoder."""
-        found = evaluate_pair({e: [results[e]] for e in self.models}, None, self.num_resamples, self.seed)
-        return make_entry(setting, value, label, group, **found, **facts)
-
-
-def make_entry(setting: str, value: Any, label: str, group: str | None = None, **facts) -> dict:
-    return {"setting": setting, "group": group, "value": value, "label": label, **facts}
+        """The entry of the results of each encoder, one or several draws of the training records."""
+        draws = {e: [results[e]] if isinstance(results[e], ProtocolResult) else results[e] for e in self.models}
+        numbers = evaluate_pair(draws, deviations, self.num_resamples, self.seed)
+        return {"setting": setting, "group": group, "value": value, "label": label, **numbers, **facts}
 
 
 def refused(setting: str, value: Any, label: str, reason: str, group: str | None = None, **facts) -> dict:
     """The entry of a value that is not available, with the reason."""
     logger.warning(f"{setting} {label}: {reason}")
-    return make_entry(setting, value, label, group, refused=reason, **facts)
+    return {"setting": setting, "group": group, "value": value, "label": label, "refused": reason, **facts}
 
 
 def check_encoders(by_encoder: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The setting `low_shot`: 1 % and 10 % of the training records, in several stratified draws.
+"""Few labels: stratified draws of some of the training records.
 
 Draws are of records. Patients are not drawn whole: as long as there are as many patients as records wanted, each
 gives one record, because two records of one person are nearly one; only then does a patient give several. Validation
@@ -7,20 +7,8 @@ say what labels of the *training* split are worth.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from transformers.utils import logging
-
-from ..metrics import excluded_labels
-from ..results import REGRESSION, SINGLE_LABEL
-from .encoder_pair import EncoderPair, evaluate_pair, make_entry, refused
-from .protocols import FrozenTables, linear_protocol
-
-logger = logging.get_logger(__name__)
-
-FRACTIONS = (0.01, 0.1)
-QUARTILES = (25, 50, 75)
 
 
 def draw_low_shot(
@@ -106,86 +94,4 @@ def _exchange(labels, people, drawn, order) -> tuple[int, int] | None:
             replaced = np.flatnonzero(~loses & (same if same.any() else True))
             if len(replaced):
                 return int(replaced[-1]), int(record)
-    return None
-
-
-def low_shot(pair: EncoderPair, fractions: Sequence[float] = FRACTIONS, num_draws: int = 5) -> list[dict[str, Any]]:
-    """Runs the protocol `linear` on draws of the training records; all of them as the last entry.
-
-    All encoders learn from the same draws. The macro AUROC of a draw is over the labels that it can teach; those
-    without a positive (or a negative) are named under `train_draws`, with their number of records and patients. With
-    so few records that draws teach different labels, `labels_in_every_draw` lists those that the draws have in common.
-    Errors of a regression are divided by the deviations of all training targets, and its draws are stratified by the
-    quarters of each target.
-
-    Returns:
-        `list[dict]`: an entry of setting `low_shot` a fraction, see `encoder_pair`; draws that cannot be probed are
-        named under `refused_draws`, a fraction without any other is `refused`.
-    """
-    some = pair.tables["pretrained"]
-    truth, patients = some.truth["train"], some.tables["train"].patients()
-    strata, deviations = truth, None
-    if some.problem_type == REGRESSION:
-        strata = np.concatenate([_quarters(target) for target in truth.T], axis=1)
-        deviations = truth.std(axis=0)
-    draws_of = {fraction: draw_low_shot(strata, patients, fraction, num_draws, pair.seed) for fraction in fractions}
-    entries = []
-    for fraction, draws in (draws_of | {1.0: [np.arange(len(truth))]}).items():
-        logger.info(f"low-shot: {fraction:.0%} of the labels")
-        results: dict[str, list] = {encoder: [] for encoder in pair.models}
-        described, not_probed = [], []
-        for rows in draws:
-            facts = _describe(some, rows, patients)
-            reason = _reason_against(some, rows)
-            if reason is not None:
-                not_probed.append(facts | {"reason": reason})
-                continue
-            described.append(facts)
-            for encoder, of_encoder in results.items():
-                tables = pair.tables[encoder]
-                of_encoder.append(pair.clean[encoder] if fraction == 1.0 else linear_protocol(tables.take_train(rows)))
-        label = f"{100 * fraction:g} % of the training records"
-        if not described:
-            reason = f"None of {len(draws)} draws can be probed. {not_probed[0]['reason']}"
-            entries.append(refused("low_shot", fraction, label, reason, refused_draws=not_probed))
-            continue
-        facts = {"num_draws": len(described), "train_draws": described, "refused_draws": not_probed}
-        if some.problem_type != REGRESSION:
-            lost = {name for one in described for name in one["unlearnt"]}
-            facts["labels_in_every_draw"] = [name for name in some.label_names if name not in lost]
-        found = evaluate_pair(results, deviations, pair.num_resamples, pair.seed)
-        entries.append(make_entry("low_shot", fraction, label, **found, **facts))
-    return entries
-
-
-def _quarters(target: np.ndarray) -> np.ndarray:
-    """The quarter, multi-hot, in which each value of a target lies, `(num_records, 4)`."""
-    quarter = np.searchsorted(np.percentile(target, QUARTILES), target, side="right")
-    return np.eye(len(QUARTILES) + 1, dtype=np.int8)[quarter]
-
-
-def _describe(tables: FrozenTables, rows: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
-    truth = tables.truth["train"][rows]
-    is_regression = tables.problem_type == REGRESSION
-    return {
-        "num_train_records": len(rows),
-        "num_train_patients": len({patients[row] for row in rows}),
-        "unlearnt": {} if is_regression else excluded_labels(truth, tables.label_names),
-    }
-
-
-def _reason_against(tables: FrozenTables, rows: np.ndarray) -> str | None:
-    """The reason why a draw cannot be probed, if it cannot."""
-    truth, names = tables.truth["train"][rows], tables.label_names
-    if tables.problem_type == REGRESSION:
-        constant = [name for name, values in zip(names, truth.T, strict=True) if np.ptp(values) == 0]
-        return f"{len(rows)} records have the same {constant}: draw more." if constant else None
-    not_learned = excluded_labels(truth, names)
-    trained = [column for column, name in enumerate(names) if name not in not_learned]
-    if tables.problem_type == SINGLE_LABEL and len(trained) < 2:
-        return f"{len(rows)} records have {len(trained)} classes, two are needed: draw more."
-    for split in ("validation", "test"):
-        trained_names = [names[column] for column in trained]
-        if len(excluded_labels(tables.truth[split][:, trained], trained_names)) == len(trained):
-            return f"{len(rows)} records teach {trained_names}, none of which the {split} split holds: draw more."
     return None

@@ -1,6 +1,5 @@
 """Protocols and settings by name, for the pretrained encoder and its baselines, on the same records and draws."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,13 +15,10 @@ from ..results import REGRESSION, difference_key
 from ..tasks.labelled_splits import LabelledSplits
 from .attentive import attentive_protocol
 from .clusters import cluster_test_split, compare_clusters
-from .encoder_pair import ENCODERS, EncoderPair, refused
+from .encoder_pair import ENCODERS, EncoderPair
 from .finetuned import finetuned_protocol
-from .lead_subsets import lead_subset_scores
-from .low_shot import low_shot
-from .noise import NoiseRecordings, noise_scores
 from .protocols import FrozenTables, cross_validated_linear, embed_splits, knn_protocol, linear_protocol
-from .robustness import length_scores, rate_scores, unit_scores
+from .settings import check_settings, run_settings
 from .sgd_linear import SGD_LINEAR_FORMS, sgd_linear_protocol
 
 logger = logging.get_logger(__name__)
@@ -34,7 +30,6 @@ ON_FEATURES: dict[str, Callable[..., ProtocolResult]] = {
     "knn": knn_protocol,
 }
 PROTOCOLS = (*ON_FEATURES, "attentive", "finetuned", CLUSTERS)
-SETTINGS = ("low_shot", "leads", "noise", "sampling_rate", "unit", "length")
 KERNELS = {"random_kernels_126": 126, "random_kernels": 1200}
 """Baselines for protocols on frozen features, and their number of random kernels; settings have the last one."""
 
@@ -168,39 +163,3 @@ def _run(protocol, encoder, model, feature_extractor, splits, tables, options: P
         options.finetune_config,
         seed=options.seed,
     )
-
-
-def check_settings(names: Sequence[str], nstdb_dir: str | Path | None = None):
-    """Raises `ValueError` for an unknown name, or noise without its recordings."""
-    unknown = [name for name in names if name not in SETTINGS]
-    if unknown:
-        raise ValueError(f"Unknown settings {unknown}. Choose from {list(SETTINGS)}.")
-    if "noise" in names:
-        NoiseRecordings(nstdb_dir)
-
-
-def run_settings(names: Sequence[str], pair: EncoderPair, nstdb_dir: str | Path | None = None) -> dict[str, list]:
-    """Entries by setting, ready for JSON; see `encoder_pair`.
-
-    `low_shot` embeds nothing; `leads` embeds all splits once a subset; the others embed the test split once a change
-    (18 for `noise`), by all encoders.
-    """
-    check_settings(names, nstdb_dir)
-    runs = {
-        "low_shot": low_shot,
-        "leads": lead_subset_scores,
-        "noise": partial(noise_scores, nstdb_dir=nstdb_dir),
-        "sampling_rate": rate_scores,
-        "unit": unit_scores,
-        "length": length_scores,
-    }
-    found = {}
-    for name in names:
-        started = time.monotonic()
-        try:
-            found[name] = runs[name](pair)
-        except ValueError as error:  # the other settings and all protocols are worth keeping
-            logger.warning(f"Setting {name} is not available: {error}")
-            found[name] = [refused(name, name, name.replace("_", " "), str(error))]
-        logger.info(f"Setting {name}: {len(found[name])} entries in {time.monotonic() - started:.1f} s.")
-    return found

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_transformers.train.evaluation import encoder_pair
-from ecg_transformers.train.evaluation import low_shot as module
+from ecg_transformers.train.evaluation import settings as module
 from ecg_transformers.train.evaluation.encoder_pair import EncoderPair
-from ecg_transformers.train.evaluation.low_shot import draw_low_shot, low_shot
+from ecg_transformers.train.evaluation.low_shot import draw_low_shot
 from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
+from ecg_transformers.train.evaluation.settings import low_shot
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.metrics import macro_auroc
 from ecg_transformers.train.predictions import compare_results
@@ -189,7 +190,7 @@ def test_a_single_label_task_needs_two_classes(one_C):
         tables[encoder] = FrozenTables(some.tables, tables["truth"], NAMES, SINGLE_LABEL)
     del tables["truth"]
     entries = low_shot(pair(tables, 20), fractions=(1 / 300, 0.02), num_draws=2)
-    assert "two are needed" in entries[0]["refused"]
+    assert "No label can be learned" in entries[0]["refused"]
     assert 0 < entries[1]["pretrained"]["macro_auroc"] < 1
 
 

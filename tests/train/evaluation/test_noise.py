@@ -4,13 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_transformers.modeling.leads import LIMB_LEADS, STANDARD_LEADS, limb_lead_matrix
-from ecg_transformers.train.evaluation.noise import (
-    NoiseRecordings,
-    add_noise,
-    noise_scores,
-    noisy_row,
-    white_noise_row,
-)
+from ecg_transformers.train.evaluation.changed_rows import NoiseRecordings, add_noise, noisy_row, white_noise_row
+from ecg_transformers.train.evaluation.encoder_pair import Change
+from ecg_transformers.train.evaluation.settings import noise_scores
 from ecg_transformers.train.features import decoded
 
 
@@ -167,10 +163,11 @@ def test_scores_are_of_test_records_with_noise_and_probes_of_clean_ones(tmp_path
     assert quiet["pretrained"]["macro_auroc"] == pytest.approx(clean["pretrained"]["macro_auroc"], abs=0.02)
     assert loud["label"] == "electrode motion, -6 dB" and loud["pretrained"]["C"] == clean["pretrained"]["C"]
     recordings = NoiseRecordings(folder)
-    noisy = tiny_pair.on_changed_tests({"x": lambda row: noisy_row(row, recordings, "em", -6, tiny_pair.seed)})["x"]
+    change = Change(-6, loud["label"], "em", lambda row: noisy_row(row, recordings, "em", -6, tiny_pair.seed))
+    (noisy,) = tiny_pair.on_changed_tests([change])
     scores = tiny_pair.clean["pretrained"].test.scores  # close together: few records get the strongest penalty
     assert np.abs(noisy["pretrained"].test.scores - scores).max() > scores.std()
-    again = tiny_pair.entry("noise", -6, loud["label"], noisy, group="em")
+    again = tiny_pair.entry("noise", *change[:3], noisy)
     assert again == loud
 
 

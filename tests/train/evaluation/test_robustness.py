@@ -5,17 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_transformers.train.evaluation.robustness import (
+from ecg_transformers.train.evaluation.changed_rows import (
     at_rate,
     first_seconds,
     in_unit,
-    length_scores,
     rate_ratio,
-    rate_scores,
     renamed,
-    scaled_without_saying,
-    unit_scores,
+    scaled,
 )
+from ecg_transformers.train.evaluation.settings import length_scores, rate_scores, unit_scores
 from ecg_transformers.train.features import decoded
 
 
@@ -92,9 +90,9 @@ def test_declared_units_change_nothing_and_misuse_does(tiny_pair):
 def test_changes_leave_the_row_that_they_came_from(few_splits):
     row = decoded(few_splits.test)[0]
     signal = row["ecg"]["signal"].copy()
-    scaled = scaled_without_saying(row, 1e3)["ecg"]
-    np.testing.assert_allclose(scaled["signal"], signal * 1e3, rtol=1e-6)
-    assert scaled["unit"] == "mV"
+    louder = scaled(row, 1e3)["ecg"]
+    np.testing.assert_allclose(louder["signal"], signal * 1e3, rtol=1e-6)
+    assert louder["unit"] == "mV"
     assert renamed(row, {"V1": "V6", "V6": "V1"})["ecg"]["leads"][6:] == ["V6", "V2", "V3", "V4", "V5", "V1"]
     assert first_seconds(row, 2.5)["ecg"]["signal"].shape == (12, 250)
     np.testing.assert_array_equal(row["ecg"]["signal"], signal)

@@ -6,11 +6,10 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
-from ecg_transformers.train.evaluation import noise
-from ecg_transformers.train.evaluation.encoder_pair import EncoderPair, evaluate_pair
-from ecg_transformers.train.evaluation.low_shot import low_shot
+from ecg_transformers.train.evaluation import changed_rows
+from ecg_transformers.train.evaluation.encoder_pair import Change, EncoderPair, evaluate_pair
 from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
-from ecg_transformers.train.evaluation.run import SETTINGS, run_settings
+from ecg_transformers.train.evaluation.settings import SETTINGS, low_shot, run_settings
 from ecg_transformers.train.features import EmbeddingTable, decoded, embed
 from ecg_transformers.train.metrics import resample_counts
 from ecg_transformers.train.predictions import Predictions, ProtocolResult, compare_results
@@ -104,8 +103,10 @@ def test_results_of_other_records_are_not_compared():
 
 
 def test_changed_records_are_scored_by_the_probe_of_the_unchanged_ones(tiny_pair):
-    changes = {"louder": lambda row: _scaled(row, 2.0), "same": lambda row: row}
-    found = tiny_pair.on_changed_tests(changes)
+    names = ("louder", "same", "unchanged")
+    changes = [Change("louder", "", None, lambda row: _scaled(row, 2.0)), Change("same", "", None, lambda row: row)]
+    found = dict(zip(names, tiny_pair.on_changed_tests([*changes, Change("unchanged", "")]), strict=True))
+    assert found["unchanged"] == tiny_pair.clean
     for encoder, model in tiny_pair.models.items():
         tables, clean = tiny_pair.tables[encoder], tiny_pair.clean[encoder]
         np.testing.assert_allclose(found["same"][encoder].test.scores, clean.test.scores, atol=1e-6)
@@ -141,7 +142,7 @@ def test_settings_give_entries_of_one_shape_ready_for_json(tiny_pair):
 
 @pytest.mark.slow
 def test_every_setting_gives_entries_of_one_shape_ready_for_json(tiny_pair, tmp_path, monkeypatch):
-    monkeypatch.setattr(noise, "read_record", lambda path: (_Noise(), []))
+    monkeypatch.setattr(changed_rows, "read_record", lambda path: (_Noise(), []))
     for kind in ("bw", "em", "ma"):
         (tmp_path / f"{kind}.hea").write_text("")
     found = run_settings(SETTINGS, replace(tiny_pair, num_resamples=10, linear=tiny_pair.clean), tmp_path)

@@ -1,18 +1,17 @@
-"""The setting `noise`: test records with noise of the MIT-BIH Noise Stress Test Database at fixed ratios.
+"""Changed recordings: a decoded row with noise, of another rate, in another unit, or cut, as the settings test it.
 
-The probe is fitted and chosen on clean records. To each test record a stretch of half an hour of real noise is added:
-baseline wander, electrode motion or muscle artefact (Moody et al., Computers in Cardiology 1984;11:381).
-
-The signal-to-noise ratio is the plain ratio of powers, 10 log10(variance of the recording / variance of the noise),
-over the whole recording. The database's own program `nst` takes an eighth of the squared peak-to-peak amplitude of the
-QRS complexes for the power of the signal, which is larger, so that its noise is stronger at the same decibels: see
-[`SNRS_DB`]. A ratio of powers needs no beats and no unit: dimensionless recordings are treated alike.
+Noise is that of the MIT-BIH Noise Stress Test Database: half an hour of real baseline wander, electrode motion or
+muscle artefact (Moody et al., Computers in Cardiology 1984;11:381). The signal-to-noise ratio is the plain ratio of
+powers, 10 log10(variance of the recording / variance of the noise), over the whole recording. The database's own
+program `nst` takes an eighth of the squared peak-to-peak amplitude of the QRS complexes for the power of the signal,
+so that the same noise would be called about 7 dB more (4 to 9; measured on the carried recordings of PTB-XL): -6 dB
+here is about 1 dB there. A ratio of powers needs no beats and no unit: dimensionless recordings are treated alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -21,15 +20,13 @@ from ecg_transformers.data.collators import sample_id
 from ecg_transformers.data.corpora.nstdb import NOISES, NSTDB
 from ecg_transformers.data.formats.wfdb_reader import read_record
 from ecg_transformers.modeling.leads import LIMB_LEADS, limb_lead_matrix, without_placement
+from ecg_transformers.modeling.recording_input import DIMENSIONLESS
 
 from ..tasks.lead_subsets import with_ecg
-from .encoder_pair import EncoderPair
-from .robustness import rate_ratio
 
-SNRS_DB = (24, 18, 12, 6, 0, -6)
-"""The numbers of the database, by our measure. With the signal's power by QRS amplitude, as in `nst`, the same noise
-would be called about 7 dB more (4 to 9; measured on the carried recordings of PTB-XL): -6 dB here is about 1 dB there.
-"""
+LARGEST_DENOMINATOR = 10_000
+UNITS = {"uV": 1e3, "V": 1e-3}
+"""Declared unit → how many of it are a millivolt."""
 
 
 class NoiseRecordings:
@@ -90,13 +87,13 @@ def add_noise(
 
     names = [without_placement(lead) for lead in leads]
     limb_rows = [row for row, name in enumerate(names) if name in LIMB_LEADS]
+    others = [row for row in range(len(names)) if row not in limb_rows]
     added = np.zeros(signal.shape)
-    groups = [[row] for row in range(len(names)) if row not in limb_rows]
     if limb_rows:
         added[limb_rows] = limb_lead_matrix([names[row] for row in limb_rows])[:, :2] @ stretch()
-    for (row,) in groups:
+    for row in others:
         added[row] = stretch()[generator.integers(len(noise))]
-    for rows in [limb_rows, *groups] if limb_rows else groups:
+    for rows in (limb_rows, *([row] for row in others)):
         power = sum(_variance(signal[row]) for row in rows)
         of_noise = added[rows].var(axis=1).sum()
         if power > 0 and of_noise == 0:
@@ -113,31 +110,6 @@ def noisy_row(row: dict, recordings: NoiseRecordings, kind: str, snr_db: float, 
     return with_ecg(row, signal=add_noise(ecg["signal"], ecg["leads"], noise, snr_db, np.random.default_rng(key)))
 
 
-def noise_scores(
-    pair: EncoderPair,
-    nstdb_dir: str | Path | None,
-    kinds: Sequence[str] = tuple(NOISES),
-    snrs_db: Sequence[float] = SNRS_DB,
-) -> list[dict[str, Any]]:
-    """Runs probes of clean records on test records with noise.
-
-    Returns:
-        `list[dict]`: an entry of setting `noise` for clean records (`value` `"clean"`), then one a kind (`group`) and
-        ratio in dB (`value`).
-    """
-    recordings = NoiseRecordings(nstdb_dir)
-    changes = {
-        (kind, snr_db): lambda row, kind=kind, snr_db=snr_db: noisy_row(row, recordings, kind, snr_db, pair.seed)
-        for kind in kinds
-        for snr_db in snrs_db
-    }
-    entries = [pair.entry("noise", "clean", "no noise added", pair.clean)]
-    for (kind, snr_db), results in pair.on_changed_tests(changes).items():
-        label = f"{NOISES[kind]}, {snr_db:g} dB"
-        entries.append(pair.entry("noise", snr_db, label, results, group=kind))
-    return entries
-
-
 def white_noise_row(row: dict, snr_db: float, seed: int) -> dict:
     """A decoded row with white noise in every lead, in which the lead's variance is `snr_db` above that of the noise.
 
@@ -152,3 +124,46 @@ def white_noise_row(row: dict, snr_db: float, seed: int) -> dict:
 def _variance(lead: np.ndarray) -> float:
     finite = lead[np.isfinite(lead)].astype(np.float64)
     return float(finite.var()) if len(finite) else 0.0
+
+
+def in_unit(row: dict, unit: str) -> dict:
+    """A decoded row whose values are in another unit, and say so."""
+    if row["ecg"]["unit"] in (unit, DIMENSIONLESS):  # a dimensionless record of a mixed corpus has none
+        return row
+    return with_ecg(row, signal=row["ecg"]["signal"] * np.float32(UNITS[unit]), unit=unit)
+
+
+def scaled(row: dict, factor: float) -> dict:
+    """A decoded row whose values are not in the unit that it declares."""
+    return with_ecg(row, signal=row["ecg"]["signal"] * np.float32(factor))
+
+
+def renamed(row: dict, names: Mapping[str, str]) -> dict:
+    """A decoded row with some leads under other names."""
+    return with_ecg(row, leads=[names.get(lead, lead) for lead in row["ecg"]["leads"]])
+
+
+def first_seconds(row: dict, seconds: float) -> dict:
+    """A decoded row cut to its first seconds."""
+    ecg = row["ecg"]
+    return with_ecg(row, signal=ecg["signal"][:, : round(seconds * ecg["sampling_rate"])])
+
+
+def rate_ratio(old_rate: float, new_rate: float) -> tuple[int, int]:
+    """The ratio of two rates (Hz) in whole numbers, `up` and `down`."""
+    ratio = (Fraction(new_rate) / Fraction(old_rate)).limit_denominator(LARGEST_DENOMINATOR)
+    return ratio.numerator, ratio.denominator
+
+
+def at_rate(row: dict, sampling_rate: float) -> dict:
+    """A decoded row at another rate, declared as such; a row at this rate is itself.
+
+    A finite filter against aliasing (`scipy.signal.resample_poly`), edges continued by their last sample: not the
+    Fourier method of the feature extractor, which would undo itself. Missing samples (NaN) widen by the filter.
+    """
+    ecg = row["ecg"]
+    if ecg["sampling_rate"] == sampling_rate:
+        return row
+    up, down = rate_ratio(ecg["sampling_rate"], sampling_rate)
+    signal = resample_poly(np.asarray(ecg["signal"], dtype=np.float64), up, down, axis=1, padtype="edge")
+    return with_ecg(row, signal=signal.astype(np.float32), sampling_rate=float(sampling_rate))

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from transformers import (
     AutoConfig,
@@ -38,6 +40,17 @@ from .patients import patients_of
 INPUT_FIELDS = ("leads", "sampling_rate", "num_samples", "long_records", "window_stride_samples", "short_records")
 INPUT_FIELDS += ("missing_leads", "derive_limb_leads")
 """Settings of a feature extractor that stay an encoder's own where one treatment of the input holds for several."""
+COLUMNS = {
+    "record_ids": ("record_id", pa.string()),
+    "patient_ids": ("patient_id", pa.string()),
+    "labels": ("labels", pa.list_(pa.string())),
+    "folds": ("fold", pa.int32()),
+    "quality": ("quality", pa.list_(pa.string())),
+    "start_seconds": ("start_seconds", pa.float64()),
+}
+"""What is known of the records of an [`EmbeddingTable`]: name and type in a Parquet file."""
+MISSING = {"patient_ids": "", "folds": -1}
+"""An unknown value in an array of numpy."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,7 @@ class EmbeddingTable:
     start_seconds: list[float] | None = None
 
     def __post_init__(self):
-        columns = [self.record_ids, self.patient_ids, self.labels, self.folds]
-        lengths = [len(column) for column in [*columns, self.quality, self.start_seconds] if column is not None]
+        lengths = [len(column) for column in self.columns().values()]
         if self.features.ndim != 2 or set(lengths) != {len(self.features)}:
             raise ValueError(f"Expected one row of features a record, got {self.features.shape}, {lengths} records.")
         bad = [self.record_ids[row] for row in np.flatnonzero(~np.isfinite(self.features).all(axis=1))]
@@ -79,13 +91,13 @@ class EmbeddingTable:
     def __len__(self) -> int:
         return len(self.record_ids)
 
+    def columns(self) -> dict[str, list]:
+        """What is known of the records, by the names of `COLUMNS`."""
+        return {name: vars(self)[name] for name in COLUMNS if vars(self)[name] is not None}
+
     def multi_hot(self, label_names: Sequence[str]) -> np.ndarray:
         """The labels as int8 of shape `(num_records, len(label_names))`; labels of other names are left out."""
         return np.array([[name in labels for name in label_names] for labels in self.labels], dtype=np.int8)
-
-    def label_names(self) -> list[str]:
-        """All labels that occur, in alphabetical order."""
-        return sorted({name for labels in self.labels for name in labels})
 
     def patients(self) -> list[str]:
         """A patient for each record; a record without one counts as a patient of its own."""
@@ -103,52 +115,37 @@ class EmbeddingTable:
 
     def take(self, rows: list[int]) -> "EmbeddingTable":
         """The records of these numbers, in this order."""
-        columns = (self.record_ids, self.patient_ids, self.labels, self.folds)
-        taken = [[column[row] for row in rows] for column in columns]
-        further = [column and [column[row] for row in rows] for column in (self.quality, self.start_seconds)]
-        return EmbeddingTable(self.features[rows], *taken, *further)
+        columns = {name: [column[row] for row in rows] for name, column in self.columns().items()}
+        return EmbeddingTable(self.features[rows], **columns)
 
     @classmethod
     def joined(cls, tables: Iterable["EmbeddingTable"]) -> "EmbeddingTable":
         """The rows of several tables, one table after the other."""
         tables = list(tables)
-        columns = ("record_ids", "patient_ids", "labels", "folds")
-        rows = (sum((vars(table)[name] for table in tables), []) for name in columns)
-        return cls(np.concatenate([table.features for table in tables]), *rows)
+        columns = {name: sum((vars(table)[name] for table in tables), []) for name in tables[0].columns()}
+        return cls(np.concatenate([table.features for table in tables]), **columns)
 
     def save(self, path: str | Path) -> Path:
         """Writes `.parquet` (one row a record; `features` is a list of float32) or `.npz` (labels as JSON strings, a
         missing patient as `""`, a missing fold as -1), readable without this package; `quality` where it is known."""
-        path = Path(path)
+        path, features = Path(path), self.features.astype(np.float32)
         if path.suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            values = pa.array(self.features.astype(np.float32).ravel())
-            columns = {
-                "record_id": pa.array(self.record_ids, pa.string()),
-                "patient_id": pa.array(self.patient_ids, pa.string()),
-                "fold": pa.array(self.folds, pa.int32()),
-                "labels": pa.array(self.labels, pa.list_(pa.string())),
-                "features": pa.FixedSizeListArray.from_arrays(values, self.features.shape[1]),
-            }
-            if self.quality is not None:
-                columns["quality"] = pa.array(self.quality, pa.list_(pa.string()))
-            if self.start_seconds is not None:
-                columns["start_seconds"] = pa.array(self.start_seconds, pa.float64())
-            pq.write_table(pa.table(columns), path, compression="zstd")
-        elif path.suffix == ".npz":
-            starts = {} if self.start_seconds is None else {"start_seconds": np.array(self.start_seconds)}
-            np.savez_compressed(
-                path,
-                features=self.features.astype(np.float32),
-                record_ids=np.array(self.record_ids, dtype=str),
-                patient_ids=np.array(["" if patient is None else patient for patient in self.patient_ids], dtype=str),
-                folds=np.array([-1 if fold is None else fold for fold in self.folds], dtype=np.int32),
-                labels=np.array([json.dumps(labels) for labels in self.labels], dtype=str),
-                **starts,
-                **({} if self.quality is None else {"quality": np.array([json.dumps(of) for of in self.quality])}),
+            columns = {COLUMNS[name][0]: pa.array(column, COLUMNS[name][1]) for name, column in self.columns().items()}
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
+            order = ("record_id", "patient_id", "fold", "labels", "features", "quality", "start_seconds")
+            columns["features"] = vectors
+            pq.write_table(
+                pa.table({name: columns[name] for name in order if name in columns}), path, compression="zstd"
             )
+        elif path.suffix == ".npz":
+            arrays = {}
+            for name, column in self.columns().items():
+                if name in ("labels", "quality"):
+                    arrays[name] = np.array([json.dumps(names) for names in column], dtype=str)
+                else:
+                    missing = MISSING.get(name)
+                    arrays[name] = np.array([missing if value is None else value for value in column])
+            np.savez_compressed(path, features=features, **arrays)
         else:
             raise ValueError(f"Cannot write features to {path.name!r}. Name it .parquet or .npz.")
         return path
@@ -159,25 +156,18 @@ class EmbeddingTable:
         path = Path(path)
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(
-                    features=arrays["features"],
-                    record_ids=arrays["record_ids"].tolist(),
-                    patient_ids=[patient or None for patient in arrays["patient_ids"].tolist()],
-                    labels=[json.loads(labels) for labels in arrays["labels"]],
-                    folds=[None if fold < 0 else fold for fold in arrays["folds"].tolist()],
-                    quality=[json.loads(of) for of in arrays["quality"]] if "quality" in arrays else None,
-                    start_seconds=arrays["start_seconds"].tolist() if "start_seconds" in arrays else None,
-                )
-        import pyarrow.parquet as pq
-
+                columns = {name: arrays[name].tolist() for name in COLUMNS if name in arrays}
+                for name in {"labels", "quality"} & set(columns):
+                    columns[name] = [json.loads(names) for names in columns[name]]
+                for name, missing in MISSING.items():
+                    columns[name] = [None if value == missing else value for value in columns[name]]
+                return cls(arrays["features"], **columns)
         table = pq.read_table(path)
-        columns = {name: table[name].to_pylist() for name in ("record_id", "patient_id", "labels", "fold")}
-        features = table["features"].combine_chunks()
-        features = features.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
-        quality = table["quality"].to_pylist() if "quality" in table.column_names else None
-        starts = table["start_seconds"].to_pylist() if "start_seconds" in table.column_names else None
-        known = (columns[name] for name in ("record_id", "patient_id", "labels", "fold"))
-        return cls(features, *known, quality, starts)
+        columns = {
+            name: table[stored].to_pylist() for name, (stored, _) in COLUMNS.items() if stored in table.column_names
+        }
+        features = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return cls(features.reshape(len(table), -1), **columns)
 
 
 def embed(

@@ -56,20 +56,23 @@ def input_batches(
     description: str,
     progress: bool = False,
     left_out: dict[str, str] | None = None,
+    needs_all: bool = False,
 ) -> Iterator[InputBatch]:
     """Every record of a dataset, rows of [`load_ecg`] as in [`~.features.embed`], as input on the device and in the
     precision of the model, in batches of at most `batch_size` records.
 
     A record that cannot become input is left out, named with the reason in the log and in `left_out`, and counted at
-    the end; no record at all is a `ValueError` then.
+    the end; no record at all is a `ValueError` then, and any one where the caller `needs_all` and gives no `left_out`.
     """
-    collator = EcgDataCollator(feature_extractor)
+    collator, needs_all = EcgDataCollator(feature_extractor), needs_all and left_out is None
     if left_out is not None:
         collator.bad_records = left_out
     iterator, num_records = iter(dataset), 0
     with tqdm(total=length_hint(dataset) or None, desc=description, unit="rec", disable=not progress) as bar:
         while rows := _next_rows(iterator, batch_size):
             batch = _collated(model, collator, rows)
+            if needs_all and collator.bad_records:
+                raise ValueError("Record {}: {}".format(*next(iter(collator.bad_records.items()))))
             if batch is not None:
                 num_records += len(batch.rows)
                 yield batch
@@ -139,31 +142,15 @@ def predict(
     A record that cannot become input is an error, because its absence would make two models be evaluated on different
     records; unless there is a dictionary `left_out`, which then gets its id and the reason.
     """
-    scores, rows = [], []
-    problem_type = model.config.problem_type
+    problem_type, scores, rows = model.config.problem_type, [], []
     with in_evaluation(model):
-        for start in range(0, len(dataset), batch_size):
-            batch_rows = [dataset[number] for number in range(start, min(start + batch_size, len(dataset)))]
-            try:
-                inputs = feature_extractor([row["ecg"] for row in batch_rows])
-            except ValueError:
-                if left_out is None:
-                    raise
-                batch_rows = readable(batch_rows, feature_extractor, left_out)
-                if not batch_rows:
-                    continue
-                inputs = feature_extractor([row["ecg"] for row in batch_rows])
-            tensors = {name: inputs[name].to(model.device) for name in ("input_values", "lead_mask") if name in inputs}
-            logits = outputs_of(model, tensors, "logits", batch_size)
-            if "window_record" in inputs:
-                logits = average_windows(logits, inputs["window_record"])
+        for batch in input_batches(model, feature_extractor, dataset, batch_size, "Predicting", False, left_out, True):
+            logits = average_windows(outputs_of(model, batch.inputs, "logits", batch_size), batch.window_record)
             if problem_type != REGRESSION:
                 logits = logits.softmax(dim=-1) if problem_type == SINGLE_LABEL else logits.sigmoid()
             scores.append(logits.numpy())
             truth = "targets" if problem_type == REGRESSION else "labels"
-            rows += [(row["record_id"], row["patient_id"], row[truth]) for row in batch_rows]
-    if not rows:
-        raise ValueError(f"No record can become input: {dict(list((left_out or {}).items())[:3])}.")
+            rows += [(row["record_id"], row["patient_id"], row[truth]) for row in batch.rows]
     record_ids, patient_ids, labels = zip(*rows, strict=True)
     if problem_type == REGRESSION:
         truth = np.array(labels, dtype=float)

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ecg_transformers.data.records import EcgRecord
 from ecg_transformers.modeling import EcgFeatureExtractor
 
-from ..inference import in_evaluation, outputs_of, readable
+from ..inference import in_evaluation, input_batches, outputs_of
 from ..patients import refuse_shared_patients
 from ..results import write_json
 from .masks import LABEL_NAMES, RecordWaves, annotated_waves, subject_of, waves_of_mask
@@ -59,19 +59,17 @@ def delineate(
     extractor = windows_of(feature_extractor, feature_extractor.num_samples // 2)
     found = []
     with in_evaluation(model):
-        for start in range(0, len(rows), RECORDS_AT_ONCE):
-            batch = [rows[number] for number in range(start, min(start + RECORDS_AT_ONCE, len(rows)))]
-            batch = batch if left_out is None else readable(batch, extractor, left_out)
-            if not batch:
-                continue
-            inputs = extractor([row["ecg"] for row in batch])
-            probabilities = _probabilities(model, inputs)
-            window_record = inputs["window_record"].numpy()
-            for number, row in enumerate(batch):
+        for batch in input_batches(model, extractor, rows, RECORDS_AT_ONCE, "Waves", False, left_out, needs_all=True):
+            probabilities = outputs_of(model, batch.inputs, "logits", WINDOWS_AT_ONCE).softmax(dim=-1).numpy()
+            if probabilities.shape[-1] != len(LABEL_NAMES):
+                classes = probabilities.shape[-1]
+                raise ValueError(f"Expected a model of the classes {list(LABEL_NAMES)}, got one of {classes}.")
+            for number, row in enumerate(batch.rows):
                 record = EcgRecord.from_row(row)
                 num_samples = record.signal.shape[1]
                 length = extractor.resampled_length(num_samples, record.sampling_rate)
-                mask = _join(probabilities[window_record == number], extractor.window_starts(length), length)
+                of_record = probabilities[batch.window_record.numpy() == number]
+                mask = _join(of_record, extractor.window_starts(length), length)
                 leads = tuple(lead for lead in extractor.leads if lead in record.leads)
                 mask = mask[[extractor.leads.index(lead) for lead in leads]]
                 signal = record.to_millivolts()[[record.leads.index(lead) for lead in leads]]
@@ -79,15 +77,6 @@ def delineate(
                 facts = (row["record_id"], subject_of(row), float(record.sampling_rate), num_samples)
                 found.append(RecordWaves(*facts, leads, waves))
     return found
-
-
-def _probabilities(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
-    """`(num_windows, num_leads, num_samples, 4)`."""
-    tensors = {name: inputs[name].to(model.device) for name in ("input_values", "lead_mask") if name in inputs}
-    probabilities = outputs_of(model, tensors, "logits", WINDOWS_AT_ONCE).softmax(dim=-1).numpy()
-    if probabilities.shape[-1] != len(LABEL_NAMES):
-        raise ValueError(f"Expected a model of the classes {list(LABEL_NAMES)}, got one of {probabilities.shape[-1]}.")
-    return probabilities
 
 
 def _join(windows: np.ndarray, starts: Sequence[int], length: int) -> np.ndarray:

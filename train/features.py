@@ -43,8 +43,8 @@ INPUT_FIELDS += ("missing_leads", "derive_limb_leads")
 COLUMNS = {
     "record_ids": ("record_id", pa.string()),
     "patient_ids": ("patient_id", pa.string()),
-    "labels": ("labels", pa.list_(pa.string())),
     "folds": ("fold", pa.int32()),
+    "labels": ("labels", pa.list_(pa.string())),
     "quality": ("quality", pa.list_(pa.string())),
     "start_seconds": ("start_seconds", pa.float64()),
 }
@@ -131,12 +131,8 @@ class EmbeddingTable:
         path, features = Path(path), self.features.astype(np.float32)
         if path.suffix == ".parquet":
             columns = {COLUMNS[name][0]: pa.array(column, COLUMNS[name][1]) for name, column in self.columns().items()}
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-            order = ("record_id", "patient_id", "fold", "labels", "features", "quality", "start_seconds")
-            columns["features"] = vectors
-            pq.write_table(
-                pa.table({name: columns[name] for name in order if name in columns}), path, compression="zstd"
-            )
+            columns["features"] = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
+            pq.write_table(pa.table(columns), path, compression="zstd")
         elif path.suffix == ".npz":
             arrays = {}
             for name, column in self.columns().items():

@@ -143,7 +143,7 @@ def test_page_and_card_section_tell_the_numbers(evaluation):
 
 
 def test_the_command_line_names_what_there_is():
-    assert PROTOCOLS == run.PROTOCOLS and SETTINGS == run.SETTINGS
+    assert PROTOCOLS == run.PROTOCOLS and SETTINGS == run_settings.SETTINGS
 
 
 @pytest.mark.parametrize(

@@ -87,18 +87,12 @@ def refuse_shared_recordings(splits: Mapping[str, Dataset]) -> None:
 def one_of_each(rows: Dataset) -> tuple[Dataset, dict[str, str]]:
     """The rows of one split without later copies of a recording, in their order, and each copy that is left out with
     the id of the recording that stays in its place. The log names them too."""
-    first: dict[str, str] = {}
-    copies, kept = {}, []
-    for number, (record_id, digest) in enumerate(recording_digests(rows)):
-        if digest is not None and first.setdefault(digest, record_id) != record_id:
-            copies[record_id] = first[digest]
-        else:
-            kept.append(number)
+    copies = {copy: ids[0] for ids in find_duplicates(rows) for copy in ids[1:]}
     if copies:
         named = ", ".join(f"{copy} = {original}" for copy, original in list(copies.items())[:NAMED])
         logger.warning(
             "%d recordings are exact copies of earlier ones and are left out: %s%s.",
             *(len(copies), named, ", ..." if len(copies) > NAMED else ""),
         )
-        rows = rows.select(kept)
+        rows = rows.select([number for number, record_id in enumerate(rows["record_id"]) if record_id not in copies])
     return rows, copies

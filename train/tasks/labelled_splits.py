@@ -1,7 +1,7 @@
 """Labelled recordings for fine-tuning: which kind of task they make, who is left out, which windows are cut."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,37 +99,51 @@ def load_labelled_splits(
             f"A single-label task needs two classes, the data has {list(names)}. To tell records with the label from "
             "those without: --problem_type multi_label_classification --unlabelled keep."
         )
+
+    def load(split: str) -> tuple[Dataset, list[bool]]:
+        rows = load_ecg(name, data_dir=data_dir, split=split, decode=False, **options)
+        rows = numbered(rows, names) if problem_type == SINGLE_LABEL else rows
+        return rows, [bool(labels) for labels in rows["labels"]]
+
+    return collect_splits(load, tuple(names), problem_type, "label of the task", keep=unlabelled == "keep")
+
+
+def collect_splits(
+    load: Callable[[str], tuple[Dataset, list[bool]]],
+    label_names: tuple[str, ...],
+    problem_type: str,
+    what: str,
+    keep: bool = False,
+) -> LabelledSplits:
+    """The three splits with what they are learned for, no patient in two of them.
+
+    Args:
+        load (`Callable`): Function from the name of a split to its rows, and for each whether it has a target.
+        label_names, problem_type: Those of [`LabelledSplits`].
+        what (`str`): Name of the target in messages.
+        keep (`bool`, *optional*, defaults to `False`): Keep records without a target, as negative for every label.
+    """
     splits, without = {}, {}
     for split in SPLITS:
-        rows = load_ecg(name, data_dir=data_dir, split=split, decode=False, **options)
-        if problem_type == SINGLE_LABEL:
-            rows = numbered(rows, names)
-        labels = rows["labels"][:]
-        labelled = [number for number, of_record in enumerate(labels) if of_record]
-        without[split] = len(labels) - len(labelled)
-        if without[split]:
-            ids = [row for row, of_record in zip(rows["record_id"], labels, strict=True) if not of_record]
-            what = "left out" if unlabelled == "drop" else "kept, as negative for every label"
-            more = ", ..." if len(ids) > NAMED else ""
-            counts = f"{len(ids)} of {len(labels)}"
-            logger.info(
-                "%s: %s records have no label of the task and are %s: %s%s",
-                *(split, counts, what, ", ".join(ids[:NAMED]), more),
-            )
-        rows = rows.select(labelled) if unlabelled == "drop" and without[split] else rows
+        rows, has_target = load(split)
+        ids = [record_id for record_id, has in zip(rows["record_id"], has_target, strict=True) if not has]
+        without[split] = len(ids)
+        if ids:
+            done = "kept, as negative for every label" if keep else "left out"
+            named = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
+            counts = f"{len(ids)} of {len(rows)}"
+            logger.info("%s: %s records have no %s and are %s: %s", split, counts, what, done, named)
+        if ids and not keep:
+            rows = rows.select([number for number, has in enumerate(has_target) if has])
         if not len(rows):
             raise ValueError(
-                f"The split {split!r} of {name!r} has no labelled record. Fine-tuning learns on 'train', selects on "
-                "'validation' and tests on 'test': all three are needed."
+                f"The split {split!r} has no record with a {what}. One learns on 'train', selects on 'validation' and "
+                "tests on 'test': all three are needed. Choose data or a target that states it."
             )
         splits[split] = rows
     refuse_shared_patients(splits)
     return LabelledSplits(
-        **splits,
-        label_names=tuple(names),
-        problem_type=problem_type,
-        unlabelled=without,
-        left_out=unlabelled == "drop",
+        **splits, label_names=label_names, problem_type=problem_type, unlabelled=without, left_out=not keep
     )
 
 

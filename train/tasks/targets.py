@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,22 @@ from ecg_transformers.data import load_ecg
 
 from ..checkpoints import find_checkpoint
 from ..delineation.evaluation import delineate
+from ..delineation.intervals import TARGETS as INTERVALS
 from ..delineation.intervals import interval_targets
 from ..delineation.masks import RecordWaves
-from ..patients import refuse_shared_patients
 from ..results import REGRESSION, SINGLE_LABEL
 from .duplicates import one_of_each, refuse_shared_recordings
-from .labelled_splits import SPLITS, LabelledSplits, load_labelled_splits, numbered
+from .labelled_splits import LabelledSplits, collect_splits, load_labelled_splits, numbered
 
 logger = logging.getLogger("ecg_transformers")
 
-TARGETS = ("labels", "sex", "age", "intervals")
 SEXES = ("female", "male")
+TARGETS = {
+    "sex": (SEXES, SINGLE_LABEL),
+    "age": (("age_years",), REGRESSION),
+    "intervals": (INTERVALS, REGRESSION),
+}
+"""Targets beside the labels of a corpus: names of the outputs and type of the task."""
 OLDEST_YEARS = 120  # PTB-XL writes 300 for "older than 89"
 
 
@@ -53,48 +58,29 @@ def load_task(
         ValueError: for a split without records, with patients or recordings of another, or a target that the corpus
             does not have.
     """
-    if target not in TARGETS:
-        raise ValueError(f"Expected target of {list(TARGETS)}, got {target!r}.")
+    if target != "labels" and target not in TARGETS:
+        raise ValueError(f"Expected target of {['labels', *TARGETS]}, got {target!r}.")
     if delineator is not None and target != "intervals":
         raise ValueError(f"A delineator makes the target 'intervals'; the target is {target!r}.")
     if target == "labels":
         return _one_of_each(load_labelled_splits(name, data_dir, options, problem_type, unlabelled))
     if problem_type is not None or unlabelled != "drop":
         raise ValueError(f"problem_type and unlabelled are settings of labels; the target is {target!r}.")
-    found, without, names = {}, {}, ()
-    for split in SPLITS:
+
+    def load(split: str) -> tuple[Dataset, list[bool]]:
         rows = load_ecg(name, data_dir=data_dir, split=split, decode=False, **(options or {}))
-        if target == "intervals":
-            names, values = _intervals(rows, delineator)
-        elif target == "sex":
-            names, values = SEXES, [[sex] if sex in SEXES else None for sex in rows["sex"]]
-        else:
-            names = ("age_years",)
-            values = [[age] if age is not None and 0 <= age <= OLDEST_YEARS else None for age in rows["age"]]
-        kept = [number for number, value in enumerate(values) if value is not None]
-        without[split] = len(rows) - len(kept)
-        if without[split]:
-            logger.info("%s: %d of %d records have no %s and are left out.", split, without[split], len(rows), target)
-        if not kept:
-            raise ValueError(
-                f"No record of the split {split!r} of {name!r} has a target {target!r}. Choose one that states it."
-            )
         if target == "sex":
-            classes = [value or [] for value in values]
-            rows = numbered(rows.remove_columns("labels").add_column("labels", classes), names)
+            labels = [[sex] if sex in SEXES else [] for sex in rows["sex"]]
+            rows = numbered(rows.remove_columns("labels").add_column("labels", labels), SEXES)
+            return rows, [bool(of_record) for of_record in labels]
+        if target == "intervals":
+            values = _intervals(rows, delineator)
         else:
-            rows = rows.add_column("targets", values)
-        found[split] = rows.select(kept) if without[split] else rows
-    refuse_shared_patients(found)
-    return _one_of_each(
-        LabelledSplits(
-            **found,
-            label_names=names,
-            problem_type=SINGLE_LABEL if target == "sex" else REGRESSION,
-            unlabelled=without,
-            left_out=True,
-        )
-    )
+            values = [[age] if age is not None and 0 <= age <= OLDEST_YEARS else None for age in rows["age"]]
+        return rows.add_column("targets", values), [value is not None for value in values]
+
+    names, problem_type = TARGETS[target]
+    return _one_of_each(collect_splits(load, names, problem_type, f"target {target!r}"))
 
 
 def _one_of_each(splits: LabelledSplits) -> LabelledSplits:
@@ -106,8 +92,8 @@ def _one_of_each(splits: LabelledSplits) -> LabelledSplits:
     return dataclasses.replace(splits, **evaluated, copies=copies)
 
 
-def _intervals(rows: Dataset, delineator: str | None) -> tuple[tuple[str, ...], Sequence[list[float] | None]]:
-    """Records of which every interval could be measured."""
+def _intervals(rows: Dataset, delineator: str | None) -> list[list[float] | None]:
+    """The intervals of each record, where all of them could be measured."""
     if delineator is None:
         if "wave_kind" not in rows.column_names:
             raise ValueError(
@@ -121,10 +107,9 @@ def _intervals(rows: Dataset, delineator: str | None) -> tuple[tuple[str, ...], 
         waves = delineate(model, AutoFeatureExtractor.from_pretrained(delineator), rows, left_out := {})
         for record_id, reason in left_out.items():
             logger.warning("Record %s cannot be delineated: %s", record_id, reason)
-    found = interval_targets(waves)
-    table = np.column_stack(list(found.values()))
+    table = np.column_stack(list(interval_targets(waves).values()))
     ids = [row.record_id if isinstance(row, RecordWaves) else row["record_id"] for row in waves]
     measured = {
         record_id: values.tolist() for record_id, values in zip(ids, table, strict=True) if np.isfinite(values).all()
     }
-    return tuple(found), [measured.get(record_id) for record_id in rows["record_id"]]
+    return [measured.get(record_id) for record_id in rows["record_id"]]

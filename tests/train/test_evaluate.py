@@ -15,7 +15,7 @@ from ecg_transformers.data import load_ecg
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, build_parser, main
 from ecg_transformers.train.evaluate import WRITTEN, name_folds
-from ecg_transformers.train.evaluation import protocols, run
+from ecg_transformers.train.evaluation import protocols, run, settings
 from ecg_transformers.train.features import load_encoder
 from ecg_transformers.train.inference import find_quality, records_by_finding
 from ecg_transformers.train.publishing.shared_folder import public_results
@@ -143,7 +143,7 @@ def test_page_and_card_section_tell_the_numbers(evaluation):
 
 
 def test_the_command_line_names_what_there_is():
-    assert PROTOCOLS == run.PROTOCOLS and SETTINGS == run_settings.SETTINGS
+    assert PROTOCOLS == run.PROTOCOLS and SETTINGS == settings.SETTINGS
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,19 @@ from ..features import random_encoder_like, random_kernels_like
 from ..predictions import ProtocolResult, compare_results, write_predictions
 from ..results import REGRESSION, difference_key
 from ..tasks.labelled_splits import LabelledSplits
-from .attentive import attentive_protocol
 from .clusters import cluster_test_split, compare_clusters
 from .encoder_pair import ENCODERS, EncoderPair
 from .finetuned import finetuned_protocol
+from .heads import LINEAR_FORMS, attentive_protocol, linear_head_protocol
 from .protocols import FrozenTables, cross_validated_linear, embed_splits, knn_protocol, linear_protocol
 from .settings import check_settings, run_settings
-from .sgd_linear import SGD_LINEAR_FORMS, sgd_linear_protocol
 
 logger = logging.get_logger(__name__)
 
 CLUSTERS = "zero-shot-cluster"
 ON_FEATURES: dict[str, Callable[..., ProtocolResult]] = {
     "linear": linear_protocol,
-    **{f"linear-{name}": partial(sgd_linear_protocol, form=form) for name, form in SGD_LINEAR_FORMS.items()},
+    **{f"linear-{name}": partial(linear_head_protocol, form=form) for name, form in LINEAR_FORMS.items()},
     "knn": knn_protocol,
 }
 PROTOCOLS = (*ON_FEATURES, "attentive", "finetuned", CLUSTERS)

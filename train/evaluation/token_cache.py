@@ -1,4 +1,4 @@
-"""The tokens of frozen encoders, computed once: in memory, or in a temporary file where they are too many for it."""
+"""The tokens of frozen encoders, computed once and kept in a temporary file, however many they are."""
 
 import logging
 import tempfile
@@ -11,11 +11,14 @@ from torch import nn
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ecg_transformers.modeling import EcgViTConfig
+from ecg_transformers.modeling.feature_extraction_ecg import average_windows
 
 from ..inference import in_evaluation, input_batches
 from ..patients import patients_of
 
 logger = logging.getLogger("ecg_transformers")
+
+WINDOWS_AT_ONCE = 256  # in evaluation
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class TokenCache:
 
     Args:
         tokens (`np.ndarray` of shape `(num_windows, num_tokens, hidden_size)`):
-            `last_hidden_state`, registers first; a memory map where it did not fit.
+            `last_hidden_state`, registers first; a memory map.
         token_mask (`np.ndarray` of bool and shape `(num_windows, num_tokens)`, *optional*): `True` = present.
         window_record (`np.ndarray` of shape `(num_windows,)`): Number of the record of each window, rising.
         record_ids (`list[str]`), patient_ids (`list[str | None]`): Names and patients of the records.
@@ -43,20 +46,26 @@ class TokenCache:
         """A patient for each record; a record without one counts as a patient of its own."""
         return patients_of(self.record_ids, self.patient_ids)
 
-    @property
-    def in_memory(self) -> bool:
-        return not isinstance(self.tokens, np.memmap)
+    def drawn_logits(self, head: nn.Module, records: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Logits of some records by one of the windows of each, drawn anew every time."""
+        counts = torch.bincount(torch.from_numpy(self.window_record), minlength=len(self))
+        first = counts.cumsum(0) - counts
+        drawn = torch.randint(2**62, (len(records),), generator=generator) % counts[records]
+        return self.logits_of_windows(head, (first[records] + drawn).numpy())
 
-    @property
-    def place(self) -> str:
-        """`"memory"` or `"memory-mapped temporary file"`."""
-        return "memory" if self.in_memory else "memory-mapped temporary file"
+    def logits(self, head: nn.Module) -> torch.Tensor:
+        """Logits of every record, `(num_records, num_outputs)` on the CPU, the mean over those of its windows."""
+        numbers = np.arange(len(self.tokens))
+        chunks = [numbers[start : start + WINDOWS_AT_ONCE] for start in range(0, len(numbers), WINDOWS_AT_ONCE)]
+        logits = torch.cat([self.logits_of_windows(head, chunk).cpu() for chunk in chunks])
+        return average_windows(logits, torch.from_numpy(self.window_record))
 
-    def batch(self, windows: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Float32 tokens and mask of some windows, by their numbers."""
+    def logits_of_windows(self, head: nn.Module, windows: np.ndarray) -> torch.Tensor:
+        """Logits of some windows, by their numbers."""
+        device = next(head.parameters()).device
         tokens = torch.from_numpy(self.tokens[windows]).to(device).float()
         mask = None if self.token_mask is None else torch.from_numpy(self.token_mask[windows]).to(device)
-        return tokens, mask
+        return head(tokens, mask)
 
 
 def cache_tokens(
@@ -65,39 +74,39 @@ def cache_tokens(
     dataset: Iterable[dict],
     batch_size: int = 64,
     dtype: str = "float16",
-    max_bytes: int = 2 << 30,
 ) -> TokenCache:
     """Runs the encoder once over every record. A record that cannot become input is left out and named in the log.
+
+    The tokens lie in a file in the folder for temporary files (`TMPDIR`), which nobody else sees and which is gone
+    with the cache; what fits in memory is read from there.
 
     Args:
         dataset (`Iterable[dict]`): Rows of [`load_ecg`]; the feature extractor makes one or several windows of each.
         dtype (`str`, *optional*, defaults to `"float16"`): Type of the tokens; float16 keeps 11 bits of each.
-        max_bytes (`int`, *optional*, defaults to 2 GiB):
-            Beyond this the tokens go to a file in the folder for temporary files (`TMPDIR`), which nobody else sees
-            and which is gone with the cache.
 
     Raises:
         ValueError: for tokens that are not finite, or too large for float16.
     """
-    tokens, masks, windows = _GrowingArray(np.dtype(dtype), max_bytes), [], []
-    record_ids, patient_ids = [], []
+    masks, windows, record_ids, patient_ids = [], [], [], []
+    file = tempfile.TemporaryFile(prefix="ecg_transformers_tokens_")
     with in_evaluation(model), torch.inference_mode():
         for batch in input_batches(model, feature_extractor, dataset, batch_size, "Tokens"):
             values = model(**batch.inputs).last_hidden_state.float().cpu().numpy()
             present = present_tokens(model.config, batch.inputs.get("lead_mask"))
             window_record = batch.window_record.numpy()
             ids = [str(row["record_id"]) for row in batch.rows]
-            tokens.append(_narrowed(values, window_record, ids, dtype))
+            file.write(_narrowed(values, window_record, ids, dtype).tobytes())
             masks.append(np.ones(values.shape[:2], bool) if present is None else present.cpu().numpy())
             windows.append(window_record + len(record_ids))
             record_ids += ids
             patients = [row.get("patient_id") for row in batch.rows]
             patient_ids += [None if patient is None else str(patient) for patient in patients]
+    file.flush()
     present = np.concatenate(masks)
+    tokens = np.memmap(file, dtype=dtype, mode="r", shape=(*present.shape, values.shape[-1]))
     mask = None if present.all() else present
-    cache = TokenCache(tokens.finish(), mask, np.concatenate(windows), record_ids, patient_ids)
-    logger.info("Tokens of %d records: %d bytes of %s in %s", len(cache), cache.tokens.nbytes, dtype, cache.place)
-    return cache
+    logger.info("Tokens of %d records: %d bytes of %s", len(record_ids), tokens.nbytes, dtype)
+    return TokenCache(tokens, mask, np.concatenate(windows), record_ids, patient_ids)
 
 
 def present_tokens(config: EcgViTConfig, lead_mask: torch.Tensor | None) -> torch.Tensor | None:
@@ -112,38 +121,6 @@ def present_tokens(config: EcgViTConfig, lead_mask: torch.Tensor | None) -> torc
     present = present.repeat_interleave(config.num_columns, dim=1)
     present = nn.functional.pad(present, (config.num_registers, 0), value=True)
     return present | ~present.any(dim=1, keepdim=True)
-
-
-class _GrowingArray:
-    """Rows appended to an array: chunks in memory, and a temporary file from where they would exceed `max_bytes`."""
-
-    def __init__(self, dtype: np.dtype, max_bytes: int):
-        self.dtype, self.max_bytes = dtype, max_bytes
-        self.chunks, self.num_rows, self.num_bytes, self.row_shape, self.file = [], 0, 0, (), None
-
-    def append(self, rows: np.ndarray):
-        self.row_shape = rows.shape[1:]
-        self.num_rows += len(rows)
-        self.num_bytes += rows.nbytes
-        self.chunks.append(rows)
-        if self.num_bytes > self.max_bytes:
-            self.file = self.file or tempfile.TemporaryFile(prefix="ecg_transformers_tokens_")
-            for chunk in self.chunks:
-                self.file.write(np.ascontiguousarray(chunk).data)
-            self.chunks.clear()
-
-    def finish(self) -> np.ndarray:
-        shape = (self.num_rows, *self.row_shape)
-        if self.file is not None:
-            self.file.flush()
-            return np.memmap(self.file, dtype=self.dtype, mode="r", shape=shape)
-        whole, start = np.empty(shape, self.dtype), 0
-        self.chunks.reverse()
-        while self.chunks:  # each is freed when it is copied: all together are never twice in memory
-            chunk = self.chunks.pop()
-            whole[start : start + len(chunk)] = chunk
-            start += len(chunk)
-        return whole
 
 
 def _narrowed(tokens: np.ndarray, window_record: np.ndarray, record_ids: list[str], dtype: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The attentive protocol, on made-up recordings of two windows, some of which lack a lead."""
 
 import dataclasses
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -10,16 +11,14 @@ from datasets import Dataset, Features, List, Value
 from ecg_transformers.data import ECG_STORAGE, Ecg
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForSequenceClassification, EcgViTModel
 from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler
-from ecg_transformers.train.evaluation import attentive
-from ecg_transformers.train.evaluation.attentive import (
+from ecg_transformers.train.evaluation.heads import (
+    ATTENTIVE,
     AttentiveHead,
-    AttentiveSettings,
     attentive_protocol,
-    drawn_windows,
-    record_logits,
-    train_attentive_head,
+    drawn_head,
+    shuffled_batches,
+    train_head,
 )
-from ecg_transformers.train.evaluation.head_training import drawn_head, shuffled_batches
 from ecg_transformers.train.evaluation.token_cache import TokenCache, cache_tokens
 from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.metrics import macro_auroc
@@ -30,7 +29,10 @@ LEADS = ("I", "II", "V2")
 INPUT = {"leads": LEADS, "sampling_rate": 100, "num_samples": 100}
 SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 25}
 NAMES = {MULTI_LABEL: ("FAST", "TALL"), SINGLE_LABEL: ("SLOW", "FAST", "TALL"), REGRESSION: ("rate_hz", "height_mv")}
-SHORT = AttentiveSettings(num_steps=6, batch_size=8, learning_rate=0.01, select_every=2, cache_dtype="float32")
+SHORT = dataclasses.replace(
+    ATTENTIVE, name="short", num_steps=6, batch_size=8, peak_learning_rate=0.01, select_every=2
+)
+FLOAT32 = {"dtype": "float32"}
 FEATURES = {"record_id": Value("string"), "patient_id": Value("string"), "ecg": ECG_STORAGE}
 FEATURES |= {"labels": List(Value("string")), "targets": List(Value("float64"))}
 
@@ -87,7 +89,7 @@ def model():
 @pytest.fixture(scope="module")
 def short(model, feature_extractor, splits):
     """What the protocol finds with the settings SHORT."""
-    return attentive_protocol(model, feature_extractor, splits, SHORT)
+    return attentive_protocol(model, feature_extractor, splits, SHORT, **FLOAT32)
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +98,9 @@ def caches(model, feature_extractor, splits):
 
 
 def test_the_default_is_the_published_form():
-    published = {"num_steps": 5000, "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.1}
+    published = {"num_steps": 5000, "batch_size": 128, "peak_learning_rate": 1e-3, "weight_decay": 0.1}
     published |= {"gradient_clip": 1.0, "select_every": 100}
-    assert {name: getattr(AttentiveSettings(), name) for name in published} == published
+    assert {name: getattr(ATTENTIVE, name) for name in published} == published
 
 
 @pytest.mark.parametrize("patching", ["per_lead", "all_leads"])
@@ -121,16 +123,17 @@ def test_the_head_computes_what_the_classifier_of_the_library_does(feature_extra
     assert cache.window_record.tolist() == window_record.tolist()
     assert (cache.token_mask is None) == (patching == "all_leads")
     with torch.no_grad():
-        torch.testing.assert_close(head(*cache.batch(np.arange(20), torch.device("cpu"))), logits, atol=1e-5, rtol=0)
+        torch.testing.assert_close(cache.logits_of_windows(head, np.arange(20)), logits, atol=1e-5, rtol=0)
     expected = logits.unflatten(0, (10, 2)).mean(dim=1)
-    torch.testing.assert_close(record_logits(head, cache), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(cache.logits(head), expected, atol=1e-5, rtol=0)
 
 
 def test_training_equals_a_plain_loop_with_the_modules_of_the_library(model, caches, splits):
     truth = {name: splits.truth_of(name) for name in caches}
     task_of_head = HeadTask(truth["train"], splits.label_names, MULTI_LABEL)
     settings = dataclasses.replace(SHORT, gradient_clip=0.05, weight_decay=0.5, select_every=6)
-    head, trained = train_attentive_head(model.config, caches, truth, task_of_head, settings, seed=3)
+    head = drawn_head(lambda: AttentiveHead(model.config, 2), seed=3)
+    trained = train_head(head, settings, task_of_head, caches, truth, seed=3)
 
     pooler, layer = EcgViTAttentivePooler(model.config), torch.nn.Linear(16, 2, bias=False)
     start = drawn_head(lambda: AttentiveHead(model.config, 2), seed=3)
@@ -165,7 +168,7 @@ def test_training_equals_a_plain_loop_with_the_modules_of_the_library(model, cac
 @pytest.mark.parametrize("problem_type", [MULTI_LABEL, SINGLE_LABEL])
 def test_scores_are_probabilities_of_the_task(model, feature_extractor, splits, problem_type):
     splits = of_kind(splits, problem_type)
-    result = attentive_protocol(model, feature_extractor, splits, SHORT)
+    result = attentive_protocol(model, feature_extractor, splits, SHORT, **FLOAT32)
     about = (result.protocol, result.problem_type, result.label_names)
     assert about == ("attentive", problem_type, NAMES[problem_type])
     assert np.array_equal(result.validation.labels, splits.truth_of("validation"))
@@ -194,7 +197,7 @@ def test_values_of_a_regression_are_in_the_unit_of_the_target(model, feature_ext
 def test_a_seed_gives_one_result_and_touches_no_global_generator(model, feature_extractor, splits, short):
     state = torch.get_rng_state()
     again, other = (
-        attentive_protocol(model, feature_extractor, splits, SHORT, seed=seed).test.scores for seed in (0, 1)
+        attentive_protocol(model, feature_extractor, splits, SHORT, seed, **FLOAT32).test.scores for seed in (0, 1)
     )
     assert np.array_equal(short.test.scores, again) and not np.allclose(short.test.scores, other)
     assert torch.equal(state, torch.get_rng_state())
@@ -203,17 +206,17 @@ def test_a_seed_gives_one_result_and_touches_no_global_generator(model, feature_
 def test_what_is_chosen_does_not_depend_on_the_test_split(model, feature_extractor, splits, short):
     labels = splits.test["labels"][::-1]
     other = dataclasses.replace(splits, test=splits.test.remove_columns("labels").add_column("labels", labels))
-    found = attentive_protocol(model, feature_extractor, other, SHORT)
+    found = attentive_protocol(model, feature_extractor, other, SHORT, **FLOAT32)
     assert np.array_equal(found.test.scores, short.test.scores)
     assert not np.array_equal(found.test.labels, short.test.labels)
 
 
 def test_details_say_what_was_done(short):
     details = short.details
-    assert details["form"] == "other settings" and details["steps"] == 6 and details["best_step"] in (2, 4, 6)
+    assert details["form"] == "short" and details["steps"] == 6 and details["best_step"] in (2, 4, 6)
     assert details["windows"] == {"train": 48, "validation": 20, "test": 20}
     assert details["cache_bytes"] == 88 * (2 + 12) * 16 * 4
-    assert set(details["cache"].values()) == {"memory"} and set(details["seconds"]) == {"tokens", "head"}
+    assert details["selection"] == "quality" and details["batch"] == 8
 
 
 # --- the cache of tokens ----------------------------------------------------------------------------------------
@@ -227,16 +230,6 @@ def test_tokens_are_the_last_hidden_states_with_registers(model, feature_extract
     absent = ~inputs["lead_mask"].numpy()
     assert np.array_equal(~caches["train"].token_mask[:, 2:].reshape(48, 3, 4).any(axis=2), absent)
     assert caches["train"].token_mask[:, :2].all()
-
-
-def test_tokens_beyond_the_limit_go_to_a_file_and_change_nothing(model, feature_extractor, splits, short, monkeypatch):
-    place = "memory-mapped temporary file"
-    limit = 60 * 14 * 16 * 4  # 48 windows of the training split fit, and then no others
-    for max_bytes, of_train in ((limit, "memory"), (0, place)):
-        monkeypatch.setattr(attentive, "CACHE_BYTES", max_bytes)
-        mapped = attentive_protocol(model, feature_extractor, splits, SHORT, batch_size=7)
-        assert mapped.details["cache"] == {"train": of_train, "validation": place, "test": place}
-        np.testing.assert_allclose(mapped.test.scores, short.test.scores, atol=1e-5)
 
 
 def test_half_precision_is_close_and_refuses_what_it_cannot_hold(model, feature_extractor, splits, caches):
@@ -254,7 +247,7 @@ def test_a_record_that_cannot_become_input_is_left_out_of_tokens_and_truth(model
     rows = [dict(row) for row in splits.test]
     rows[3]["ecg"] = dict(rows[3]["ecg"], leads=["V5", "V6", "aVR"])
     broken = dataclasses.replace(splits, test=Dataset.from_list(rows, features=splits.test.features))
-    found = attentive_protocol(model, feature_extractor, broken, SHORT).test
+    found = attentive_protocol(model, feature_extractor, broken, SHORT, **FLOAT32).test
     kept = [number for number in range(10) if number != 3]
     assert found.record_ids == [short.test.record_ids[number] for number in kept]
     assert np.array_equal(found.labels, short.test.labels[kept])
@@ -274,17 +267,29 @@ def test_the_encoder_stays_as_it_was(feature_extractor, splits):
 
 def test_patients_in_two_splits_are_refused(model, feature_extractor, splits):
     with pytest.raises(ValueError, match="both the train and the test"):
-        attentive_protocol(model, feature_extractor, dataclasses.replace(splits, test=splits.train), SHORT)
+        attentive_protocol(model, feature_extractor, dataclasses.replace(splits, test=splits.train), SHORT, **FLOAT32)
 
 
 def test_training_draws_every_window_of_a_record():
     cache = TokenCache(
         np.zeros((6, 1, 4), np.float32), None, np.array([0, 1, 1, 1, 2, 2]), ["a", "b", "c"], [None] * 3
     )
-    drawn = drawn_windows(cache, 2, seed=0)
-    seen = set()
-    for _ in range(40):
-        records, windows = next(drawn)
+    generator, seen = torch.Generator().manual_seed(0), set()
+    head = WindowNumbers(cache)
+    for records in islice(shuffled_batches(3, 2, generator, drop_last=True), 40):
+        windows = cache.drawn_logits(head, records, generator).int().flatten().numpy()
         assert cache.window_record[windows].tolist() == records.tolist() and len(set(records.tolist())) == 2
         seen |= set(windows.tolist())
     assert seen == set(range(6))
+
+
+class WindowNumbers(torch.nn.Module):
+    """A head whose logit is the number of the window, which its tokens hold."""
+
+    def __init__(self, cache):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        cache.tokens[:] = np.arange(len(cache.tokens))[:, None, None]
+
+    def forward(self, tokens, mask):
+        return tokens[:, 0, :1]

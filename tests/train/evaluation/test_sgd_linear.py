@@ -5,18 +5,23 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from ecg_transformers.train.evaluation.head_training import shuffled_batches
+from ecg_transformers.train.evaluation.heads import (
+    LINEAR_FORMS,
+    HeadForm,
+    draw_linear,
+    linear_head_protocol,
+    shuffled_batches,
+)
 from ecg_transformers.train.evaluation.protocols import FrozenTables
-from ecg_transformers.train.evaluation.sgd_linear import SGD_LINEAR_FORMS, SgdLinear, draw_linear, sgd_linear_protocol
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 NAMES = ("A", "B", "C")
 EXACT = {"atol": 0.0, "rtol": 1e-9}
 SHORT = {
-    "kim": dataclasses.replace(SGD_LINEAR_FORMS["kim"], epochs=3),
-    "weimann": dataclasses.replace(SGD_LINEAR_FORMS["weimann"], num_steps=20, select_every=5, gradient_clip=0.1),
-    "st-mem": dataclasses.replace(SGD_LINEAR_FORMS["st-mem"], epochs=5, peak_learning_rate=0.05),
+    "kim": dataclasses.replace(LINEAR_FORMS["kim"], epochs=3),
+    "weimann": dataclasses.replace(LINEAR_FORMS["weimann"], num_steps=20, select_every=5, gradient_clip=0.1),
+    "st-mem": dataclasses.replace(LINEAR_FORMS["st-mem"], epochs=5, peak_learning_rate=0.05),
 }
 
 
@@ -46,7 +51,7 @@ def adamw(value, gradient, state, step, rate, decay):
     return value - rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
 
 
-def by_hand(tables: FrozenTables, form: SgdLinear, rates, seed=0) -> tuple[list, list]:
+def by_hand(tables: FrozenTables, form: HeadForm, rates, seed=0) -> tuple[list, list]:
     """Weights and bias after every step, by formulas of numpy; of several labels."""
     features, truth = tables.tables["train"].features.astype(float), tables.truth["train"].astype(float)
     head = draw_linear(features.shape[1], 3, form, seed)
@@ -77,20 +82,20 @@ def probabilities(tables: FrozenTables, split: str, weight, bias) -> np.ndarray:
 
 def test_kims_rates_are_the_published_ones(golden):
     curves = golden("kim_schedules")
-    rates = [SGD_LINEAR_FORMS["kim"].learning_rate(step, 1202) for step in curves["linear_eval_ipe1202/step"].tolist()]
+    rates = [LINEAR_FORMS["kim"].learning_rate(step, 1202) for step in curves["linear_eval_ipe1202/step"].tolist()]
     torch.testing.assert_close(torch.tensor(rates, dtype=torch.float64), curves["linear_eval_ipe1202/lr"], **EXACT)
 
 
 def test_weimanns_rates_are_the_published_ones(golden):
     curves = golden("weimann_schedules")
-    rates = [SGD_LINEAR_FORMS["weimann"].learning_rate(step, 7) for step in curves["linear/step"].tolist()]
+    rates = [LINEAR_FORMS["weimann"].learning_rate(step, 7) for step in curves["linear/step"].tolist()]
     torch.testing.assert_close(torch.tensor(rates, dtype=torch.float64), curves["linear/lr"], **EXACT)
 
 
 def test_st_mems_rates_are_the_published_ones(golden_facts):
     published = golden_facts("st_mem_data")["lr_schedule"]["lr_at_epoch"]
     for epoch, share in published.items():
-        rate = SGD_LINEAR_FORMS["st-mem"].learning_rate(round(100 * float(epoch)), 100)
+        rate = LINEAR_FORMS["st-mem"].learning_rate(round(100 * float(epoch)), 100)
         assert rate == pytest.approx(6.25e-5 * share, rel=1e-9, abs=1e-15)
 
 
@@ -103,7 +108,7 @@ def test_st_mems_rates_are_the_published_ones(golden_facts):
     ],
 )
 def test_forms_have_the_published_settings(name, batch, length, rate, decay, selection):
-    form = SGD_LINEAR_FORMS[name]
+    form = LINEAR_FORMS[name]
     assert (form.batch_size, (form.epochs, form.num_steps), form.selection) == (batch, length, selection)
     assert (form.peak_learning_rate, form.weight_decay) == (rate, decay)
 
@@ -113,7 +118,7 @@ def test_forms_have_the_published_settings(name, batch, length, rate, decay, sel
 
 def test_kims_form_equals_the_loop_by_hand_and_ends_with_the_last_epoch():
     tables, form = frozen(), SHORT["kim"]
-    result = sgd_linear_protocol(tables, form)
+    result = linear_head_protocol(tables, form)
     assert result.protocol == "linear-kim" and result.details["selection"] == "last step"
     assert result.details["steps"] == result.details["best_step"] == 3 * 4  # 50 records, the last batch has 2
     weights, biases = by_hand(tables, form, [form.learning_rate(step, 4) for step in range(12)])
@@ -123,7 +128,7 @@ def test_kims_form_equals_the_loop_by_hand_and_ends_with_the_last_epoch():
 
 def test_weimanns_form_equals_the_loop_by_hand_and_keeps_the_best_step_of_validation():
     tables, form = frozen(seed=2), SHORT["weimann"]
-    result = sgd_linear_protocol(tables, form)
+    result = linear_head_protocol(tables, form)
     weights, biases = by_hand(tables, form, [1e-3] * 20)
     truth = tables.truth["validation"]
     looks = {
@@ -137,7 +142,7 @@ def test_weimanns_form_equals_the_loop_by_hand_and_keeps_the_best_step_of_valida
 
 def test_st_mems_form_equals_the_loop_by_hand_and_keeps_the_epoch_of_the_smallest_loss():
     tables, form = frozen(seed=1), SHORT["st-mem"]
-    result = sgd_linear_protocol(tables, form)
+    result = linear_head_protocol(tables, form)
     weights, biases = by_hand(tables, form, [form.learning_rate(step, 3) for step in range(15)])  # 48 of 50 records
     truth = tables.truth["validation"]
     losses = {}
@@ -154,7 +159,7 @@ def test_st_mems_form_equals_the_loop_by_hand_and_keeps_the_epoch_of_the_smalles
 def test_the_test_split_chooses_nothing(name):
     tables = frozen(seed=3)
     other = FrozenTables(tables.tables, tables.truth | {"test": 1 - tables.truth["test"]}, NAMES, MULTI_LABEL)
-    first, second = (sgd_linear_protocol(part, SHORT[name]) for part in (tables, other))
+    first, second = (linear_head_protocol(part, SHORT[name]) for part in (tables, other))
     assert np.array_equal(first.test.scores, second.test.scores)
     assert first.details["best_step"] == second.details["best_step"]
 
@@ -164,13 +169,13 @@ def test_features_are_not_standardised():
     scaled = {
         split: dataclasses.replace(table, features=10 * table.features) for split, table in tables.tables.items()
     }
-    found = sgd_linear_protocol(FrozenTables(scaled, tables.truth, NAMES, MULTI_LABEL), SHORT["kim"])
-    assert not np.allclose(found.test.scores, sgd_linear_protocol(tables, SHORT["kim"]).test.scores, atol=0.01)
+    found = linear_head_protocol(FrozenTables(scaled, tables.truth, NAMES, MULTI_LABEL), SHORT["kim"])
+    assert not np.allclose(found.test.scores, linear_head_protocol(tables, SHORT["kim"]).test.scores, atol=0.01)
 
 
 def test_a_seed_gives_one_result_and_touches_no_global_generator():
     tables, state = frozen(), torch.get_rng_state()
-    first, again, other = (sgd_linear_protocol(tables, SHORT["kim"], seed).test.scores for seed in (0, 0, 1))
+    first, again, other = (linear_head_protocol(tables, SHORT["kim"], seed).test.scores for seed in (0, 0, 1))
     assert np.array_equal(first, again) and not np.allclose(first, other)
     assert torch.equal(state, torch.get_rng_state())
 
@@ -178,7 +183,7 @@ def test_a_seed_gives_one_result_and_touches_no_global_generator():
 @pytest.mark.parametrize("name", list(SHORT))
 def test_classes_sum_to_one_and_are_learned(name):
     form = dataclasses.replace(SHORT[name], peak_learning_rate=0.05)
-    test = sgd_linear_protocol(frozen(SINGLE_LABEL), form).test
+    test = linear_head_protocol(frozen(SINGLE_LABEL), form).test
     np.testing.assert_allclose(test.scores.sum(axis=1), 1)
     assert (test.scores.argmax(axis=1) == test.labels.argmax(axis=1)).mean() > 0.5
 
@@ -186,10 +191,10 @@ def test_classes_sum_to_one_and_are_learned(name):
 def test_a_regression_is_in_the_unit_of_the_target():
     form = dataclasses.replace(SHORT["st-mem"], epochs=20)
     tables = frozen(REGRESSION)
-    test = sgd_linear_protocol(tables, form).test
+    test = linear_head_protocol(tables, form).test
     assert np.abs(test.scores - test.labels).mean() < 0.7 * np.abs(test.labels - tables.truth["train"].mean(0)).mean()
 
 
 def test_forms_have_names_that_are_never_mixed():
-    names = {sgd_linear_protocol(frozen(sizes=(8, 8, 8)), form).protocol for form in SHORT.values()}
+    names = {linear_head_protocol(frozen(sizes=(8, 8, 8)), form).protocol for form in SHORT.values()}
     assert names == {"linear-kim", "linear-weimann", "linear-st-mem"}

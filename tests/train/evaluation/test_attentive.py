@@ -179,7 +179,7 @@ def test_scores_are_probabilities_of_the_task(model, feature_extractor, splits, 
 
 @pytest.mark.slow
 def test_it_learns_what_is_there_to_learn(model, feature_extractor, splits):
-    settings = dataclasses.replace(SHORT, num_steps=60, batch_size=16, learning_rate=0.03, select_every=20)
+    settings = dataclasses.replace(SHORT, num_steps=60, batch_size=16, peak_learning_rate=0.03, select_every=20)
     test = attentive_protocol(model, feature_extractor, splits, settings).test
     assert macro_auroc(test.labels, test.scores, splits.label_names).value > 0.95
 

@@ -149,7 +149,7 @@ class _ListPresets(argparse.Action):
 
 def preset_purposes() -> dict[str, str]:
     """Name of each preset for pretraining → the data and the budget that it is made for, by the head of its file."""
-    files = sorted(Path(__file__).with_name("configs").glob("*.yaml"))
+    files = sorted(Path(__file__).with_name("configs").glob("[!_]*.yaml"))
     heads = {file.stem: file.read_text("utf-8").splitlines()[0] for file in files}
     return {name: head.removeprefix("# For: ").rstrip(".") for name, head in heads.items()}
 
@@ -504,7 +504,7 @@ def _check_preset(name: str, folder: str):
     """A preset in a folder beside this file, or a YAML file."""
     if name.endswith((".yaml", ".yml")):
         return _check_exists(name, "file")
-    presets = sorted(file.stem for file in Path(__file__).with_name(folder).glob("*.yaml"))
+    presets = sorted(file.stem for file in Path(__file__).with_name(folder).glob("[!_]*.yaml"))
     if name not in presets:
         close = difflib.get_close_matches(name, presets, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

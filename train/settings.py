@@ -46,15 +46,15 @@ def read_config(name: str, package: str = PRESETS) -> dict:
     """Flat keys and values of a preset (a YAML file in `package`) or of a YAML file.
 
     A file with `base: PRESET` has the settings of that preset too, but for those that it gives itself; `null` leaves
-    one out.
+    one out. Presets whose names begin with `_` are such bases alone.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        presets = {file.name.removesuffix(".yaml"): file for file in resources.files(package).iterdir()}
-        presets = {preset: file for preset, file in presets.items() if file.name.endswith(".yaml")}
-        if name not in presets:
-            raise ValueError(f"Unknown preset {name!r}. Expected one of {sorted(presets)} or a .yaml file.")
-        path = presets[name]
+        presets = [file.name for file in resources.files(package).iterdir() if file.name.endswith(".yaml")]
+        if f"{name}.yaml" not in presets:
+            known = sorted(preset.removesuffix(".yaml") for preset in presets if not preset.startswith("_"))
+            raise ValueError(f"Unknown preset {name!r}. Expected one of {known} or a .yaml file.")
+        path = resources.files(package) / f"{name}.yaml"
     elif not path.is_file():
         raise ValueError(f"There is no file {name!r}.")
     try:

@@ -7,9 +7,8 @@ import pytest
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.settings import PRESETS, read_config, split_settings, training_arguments
 
-NAMES = sorted(
-    file.name.removesuffix(".yaml") for file in resources.files(PRESETS).iterdir() if file.suffix == ".yaml"
-)
+FILES = [file for file in resources.files(PRESETS).iterdir() if file.suffix == ".yaml"]
+NAMES = sorted(file.stem for file in FILES if not file.stem.startswith("_"))
 ONE_STEP = (
     "--max_steps 1 --per_device_train_batch_size 2 --gradient_accumulation_steps 1 --logging_steps 1 --use_cpu true "
     "--disable_tqdm true --save_strategy no --dataloader_num_workers 0"

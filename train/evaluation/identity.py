@@ -24,7 +24,6 @@ from ..tasks.duplicates import find_duplicates
 RANKS = (1, 5, 10)
 PROTOCOL = "identity"
 SCORES = (*(f"recall_at_{rank}" for rank in RANKS), "mean_reciprocal_rank", "mean_average_precision", "pair_auroc")
-QUERIES_AT_ONCE = 256  # bounds memory to about 256 x records x 24 bytes, and the similarities themselves
 
 
 @dataclass(frozen=True)
@@ -48,27 +47,23 @@ class IdentityMatches:
     num_records: int
     num_copies: int
 
-    def weights(self) -> np.ndarray:
-        """Weight of each query in each score, `(num_queries, 6)`."""
+    def means(self, counts: np.ndarray | None = None) -> np.ndarray:
+        """The scores `(num_resamples, 6)` of resamples of the queries; by default, `(1, 6)`, of the queries."""
+        counts = np.ones((1, len(self.queries))) if counts is None else counts
         weights = np.ones_like(self.values)
         weights[:, SCORES.index("pair_auroc")] = self.num_pairs
-        return weights
-
-    def means(self) -> np.ndarray:
-        return np.average(self.values, axis=0, weights=self.weights())
+        return (counts @ (weights * self.values)) / (counts @ weights)
 
     def resampled(self, num_resamples: int, seed: int) -> np.ndarray:
         """The scores `(num_resamples, 6)` of resamples of the searched people; the gallery stays as it is, because a
         person drawn twice would find herself at distance 0."""
-        counts = resample_counts(len(self.queries), num_resamples, seed, self.patients)
-        weights = self.weights()
-        return (counts @ (weights * self.values)) / (counts @ weights)
+        return self.means(resample_counts(len(self.queries), num_resamples, seed, self.patients))
 
     def summary(self, num_resamples: int = 1000, seed: int = 0) -> dict:
         """The mean of each score with `_ci95`, an interval over the patients of the queries, and counts, ready for
         JSON; under `chance` stands what a gallery in random order gives."""
         resampled, result = self.resampled(num_resamples, seed), {}
-        for column, (name, value) in enumerate(zip(SCORES, self.means(), strict=True)):
+        for column, (name, value) in enumerate(zip(SCORES, self.means()[0], strict=True)):
             result[name] = float(value)
             result[f"{name}_ci95"] = list(percentile_interval(resampled[:, column]))
         return result | {
@@ -133,14 +128,23 @@ def match_identities(
             f"recordings of {len(counts)} patients. Use a set with follow-up recordings, and their patient ids."
         )
     num_pairs = counts[person[queries]] - 1
-    similarity = _similarity(features, queries)
-    same = person[queries][:, None] == person[None, :]
-    same[np.arange(len(queries)), queries] = False
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    directions = features / np.where(lengths > 0, lengths, 1)
+    # cosines of equal features are equal, to the last bit
+    similarity = np.round(directions[queries] @ directions.T, 12)
     background = np.sort(similarity[person[queries][:, None] != person[None, :]])
     values = np.empty((len(queries), len(SCORES)))
-    for start in range(0, len(queries), QUERIES_AT_ONCE):
-        rows = slice(start, start + QUERIES_AT_ONCE)
-        values[rows] = _scores_of_queries(similarity[rows], same[rows], queries[rows], background)
+    for number, query in enumerate(queries):
+        similar, same = np.delete(similarity[number], query), np.delete(person == person[query], query)
+        order = np.lexsort((same, -similar))  # of equal similarities, other patients come first
+        ranks = np.flatnonzero(same[order]) + 1
+        below = sum(np.searchsorted(background, similar[same], side) for side in ("left", "right"))
+        values[number] = [
+            *(ranks[0] <= rank for rank in RANKS),
+            1 / ranks[0],
+            (np.arange(1, len(ranks) + 1) / ranks).mean(),
+            below.mean() / (2 * len(background)),
+        ]
     return IdentityMatches(
         queries=[ids[row] for row in queries],
         patients=people[queries].tolist(),
@@ -193,7 +197,7 @@ def compare_matches(
         raise ValueError("The two encoders searched other records. Compare them on the same set.")
     column = SCORES.index("recall_at_1")
     arrays = [matches.resampled(num_resamples, seed)[:, column] for matches in (pretrained, random_encoder)]
-    difference = float(pretrained.means()[column] - random_encoder.means()[column])
+    difference = float((pretrained.means() - random_encoder.means())[0, column])
     return {
         "random_encoder": {PROTOCOL: random_encoder.summary(num_resamples, seed)},
         "pretrained": {PROTOCOL: pretrained.summary(num_resamples, seed)},
@@ -220,33 +224,3 @@ def chance_scores(gallery_size: int, num_relevant: np.ndarray) -> dict[str, floa
         ]
     means = np.mean([by_count[relevant] for relevant in num_relevant], axis=0)
     return {name: float(value) for name, value in zip(SCORES, means, strict=True)}
-
-
-def _similarity(features: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Cosines `(num_queries, num_records)`; equal features are equally similar, to the last bit."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    directions = features / np.where(lengths > 0, lengths, 1)
-    return np.round(directions[queries] @ directions.T, 12)
-
-
-def _scores_of_queries(
-    similarity: np.ndarray, same: np.ndarray, queries: np.ndarray, background: np.ndarray
-) -> np.ndarray:
-    """The scores `(num_queries, 6)` of some queries; `background` are the similarities of all different pairs."""
-    similarity = similarity.copy()
-    similarity[np.arange(len(queries)), queries] = -np.inf  # last: the query itself
-    # of equal similarities, other patients come first
-    order = np.lexsort((same, -similarity), axis=1)[:, :-1]
-    found = np.take_along_axis(same, order, axis=1)
-    ranks = np.arange(1, found.shape[1] + 1)
-    first = found.argmax(axis=1) + 1
-    precision = np.cumsum(found, axis=1) / ranks
-    below = np.searchsorted(background, similarity, side="left") + np.searchsorted(background, similarity, "right")
-    return np.column_stack(
-        [
-            *(first <= rank for rank in RANKS),
-            1 / first,
-            (precision * found).sum(axis=1) / found.sum(axis=1),
-            np.where(same, below, 0).sum(axis=1) / (2 * len(background)) / same.sum(axis=1),
-        ]
-    )

@@ -2,8 +2,8 @@
 
 In this field numbers of different things stand in one column: "PTB-XL" is six tasks; "linear" of one paper is an
 attentive probe; "fine-tuned" may mean the best epoch on the test fold; a part of fold 10 is an easier or harder test
-than all of it. `published.yaml` holds what was printed, with the protocol it truly belongs to, and with the reason
-where it is comparable with nothing; [`comparable_numbers`] hands out exact matches.
+than all of it. `published.yaml` holds what was printed, with the protocol it truly belongs to, and names what was left
+out with the reason; [`comparable_numbers`] hands out exact matches.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 TABLES = Path(__file__).with_name("published.yaml")
-METRIC = "macro_auroc"
+TRAIN_SPLIT, TEST_SPLIT = "folds 1-8", "fold 10"
+"""Split of all published numbers that are kept."""
 COMPLETE_TEST_RECORDS = {
     "ptb-xl all": 2198,
     "ptb-xl diagnostic": 2158,
@@ -28,23 +29,26 @@ COMPLETE_TEST_RECORDS = {
 
 
 @lru_cache(maxsize=1)
-def published_numbers() -> tuple[dict[str, Any], ...]:
-    """All numbers of `published.yaml` as their authors printed them, comparable or not.
+def published_tables() -> dict[str, Any]:
+    """Content of `published.yaml`: `numbers`, as their authors printed them, and `left_out`, reasons for some
+    tasks and protocols.
 
-    Each has `model`, `task` and `protocol` (by our names), `train_split`, `validation_split` and `test_split` (`None`
-    where the source does not state it), `metric` and `value`, `interval` (bootstrap over test records) or `deviation`
-    (over runs: no uncertainty of the test records), `source`, `note`, and `never`: the reason why it may stand beside
-    no number of ours.
+    A number has `model`, `task` and `protocol` (by our names), `value`, `interval` (bootstrap over test records) or
+    `deviation` (over runs: no uncertainty of the test records), `source` and `note`.
     """
+    content = yaml.safe_load(TABLES.read_text(encoding="utf-8"))
     numbers = []
-    for table in yaml.safe_load(TABLES.read_text(encoding="utf-8"))["tables"]:
+    for table in content["tables"]:
+        about = {name: table.get(name) for name in ("protocol", "source", "note")}
         for model, cells in table["rows"].items():
-            numbers += [
-                _number(table, model, task, cell)
-                for task, cell in zip(table["tasks"], cells, strict=True)
-                if cell is not None
-            ]
-    return tuple(numbers)
+            for task, cell in zip(table["tasks"], cells, strict=True):
+                value, spread = cell if isinstance(cell, list) else (cell, None)
+                facts = {"model": model, "task": task, "value": value, **about, "interval": None, "deviation": spread}
+                if table.get("spread") == "interval":
+                    low, high = round(value - spread, 4), round(value + spread, 4)
+                    facts |= {"interval": (low, high), "deviation": None}
+                numbers.append(facts)
+    return {"numbers": numbers, "left_out": content["left_out"]}
 
 
 def comparable_numbers(
@@ -67,7 +71,8 @@ def comparable_numbers(
     Returns:
         `tuple[list[dict], str]`: numbers, ready for JSON, and a sentence on them, or on why there are none.
     """
-    if all(number["task"] != task for number in published_numbers()):
+    published = published_tables()
+    if all(number["task"] != task for number in published["numbers"]):
         return [], f"We know no published number of the task {task!r} that could stand beside these."
     if not test_is_complete:
         return [], (
@@ -80,18 +85,16 @@ def comparable_numbers(
             f"No published number stands beside these: {len(excluded_labels)} labels are left out of the mean "
             f"({named}), and the published means are over all."
         )
-    of_task = [number for number in published_numbers() if (number["task"], number["protocol"]) == (task, protocol)]
-    wanted = {"never": None, "train_split": train_split, "test_split": test_split, "metric": METRIC}
-    found = [number for number in of_task if number | wanted == number]
-    reasons = "; ".join(dict.fromkeys(number["never"] for number in of_task if number["never"]))
+    found = [number for number in published["numbers"] if (number["task"], number["protocol"]) == (task, protocol)]
+    of_both = (of for of in published["left_out"] if task in of["tasks"] and protocol in of["protocols"])
+    reasons = "; ".join(of["reason"] for of in of_both)
     left_out = f" Left out of this protocol: {reasons}." if reasons else ""
-    if not found:
+    if not found or (train_split, test_split) != (TRAIN_SPLIT, TEST_SPLIT):
         return [], (
             f"We know no published number of the task {task!r}, the protocol {protocol!r}, training on {train_split} "
             f"and a test on {test_split}.{left_out}"
         )
-    found.sort(key=lambda number: number["value"], reverse=True)
-    return found, (
+    return sorted(found, key=lambda number: number["value"], reverse=True), (
         f"{len(found)} published numbers have the same task, protocol and split. Window, rate, pretraining data and "
         f"optimiser are those of their authors.{left_out}"
     )
@@ -100,17 +103,3 @@ def comparable_numbers(
 def is_complete_test(task: str, num_test_records: int) -> bool:
     """Checks that so many labelled test records are all of fold 10, for the tasks of PTB-XL; else `False`."""
     return num_test_records == COMPLETE_TEST_RECORDS.get(task)
-
-
-def _number(table: dict, model: str, task: str, cell: float | list[float]) -> dict[str, Any]:
-    value, spread = cell if isinstance(cell, list) else (cell, None)
-    is_interval = spread is not None and table["spread"] == "interval"
-    names = ("protocol", "train_split", "validation_split", "test_split", "metric", "source", "note", "never")
-    return (
-        {"model": model, "task": task, "value": value}
-        | {name: table.get(name) for name in names}
-        | {
-            "interval": (round(value - spread, 4), round(value + spread, 4)) if is_interval else None,
-            "deviation": None if is_interval else spread,
-        }
-    )

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
@@ -321,12 +320,24 @@ def check_lead_subsets(trainer: Trainer, splits: LabelledSplits, subsets: Mappin
         raise ValueError(
             "Lead subsets are calibrated, and a regression has no probabilities: leave --lead_subsets out."
         )
-    if not subsets:
-        return
-    row = readable_dataset(splits.validation.select([0]), trainer.processing_class)
-    for leads in subsets.values():
-        of_subset = trainer.processing_class.changed(missing_leads="mask")
-        predict(trainer.model, of_subset, KeptLeads(decoded(row), leads), splits.label_names)
+    if subsets:
+        row = readable_dataset(splits.validation.select([0]), trainer.processing_class)
+        for leads in subsets.values():
+            _predict(trainer, row, splits.label_names, leads)
+
+
+def _predict(
+    trainer: Trainer,
+    rows: Dataset,
+    names: Sequence[str],
+    leads: Sequence[str] | None = None,
+    left_out: dict[str, str] | None = None,
+) -> Predictions:
+    """Predictions for records, or for these leads of them alone, with the other leads masked."""
+    extractor = trainer.processing_class
+    if leads is not None:
+        rows, extractor = KeptLeads(decoded(rows), leads), extractor.changed(missing_leads="mask")
+    return predict(trainer.model, extractor, rows, names, trainer.args.eval_batch_size, left_out)
 
 
 def finish(trainer: Trainer, splits: LabelledSplits, lead_subsets: Mapping[str, Sequence[str]] | None = None) -> dict:
@@ -356,26 +367,20 @@ def finish_with_predictions(
     }
     of_subsets = {}
     for name, leads in (lead_subsets or {}).items():
-        of_subset = trainer.processing_class.changed(missing_leads="mask")
-        said = {
-            split: predict(
-                *(trainer.model, of_subset, KeptLeads(decoded(vars(splits)[split]), leads), names),
-                *(args.eval_batch_size, {}),
-            )
-            for split in ("validation", "test")
-        }
+        said = {split: _predict(trainer, vars(splits)[split], names, leads, {}) for split in ("validation", "test")}
         evaluated = evaluate_predictions(said["test"], *about, validation=said["validation"], seed=args.seed)
         of_subsets[name] = {"leads": given_leads(trainer.processing_class, leads)} | evaluated
     measured_on = usual_input(splits.validation, trainer.processing_class)
     trainer.model.config.calibration = stored_calibration(facts["test"], names, measured_on, of_subsets)
     trainer.model.config.save_pretrained(args.output_dir)
     write_predictions(found, names, Path(args.output_dir) / "predictions.parquet")
+    groups = groups_of_people(found["test"].record_ids, splits.test)
     truth = splits.truth_of("train")
     metrics = {
         "label_names": list(names),
         **facts,
         **({"lead_subsets": of_subsets} if of_subsets else {}),
-        "subgroups": evaluate_groups(found["test"], people(found["test"], splits.test), *about, seed=args.seed),
+        "subgroups": evaluate_groups(found["test"], groups, *about, seed=args.seed),
         "training": {
             "num_train_records": len(splits.train),
             "unlabelled_records": dict(splits.unlabelled),
@@ -403,21 +408,10 @@ def predict_splits(
     """Predictions for validation and test, and the reasons why records are left out of them, which the log names."""
     found, left_out = {}, {"validation": {}, "test": {}}
     for split, reasons in left_out.items():
-        rows, args = vars(splits)[split], trainer.args
-        found[split] = predict(
-            trainer.model, trainer.processing_class, rows, splits.label_names, args.eval_batch_size, reasons
-        )
+        found[split] = _predict(trainer, vars(splits)[split], splits.label_names, left_out=reasons)
         for record_id, reason in reasons.items():
             logger.warning("%s: record %s cannot become input and is not evaluated: %s", split, record_id, reason)
     return found, left_out
-
-
-def people(found: Predictions, rows: Dataset) -> dict[str, np.ndarray]:
-    """Groups by sex and age of the records that were predicted, where the corpus states these."""
-    stated = {name: rows[name][:] if name in rows.column_names else [None] * len(rows) for name in ("age", "sex")}
-    places = {record_id: place for place, record_id in enumerate(rows["record_id"])}
-    order = [places[record_id] for record_id in found.record_ids]
-    return groups_of_people(*([stated[name][place] for place in order] for name in ("age", "sex")))
 
 
 class FineTuningTrainer(PushingTrainer):

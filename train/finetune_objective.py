@@ -83,19 +83,15 @@ class WeightedLoss:
     """
 
     def __init__(self, weights: torch.Tensor, problem_type: str):
-        self.weights, self.problem_type = weights, problem_type
+        is_single = problem_type == SINGLE_LABEL
+        cross_entropy = nn.CrossEntropyLoss(weights, reduction="none")
+        self.losses = cross_entropy if is_single else nn.BCEWithLogitsLoss(reduction="none", pos_weight=weights)
 
     def __call__(
         self, outputs: Mapping, labels: torch.Tensor, num_items_in_batch: int | torch.Tensor | None = None
     ) -> torch.Tensor:
         logits = outputs["logits"].float()
-        weights = self.weights.to(logits.device)
-        if self.problem_type == SINGLE_LABEL:
-            losses = nn.functional.cross_entropy(logits, labels, weight=weights, reduction="none")
-        else:
-            losses = nn.functional.binary_cross_entropy_with_logits(
-                logits, labels, pos_weight=weights, reduction="none"
-            )
+        losses = self.losses.to(logits.device)(logits, labels)
         return losses.mean() if num_items_in_batch is None else losses.sum() / num_items_in_batch
 
 

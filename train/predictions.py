@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Dataset
 from scipy.special import expit, logit
 
 from .evaluate_metrics.calibration_scores import calibration_scores
@@ -319,18 +320,18 @@ def evaluate_groups(
 AGE_YEARS = (0, 40, 60, 80)
 
 
-def groups_of_people(ages: Sequence[float | None], sexes: Sequence[str | None]) -> dict[str, np.ndarray]:
-    """Members of each sex and of each age of `AGE_YEARS`, for [`evaluate_groups`]; empty groups are left out."""
-    groups = {
-        "women": np.array([sex == "female" for sex in sexes], dtype=bool),
-        "men": np.array([sex == "male" for sex in sexes], dtype=bool),
-    }
-    years = np.array([np.nan if age is None else age for age in ages], dtype=float)
+def groups_of_people(record_ids: Sequence[str], rows: Dataset) -> dict[str, np.ndarray]:
+    """Members of each sex and of each age of `AGE_YEARS` among records, for [`evaluate_groups`], where their rows
+    state these; empty groups are left out."""
+    stated = rows.select_columns([name for name in ("record_id", "age", "sex") if name in rows.column_names])
+    people = stated.to_pandas().set_index("record_id").reindex(index=record_ids, columns=["age", "sex"])
+    groups = {"women": people["sex"] == "female", "men": people["sex"] == "male"}
+    years = people["age"].astype(float)
     for low, high in zip(AGE_YEARS, [*AGE_YEARS[1:], np.inf], strict=True):
         name = f"{low} to {high - 1:.0f} years" if low else f"younger than {high}"
         name = f"{low} years and older" if high == np.inf else name
         groups[name] = (years >= low) & (years < high)
-    return {name: members for name, members in groups.items() if members.any()}
+    return {name: members.to_numpy() for name, members in groups.items() if members.any()}
 
 
 def write_predictions(

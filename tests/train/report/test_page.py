@@ -5,6 +5,7 @@ from shutil import which
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from matplotlib.figure import Figure
 
 from ecg_transformers.data import load_ecg
@@ -105,7 +106,7 @@ def test_page_of_a_fine_tuning_has_scores_subgroups_curves_and_each_record_once(
     rows, found = fine_tuning()
     evaluated = found.evaluate(num_resamples=20)
     evaluated |= {"num_records": evaluated["num_test_records"], "num_patients": evaluated["num_test_patients"]}
-    groups = groups_of_people(rows["age"][:], rows["sex"][:])
+    groups = groups_of_people(found.test.record_ids, rows)
     about = (found.label_names, MULTI_LABEL, found.train_labels)
     metrics = {"task": "ptb-xl superdiagnostic", "problem_type": MULTI_LABEL, "protocol": "finetuned", "model": "a/b"}
     metrics |= {"label_names": list(found.label_names), "validation": evaluated, "test": evaluated, "seconds": 3.0}
@@ -132,7 +133,9 @@ def test_groups_are_evaluated_alone_and_small_ones_are_refused():
 
 
 def test_people_are_grouped_by_sex_and_age_and_unknown_ones_by_neither():
-    groups = groups_of_people([39.9, 40, 85, None], ["female", "male", None, "male"])
+    people = {"age": [None, 39.9, 40, 85], "sex": ["male", "female", "male", None], "record_id": ["d", "a", "b", "c"]}
+    groups = groups_of_people(["a", "b", "c", "d"], Dataset.from_dict(people))
+    assert groups_of_people(["a"], Dataset.from_dict({"record_id": ["a"]})) == {}
     members = {name: np.flatnonzero(rows).tolist() for name, rows in groups.items()}
     expected = {"women": [0], "men": [1, 3], "younger than 40": [0], "40 to 59 years": [1], "80 years and older": [2]}
     assert members == expected

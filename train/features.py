@@ -48,7 +48,7 @@ COLUMNS = {
     "quality": ("quality", pa.list_(pa.string())),
     "start_seconds": ("start_seconds", pa.float64()),
 }
-"""What is known of the records of an [`EmbeddingTable`]: name and type in a Parquet file."""
+"""Facts of the records of an [`EmbeddingTable`]: name and type in a Parquet file."""
 MISSING = {"patient_ids": "", "folds": -1}
 """An unknown value in an array of numpy."""
 
@@ -92,7 +92,7 @@ class EmbeddingTable:
         return len(self.record_ids)
 
     def columns(self) -> dict[str, list]:
-        """What is known of the records, by the names of `COLUMNS`."""
+        """Facts of the records that are known, by the names of `COLUMNS`."""
         return {name: vars(self)[name] for name in COLUMNS if vars(self)[name] is not None}
 
     def multi_hot(self, label_names: Sequence[str]) -> np.ndarray:

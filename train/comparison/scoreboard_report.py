@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..evaluation.encoder_pair import drawn_again, means_by_name
+from ..evaluation.settings import drawn_again, means_by_name
 from ..metrics import ResampledScore, paired_facts, percentile_interval, resample_counts
 from ..predictions import ProtocolResult
 from ..report.page import Cell, Row, Table

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.encoder_pair import means_by_name
+from ..evaluation.settings import means_by_name
 from ..metrics import excluded_labels, paired_facts, percentile_interval, resample_counts, resampled_macro_auroc
 from ..predictions import Predictions
 from .runs import Run, RunFolder, predictions_of

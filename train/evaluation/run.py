@@ -14,11 +14,10 @@ from ..predictions import ProtocolResult, compare_results, write_predictions
 from ..results import REGRESSION, difference_key
 from ..tasks.labelled_splits import LabelledSplits
 from .clusters import cluster_test_split, compare_clusters
-from .encoder_pair import ENCODERS, EncoderPair
 from .finetuned import finetuned_protocol
 from .heads import LINEAR_FORMS, attentive_protocol, linear_head_protocol
 from .protocols import FrozenTables, cross_validated_linear, embed_splits, knn_protocol, linear_protocol
-from .settings import check_settings, run_settings
+from .settings import ENCODERS, EncoderPair, check_settings, run_settings
 
 logger = logging.get_logger(__name__)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.evaluation.encoder_pair import EncoderPair
 from ecg_transformers.train.evaluation.protocols import embed_splits
+from ecg_transformers.train.evaluation.settings import EncoderPair
 from ecg_transformers.train.features import random_encoder_like
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 

@@ -14,12 +14,13 @@ from ecg_transformers.modeling.modeling_ecg_vit import EcgViTAttentivePooler
 from ecg_transformers.train.evaluation.heads import (
     ATTENTIVE,
     AttentiveHead,
+    TokenCache,
     attentive_protocol,
+    cache_tokens,
     drawn_head,
     shuffled_batches,
     train_head,
 )
-from ecg_transformers.train.evaluation.token_cache import TokenCache, cache_tokens
 from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.metrics import macro_auroc
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL

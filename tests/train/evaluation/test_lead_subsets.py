@@ -6,9 +6,8 @@ import torch
 
 from ecg_transformers.data import EcgRecord
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.evaluation.encoder_pair import EncoderPair
 from ecg_transformers.train.evaluation.protocols import embed_splits, linear_protocol
-from ecg_transformers.train.evaluation.settings import lead_subset_scores
+from ecg_transformers.train.evaluation.settings import EncoderPair, lead_subset_scores
 from ecg_transformers.train.features import decoded, random_encoder_like
 from ecg_transformers.train.tasks.lead_subsets import LEAD_SUBSETS, keep_leads
 

@@ -5,12 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_transformers.train.evaluation import encoder_pair
 from ecg_transformers.train.evaluation import settings as module
-from ecg_transformers.train.evaluation.encoder_pair import EncoderPair
 from ecg_transformers.train.evaluation.low_shot import draw_low_shot
 from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
-from ecg_transformers.train.evaluation.settings import low_shot
+from ecg_transformers.train.evaluation.settings import EncoderPair, low_shot
 from ecg_transformers.train.features import EmbeddingTable
 from ecg_transformers.train.metrics import macro_auroc
 from ecg_transformers.train.predictions import compare_results
@@ -24,7 +22,6 @@ probe = partial(linear_protocol, C=0.1)
 def one_C(monkeypatch):
     """Five times faster than to choose it."""
     monkeypatch.setattr(module, "linear_protocol", probe)
-    monkeypatch.setattr(encoder_pair, "linear_protocol", probe)
 
 
 def task(rates=(0.5, 0.3, 0.15), sizes=(300, 80, 60), signal=1.0, seed=0):

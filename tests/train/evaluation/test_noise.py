@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from ecg_transformers.modeling.leads import LIMB_LEADS, STANDARD_LEADS, limb_lead_matrix
 from ecg_transformers.train.evaluation.changed_rows import NoiseRecordings, add_noise, noisy_row, white_noise_row
-from ecg_transformers.train.evaluation.encoder_pair import Change
-from ecg_transformers.train.evaluation.settings import noise_scores
+from ecg_transformers.train.evaluation.settings import Change, noise_scores
 from ecg_transformers.train.features import decoded
 
 

@@ -7,9 +7,15 @@ from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
 from ecg_transformers.train.evaluation import changed_rows
-from ecg_transformers.train.evaluation.encoder_pair import Change, EncoderPair, evaluate_pair
 from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
-from ecg_transformers.train.evaluation.settings import SETTINGS, low_shot, run_settings
+from ecg_transformers.train.evaluation.settings import (
+    SETTINGS,
+    Change,
+    EncoderPair,
+    evaluate_pair,
+    low_shot,
+    run_settings,
+)
 from ecg_transformers.train.features import EmbeddingTable, decoded, embed
 from ecg_transformers.train.metrics import resample_counts
 from ecg_transformers.train.predictions import Predictions, ProtocolResult, compare_results

@@ -114,7 +114,7 @@ def render(report):
 
 
 def setting_entry(setting, value, label, pretrained=0.8, **facts):
-    """An entry as `encoder_pair` makes them."""
+    """An entry as the settings make them."""
     scored = {"macro_auroc": pretrained, "macro_auroc_ci95": [pretrained - 0.05, pretrained + 0.04], "C": [0.1]}
     return {
         "setting": setting,

@@ -173,25 +173,6 @@ def effective_rank(features: torch.Tensor) -> float:
     return torch.exp(-torch.special.xlogy(shares, shares).sum()).item()
 
 
-MIN_CODES_IN_USE = 0.5
-
-
-class CodebookMonitor(TrainerCallback):
-    """Says at the end of a run with a codebook (VQ-VAE) how much of it is alive, and why if it is less than half."""
-
-    def on_train_end(self, args, state, control, **kwargs):
-        logs = next((entry for entry in reversed(state.log_history) if "codes_in_use" in entry), None)
-        if logs is None or logs["codes_in_use"] >= MIN_CODES_IN_USE:
-            return
-        reason = "the recordings need no more: take fewer codes, or shorter patches"
-        if logs.get("feature_spread", 1.0) < MIN_RELATIVE_SPREAD:
-            reason = "the encoder gives almost the same for every recording: lower the learning rate, or train longer"
-        logger.warning(
-            f"Only {logs['codes_in_use']:.0%} of the codes are in use, with a perplexity of {logs['perplexity']:.1f}. "
-            f"Unused codes are restarted from the data while training goes on, so that most likely {reason}."
-        )
-
-
 # --- What a run began with, and how it ends -----------------------------------------------------------------------
 
 # Training arguments that decide what a run learns; the others say where and how often it writes.

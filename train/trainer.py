@@ -20,7 +20,6 @@ from ecg_transformers.modeling.masking import DrawKeys, keyed_generator, on_devi
 from ecg_transformers.modeling.teacher import TeacherStudentMixin
 
 from .callbacks import (
-    CodebookMonitor,
     CollapseMonitor,
     FittingCallback,
     LossWatch,
@@ -74,7 +73,6 @@ class EcgSslTrainer(PushingTrainer):
         self.loss_watch = LossWatch()
         self.collapse_monitor = CollapseMonitor()
         self.add_callback(self.collapse_monitor)
-        self.add_callback(CodebookMonitor())
         if self.model.has_teacher:
             self.add_callback(TeacherCallback())
         if self.model.needs_fitting:

@@ -1,40 +1,7 @@
-import logging
-
 import pytest
-from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from ecg_transformers.train.callbacks import CodebookMonitor, CollapseMonitor, TeacherCallback
+from ecg_transformers.train.callbacks import CollapseMonitor, TeacherCallback
 from ecg_transformers.train.schedules import weimann_learning_rate, weimann_momentum
-
-
-def end_of_training(tmp_path, **logs):
-    state = TrainerState()
-    state.log_history = [{"loss": 1.0, "perplexity": 3.0, **logs}]
-    CodebookMonitor().on_train_end(TrainingArguments(str(tmp_path)), state, TrainerControl())
-
-
-@pytest.fixture
-def warnings(caplog):
-    logger = logging.getLogger("ecg_transformers.train.callbacks")
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
-
-
-def test_a_codebook_of_which_half_is_unused_is_said_with_the_reason(tmp_path, warnings):
-    end_of_training(tmp_path, codes_in_use=0.2, feature_spread=0.5)
-    assert "Only 20% of the codes are in use" in warnings.text and "take fewer codes" in warnings.text
-
-
-def test_a_codebook_unused_because_the_features_died_is_said_so(tmp_path, warnings):
-    end_of_training(tmp_path, codes_in_use=0.1, feature_spread=1e-5)
-    assert "almost the same for every recording" in warnings.text
-
-
-@pytest.mark.parametrize("logs", [{"codes_in_use": 0.9}, {}])
-def test_a_run_with_a_live_codebook_or_none_says_nothing(tmp_path, warnings, logs):
-    end_of_training(tmp_path, **logs)
-    assert not warnings.text
 
 
 def test_projections_that_have_all_become_one_stop_the_run(make_trainer):

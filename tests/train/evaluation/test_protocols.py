@@ -210,9 +210,9 @@ def test_shares_of_several_labels_are_those_of_one_classifier_a_label(metric, we
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"k": 0}, "k from 1 to the 120"),
-        ({"k": 121}, "k from 1 to the 120"),
-        ({"weights": "l7"}, "Expected weights of"),
+        ({"k": 0}, "n_neighbors"),
+        ({"k": 121}, "n_neighbors <= n_samples_fit"),
+        ({"weights": "l7"}, "weights"),
     ],
 )
 def test_impossible_neighbours_are_refused(options, sentence):

@@ -3,7 +3,6 @@
 The proposal is what `load_ecg("ecgfolder")` takes, as the file `ecgfolder.json`.
 """
 
-import csv
 import json
 import os
 import re
@@ -13,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ecg_transformers.data.corpora.ecg_folder import DECLARATION_NAME, FileNames
+from ecg_transformers.data.corpora.ecg_folder import DECLARATION_NAME, FileNames, read_table
 from ecg_transformers.data.formats.array_reader import MissingDeclaration
 from ecg_transformers.data.formats.file_format import find_format
-from ecg_transformers.data.formats.wfdb_header import decode_text
 from ecg_transformers.data.recording_file import read_recording
 from ecg_transformers.data.safe_paths import inside
 
@@ -102,17 +100,11 @@ def _read(folder: Path, table: str) -> tuple[list[str], list[dict[str, str]], st
     if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
         tables = sorted(item.name for item in folder.iterdir() if item.suffix.lower() in (".csv", ".tsv"))
         raise ValueError(f"There is no table {table} in {folder}. It holds {tables[:10]}; copy the table into it.")
-    rows = decode_text(path.read_bytes()).splitlines()
-    sign = next((sign for sign in "\t;" if rows and sign in rows[0]), ",")
-    reader = csv.DictReader(rows, delimiter=sign, restval="")
-    try:
-        columns, lines = list(reader.fieldnames or ()), [dict(line) for line in reader]
-    except csv.Error as error:
-        raise ValueError(f"{path} is no CSV table: {error}") from error
-    ragged = [number for number, line in enumerate(lines, start=2) if None in line]
-    if not lines or ragged or len(set(columns)) != len(columns):
-        raise ValueError(f"{path}: expected {len(columns)} different columns, got other lines {ragged[:5]}, or none.")
-    return columns, lines, path.resolve().relative_to(folder.resolve()).as_posix()
+    name = path.resolve().relative_to(folder.resolve()).as_posix()
+    _, columns, lines = read_table(folder, {"table": name})
+    if len(set(columns)) != len(columns):
+        raise ValueError(f"{path}: expected different names of the columns, got {columns}.")
+    return columns, lines, name
 
 
 def _path_column(columns: Sequence[str], lines: Sequence[Mapping[str, str]], files: FileNames) -> str | None:

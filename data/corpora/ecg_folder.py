@@ -118,7 +118,7 @@ def _only_table(folder: Path) -> str:
     return tables[0]
 
 
-def _read_table(folder: Path, options: Mapping[str, Any]) -> tuple[str, list[str], list[dict[str, str]]]:
+def read_table(folder: Path, options: Mapping[str, Any]) -> tuple[str, list[str], list[dict[str, str]]]:
     """Path, column names and lines of the table."""
     table = inside(os.fspath(folder), options["table"])
     if not os.path.isfile(table):
@@ -265,7 +265,7 @@ class FileNames:
 
 
 def _index(data_dir: Path, options: Mapping[str, Any]) -> list[IndexEntry]:
-    table, columns, lines = _read_table(data_dir, options)
+    table, columns, lines = read_table(data_dir, options)
     layout = _Layout(table, columns, options)
     entries, splits, known, files = [], {}, set(), FileNames(data_dir)
     for number, line in enumerate(lines):
@@ -346,7 +346,7 @@ def _read(entry: IndexEntry, options: Mapping[str, Any]) -> EcgRecord:
 
 def _label_names(data_dir: Path, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns of labels in the order in which they are declared, or all names in the column, sorted."""
-    table, columns, lines = _read_table(data_dir, options)
+    table, columns, lines = read_table(data_dir, options)
     layout = _Layout(table, columns, options)
     return layout.label_columns or tuple(sorted({label for line in lines for label in layout.read_labels(line)}))
 

@@ -117,7 +117,7 @@ def push_model(
     """
     folder = find_folder(folder, repo_id)
     if isinstance(results, (str, os.PathLike)):
-        results = read_result(Path(results).expanduser()).to_json()
+        results = read_result(Path(results).expanduser())
     shared = complete_push(read_shared_folder(folder, results), with_model=False)
     card = published_card(shared, repo_id, licence, weights_licence)  # refused before all else
     if card.data.get("license_name") == "unknown":

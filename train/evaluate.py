@@ -103,19 +103,18 @@ def run(args: argparse.Namespace):
         }
         if evaluation.results:
             evaluation.write_predictions(folder / "predictions.parquet")
-    result = Result.from_json(
-        {
-            "task": task_name(args.dataset, options, args.target),
-            "model": args.model_name,
-            DIGEST_KEY: model_digest(args.model),
-            **found,
-            "date": datetime.date.today().isoformat(),
-            "command": shlex.join(["ecg-transformers", *args.argv]),
-            "versions": installed_versions(),
-            "seconds": round(time.monotonic() - started, 1),
-        }
-    )
-    write_json(result.to_json(), folder / "metrics.json")
+    metrics = {
+        "task": task_name(args.dataset, options, args.target),
+        "model": args.model_name,
+        DIGEST_KEY: model_digest(args.model),
+        **found,
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["ecg-transformers", *args.argv]),
+        "versions": installed_versions(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_json(metrics, folder / "metrics.json")
+    result = Result.from_json(metrics)
     if page:
         drawn = {example.record_id for example in examples_of(result, page["predictions"])[1]}
         page["explanations"] = explanation_figures(model, feature_extractor, rows, drawn)

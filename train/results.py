@@ -300,22 +300,6 @@ class Result:
                 f"({type(error).__name__}: {reason}). {cure}"
             ) from error
 
-    def to_json(self) -> dict[str, Any]:
-        """`metrics.json` of `evaluate`, or of `finetune` where a validation split was evaluated."""
-        facts = {"task": self.task, "problem_type": self.problem_type, "label_names": list(self.label_names)}
-        if self.validation is not None:
-            (outcome,) = self.outcomes
-            facts |= {"protocol": outcome.protocol, "validation": self.validation, "test": outcome.scores}
-            return facts | dict(self.other)
-        facts |= {"splits": dict(self.splits)}
-        for baseline in BASELINES:
-            found = {o.protocol: o.baselines[baseline.key] for o in self.outcomes if baseline.key in o.baselines}
-            gained = {o.protocol: o.differences[baseline.key] for o in self.outcomes if baseline.key in o.differences}
-            if found:
-                facts |= {baseline.key: found, baseline.difference: gained}
-        facts[PRETRAINED] = {outcome.protocol: outcome.scores for outcome in self.outcomes}
-        return facts | {"settings": dict(self.settings)} | dict(self.other)
-
     @property
     def is_compared(self) -> bool:
         """`True` where a baseline stands beside the model."""
@@ -339,7 +323,7 @@ def write_json(content: Mapping, path: Path) -> Path:
     return path
 
 
-def read_result(path: str | os.PathLike) -> Result:
+def read_result(path: str | os.PathLike) -> dict[str, Any]:
     """Reads `metrics.json` or `report.json`.
 
     Raises:
@@ -349,7 +333,8 @@ def read_result(path: str | os.PathLike) -> Result:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error}). Give metrics.json of `evaluate`.") from error
-    return Result.from_json(content, path)
+    Result.from_json(content, path)
+    return content
 
 
 FEWEST_RECORDS = 20

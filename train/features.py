@@ -248,10 +248,10 @@ def load_encoder(
     contract = {"leads": STANDARD_LEADS, "sampling_rate": 100, "num_samples": 1000, "missing_leads": "mask"}
     contract |= {"highpass_hz": 0.5, "lowpass_hz": 40, "filter_order": 4, "long_records": "all"}
     extractor = EcgFeatureExtractor(**(contract | {"normalization": "lead" if num_kernels else None} | settings))
+    if num_kernels is not None:
+        return random_kernels_like(extractor, num_kernels, "cpu"), extractor
     read = {"leads": extractor.leads, "sampling_rate": extractor.sampling_rate, "num_samples": extractor.num_samples}
-    if num_kernels is None:
-        return LeadStatisticsModel(LeadStatisticsConfig(**read)).eval(), extractor
-    return RandomKernelsModel(RandomKernelsConfig(**read, num_kernels=num_kernels)).eval(), extractor
+    return LeadStatisticsModel(LeadStatisticsConfig(**read)).eval(), extractor
 
 
 def _config_pooled_by(checkpoint: str, pooled: Mapping[str, Any]) -> PreTrainedConfig:

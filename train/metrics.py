@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit, softmax
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from transformers import EvalPrediction
 
@@ -129,11 +130,10 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     names = [str(column) for column in range(logits.shape[-1])]
     if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
         labels = np.eye(len(names), dtype=int)[labels]
-        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
+        probabilities = softmax(logits, axis=-1)
         chosen = np.eye(len(names))[logits.argmax(axis=-1)]
     else:
-        probabilities = chosen = (1 + np.tanh(logits / 2)) / 2  # the sigmoid, without overflow
+        probabilities = chosen = expit(logits)
     if not (excluded := excluded_labels(labels, names)).keys() < set(names):
         raise ValueError(f"No label can be evaluated: {excluded}. Evaluate on records with and without them.")
     auroc = macro_auroc(labels, probabilities, names)

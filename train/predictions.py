@@ -96,15 +96,8 @@ class ProtocolResult:
 
     def evaluate(self, num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
         """The test split by [`evaluate_predictions`], with thresholds and temperature from the validation split."""
-        found = evaluate_predictions(
-            self.test,
-            self.label_names,
-            self.problem_type,
-            self.train_labels,
-            validation=self.validation,
-            num_resamples=num_resamples,
-            seed=seed,
-        )
+        about = (self.label_names, self.problem_type, self.train_labels, self.validation)
+        found = evaluate_predictions(self.test, *about, num_resamples, seed)
         counts = {
             "num_train_records": len(self.train_labels),
             "num_test_records": found.pop("num_records"),
@@ -347,12 +340,10 @@ def write_predictions(
     tables = []
     for values, part in found.items():
         values = (values,) if isinstance(values, str) else values
-        columns = {key: pa.array([value] * len(part.record_ids)) for key, value in zip(keys, values, strict=True)}
-        columns["record_id"] = pa.array(part.record_ids, pa.string())
-        columns["patient_id"] = pa.array(part.patient_ids, pa.string())
-        kind = pa.int8() if np.issubdtype(part.labels.dtype, np.integer) else pa.float64()
+        columns = {key: [value] * len(part.record_ids) for key, value in zip(keys, values, strict=True)}
+        columns |= {"record_id": part.record_ids, "patient_id": pa.array(part.patient_ids, pa.string())}
         for column, name in enumerate(label_names):
-            columns[f"label/{name}"] = pa.array(part.labels[:, column], kind)
+            columns[f"label/{name}"] = pa.array(part.labels[:, column])
             columns[f"score/{name}"] = pa.array(part.scores[:, column], pa.float64())
         tables.append(pa.table(columns))
     pq.write_table(pa.concat_tables(tables), path, compression="zstd")

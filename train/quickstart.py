@@ -96,7 +96,16 @@ def run(args: argparse.Namespace):
     }
     write_json(report, folder / "report.json")
     result = Result.from_json(report)
-    write_facts(trainer, folder, result, facts, len(train))
+    card = CardFacts(
+        "pretrained",
+        PTB_XL,
+        split=f"folds 1-8, {len(train)} recordings, without their labels",
+        training=facts | {"Learning rate": trainer.args.learning_rate, "Weight decay": trainer.args.weight_decay},
+        weights_licence="cc-by-4.0",
+        costs=run_costs(facts["Pretraining (s)"], trainer.args),
+    )
+    shown = ShownResult(result, results_markdown(result))
+    write_card(folder, card, trainer.model.config, trainer.processing_class, [shown])
     next_commands = commands_to_try(args.output_dir)
     view, training = draw_figures(trainer, test)
     page = write_page(
@@ -126,24 +135,6 @@ def run(args: argparse.Namespace):
     logger.info("\nNext:")
     for why, command in next_commands:
         logger.info("  # %s\n  %s", why, command)
-
-
-def write_facts(trainer, folder: Path, result: Result, facts: dict, num_records: int):
-    args = trainer.args
-    more = {
-        "Learning rate": args.learning_rate,
-        "Weight decay": args.weight_decay,
-    }
-    of_card = CardFacts(
-        "pretrained",
-        PTB_XL,
-        split=f"folds 1-8, {num_records} recordings, without their labels",
-        training=facts | more,
-        weights_licence="cc-by-4.0",
-        costs=run_costs(facts["Pretraining (s)"], args),
-    )
-    shown = ShownResult(result, results_markdown(result))
-    write_card(folder, of_card, trainer.model.config, trainer.processing_class, [shown])
 
 
 def draw_figures(trainer, test) -> list[ReportFigure]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import entr
 from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, normalized_mutual_info_score, silhouette_score
 from sklearn.preprocessing import StandardScaler
@@ -219,8 +220,7 @@ def agreement_of(classes: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 
 def _entropy(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
-    shares = counts / total[..., None]
-    return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=-1)
+    return entr(counts / total[..., None]).sum(axis=-1)
 
 
 def _centred(values: np.ndarray, point: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..features import EmbeddingTable, decoded, embed, refuse_patients_in_two_ta
 from ..finetune_objective import HeadTask
 from ..predictions import Predictions, ProtocolResult
 from ..tasks.labelled_splits import SPLITS, LabelledSplits
-from .linear_models import C_GRID, cross_validated_C, fit_linear, folds_of_patients
+from .linear_models import cross_validated_C, fit_linear, folds_of_patients
 
 K_GRID = (5, 10, 20, 50, 100)
 
@@ -87,7 +87,7 @@ def embed_splits(
     return FrozenTables(tables, truth, splits.label_names, splits.problem_type)
 
 
-def linear_protocol(tables: FrozenTables, C: float | None = None, C_grid: Sequence[float] = C_GRID) -> ProtocolResult:
+def linear_protocol(tables: FrozenTables, C: float | None = None) -> ProtocolResult:
     """Fits a linear model of standardised frozen features: logistic regressions, for a regression ridge.
 
     Args:
@@ -95,23 +95,18 @@ def linear_protocol(tables: FrozenTables, C: float | None = None, C_grid: Sequen
         C (`float`, *optional*):
             Inverse strength of the L2 penalty (ridge: `alpha = 1 / C`). By default the choice of
             [`~linear_models.cross_validated_C`] in the training split, so that no validation record is looked at.
-        C_grid (`Sequence[float]`, *optional*): The candidates.
     """
-    scores, C = linear_scores(tables, C, C_grid)
+    scores, C = linear_scores(tables, C)
     return tables.result("linear", scores, {"C": C})
 
 
-def linear_scores(
-    tables: FrozenTables, C: float | None = None, C_grid: Sequence[float] = C_GRID
-) -> tuple[dict[str, np.ndarray], float]:
+def linear_scores(tables: FrozenTables, C: float | None = None) -> tuple[dict[str, np.ndarray], float]:
     """Scores of every split but `train` by the linear model of [`linear_protocol`], and its penalty."""
-    probe, C = fit_probe(tables, C, C_grid)
+    probe, C = fit_probe(tables, C)
     return {split: probe(table.features) for split, table in tables.tables.items() if split != "train"}, C
 
 
-def fit_probe(
-    tables: FrozenTables, C: float | None = None, C_grid: Sequence[float] = C_GRID
-) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+def fit_probe(tables: FrozenTables, C: float | None = None) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
     """The linear model of [`linear_protocol`], from features `(num_records, hidden_size)` to scores `(num_records,
     num_labels)`, and its penalty.
 
@@ -127,8 +122,7 @@ def fit_probe(
         kept = squares > 1e-12 * squares[-1]
         basis = wide.T @ (directions[:, kept] / np.sqrt(squares[kept]))
         train = train @ basis
-    if C is None:
-        C = cross_validated_C(train, truth, tables.tables["train"].patients(), task, C_grid)
+    C = C or cross_validated_C(train, truth, tables.tables["train"].patients(), task)
     fit = fit_linear(train, truth, task, C)
 
     def scores(features: np.ndarray) -> np.ndarray:

@@ -73,13 +73,13 @@ def test_linear_is_a_logistic_regression_a_label_on_standardised_features():
 
 
 def test_no_validation_record_takes_part_in_the_choice_of_the_penalty():
-    tables, grid = frozen(seed=4), (10.0, 0.001)
+    tables = frozen(seed=4)
     turned = with_truth(tables, validation=1 - tables.truth["validation"])
-    found = [linear_protocol(part, C_grid=grid) for part in (tables, turned)]
+    found = [linear_protocol(part) for part in (tables, turned)]
     assert found[0].details == found[1].details
     assert np.array_equal(found[0].test.scores, found[1].test.scores)
     train, task = scaled(tables)["train"], tables.task()
-    expected = cross_validated_C(train, tables.truth["train"], tables.tables["train"].patients(), task, grid)
+    expected = cross_validated_C(train, tables.truth["train"], tables.tables["train"].patients(), task)
     assert found[0].details["C"] == expected
 
 
@@ -98,7 +98,7 @@ def test_of_equal_choices_the_most_neighbours_are_taken():
 @pytest.mark.parametrize("problem_type", [MULTI_LABEL, SINGLE_LABEL, REGRESSION])
 def test_the_truth_of_the_test_split_changes_no_score(protocol, problem_type):
     tables = frozen(problem_type)
-    grid = {"C_grid": (0.01, 1.0)} if protocol is linear_protocol else {"k_grid": (3, 10)}
+    grid = {} if protocol is linear_protocol else {"k_grid": (3, 10)}
     first, second = (protocol(part, **grid) for part in (tables, with_truth(tables, test=tables.truth["test"][::-1])))
     assert first.details == second.details
     assert np.array_equal(first.test.scores, second.test.scores)

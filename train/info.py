@@ -5,9 +5,9 @@ import json
 import logging
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -110,26 +110,23 @@ def describe_folder(path: Path, declared: Mapping[str, Any], max_records: int) -
     names, num_parts = list_files(path)
     if not names:
         raise ValueError(f"{path} holds no files.")
-    summary = _Summary()
+    examined, unreadable, formats = [], {}, []
     for name in spread(names, max_records):
-        kind = recording_format(path / name)
-        if kind is None:
-            summary.num_other += 1  # licences, notes, tables of labels
+        formats.append(recording_format(path / name))
+        if formats[-1] is None:  # licences, notes, tables of labels
             continue
-        summary.formats[kind] += 1
         try:
-            for record in islice(read_recordings(path / name, **declared), max_records - len(summary.reports)):
-                summary.add(name, examine_recording(record))
+            for record in islice(read_recordings(path / name, **declared), max_records - len(examined)):
+                examined.append((name, examine_recording(record)))
         except READ_ERRORS as error:
-            reason = str(error) or type(error).__name__
-            summary.unreadable[name] = reason.replace(str(path / name), "it")
+            unreadable[name] = (str(error) or type(error).__name__).replace(str(path / name), "it")
     endings = Counter(Path(name).suffix.lower() or "(no ending)" for name in names)
     return {
         "path": str(path),
         "num_files": len(names) + num_parts,
         "num_candidates": len(names),
         "endings": dict(endings.most_common()),
-        **summary.to_dict(),
+        **_summary(examined, unreadable, formats),
     }
 
 
@@ -143,12 +140,12 @@ def describe_corpus(name: str, path: Path, options: Mapping[str, Any], max_recor
         raise ValueError(f"{name!r} is no corpus with a folder of recordings. Choose from {known}.")
     folder, options = locate(corpus, path, corpus.complete_options(options))
     entries = corpus.index(folder, options)
-    summary = _Summary()
+    examined, unreadable = [], {}
     for entry in spread(entries, max_records):
         try:
-            summary.add(entry.record_id, examine_recording(corpus.read(entry, options)))
+            examined.append((entry.record_id, examine_recording(corpus.read(entry, options))))
         except READ_ERRORS as error:
-            summary.unreadable[entry.record_id] = str(error) or type(error).__name__
+            unreadable[entry.record_id] = str(error) or type(error).__name__
     patients = {entry.columns.get("patient_id") for entry in entries} - {None}
     labels = Counter(label for entry in entries for label in entry.columns.get("labels") or ())
     return {
@@ -158,7 +155,7 @@ def describe_corpus(name: str, path: Path, options: Mapping[str, Any], max_recor
         "splits": dict(Counter(entry.split for entry in entries)),
         "num_patients": len(patients) or None,
         "labels": dict(labels.most_common()),
-        **summary.to_dict(),
+        **_summary(examined, unreadable),
     }
 
 
@@ -212,34 +209,26 @@ def spread(items: Sequence, count: int) -> list:
     return [items[len(items) * number // count] for number in range(count)]
 
 
-@dataclass
-class _Summary:
-    """Counts over the recordings that were looked at."""
-
-    reports: list[RecordingReport] = field(default_factory=list)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    problems: dict[str, list[str]] = field(default_factory=dict)
-    formats: Counter = field(default_factory=Counter)
-    num_other: int = 0
-
-    def add(self, name: str, report: RecordingReport):
-        self.reports.append(report)
+def _summary(
+    examined: Sequence[tuple[str, RecordingReport]], unreadable: Mapping[str, str], formats: Sequence[str | None] = ()
+) -> dict[str, Any]:
+    """Counts over the recordings that were looked at; the format of a file of another kind is `None`."""
+    reports, problems = [report for _, report in examined], defaultdict(list)
+    for name, report in examined:
         for problem in report.problems:
-            self.problems.setdefault(problem, []).append(name)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "num_examined": len(self.reports),
-            "num_unreadable": len(self.unreadable),
-            "num_other": self.num_other,
-            "formats": dict(self.formats.most_common()),
-            "leads": _counts(", ".join(report.leads) for report in self.reports),
-            "sampling_rates": _counts(f"{report.sampling_rate:g}" for report in self.reports),
-            "units": _counts(report.unit for report in self.reports),
-            "seconds": _counts(f"{report.seconds:.4g}" for report in self.reports),
-            "problems": dict(sorted(self.problems.items(), key=lambda item: -len(item[1]))),
-            "unreadable": self.unreadable,
-        }
+            problems[problem].append(name)
+    return {
+        "num_examined": len(reports),
+        "num_unreadable": len(unreadable),
+        "num_other": formats.count(None),
+        "formats": _counts(kind for kind in formats if kind is not None),
+        "leads": _counts(", ".join(report.leads) for report in reports),
+        "sampling_rates": _counts(f"{report.sampling_rate:g}" for report in reports),
+        "units": _counts(report.unit for report in reports),
+        "seconds": _counts(f"{report.seconds:.4g}" for report in reports),
+        "problems": dict(sorted(problems.items(), key=lambda item: -len(item[1]))),
+        "unreadable": unreadable,
+    }
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

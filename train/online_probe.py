@@ -5,6 +5,7 @@ run is the same, bit by bit, with and without it.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback
@@ -16,6 +17,7 @@ from .results import MULTI_LABEL
 PROBE_PREFIX = "probe_"
 
 
+@dataclass(eq=False)
 class OnlineProbe(TrainerCallback):
     """Every `every_steps` optimiser steps, and after the last, embeds labelled recordings with the encoder as it is,
     fits the linear model of the protocol `linear` and logs `probe_<split>_macro_auroc` for every evaluated split.
@@ -30,24 +32,20 @@ class OnlineProbe(TrainerCallback):
         every_steps (`int`): Steps between two probes.
     """
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        train: Dataset,
-        evaluated: Mapping[str, Dataset],
-        label_names: Sequence[str],
-        every_steps: int,
-    ):
-        if every_steps < 1:
-            raise ValueError(f"Expected at least 1 step between two probes, got {every_steps}.")
-        if trainer.is_fsdp_enabled:
+    trainer: Trainer
+    train: Dataset
+    evaluated: Mapping[str, Dataset]
+    label_names: Sequence[str]
+    every_steps: int
+
+    def __post_init__(self):
+        if self.every_steps < 1:
+            raise ValueError(f"Expected at least 1 step between two probes, got {self.every_steps}.")
+        if self.trainer.is_fsdp_enabled:
             raise ValueError(
                 "A probe embeds recordings in one process, and with FSDP none has all of the weights. Leave out the "
                 "probe (--online_probe_steps) or fsdp (--fsdp)."
             )
-        self.trainer = trainer
-        self.train, self.evaluated, self.label_names = train, dict(evaluated), list(label_names)
-        self.every_steps = every_steps
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         is_due = state.global_step % self.every_steps == 0 or state.global_step == state.max_steps
@@ -60,7 +58,7 @@ class OnlineProbe(TrainerCallback):
         """The scores of an encoder, as they are logged."""
         tables = {
             name: embed(encoder, self.trainer.processing_class, rows, progress=False)
-            for name, rows in ({"": self.train} | self.evaluated).items()
+            for name, rows in ({"": self.train} | dict(self.evaluated)).items()
         }
         tables = {name or "train": table.with_any_label(self.label_names) for name, table in tables.items()}
         truth = {name: table.multi_hot(self.label_names) for name, table in tables.items()}

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModel
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.data.corpus import DataSource
+from ecg_transformers.data.corpus import data_source
 
 from .evaluation.run import ProtocolOptions, evaluate_encoder
 from .pretrain import build_trainer
@@ -34,16 +34,6 @@ logger = logging.getLogger("ecg_transformers")
 
 CORPUS = "ptb-xl-sample"
 TASK = "PTB-XL superdiagnostic (5 superclasses, multi-label), cross-validated by patient over the carried recordings"
-PTB_XL = DataSource(
-    name="PTB-XL, the records carried by this package",
-    licence="CC BY 4.0",
-    citation=(
-        "Wagner P, Strodthoff N, Bousseljot R-D, et al. PTB-XL, a large publicly available electrocardiography "
-        "dataset. Scientific Data 2020;7:154. doi:10.1038/s41597-020-0495-6"
-    ),
-    url="https://physionet.org/content/ptb-xl/",
-    dataset_id="ptb-xl",
-)
 
 
 def run(args: argparse.Namespace):
@@ -53,6 +43,7 @@ def run(args: argparse.Namespace):
     torch.set_num_threads(1)  # tensors this small: a second thread waits longer than it works
     folder = Path(args.output_dir)
     train, test = load_ecg(CORPUS, split="train", decode=False), load_ecg(CORPUS, split="test")
+    source = data_source(train, CORPUS)
     num_more = len(test) + len(load_ecg(CORPUS, split="validation"))
     logger.info(
         "%d recordings to pretrain on, %d more for the evaluation, which leaves out those without a label of the task",
@@ -98,7 +89,7 @@ def run(args: argparse.Namespace):
     result = Result.from_json(report)
     card = CardFacts(
         "pretrained",
-        PTB_XL,
+        source,
         split=f"folds 1-8, {len(train)} recordings, without their labels",
         training=facts | {"Learning rate": trainer.args.learning_rate, "Weight decay": trainer.args.weight_decay},
         weights_licence="cc-by-4.0",
@@ -123,7 +114,7 @@ def run(args: argparse.Namespace):
             ],
             caveats=caveats_of(result),
             facts={"Task": TASK} | facts,
-            data=PTB_XL,
+            data=source,
             command=f"ecg-transformers quickstart --seed {args.seed} --output_dir {args.output_dir}",
             next_commands=next_commands,
         ),

@@ -368,12 +368,8 @@ def _train(trainer: Trainer, record: RunRecord, resume: str | None, first_step: 
 
 
 def record_of(trainer: Trainer) -> RunRecord:
-    """The record of what a run began with, added where a Trainer has none."""
-    found = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, RunRecord)]
-    if not found:
-        found = [RunRecord(trainer.train_dataset)]
-        trainer.add_callback(found[0])
-    return found[0]
+    """The record of what a run began with."""
+    return next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, RunRecord))
 
 
 def _state_of(checkpoint: str) -> TrainerState:

@@ -78,7 +78,7 @@ class Clustering:
     patients: list[str]
     left_out: int
 
-    def summary(self, num_resamples: int = 1000, seed: int = 0) -> dict:
+    def evaluate(self, num_resamples: int = 1000, seed: int = 0) -> dict:
         """Scores of each algorithm, ready for JSON.
 
         Beside [`score_clusters`], `nmi` and `ari` have `_ci95` (over patients, clusters kept), `_chance` (mean over
@@ -148,15 +148,11 @@ def cluster_test_split(
 
 
 def compare_clusters(
-    random_encoder: Clustering, pretrained: Clustering, num_resamples: int = 1000, seed: int = 0
-) -> dict:
-    """Compares two encoders on the same records.
-
-    Returns:
-        `dict` for `metrics.json`: `random_encoder` and `pretrained` with the summaries, and `difference` with, for
-        each algorithm, `ari` (pretrained minus random), `ci95` and `p_value` of the paired bootstrap over patients.
-        Not of the mutual information, which another number of clusters alone would change.
-    """
+    pretrained: Clustering, random_encoder: Clustering, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """The difference between two encoders on the same records: for each algorithm `ari` (pretrained minus random),
+    `ci95` and `p_value` of the paired bootstrap over patients. Not of the mutual information, which another number of
+    clusters alone would change."""
     same_records = random_encoder.record_ids == pretrained.record_ids
     if not same_records or not np.array_equal(random_encoder.classes, pretrained.classes):
         raise ValueError("The two encoders were evaluated on other records or classes. Compare on the same tables.")
@@ -170,11 +166,7 @@ def compare_clusters(
             for columns, point in zip(pair, points, strict=True)
         ]
         differences[algorithm] = {"ari": float(points[0] - points[1])} | paired_facts(resampled[0] - resampled[1])
-    return {
-        "random_encoder": {PROTOCOL: random_encoder.summary(num_resamples, seed)},
-        "pretrained": {PROTOCOL: pretrained.summary(num_resamples, seed)},
-        "difference": {PROTOCOL: differences},
-    }
+    return differences
 
 
 def agreement(contingency: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Protocols and settings by name, for the pretrained encoder and its baselines, on the same records and draws."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,18 +11,21 @@ from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
 from ..features import random_encoder_like, random_kernels_like
+from ..finetune import FINETUNE_PRESETS, as_taught, build_finetuning, predict_splits
 from ..predictions import ProtocolResult, compare_results, write_predictions
 from ..results import REGRESSION, difference_key
+from ..run_folder import claim_output_dir
+from ..settings import read_config
 from ..tasks.labelled_splits import LabelledSplits
-from .clusters import cluster_test_split, compare_clusters
-from .finetuned import finetuned_protocol
+from ..trainer import train_and_save
+from .clusters import PROTOCOL as CLUSTERS
+from .clusters import Clustering, cluster_test_split, compare_clusters
 from .heads import LINEAR_FORMS, attentive_protocol, linear_head_protocol
 from .protocols import FrozenTables, cross_validated_linear, embed_splits, knn_protocol, linear_protocol
 from .settings import ENCODERS, EncoderPair, check_settings, run_settings
 
 logger = logging.get_logger(__name__)
 
-CLUSTERS = "zero-shot-cluster"
 ON_FEATURES: dict[str, Callable[..., ProtocolResult]] = {
     "linear": linear_protocol,
     **{f"linear-{name}": partial(linear_head_protocol, form=form) for name, form in LINEAR_FORMS.items()},
@@ -106,7 +110,7 @@ def evaluate_encoder(
                 models[name] = random_kernels_like(feature_extractor, num_kernels, model.device)
     facts: dict[str, Any] = {encoder: {} for encoder in models}
     facts |= {difference_key(encoder): {} for encoder in models if encoder != "pretrained"}
-    results, tables, clusters = {}, {}, {}
+    results, tables = {}, {}
     for encoder, of_model in models.items():
         logger.info(f"{encoder}: embedding")
         tables[encoder] = embed_splits(of_model, feature_extractor, splits, options.batch_size)
@@ -114,23 +118,14 @@ def evaluate_encoder(
             if encoder not in ENCODERS and protocol not in ON_FEATURES:
                 continue
             logger.info(f"{encoder}: {protocol}")
-            if protocol == CLUSTERS:
-                of_splits = tables[encoder].tables
-                clusters[encoder] = cluster_test_split(
-                    of_splits["train"], of_splits["test"], splits.label_names, options.seed
-                )
-                continue
             result = _run(protocol, encoder, of_model, feature_extractor, splits, tables[encoder], options)
             results[encoder, protocol] = result
             facts[encoder][protocol] = result.evaluate(seed=options.seed)
     for (encoder, protocol), result in results.items():
         if encoder != "pretrained":
-            difference = compare_results(results["pretrained", protocol], result, seed=options.seed)
+            compare = compare_clusters if protocol == CLUSTERS else compare_results
+            difference = compare(results["pretrained", protocol], result, seed=options.seed)
             facts[difference_key(encoder)][protocol] = difference
-    if clusters:
-        compared = compare_clusters(clusters["random_encoder"], clusters["pretrained"], seed=options.seed)
-        for part, of_protocol in compared.items():
-            facts[part] |= of_protocol
     in_settings = [name for name in models if name in (*ENCODERS, *list(KERNELS)[-1:])]
     pair = EncoderPair(
         {encoder: models[encoder] for encoder in in_settings},
@@ -142,10 +137,15 @@ def evaluate_encoder(
         linear={encoder: results[encoder, "linear"] for encoder in in_settings} if "linear" in protocols else None,
     )
     facts["settings"] = run_settings(settings, pair, options.nstdb_dir)
-    return Evaluation(facts, results, tables)
+    predicted = {key: result for key, result in results.items() if isinstance(result, ProtocolResult)}
+    return Evaluation(facts, predicted, tables)
 
 
-def _run(protocol, encoder, model, feature_extractor, splits, tables, options: ProtocolOptions) -> ProtocolResult:
+def _run(
+    protocol, encoder, model, feature_extractor, splits, tables, options: ProtocolOptions
+) -> ProtocolResult | Clustering:
+    if protocol == CLUSTERS:
+        return cluster_test_split(tables.tables["train"], tables.tables["test"], splits.label_names, options.seed)
     if protocol == "linear" and options.cross_validate:
         return cross_validated_linear(tables)
     if protocol in ON_FEATURES:
@@ -161,3 +161,41 @@ def _run(protocol, encoder, model, feature_extractor, splits, tables, options: P
         options.finetune_config,
         seed=options.seed,
     )
+
+
+def finetuned_protocol(
+    model: PreTrainedModel,
+    feature_extractor,
+    splits: LabelledSplits,
+    output_dir: Path,
+    config: str = "finetune",
+    settings: Mapping | None = None,
+    seed: int = 0,
+) -> ProtocolResult:
+    """Fine-tunes an encoder with the stock Trainer and a preset of `ecg-transformers finetune`.
+
+    Of a random encoder this is training from scratch: the same architecture, recipe, data and number of looks at the
+    validation split. The encoder is saved to `output_dir / "encoder"` first. `config` is a preset or a YAML file,
+    `settings` are those that differ from it; `seed` is that of the head and of the order of the records.
+    """
+    claim_output_dir(str(output_dir), overwrite=True)  # of an earlier evaluation
+    encoder = Path(output_dir) / "encoder"
+    model.save_pretrained(encoder)
+    feature_extractor.save_pretrained(encoder)
+    chosen = read_config(config, FINETUNE_PRESETS) | dict(settings or {})
+    trainer = build_finetuning(str(encoder), splits, chosen | {"output_dir": str(output_dir), "seed": seed})
+    if trainer.args.freeze_encoder:
+        raise ValueError(f"The preset {config!r} freezes the encoder: that is another protocol, attentive or linear.")
+    started = time.monotonic()
+    train_and_save(trainer)
+    found, _ = predict_splits(trainer, splits)
+    details = {
+        "config": config,
+        "learning_rate": trainer.args.learning_rate,
+        "steps": trainer.state.global_step,
+        "best_step": trainer.state.best_global_step,
+        "seed": seed,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    truth = as_taught(splits, trainer).truth_of("train")
+    return ProtocolResult("finetuned", splits.label_names, splits.problem_type, truth, **found, details=details)

@@ -33,7 +33,7 @@ def table(num_records=60, seed=0, first=0, separation=12.0, width=3) -> Embeddin
 
 
 def summary(*args) -> dict:
-    return cluster_test_split(*args).summary(**OPTIONS)
+    return cluster_test_split(*args).evaluate(**OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_separate_classes_are_found_without_labels(tables):
 
 def test_scores_are_those_of_scikit_learn_on_features_standardised_by_training(tables):
     train, test = table(seed=1, first=1000, separation=1.0), table(separation=1.0)
-    found = cluster_test_split(train, test, NAMES, seed=3).summary(seed=3, **OPTIONS)
+    found = cluster_test_split(train, test, NAMES, seed=3).evaluate(seed=3, **OPTIONS)
     rows = [row for row, labels in enumerate(test.labels) if len(labels) == 1]
     classes = [test.labels[row][0] for row in rows]
     features = ((test.features - train.features.mean(axis=0)) / train.features.std(axis=0))[rows]
@@ -116,9 +116,8 @@ def test_two_encoders_are_compared_on_the_same_resamples(tables):
     train, test = tables
     noise = [table(seed=seed, first=first, separation=0.0) for seed, first in ((5, 1000), (6, 0))]
     knows, guesses = cluster_test_split(train, test, NAMES), cluster_test_split(*noise, NAMES)
-    report = compare_clusters(guesses, knows, **OPTIONS)
-    difference = report["difference"]["zero-shot-cluster"]["k-means"]
-    points = [report[name]["zero-shot-cluster"]["k-means"]["ari"] for name in ("pretrained", "random_encoder")]
+    difference = compare_clusters(knows, guesses, **OPTIONS)["k-means"]
+    points = [encoder.evaluate(**OPTIONS)["k-means"]["ari"] for encoder in (knows, guesses)]
     assert difference["ari"] == pytest.approx(points[0] - points[1])
     assert difference["ci95"][0] > 0.5 and difference["p_value"] == pytest.approx(2 / 31)
     with pytest.raises(ValueError, match="other records"):

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
-from ecg_transformers.train.evaluation.finetuned import finetuned_protocol
+from ecg_transformers.train.evaluation.run import finetuned_protocol
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 
 INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}

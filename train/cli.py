@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +68,14 @@ PRETRAINING_FLAGS = (
 Add = Callable[..., Any]  # `add_argument` of the parser of a command
 
 
-def _output_argument(add: Add, default: str | None = None):
-    add("--output_dir", required=default is None, default=default, metavar="DIR", help="folder to write to")
-
-
-def _overwrite_argument(add: Add):
-    add("--overwrite_output_dir", action="store_true", help="first remove an earlier run from there")
-
-
-def _output_arguments(add: Add, default: str | None = None):
-    _output_argument(add, default)
-    _overwrite_argument(add)
+def _output_arguments(add: Add, default: str | None = None, required: bool = True, overwrites: bool = True):
+    add("--output_dir", required=required and not default, default=default, metavar="DIR", help="folder to write to")
+    if overwrites:
+        add("--overwrite_output_dir", action="store_true", help="first remove an earlier run from there")
 
 
 def _output_or_help_arguments(add: Add):
-    add("--output_dir", metavar="DIR", help="folder to write to")
-    _overwrite_argument(add)
+    _output_arguments(add, required=False)
     add("--help_all", action="store_true", help="list every flag")
 
 
@@ -235,7 +227,7 @@ def _compare(add: Add):
     add("--finetune_learning_rate", type=float, metavar="X", help="if not that from scratch, 1e-3")
     add("--num_threads", type=_positive, default=1, metavar="N", help="of one process (1)")
     add("--report_only", action="store_true", help="write the table of what is done; run nothing")
-    _output_argument(add)
+    _output_arguments(add, overwrites=False)
 
 
 def _embed(add: Add):
@@ -290,7 +282,7 @@ def _prepare(add: Add):
     add("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
     add("--on_bad_record", choices=("report", "raise"), default="report", help="go on, or stop")
     add("--preview_pictures", action="store_true", help="draw each, for the dataset viewer of the Hub")
-    _output_argument(add)
+    _output_arguments(add, overwrites=False)
 
 
 def _push(add: Add):
@@ -484,8 +476,7 @@ def _check_exists(path: str, kind: str, hint: str = ""):
 
 def _check_dataset(name: str, data_dir: str | None):
     if name not in DATASETS:
-        close = difflib.get_close_matches(name.lower().replace("_", "-"), DATASETS, n=1, cutoff=0.7)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = _did_you_mean(name.lower().replace("_", "-"), DATASETS)
         raise ValueError(f"Unknown corpus {name!r}.{hint} Choose from {sorted(DATASETS)}.")
     where = "" if name in OWN_DATASETS else f" docs/corpora.md says where to get {name}."
     if name == CARRIED_DATASET:
@@ -506,9 +497,14 @@ def _check_preset(name: str, folder: str):
         return _check_exists(name, "file")
     presets = sorted(file.stem for file in Path(__file__).with_name(folder).glob("[!_]*.yaml"))
     if name not in presets:
-        close = difflib.get_close_matches(name, presets, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown preset {name!r}.{hint} Expected one of {presets} or a .yaml file.")
+        raise ValueError(
+            f"Unknown preset {name!r}.{_did_you_mean(name, presets)} Expected one of {presets} or a .yaml file."
+        )
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _check_choices(flag: str, given: list[str], known: tuple[str, ...]):

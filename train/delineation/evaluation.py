@@ -29,7 +29,14 @@ from ..patients import refuse_shared_patients
 from ..results import write_json
 from .masks import LABEL_NAMES, RecordWaves, annotated_waves, subject_of, waves_of_mask
 from .scores import WaveCounts, compare_waves, count_waves, score_waves, write_waves
-from .training import DelineationSettings, MaskedWindows, classifier_of, token_classifier, train_delineator, windows_of
+from .training import (
+    DelineationSettings,
+    classifier_of,
+    masked_windows,
+    token_classifier,
+    train_delineator,
+    windows_of,
+)
 
 logger = logging.getLogger("ecg_transformers")
 
@@ -176,13 +183,13 @@ def evaluate_delineation(
     return result
 
 
-def windows_of_folds(folds: Mapping[int, Dataset], feature_extractor: EcgFeatureExtractor) -> dict[int, MaskedWindows]:
+def windows_of_folds(folds: Mapping[int, Dataset], feature_extractor: EcgFeatureExtractor) -> dict[int, list[dict]]:
     stride = feature_extractor.num_samples // 4
-    return {fold: MaskedWindows(of_fold, feature_extractor, stride) for fold, of_fold in folds.items()}
+    return {fold: masked_windows(of_fold, feature_extractor, stride) for fold, of_fold in folds.items()}
 
 
 def train_for_fold(
-    model: PreTrainedModel, windows: Mapping[int, MaskedWindows], test: int, settings: DelineationSettings
+    model: PreTrainedModel, windows: Mapping[int, list[dict]], test: int, settings: DelineationSettings
 ) -> dict[str, Any]:
     """Trains a token classifier for a fold that tests: the next fold selects the step, the other three teach."""
     validation = test % NUM_FOLDS + 1
@@ -215,7 +222,7 @@ def linear_wave_counts(
     with in_evaluation(model), torch.inference_mode():
         for of_fold in windows.values():
             for start in range(0, len(of_fold), WINDOWS_AT_ONCE):
-                items = of_fold.items[start : start + WINDOWS_AT_ONCE]
+                items = of_fold[start : start + WINDOWS_AT_ONCE]
                 batch = {name: torch.stack([item[name] for item in items]) for name in items[0] if name != "labels"}
                 for item, tokens in zip(items, model(**batch).last_hidden_state, strict=True):
                     item["input_values"] = tokens.clone()

@@ -68,29 +68,23 @@ class DelineationSettings:
         return self.learning_rate or (1e-2 if self.frozen else 1e-3)
 
 
-class MaskedWindows(torch.utils.data.Dataset):
-    """Windows of some rows of LUDB with the mask of each, ready for a model and the stock Trainer.
+def masked_windows(
+    rows: Sequence[Mapping[str, Any]], feature_extractor: EcgFeatureExtractor, stride: int
+) -> list[dict[str, torch.Tensor]]:
+    """Windows of some rows of LUDB with the mask of each (`labels`), ready for a model and the stock Trainer.
 
     `stride` is the number of samples between the starts of windows; the last one ends with the record.
     """
-
-    def __init__(self, rows: Sequence[Mapping[str, Any]], feature_extractor: EcgFeatureExtractor, stride: int):
-        extractor = windows_of(feature_extractor, stride)
-        self.items: list[dict[str, torch.Tensor]] = []
-        for row in rows:
-            length = extractor.resampled_length(num_samples_of(row["ecg"]), row["ecg"]["sampling_rate"])
-            mask = mask_of_waves(annotated_waves(row, extractor.leads), length)
-            masks = torch.from_numpy(crop_mask(mask, extractor.window_starts(length), extractor.num_samples)).long()
-            inputs = extractor([row["ecg"]])
-            for number, labels in enumerate(masks):
-                values = {name: inputs[name][number] for name in ("input_values", "lead_mask") if name in inputs}
-                self.items.append(values | {"labels": labels})
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        return self.items[number]
+    extractor, windows = windows_of(feature_extractor, stride), []
+    for row in rows:
+        length = extractor.resampled_length(num_samples_of(row["ecg"]), row["ecg"]["sampling_rate"])
+        mask = mask_of_waves(annotated_waves(row, extractor.leads), length)
+        masks = torch.from_numpy(crop_mask(mask, extractor.window_starts(length), extractor.num_samples)).long()
+        inputs = extractor([row["ecg"]])
+        for number, labels in enumerate(masks):
+            values = {name: inputs[name][number] for name in ("input_values", "lead_mask") if name in inputs}
+            windows.append(values | {"labels": labels})
+    return windows
 
 
 class AlteredWindows(torch.utils.data.Dataset):
@@ -184,7 +178,7 @@ def _new_head(model: PreTrainedModel):
 def train_delineator(
     model: PreTrainedModel,
     train: torch.utils.data.Dataset,
-    validation: MaskedWindows | None,
+    validation: Sequence[dict[str, torch.Tensor]] | None,
     settings: DelineationSettings,
 ) -> dict[str, float]:
     """Trains in place by the stock Trainer; the model ends with the weights that did best on `validation`, without one

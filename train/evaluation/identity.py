@@ -172,7 +172,8 @@ def compare_identity(
         train_rows (`Dataset`, *optional*): Recordings by whose features all are standardised; by default none are.
 
     Returns:
-        `dict` for `metrics.json`, see [`compare_matches`].
+        `dict` for `metrics.json`: `random_encoder.identity` and `pretrained.identity` with their summaries, and
+        `difference.identity`, see [`compare_matches`].
     """
     duplicates = find_duplicates(rows)
     matches = {}
@@ -184,25 +185,21 @@ def compare_identity(
         about = (table.features, table.patient_ids, table.record_ids)
         features = None if train is None else train.features
         matches[name] = match_identities(*about, train_features=features, duplicates=duplicates)
-    return compare_matches(**matches, num_resamples=num_resamples, seed=seed)
+    scores = {name: {PROTOCOL: found.summary(num_resamples, seed)} for name, found in matches.items()}
+    return scores | {"difference": {PROTOCOL: compare_matches(**matches, num_resamples=num_resamples, seed=seed)}}
 
 
 def compare_matches(
-    random_encoder: IdentityMatches, pretrained: IdentityMatches, num_resamples: int = 1000, seed: int = 0
+    pretrained: IdentityMatches, random_encoder: IdentityMatches, num_resamples: int = 1000, seed: int = 0
 ) -> dict:
-    """Compares two encoders on the same queries: `random_encoder.identity` and `pretrained.identity` with their
-    summaries, and `difference.identity` with `recall_at_1` (pretrained minus random), `ci95` and `p_value` of a paired
-    bootstrap over patients."""
+    """The difference between two encoders on the same queries: `recall_at_1` (pretrained minus random), `ci95` and
+    `p_value` of a paired bootstrap over patients."""
     if (random_encoder.queries, random_encoder.num_records) != (pretrained.queries, pretrained.num_records):
         raise ValueError("The two encoders searched other records. Compare them on the same set.")
     column = SCORES.index("recall_at_1")
-    arrays = [matches.resampled(num_resamples, seed)[:, column] for matches in (pretrained, random_encoder)]
+    ours, theirs = (matches.resampled(num_resamples, seed)[:, column] for matches in (pretrained, random_encoder))
     difference = float((pretrained.means() - random_encoder.means())[0, column])
-    return {
-        "random_encoder": {PROTOCOL: random_encoder.summary(num_resamples, seed)},
-        "pretrained": {PROTOCOL: pretrained.summary(num_resamples, seed)},
-        "difference": {PROTOCOL: {"recall_at_1": difference} | paired_facts(arrays[0] - arrays[1])},
-    }
+    return {"recall_at_1": difference} | paired_facts(ours - theirs)
 
 
 def chance_scores(gallery_size: int, num_relevant: np.ndarray) -> dict[str, float]:

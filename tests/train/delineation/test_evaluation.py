@@ -19,8 +19,8 @@ from ecg_transformers.train.delineation.masks import annotated_waves, mask_of_wa
 from ecg_transformers.train.delineation.training import (
     AlteredWindows,
     DelineationSettings,
-    MaskedWindows,
     crop_mask,
+    masked_windows,
     mean_iou,
     token_classifier,
     train_delineator,
@@ -80,7 +80,7 @@ def test_a_subject_in_two_folds_and_a_missing_fold_are_refused():
 
 def test_windows_carry_the_mask_of_their_samples(rows):
     extractor = EcgFeatureExtractor(**EXTRACTOR)
-    windows = MaskedWindows(rows, extractor, stride=70)
+    windows = masked_windows(rows, extractor, stride=70)
     starts = [0, 70, 140, 210, 280, 300]  # of 500 samples
     assert len(windows) == 2 * len(starts)
     mask = mask_of_waves(annotated_waves(rows[1], LEADS), 500)
@@ -100,7 +100,7 @@ def test_what_a_short_record_is_padded_with_is_not_annotated():
 def test_windows_are_joined_to_the_waves_of_the_recording(rows):
     extractor = EcgFeatureExtractor(**EXTRACTOR)
     model = Oracle(EcgViTConfig(leads=LEADS, hidden_size=16, num_hidden_layers=0, num_attention_heads=2))
-    model.answers_of(MaskedWindows(rows, extractor, stride=100))
+    model.answers_of(masked_windows(rows, extractor, stride=100))
     for row, found in zip(rows, delineate(model, extractor, rows), strict=True):
         assert (found.record_id, found.sampling_rate, found.num_samples) == (row["record_id"], 500.0, 5000)
         marked = annotated_waves(row, LEADS)
@@ -161,7 +161,7 @@ def test_heads_and_random_encoders_depend_on_the_seed_alone(checkpoint):
 @pytest.mark.parametrize("frozen", [True, False])
 def test_training_moves_the_head_and_the_encoder_only_where_it_is_not_frozen(rows, checkpoint, frozen):
     settings = DelineationSettings(frozen=frozen, max_steps=3, batch_size=4)
-    windows = MaskedWindows(rows, EcgFeatureExtractor(**EXTRACTOR), stride=100)
+    windows = masked_windows(rows, EcgFeatureExtractor(**EXTRACTOR), stride=100)
     model = token_classifier(checkpoint, settings)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     facts = train_delineator(model, windows, windows, settings)
@@ -175,7 +175,7 @@ def test_without_validation_a_training_ends_with_its_last_weights(rows, checkpoi
     looks = itertools.count(1)
     monkeypatch.setattr(training, "mean_iou", lambda prediction: {"miou": float(next(looks))})  # the last is the best
     settings = DelineationSettings(frozen=False, max_steps=3, batch_size=4)
-    windows = MaskedWindows(rows, EcgFeatureExtractor(**EXTRACTOR), stride=100)
+    windows = masked_windows(rows, EcgFeatureExtractor(**EXTRACTOR), stride=100)
     alone, selected = token_classifier(checkpoint, settings), token_classifier(checkpoint, settings)
     assert train_delineator(alone, windows, None, settings) == {}
     assert train_delineator(selected, windows, windows, settings)["best_step"] == 3
@@ -224,7 +224,7 @@ def test_altered_windows_depend_on_the_seed_alone(stairs):
 
 
 def test_a_training_on_altered_windows_moves_another_way(rows, checkpoint):
-    windows, found = MaskedWindows(rows, EcgFeatureExtractor(**EXTRACTOR), stride=100), []
+    windows, found = masked_windows(rows, EcgFeatureExtractor(**EXTRACTOR), stride=100), []
     for altered in (False, True, True):
         settings = DelineationSettings(frozen=False, max_steps=2, batch_size=4, altered=altered)
         found.append(token_classifier(checkpoint, settings))

@@ -406,11 +406,11 @@ def predict_splits(
     trainer: Trainer, splits: LabelledSplits
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, str]]]:
     """Predictions for validation and test, and the reasons why records are left out of them, which the log names."""
-    found, left_out = {}, {"validation": {}, "test": {}}
-    for split, reasons in left_out.items():
-        found[split] = _predict(trainer, vars(splits)[split], splits.label_names, left_out=reasons)
-        for record_id, reason in reasons.items():
-            logger.warning("%s: record %s cannot become input and is not evaluated: %s", split, record_id, reason)
+    left_out: dict[str, dict[str, str]] = {"validation": {}, "test": {}}
+    found = {
+        split: _predict(trainer, vars(splits)[split], splits.label_names, left_out=reasons)
+        for split, reasons in left_out.items()
+    }
     return found, left_out
 
 

@@ -1,7 +1,6 @@
 """Targets of a task: labels of a recording, age or sex of the person, or intervals of the waves."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,8 +18,6 @@ from ..delineation.masks import RecordWaves
 from ..results import REGRESSION, SINGLE_LABEL
 from .duplicates import one_of_each, refuse_shared_recordings
 from .labelled_splits import LabelledSplits, collect_splits, load_labelled_splits, numbered
-
-logger = logging.getLogger("ecg_transformers")
 
 SEXES = ("female", "male")
 TARGETS = {
@@ -104,9 +101,7 @@ def _intervals(rows: Dataset, delineator: str | None) -> list[list[float] | None
     else:
         delineator = find_checkpoint(delineator)
         model = AutoModelForTokenClassification.from_pretrained(delineator)
-        waves = delineate(model, AutoFeatureExtractor.from_pretrained(delineator), rows, left_out := {})
-        for record_id, reason in left_out.items():
-            logger.warning("Record %s cannot be delineated: %s", record_id, reason)
+        waves = delineate(model, AutoFeatureExtractor.from_pretrained(delineator), rows, left_out={})
     table = np.column_stack(list(interval_targets(waves).values()))
     ids = [row.record_id if isinstance(row, RecordWaves) else row["record_id"] for row in waves]
     measured = {

@@ -295,7 +295,7 @@ def low_shot(pair: EncoderPair, fractions: Sequence[float] = FRACTIONS, num_draw
                 "unlearnt": {} if is_regression else excluded_labels(truth[rows], some.label_names),
             }
             try:
-                found = pair.clean if fraction == 1.0 else _on_draw(pair.tables, rows)
+                found = pair.clean if fraction == 1.0 else _on_draw(pair, rows)
             except ValueError as error:
                 not_probed.append(facts | {"reason": f"{len(rows)} records: {error}"})
                 continue
@@ -316,9 +316,9 @@ def low_shot(pair: EncoderPair, fractions: Sequence[float] = FRACTIONS, num_draw
     return entries
 
 
-def _on_draw(tables: Mapping[str, FrozenTables], rows: np.ndarray) -> dict[str, ProtocolResult]:
+def _on_draw(pair: EncoderPair, rows: np.ndarray) -> dict[str, ProtocolResult]:
     """Results by encoder; a `ValueError` where the records teach nothing, or nothing that the test split holds."""
-    found = {encoder: linear_protocol(of_encoder.take_train(rows)) for encoder, of_encoder in tables.items()}
+    found = {encoder: linear_protocol(pair.tables[encoder].take_train(rows)) for encoder in pair.models}
     for result in found.values():
         result.resampled(np.ones((1, len(result.test.record_ids))))
     return found

@@ -70,7 +70,7 @@ from .results import MULTI_LABEL, REGRESSION, Result, installed_versions, write_
 from .run_folder import claim_output_dir
 from .settings import describe_flags, parse_flags, read_config, sort_settings, training_arguments
 from .tasks.labelled_splits import LabelledSplits, task_name
-from .tasks.lead_subsets import KeptLeads, chosen_subsets, given_leads, usual_input
+from .tasks.lead_subsets import chosen_subsets, given_leads, keep_leads, usual_input
 from .tasks.targets import load_task
 from .trainer import train_and_save
 
@@ -336,7 +336,7 @@ def _predict(
     """Predictions for records, or for these leads of them alone, with the other leads masked."""
     extractor = trainer.processing_class
     if leads is not None:
-        rows, extractor = KeptLeads(decoded(rows), leads), extractor.changed(missing_leads="mask")
+        rows, extractor = (keep_leads(row, leads) for row in decoded(rows)), extractor.changed(missing_leads="mask")
     return predict(trainer.model, extractor, rows, names, trainer.args.eval_batch_size, left_out)
 
 

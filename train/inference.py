@@ -130,7 +130,7 @@ def _collated(model: PreTrainedModel, collator: EcgDataCollator, rows: list[dict
 def predict(
     model: PreTrainedModel,
     feature_extractor: EcgFeatureExtractor,
-    dataset: Dataset,
+    dataset: Iterable[dict],
     label_names: Sequence[str],
     batch_size: int = 64,
     left_out: dict[str, str] | None = None,

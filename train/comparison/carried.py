@@ -32,7 +32,7 @@ from ..features import EmbeddingTable, decoded, embed
 from ..finetune_objective import HeadTask
 from ..predictions import Predictions, evaluate_predictions, stored_calibration
 from ..results import MULTI_LABEL, write_json
-from ..tasks.lead_subsets import KeptLeads
+from ..tasks.lead_subsets import keep_leads
 from .data import load_comparison_data
 
 LEAD_SETS = {"12": None, "2": ("I", "II"), "I": ("I",), "II": ("II",)}
@@ -99,7 +99,8 @@ def tables_of(encoder, extractor: EcgFeatureExtractor, data, leads: Sequence[str
     found = {}
     for name, rows in {"train": data.train, "test": concatenate_datasets([data.validation, data.test])}.items():
         rows = decoded(rows)
-        found[name] = embed(encoder, extractor, rows if leads is None else KeptLeads(rows, leads), progress=False)
+        kept = rows if leads is None else (keep_leads(row, leads) for row in rows)
+        found[name] = embed(encoder, extractor, kept, progress=False)
     return found
 
 

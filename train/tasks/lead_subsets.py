@@ -44,19 +44,6 @@ def keep_leads(row: dict, leads: Sequence[str]) -> dict:
     return with_ecg(row, signal=ecg["signal"][order], leads=[ecg["leads"][position] for position in order])
 
 
-class KeptLeads:
-    """Decoded rows of a dataset with some of their leads, see [`keep_leads`], read one by one."""
-
-    def __init__(self, rows: Dataset, leads: Sequence[str]):
-        self.rows, self.leads = rows, leads
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: int) -> dict:
-        return keep_leads(self.rows[number], self.leads)
-
-
 def given_leads(feature_extractor: EcgFeatureExtractor, recorded: Sequence[str]) -> list[str]:
     """Leads of a model that a recording with these leads gives it, recorded or derived, in the model's order."""
     plan = feature_extractor.changed(missing_leads="mask").lead_plan(tuple(recorded))

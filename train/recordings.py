@@ -112,7 +112,7 @@ def encode(
     frame = pd.DataFrame(index=source.record_ids).join(frame)  # with a row of NaN for each that is left out
     if not as_frame:
         return np.array(frame, order="C")  # that of pandas cannot be written to
-    reasons = {name: source.why_left_out(name) for name in source.left_out}
+    reasons = {name: f"Not read: {source.left_out[name]}" for name in source.left_out}
     frame["quality"] = frame["quality"].fillna(pd.Series(reasons))
     return frame.rename_axis("record_id")
 
@@ -169,7 +169,7 @@ def predict(
             for number, row in enumerate(batch.rows):
                 of_windows = logits[batch.window_record == number]
                 found[row["record_id"]] = _scores(classify, of_windows, checks[number])
-    rows = [found.get(name) or {"warnings": source.why_left_out(name)} for name in source.record_ids]
+    rows = [found.get(name) or {"warnings": f"Not read: {source.left_out[name]}"} for name in source.record_ids]
     columns = next(iter(found.values()))
     return pd.DataFrame(rows, index=source.record_ids, columns=list(columns)).rename_axis("record_id")
 
@@ -230,9 +230,6 @@ class Recordings:
         self._known.add(new)
         self.record_ids.append(new)
         return new
-
-    def why_left_out(self, record_id: str) -> str:
-        return f"Not read: {self.left_out[record_id]}"
 
 
 class NamedFile(NamedTuple):

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -328,13 +328,6 @@ class Features:
         return head(self.features)
 
 
-class TrainedHead(NamedTuple):
-    """End of a training: `steps` that were done, `best_step` whose weights the head has."""
-
-    steps: int
-    best_step: int
-
-
 def train_head(
     head: nn.Module,
     form: HeadForm,
@@ -342,9 +335,12 @@ def train_head(
     inputs: Mapping[str, Features | TokenCache],
     truth: Mapping[str, np.ndarray],
     seed: int = 0,
-) -> TrainedHead:
+) -> tuple[int, int]:
     """Trains a head in place on the split `train`; it ends with the weights of the best look at `validation` (the
     first of equals), without looks with the last ones. `seed` decides the order of the records.
+
+    Returns:
+        `tuple[int, int]`: steps that were done, and the step whose weights the head has.
 
     Raises:
         ValueError: for a loss that is not finite.
@@ -393,9 +389,9 @@ def train_head(
         if looks_without_gain == form.patience:
             break
     if best_weights is None:
-        return TrainedHead(step, step)
+        return step, step
     head.load_state_dict(best_weights)
-    return TrainedHead(step, best_step)
+    return step, best_step
 
 
 @torch.no_grad()
@@ -403,11 +399,11 @@ def _scores_and_details(head, form, task, inputs, truth, seed) -> tuple[dict[str
     """Scores of validation and test by a head after its training, and the facts of that."""
     started = time.monotonic()
     with torch.enable_grad():
-        trained = train_head(head, form, task, inputs, truth, seed)
+        steps, best_step = train_head(head, form, task, inputs, truth, seed)
     details = {
         "form": form.name,
-        "steps": trained.steps,
-        "best_step": trained.best_step,
+        "steps": steps,
+        "best_step": best_step,
         "selection": form.selection or "last step",
         "learning_rate": form.peak_learning_rate,
         "weight_decay": form.weight_decay,

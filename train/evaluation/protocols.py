@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.neighbors import KNeighborsRegressor
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
@@ -20,6 +20,7 @@ from ..tasks.labelled_splits import SPLITS, LabelledSplits
 from .linear_models import cross_validated_C, fit_linear, folds_of_patients
 
 K_GRID = (5, 10, 20, 50, 100)
+WEIGHTS = ("uniform", "distance")
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,19 @@ def knn_scores(
     Raises:
         ValueError: for unknown weights, or more neighbours than training records.
     """
-    labels = np.asarray(train_labels, dtype=float)
-    model = KNeighborsRegressor(k, metric=metric, weights=weights).fit(train_features, labels)
-    # shares that sum to 1 by rounding may sum to more
-    return np.clip(model.predict(test_features), labels.min(axis=0), labels.max(axis=0))
+    if weights not in WEIGHTS:
+        raise ValueError(f"Expected weights of {list(WEIGHTS)}, got {weights!r}.")
+    if not 1 <= k <= len(train_features):
+        raise ValueError(f"Expected k from 1 to the {len(train_features)} training records, got {k}.")
+    distances, neighbours = (
+        NearestNeighbors(n_neighbors=k, metric=metric).fit(train_features).kneighbors(test_features)
+    )
+    if weights == "uniform":
+        votes = np.ones_like(distances)
+    else:
+        is_same = distances == 0
+        votes = np.where(is_same.any(axis=1, keepdims=True), is_same, 1 / np.where(is_same, 1, distances))
+    shares = votes / votes.sum(axis=1, keepdims=True)
+    found = np.asarray(train_labels, dtype=float)[neighbours]
+    # Shares that sum to 1 by rounding may sum to more: nothing lies beyond the neighbours' own labels.
+    return np.clip(np.einsum("tk,tkl->tl", shares, found), found.min(axis=1), found.max(axis=1))

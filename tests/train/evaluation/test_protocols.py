@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, roc_auc_score
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
@@ -207,12 +207,21 @@ def test_shares_of_several_labels_are_those_of_one_classifier_a_label(metric, we
         np.testing.assert_allclose(scores[:, column], classifier.predict_proba(test)[:, 1], atol=1e-6)
 
 
+def test_records_whose_neighbours_all_agree_tie_to_the_last_bit():
+    random = np.random.default_rng(0)
+    train, test, labels = random.normal(size=(60, 4)), random.normal(size=(40, 4)), random.integers(0, 2, (60, 1))
+    scores = knn_scores(train, labels, test, k=3, weights="distance")
+    _, near = NearestNeighbors(n_neighbors=3).fit(train).kneighbors(test)
+    agreed = labels[near, 0].min(axis=1) == labels[near, 0].max(axis=1)
+    assert agreed.sum() > 5 and set(scores[agreed, 0]) == {0.0, 1.0}
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"k": 0}, "n_neighbors"),
-        ({"k": 121}, "n_neighbors <= n_samples_fit"),
-        ({"weights": "l7"}, "weights"),
+        ({"k": 0}, "k from 1 to the 120"),
+        ({"k": 121}, "k from 1 to the 120"),
+        ({"weights": "l7"}, "Expected weights of"),
     ],
 )
 def test_impossible_neighbours_are_refused(options, sentence):

@@ -208,10 +208,10 @@ def test_shares_of_several_labels_are_those_of_one_classifier_a_label(metric, we
 
 
 def test_records_whose_neighbours_all_agree_tie_to_the_last_bit():
-    random = np.random.default_rng(0)
-    train, test, labels = random.normal(size=(60, 4)), random.normal(size=(40, 4)), random.integers(0, 2, (60, 1))
-    scores = knn_scores(train, labels, test, k=3, weights="distance")
-    _, near = NearestNeighbors(n_neighbors=3).fit(train).kneighbors(test)
+    random, labels = np.random.default_rng(0), np.random.default_rng(1).integers(0, 2, (60, 1))
+    train, test = (random.normal(size=(size, 4)).astype(np.float32) for size in (60, 40))
+    scores = knn_scores(train, labels, test, k=3, metric="cosine", weights="distance")
+    _, near = NearestNeighbors(n_neighbors=3, metric="cosine").fit(train).kneighbors(test)
     agreed = labels[near, 0].min(axis=1) == labels[near, 0].max(axis=1)
     assert agreed.sum() > 5 and set(scores[agreed, 0]) == {0.0, 1.0}
 

@@ -36,8 +36,8 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig,
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.modeling.masking import keyed_generator
 
-from ..evaluation.finetuned import finetuned_protocol
 from ..evaluation.protocols import FrozenTables, linear_scores
+from ..evaluation.run import finetuned_protocol
 from ..features import EmbeddingTable, embed, load_encoder
 from ..patients import patients_of
 from ..predictions import Predictions

@@ -7,7 +7,7 @@ from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
 from ecg_transformers.train.evaluation import noise
-from ecg_transformers.train.evaluation.encoder_pair import EncoderPair, evaluate_pair
+from ecg_transformers.train.evaluation.encoder_pair import evaluate_pair
 from ecg_transformers.train.evaluation.low_shot import low_shot
 from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_protocol
 from ecg_transformers.train.evaluation.run import SETTINGS, run_settings
@@ -189,11 +189,6 @@ def test_a_regression_is_scored_in_deviations_of_the_training_targets(few_splits
     (_, _, whole) = low_shot(replace(tiny_pair, tables=tables, num_resamples=20), num_draws=2)
     assert whole["pretrained"]["macro_zmae"] < 0.1 < whole["random_encoder"]["macro_zmae"]
     assert whole["difference"]["macro_zmae"] < 0 and whole["difference"]["ci95"][1] < 0
-
-
-def test_a_pair_keeps_the_probe_that_it_is_given(tiny_pair):
-    given = replace(tiny_pair, linear=tiny_pair.clean)
-    assert isinstance(given, EncoderPair) and given.clean is tiny_pair.clean
 
 
 class _Noise:

@@ -9,7 +9,7 @@ import torch
 from ecg_transformers import modeling
 from ecg_transformers.modeling.conv_stem import ChannelsLastConv1d
 
-from .model_tests import EcgModelTests
+from .model_tests import EcgModelTests, skipped
 
 pytestmark = pytest.mark.slow
 
@@ -87,17 +87,9 @@ class EcgJepaOfTheTeacherForPreTrainingTest(EcgJepaForPreTrainingTest):
         "num_registers": 1,
     }
 
-    @unittest.skip(reason=TEACHER_COMES_FIRST)
-    def test_training_gradient_checkpointing(self):
-        pass
-
-    @unittest.skip(reason=TEACHER_COMES_FIRST)
-    def test_training_gradient_checkpointing_use_reentrant_false(self):
-        pass
-
-    @unittest.skip(reason=TEACHER_COMES_FIRST)
-    def test_training_gradient_checkpointing_use_reentrant_true(self):
-        pass
+    test_training_gradient_checkpointing = skipped(TEACHER_COMES_FIRST)
+    test_training_gradient_checkpointing_use_reentrant_false = skipped(TEACHER_COMES_FIRST)
+    test_training_gradient_checkpointing_use_reentrant_true = skipped(TEACHER_COMES_FIRST)
 
 
 STEM = {"stem_widths": (8, 16), "stem_depths": (1, 2), "stem_strides": (5, 1)}
@@ -125,13 +117,8 @@ class EcgConvModelTest(EcgViTWithAStemModelTest):
     all_model_classes = encoder_and_heads("EcgConv")
     has_attentions = False
 
-    @unittest.skip(reason=STATES_OF_BLOCKS)
-    def test_hidden_states_output(self):
-        pass
-
-    @unittest.skip(reason=STATES_OF_BLOCKS)
-    def test_can_capture_specific_layers_hidden_states(self):
-        pass
+    test_hidden_states_output = skipped(STATES_OF_BLOCKS)
+    test_can_capture_specific_layers_hidden_states = skipped(STATES_OF_BLOCKS)
 
 
 class KernelResponseModelTest(EcgConvModelTest):
@@ -143,9 +130,9 @@ class KernelResponseModelTest(EcgConvModelTest):
 class KernelResponseForPreTrainingTest(KernelResponseModelTest):
     all_model_classes = (modeling.KernelResponseForPreTraining,)
 
-    @unittest.skip(reason="Before its targets are fitted, the batch itself is what they are measured with")
-    def test_batching_equivalence(self):
-        pass
+    test_batching_equivalence = skipped(
+        "Before its targets are fitted, the batch itself is what they are measured with"
+    )
 
 
 class HidingTests(EcgModelTests):

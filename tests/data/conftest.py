@@ -1,7 +1,10 @@
 """Recordings on disk for the tests of `data`: carried ones, made ones, and the shared corpora where present."""
 
+import http.server
 import os
 import shutil
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +57,25 @@ def write_record(tmp_path):
         return path
 
     return write
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def serve():
+    """Serves a folder on 127.0.0.1 and returns its address."""
+    servers = []
+
+    def start(folder, handler=QuietHandler):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -47,22 +47,13 @@ def replace_in_header(path, old: str, new: str):
     header.write_text(header.read_text().replace(old, new))
 
 
-# --- files that cannot be read
-
-
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
         ("bad 2 100 100", "bad 2 0 100", "sampling rate > 0"),
-        ("bad 2 100 100", "bad 2 -100 100", "sampling rate > 0"),
-        ("bad 2 100 100", "bad 2 nan 100", "sampling rate > 0"),
         ("bad 2 100 100", "bad 2 1e9 100", "sampling rate > 0"),
-        ("bad 2 100 100", "bad 3 100 100", "Expected 3 signal lines, got 2"),
         ("bad 2 100 100", "bad 2 100 101", "truncated"),
-        ("bad 2 100 100", "bad 2 100 99999999999999", "truncated"),
-        ("0 II", "0 I", "Expected a different name for every channel"),
         ("0 II", "0 lead i", "Expected a different name for every channel"),
-        ("1000(0)/mV", "0.0.0/mV", "gain"),
         ("1000(0)/mV", "1000(0)/mmHg", "Unknown unit of I (mmHg)"),
         ("1000(0)/mV", "1e400(0)/mV", "gain"),
         ("bad.dat 16", "../good.dat 16", "not inside the folder"),
@@ -74,28 +65,6 @@ def test_a_damaged_header_is_left_out_and_reported(load, write_record, old, new,
     assert [row["record_id"] for row in rows] == ["good"]
     assert reason in reasons["bad"].reason and not reasons["bad"].kept
     assert EcgDataCollator(extractor())(rows)["input_values"].shape == (1, 2, 50)
-
-
-def test_a_record_without_samples_is_left_out_and_reported(load, write_record):
-    write_record("bad", steps_of()).with_suffix(".dat").write_bytes(b"")
-    rows, reasons = load()
-    assert [row["record_id"] for row in rows] == ["good"]
-    assert "truncated or empty" in reasons["bad"].reason
-
-
-def test_a_folder_of_nothing_but_bad_records_is_refused(write_record, tmp_path):
-    replace_in_header(write_record("bad", steps_of()), "bad 2 100", "bad 2 0")
-    with pytest.raises(ValueError, match="No record of .* can be read.*sampling rate"):
-        load_ecg("wfdb", tmp_path / "records", cache_dir=tmp_path / "cache")
-
-
-def test_the_first_bad_record_stops_where_that_is_asked_for(load, write_record):
-    replace_in_header(write_record("bad", steps_of()), "0 II", "0 I")
-    with pytest.raises(ValueError, match="Record bad: .*Expected a different name"):
-        load(on_bad_record="raise")
-
-
-# --- samples that are none
 
 
 def test_missing_samples_stay_nan_and_are_refused_or_interpolated(load, write_record):
@@ -142,9 +111,6 @@ def test_floats_that_are_no_numbers_are_refused_by_name(tmp_path, value):
         assert np.isnan(EcgRecord.from_row(record.to_row()).to_millivolts()[1, 7])
 
 
-# --- amplitudes
-
-
 def test_a_clipped_record_goes_on_and_is_reported(load, write_record):
     write_record("clipped", np.clip(3 * steps_of(), -1500, 1500))
     rows, _ = load()
@@ -166,9 +132,6 @@ def test_a_wrong_gain_is_warned_about_with_the_number(load, write_record, gain, 
     assert captured.out.count(f"peaks of about {number}") == 1
 
 
-# --- 16 bits
-
-
 @pytest.mark.parametrize("peak", [1e-30, 1e-3, 1.0, 32767.0, 32768.0, 1e30])
 def test_rounding_to_16_bits_never_overflows_nor_invents_gaps(peak):
     signal = np.array([[-peak, peak, 0.0, peak / 3]])
@@ -185,9 +148,6 @@ def test_values_beyond_float32_are_refused_or_zero(peak, reason):
             quantise(signal)
     else:
         assert not dequantise(*quantise(signal)).any()
-
-
-# --- lengths
 
 
 def test_one_sample_is_refused_or_padded(load, write_record):
@@ -216,9 +176,6 @@ def test_absurd_rates_are_refused_wherever_they_are_declared(rate):
         extractor(sampling_rate=rate)
 
 
-# --- files outside the folder
-
-
 def test_a_link_in_the_folder_is_followed_and_a_name_that_leads_out_is_not(load, write_record, tmp_path):
     outside = write_record("elsewhere", steps_of(), folder="outside")
     linked = write_record("linked", steps_of())
@@ -231,9 +188,6 @@ def test_a_link_in_the_folder_is_followed_and_a_name_that_leads_out_is_not(load,
     rows, reasons = load()
     assert sorted(row["record_id"] for row in rows) == ["good", "linked"]
     assert all("not inside the folder" in reasons[name].reason for name in ("escaping", "absolute"))
-
-
-# --- limb leads from the torso
 
 
 @pytest.mark.parametrize("collator_class", [EcgDataCollator, EcgPretrainingCollator])

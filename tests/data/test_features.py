@@ -36,24 +36,11 @@ def test_decoded_recordings_can_be_encoded_again(sample):
     np.testing.assert_allclose(again["signal"], signal, atol=np.abs(signal).max() / 60000)
 
 
-def test_recordings_in_microvolts_are_stored_in_millivolts():
-    ecg = {"signal": np.full((1, 4), 500.0), "leads": ["I"], "sampling_rate": 100, "unit": "uV"}
+def test_recordings_in_microvolts_are_stored_in_millivolts_with_their_gaps():
+    ecg = {"signal": np.array([[500.0, np.nan, 500.0]]), "leads": ["I"], "sampling_rate": 100, "unit": "uV"}
     row = datasets.Dataset.from_list([{"ecg": ecg}], features=datasets.Features({"ecg": Ecg()}))[0]["ecg"]
     assert row["unit"] == "mV"
-    np.testing.assert_allclose(row["signal"], 0.5, rtol=1e-4)
-
-
-def test_missing_samples_survive_storage():
-    signal = np.array([[0.5, np.nan, -0.25]])
-    ecg = {"signal": signal, "leads": ["I"], "sampling_rate": 100, "unit": "mV"}
-    row = datasets.Dataset.from_list([{"ecg": ecg}], features=datasets.Features({"ecg": Ecg()}))[0]["ecg"]
-    np.testing.assert_allclose(row["signal"], signal, atol=1e-5)
-
-
-def test_saved_dataset_decodes_after_loading(sample, tmp_path):
-    sample.save_to_disk(tmp_path / "saved")
-    loaded = datasets.load_from_disk(tmp_path / "saved")
-    np.testing.assert_array_equal(loaded[2]["ecg"]["signal"], sample[2]["ecg"]["signal"])
+    np.testing.assert_allclose(row["signal"], [[0.5, np.nan, 0.5]], rtol=1e-4)
 
 
 def test_parquet_of_this_package_decodes_after_a_cast(sample, tmp_path):
@@ -63,17 +50,6 @@ def test_parquet_of_this_package_decodes_after_a_cast(sample, tmp_path):
     loaded = loaded.cast_column("ecg", Ecg())
     np.testing.assert_array_equal(loaded[0]["ecg"]["signal"], sample[0]["ecg"]["signal"])
     assert pq.read_schema(tmp_path / "plain.parquet").field("ecg").type == Ecg.pa_type
-
-
-def test_filter_and_select_keep_the_feature(sample):
-    chosen = sample.filter(lambda fold: fold == 10, input_columns=["fold"]).select([1, 0])
-    np.testing.assert_array_equal(chosen[1]["ecg"]["signal"], sample[0]["ecg"]["signal"])
-
-
-def test_map_over_other_columns_keeps_the_feature(sample):
-    mapped = sample.map(lambda labels: {"num_labels": len(labels)}, input_columns=["labels"])
-    assert isinstance(mapped.features["ecg"], Ecg)
-    assert mapped[0]["ecg"]["signal"].shape == (12, 1000)
 
 
 def test_bytes_that_do_not_divide_into_leads_are_refused():

@@ -179,19 +179,17 @@ def write_hdf5(folder: Path, name: str):
     return folder / "r.h5", [folder / "r.h5"], ARRAY | {"step": 0.005}
 
 
-@seed("matlab 4", "matlab 5", "matlab 5 plain", "matlab struct", "matlab field")
+@seed("matlab 4", "matlab 5", "matlab 5 plain", "matlab struct", "matlab struct plain", "matlab field")
 def write_matlab(folder: Path, name: str):
     from scipy.io import savemat
 
-    values = (
-        {"ECG": {"sex": "Male", "age": 60.0, "data": STEPS * 0.005}}
-        if name.endswith(("struct", "field"))
-        else {"val": STEPS}
-    )
-    version, is_plain = "4" if name == "matlab 4" else "5", name == "matlab 5 plain"
+    is_struct, is_plain = "struct" in name, name.endswith("plain")
+    nested = {"ECG": {"sex": "Male", "age": 60.0, "data": STEPS * 0.005}}
+    values = nested if is_struct or name.endswith("field") else {"val": STEPS}
+    version = "4" if name == "matlab 4" else "5"
     savemat(folder / "r.mat", values, format=version, do_compression=version == "5" and not is_plain)
     arguments = ARRAY | ({"dataset": "ECG.data"} if name.endswith("field") else {"step": 0.005})
-    return folder / "r.mat", [folder / "r.mat"], {} if name.endswith("struct") else arguments
+    return folder / "r.mat", [folder / "r.mat"], {} if is_struct else arguments
 
 
 @seed("edf", "bdf")
@@ -333,7 +331,7 @@ def read_damaged(name: str, folder: Path, numbers: range, progress: mmap.mmap) -
 def read_seed(name: str, path: Path, arguments: dict):
     if name == "wfdb annotations":
         assert len(read_annotations(path).samples) >= 0
-    elif name == "matlab struct":
+    elif name.startswith("matlab struct"):
         assert isinstance(read_struct(path, "ECG"), dict)
     else:
         record = read_recording(path, **arguments)
@@ -436,6 +434,7 @@ def test_many_damaged_files_give_a_recording_or_a_value_error(name, tmp_path):
         ("philips xli", b'durationperchannel="240"', b'durationperchannel="99999999999"'),
         ("philips", b'samplespersecond="500"', b'samplespersecond="1e300"'),
         ("muse", b"<SampleExponent>0", b"<SampleExponent>9"),
+        ("matlab struct plain", struct.pack("<IIii", 5, 8, 3, 60), struct.pack("<IIii", 5, 8, 2**30, 2**30)),
     ],
 )
 def test_a_size_field_does_not_decide_how_much_memory_is_asked_for(name, old, new, tmp_path, monkeypatch):

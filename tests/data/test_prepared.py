@@ -1,10 +1,7 @@
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
-from functools import partial
 
 import fsspec
 import numpy as np
@@ -15,6 +12,8 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
 from ecg_transformers.data import label_names, load_ecg, prepare_corpus
+
+from .conftest import QuietHandler
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def copy_to_memory(folder):
     return url
 
 
-class RangeHandler(http.server.SimpleHTTPRequestHandler):
+class RangeHandler(QuietHandler):
     """A static server that answers requests for a part of a file, as object stores do."""
 
     def send_head(self):
@@ -79,30 +78,6 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
     def copyfile(self, source, outputfile):
         outputfile.write(source.read(getattr(self, "remaining", -1)))
 
-    def log_message(self, *args):
-        pass
-
-
-class PlainHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(folder, handler):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
 
 def test_folder_and_stream_hold_the_same_rows(prepared, tmp_path):
     stored = load_ecg("prepared", prepared, cache_dir=tmp_path / "cache")
@@ -113,11 +88,6 @@ def test_folder_and_stream_hold_the_same_rows(prepared, tmp_path):
     assert stored[7]["ecg"]["signal"].dtype == np.float32
     assert stored[7]["ecg"]["unit"] == "mV"
     assert stored.cache_files  # memory-mapped Arrow
-
-
-def test_undecoded_rows_hold_plain_bytes(prepared):
-    row = next(iter(stream(prepared)))
-    assert len(row["ecg"]["signal"]) == 200
 
 
 def test_splits_are_those_that_were_prepared(ptb_xl_folder, tmp_path):
@@ -136,11 +106,6 @@ def test_classes_come_from_the_manifest(ptb_xl_folder, prepared, tmp_path):
         label_names("prepared", data_dir=prepared)
 
 
-def test_dataset_carries_licence_and_citation(ptb_xl_folder, tmp_path):
-    prepare_corpus("ptb-xl", ptb_xl_folder, tmp_path / "out")
-    assert stream(tmp_path / "out").info.license == "CC BY 4.0"
-
-
 @pytest.mark.parametrize("scheme", ["path", "file", "memory", "http", "http-without-ranges"])
 def test_prepared_corpus_loads_from_any_url(few_shards, serve, tmp_path, scheme):
     location = {
@@ -148,7 +113,7 @@ def test_prepared_corpus_loads_from_any_url(few_shards, serve, tmp_path, scheme)
         "file": lambda: few_shards.as_uri(),
         "memory": lambda: copy_to_memory(few_shards),
         "http": lambda: serve(few_shards, RangeHandler),
-        "http-without-ranges": lambda: serve(few_shards, PlainHandler),
+        "http-without-ranges": lambda: serve(few_shards),
     }[scheme]()
     expected = list(stream(few_shards))
     assert list(stream(location, verify=True)) == expected
@@ -217,7 +182,7 @@ def test_what_is_no_prepared_corpus_is_refused(ptb_xl_folder, tmp_path, serve):
     with pytest.raises(ValueError, match="There is no folder .*nowhere"):
         load_ecg("prepared", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="There is no folder http"):
-        load_ecg("prepared", f"{serve(tmp_path, PlainHandler)}/nowhere")
+        load_ecg("prepared", f"{serve(tmp_path)}/nowhere")
     with pytest.raises(ValueError, match="Expected a folder or a URL"):
         load_ecg("prepared", "gopher3://host/folder")
     with pytest.raises(ValueError, match="needs data_dir"):
@@ -246,17 +211,6 @@ def test_manifest_of_another_form_is_refused(prepared, change):
         load_ecg("prepared", prepared)
 
 
-@pytest.mark.parametrize("name", ["../outside.parquet", "/etc/outside.parquet", "a/../../outside.parquet"])
-def test_manifest_cannot_lead_out_of_its_folder(prepared, name):
-    path = prepared / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["splits"]["train"][0]["file"] = name
-    path.write_text(json.dumps(manifest))
-    for location in (prepared, prepared.as_uri()):
-        with pytest.raises(ValueError, match="is not inside"):
-            list(stream(location))
-
-
 def test_damage_is_found_on_request_and_when_it_is_read(prepared):
     shard = prepared / "train-00003-of-00012.parquet"
     content = bytearray(shard.read_bytes())
@@ -268,43 +222,32 @@ def test_damage_is_found_on_request_and_when_it_is_read(prepared):
         list(stream(prepared))
 
 
-def test_missing_shard_and_wrong_number_of_records_are_errors(prepared):
-    first, second = prepared / "train-00000-of-00012.parquet", prepared / "train-00011-of-00012.parquet"
-    content = first.read_bytes()
-    first.write_bytes(second.read_bytes())  # one record, where two are expected, or the reverse
-    path = prepared / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["splits"]["train"][0]["num_records"] += 5
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="Expected . records in shard .*train-00000"):
-        list(stream(prepared))
-    first.write_bytes(content)
-    second.unlink()
+def test_a_missing_shard_is_an_error(prepared):
+    (prepared / "train-00011-of-00012.parquet").unlink()
     with pytest.raises(ValueError, match="Cannot read shard .*train-00011.*FileNotFoundError"):
         stream(prepared, verify=True)
 
 
-def edit_manifest(folder, edit):
-    path = folder / "manifest.json"
-    content = json.loads(path.read_text())
-    edit(content["splits"]["train"])
-    path.write_text(json.dumps(content))
-
-
-def lie(shards):
-    shards[0]["num_records"] += 1
-
-
-def repeat(shards):
-    shards.append(dict(shards[0]))
-
-
-@pytest.mark.parametrize(("edit", "sentence"), [(lie, "Expected [23] records in shard"), (repeat, "shards twice")])
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda shards: shards[0].update(num_records=shards[0]["num_records"] + 1), "Expected [23] records in shard"),
+        (lambda shards: shards.append(dict(shards[0])), "shards twice"),
+        *[
+            (lambda shards, name=name: shards[0].update(file=name), "is not inside")
+            for name in ("../outside.parquet", "/etc/outside.parquet", "a/../../outside.parquet")
+        ],
+    ],
+)
 @pytest.mark.parametrize("streaming", [True, False])
 def test_a_manifest_that_lies_is_told_in_our_words(few_shards, tmp_path, edit, sentence, streaming):
-    edit_manifest(few_shards, edit)
-    with pytest.raises(ValueError, match=sentence):
-        list(load_ecg("prepared", few_shards, streaming=streaming, cache_dir=tmp_path / "cache"))
+    path = few_shards / "manifest.json"
+    manifest = json.loads(path.read_text())
+    edit(manifest["splits"]["train"])
+    path.write_text(json.dumps(manifest))
+    for location in (few_shards, few_shards.as_uri()):
+        with pytest.raises(ValueError, match=sentence):
+            list(load_ecg("prepared", location, streaming=streaming, cache_dir=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("streaming", [True, False])

@@ -7,12 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydicom.data import get_testdata_file
 from scipy.io import savemat
 
 from ecg_transformers.data import EcgRecord, read_recording, read_recordings, recording_file
 from ecg_transformers.data.formats.file_format import FORMATS, find_format
-from ecg_transformers.modeling.leads import STANDARD_LEADS
 
 VALUES = np.random.default_rng(0).normal(size=(2, 40)).astype(np.float32)
 DECLARED = {"leads": ["I", "II"], "sampling_rate": 100, "unit": "mV", "axes": "lead,sample"}
@@ -59,6 +57,8 @@ def test_arrays_and_tables_of_every_kind_give_the_same_record(tmp_path, ending):
         declared["axes"] = "sample,lead"
     record = read_recording(path, **declared)
     assert record.record_id == "a" and record.leads == ("I", "II") and record.unit == "mV"
+    (alone,) = read_recordings(path, **declared)
+    assert np.array_equal(alone.signal, VALUES)
     assert np.array_equal(record.signal, VALUES)
     if ending != "parquet":  # its columns have names
         with pytest.raises(ValueError, match=r"\['leads'\].*never guessed"):
@@ -112,12 +112,6 @@ def test_what_agrees_with_the_file_may_be_said(tmp_path, write_record):
         read_recording(path, unit="uV")
 
 
-def test_dicom_groups_are_named_by_dataset():
-    path = get_testdata_file("waveform_ecg.dcm", download=False)
-    assert read_recording(path).leads == STANDARD_LEADS
-    assert read_recording(path, dataset="MEDIAN BEAT").signal.shape == (12, 1200)
-
-
 def test_stacks_are_read_by_read_recordings_and_refused_by_read_recording(tmp_path):
     stack = np.stack([VALUES, VALUES + 1])
     np.save(tmp_path / "a.npy", stack)
@@ -131,12 +125,6 @@ def test_stacks_are_read_by_read_recordings_and_refused_by_read_recording(tmp_pa
         assert np.array_equal([record.signal for record in records], stack)
         with pytest.raises(ValueError, match="expected axes of one recording"):
             read_recording(tmp_path / name, **declared)
-
-
-def test_other_files_hold_one_recording(tmp_path):
-    np.save(tmp_path / "a.npy", VALUES)
-    (record,) = read_recordings(tmp_path / "a.npy", **DECLARED)
-    assert np.array_equal(record.signal, VALUES)
 
 
 def test_stored_rows_are_read_all_or_by_name(tmp_path):

@@ -1,7 +1,4 @@
-import http.server
 import os
-import threading
-from functools import partial
 
 import fsspec
 import numpy as np
@@ -11,10 +8,7 @@ from datasets.distributed import split_dataset_by_node
 from ecg_transformers.data import load_ecg, remote_wfdb
 from ecg_transformers.data.bad_record_report import BadRecordError, read_report
 
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
+from .conftest import QuietHandler
 
 
 @pytest.fixture
@@ -51,19 +45,13 @@ def test_a_record_name_may_have_the_folder_of_its_files(records):
     assert list(load_ecg("wfdb", in_memory(records), streaming=True, decode=False)) == expected
 
 
-def test_records_stream_from_a_server(records):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(records)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        rows = list(load_ecg("wfdb", f"http://127.0.0.1:{server.server_port}/", streaming=True))
-    finally:
-        server.shutdown()
-        server.server_close()
+def test_records_stream_from_a_server(records, serve):
+    rows = list(load_ecg("wfdb", f"{serve(records)}/", streaming=True))
     assert [row["record_id"] for row in rows] == ["a/r0", "a/r2", "a/r4", "a/r6", "b/r1", "b/r3", "b/r5"]
     assert rows[0]["ecg"]["signal"].shape == (2, 50)
 
 
-class FailingHandler(Handler):
+class FailingHandler(QuietHandler):
     """Answers 500 so many times before it gives the signals of r2."""
 
     faults: int
@@ -76,21 +64,15 @@ class FailingHandler(Handler):
 
 
 @pytest.mark.parametrize("faults", [2, 1000])
-def test_a_fault_of_the_server_is_no_fault_of_a_record(records, faults, monkeypatch):
+def test_a_fault_of_the_server_is_no_fault_of_a_record(records, serve, faults, monkeypatch):
     monkeypatch.setattr(remote_wfdb, "PAUSES_SECONDS", (0, 0, 0))
     handler = type("FailsSometimes", (FailingHandler,), {"faults": faults})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(records)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        stream = load_ecg("wfdb", f"http://127.0.0.1:{server.server_port}/", streaming=True)
-        if faults == 2:
-            assert len(list(stream)) == 7
-        else:
-            with pytest.raises(RuntimeError, match="a/r2.dat could not be fetched in 4 tries"):
-                list(stream)
-    finally:
-        server.shutdown()
-        server.server_close()
+    stream = load_ecg("wfdb", f"{serve(records, handler)}/", streaming=True)
+    if faults == 2:
+        assert len(list(stream)) == 7
+    else:
+        with pytest.raises(RuntimeError, match="a/r2.dat could not be fetched in 4 tries"):
+            list(stream)
 
 
 def test_a_server_cannot_list_without_end(records, monkeypatch):
@@ -132,7 +114,7 @@ def test_ranks_read_every_record_once_and_go_on_where_they_stopped(records, worl
 
 
 @pytest.mark.parametrize("fault", ["missing", "outside", "damaged"])
-def test_bad_records_of_a_url_are_reported_by_name(records, tmp_path, fault):
+def test_bad_records_of_a_url_are_reported_by_name(records, tmp_path, fault, caplog):
     header, signal = records / "a" / "r2.hea", records / "a" / "r2.dat"
     if fault == "missing":
         signal.unlink()
@@ -142,20 +124,13 @@ def test_bad_records_of_a_url_are_reported_by_name(records, tmp_path, fault):
         signal.write_bytes(bytes(200))
     url = in_memory(records)
     rows = list(load_ecg("wfdb", url, streaming=True, report_path=tmp_path / "report"))
-    assert len(rows) == 6
+    assert len(rows) == 6 and "1 records could not be read and are left out: a/r2 (" in caplog.text
     (bad,) = read_report(tmp_path / "report")
     assert bad.record_id == "a/r2"
-    assert {"missing": f"Cannot read {url}/a/r2.dat", "outside": "is not inside", "damaged": "Checksum"}[
-        fault
-    ] in bad.reason
+    reasons = {"missing": f"Cannot read {url}/a/r2.dat", "outside": "is not inside", "damaged": "Checksum"}
+    assert reasons[fault] in bad.reason
     with pytest.raises(BadRecordError, match="Record a/r2"):
         list(load_ecg("wfdb", url, streaming=True, on_bad_record="raise"))
-
-
-def test_stream_says_what_it_leaves_out(records, caplog):
-    (records / "a" / "r2.dat").unlink()
-    assert len(list(load_ecg("wfdb", in_memory(records), streaming=True))) == 6
-    assert "1 records could not be read and are left out: a/r2 (Cannot read" in caplog.text
 
 
 def test_list_of_records_is_needed_and_cannot_lead_out(records):

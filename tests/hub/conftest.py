@@ -1,9 +1,12 @@
 """A Hub on 127.0.0.1, with the real client turned towards it; objects of libraries that are not installed."""
 
 import sys
+import zlib
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 from huggingface_hub import HfFileSystem, constants
 
 from .loopback_hub import LoopbackHub
@@ -82,3 +85,31 @@ def omegaconf(foreign):
         return made
 
     return wrap
+
+
+def recipe_tensor(name: str, shape) -> torch.Tensor:
+    """The golden weights: a stream of numbers for each tensor name (golden README, section 2)."""
+    z = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(shape))
+    parts = name.split(".")
+    if parts[-1] == "weight" and len(shape) == 1:
+        z = 1 + 0.1 * z if "norm" in parts[-2] else 0.5 + 0.1 * z
+    elif parts[-1] == "bias":
+        z = 0.05 * z
+    elif parts[-1] in ("mask_token", "registers", "query_token"):
+        z = 0.5 * z
+    else:
+        fused = ("qkv.weight", "attn_pool.cross_attention_block.q.weight", "attn_pool.cross_attention_block.kv.weight")
+        z = (1.5 if name.endswith(fused) else 1.0) * z / np.sqrt(np.prod(shape[1:]))
+    return torch.from_numpy(z).float()
+
+
+@torch.no_grad()
+def named_gradients(model, holder, state_dict) -> dict[str, torch.Tensor]:
+    """The gradients of a model under the authors' names; `holder` is another model of the same shapes."""
+    for parameter, copy in zip(model.parameters(), holder.parameters(), strict=True):
+        copy.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    return state_dict(holder)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

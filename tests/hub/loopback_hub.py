@@ -145,9 +145,22 @@ class LoopbackHub:
         tree = repo.trees[repo.commit_of(revision)]
         return {path: (self.folder / blob.sha256).read_bytes() for path, blob in tree.items()}
 
+    def pushed(self, kind: str, repo_id: str, revision: str = "main") -> dict[str, bytes]:
+        """The files without the one that the Hub writes itself."""
+        files = self.files(kind, repo_id, revision)
+        return {path: content for path, content in files.items() if path != ".gitattributes"}
+
+    def puts(self) -> list[Request]:
+        """Requests that sent an LFS file."""
+        return [request for request in self.requests if request.method == "PUT"]
+
     def uploads(self) -> list[Request]:
         """Requests that sent content: LFS files, and commits."""
         return [request for request in self.requests if request.method == "PUT" or "/commit/" in request.path]
+
+    def commits(self, kind: str, repo_id: str) -> list[str]:
+        """The messages of the commits."""
+        return list(self.repos[kind, repo_id].messages.values())
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -270,13 +283,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         private = asked.get("private", asked.get("visibility") == "private")  # older clients say `private`
         self.hub.create(kind, repo_id, bool(private))
         self._send_json(address | {"name": repo_id})
-
-    def delete_repo(self):
-        asked = json.loads(self.body)
-        kind, repo_id = asked.get("type", "model") + "s", f"{asked['organization']}/{asked['name']}"
-        self._repo(kind, repo_id, write=True)
-        del self.hub.repos[kind, repo_id]
-        self._send_json({})
 
     def repo_info(self, kind: str, repo_id: str, revision: str = "main"):
         repo = self._repo(kind, repo_id)
@@ -421,7 +427,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 ROUTES = (
     (("GET",), "api/whoami-v2", Handler.whoami),
     (("POST",), "api/repos/create", Handler.create_repo),
-    (("DELETE",), "api/repos/delete", Handler.delete_repo),
     (("POST",), "api/validate-yaml", Handler.validate_yaml),
     (("GET",), f"api/{REPO}(?:/revision/{REVISION})?", Handler.repo_info),
     (("GET",), f"api/{REPO}/refs", Handler.refs),

@@ -4,36 +4,28 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ecg_transformers.data import read_recording
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForSequenceClassification, EcgViTModel
+from ecg_transformers.modeling import EcgViTForSequenceClassification, EcgViTModel
+
+from ..train.conftest import tiny_encoder
 
 RECORDS = Path(__file__).parents[1] / "fixtures" / "wfdb" / "ptb-xl" / "records100" / "00000"
 CLASSES = ["CD", "HYP", "MI", "NORM", "STTC"]
 CONTRACT = {"leads": ("I", "II", "V1", "V2", "V5"), "sampling_rate": 100, "num_samples": 500}
-WIDTHS = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "initializer_range": 0.5,
-}
 
 
-def drawn_model(model_class=EcgViTForSequenceClassification, labels=CLASSES, **settings):
+def drawn_model(model_class=EcgViTForSequenceClassification, labels=CLASSES, folder=None, **settings):
     """A tiny model that is not trained, and its feature extractor."""
     if model_class is not EcgViTModel:
         settings = {"id2label": dict(enumerate(labels)), "problem_type": "multi_label_classification"} | settings
-    torch.manual_seed(0)
-    model = model_class(EcgViTConfig(**CONTRACT, **WIDTHS, patch_size=50, **settings))
-    return model, EcgFeatureExtractor(**CONTRACT, long_records="all")
+    settings = CONTRACT | {"patch_size": 50, "initializer_range": 0.5} | settings
+    return tiny_encoder(folder, model_class, {"long_records": "all"}, **settings)
 
 
 def save_model(folder, *args, **settings):
     """[`drawn_model`] as a folder."""
-    for part in drawn_model(*args, **settings):
-        part.save_pretrained(folder)
+    drawn_model(*args, folder=folder, **settings)
     return Path(folder)
 
 

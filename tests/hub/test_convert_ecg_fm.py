@@ -155,17 +155,6 @@ def test_the_file_says_its_heads_and_may_contradict_us(state):
         convert_ecg_fm_checkpoint(state)
 
 
-def test_every_tensor_has_to_be_accounted_for(state):
-    with pytest.raises(ValueError, match="Missing keys: \\['encoder.layers.1.fc2.bias'\\]"):
-        convert({key: tensor for key, tensor in state.items() if key != "encoder.layers.1.fc2.bias"})
-    with pytest.raises(ValueError, match="Unexpected keys: \\['text_encoder.weight'\\]"):
-        convert(state | {"text_encoder.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match="Shapes expected and found"):
-        convert(state | {"encoder.layers.0.self_attn.q_proj.weight": torch.zeros(32, 31)})
-    with pytest.raises(ValueError, match="This is no ECG-FM checkpoint"):
-        convert({"model": {"weight": torch.zeros(1)}})
-
-
 def test_the_input_is_standardised_over_the_recording_and_cut_into_segments():
     extractor = ecg_fm_feature_extractor(EcgFmConfig())
     signal = torch.randn(12, 5000, generator=torch.Generator().manual_seed(2)).cumsum(-1)

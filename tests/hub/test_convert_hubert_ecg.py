@@ -108,18 +108,6 @@ def test_the_published_sizes_are_the_defaults_and_the_heads_known():
         convert_hubert_ecg_checkpoint(published()[1])
 
 
-def test_every_tensor_has_to_be_accounted_for():
-    _, state = published()
-    with pytest.raises(ValueError, match="Missing keys: \\['encoder.layer_norm.bias'\\]"):
-        convert({key: tensor for key, tensor in state.items() if key != "encoder.layer_norm.bias"})
-    with pytest.raises(ValueError, match="Unexpected keys: \\['decoder.weight'\\]"):
-        convert(state | {"decoder.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match="Shapes expected and found"):
-        convert(state | {"encoder.layers.1.attention.k_proj.weight": torch.zeros(32, 31)})
-    with pytest.raises(ValueError, match="This is no HuBERT-ECG checkpoint"):
-        convert({"weight": torch.zeros(1)})
-
-
 def test_convolutions_of_unknown_strides_are_refused():
     _, state = published()
     other = {key: tensor for key, tensor in state.items() if "conv_layers.4" not in key}

@@ -1,5 +1,3 @@
-import zlib
-
 import numpy as np
 import pytest
 import torch
@@ -8,6 +6,8 @@ from ecg_transformers.hub.convert_kim import convert_kim_checkpoint, kim_state_d
 from ecg_transformers.modeling import EcgJepaForPreTraining, EcgViTForSequenceClassification, EcgViTModel
 from ecg_transformers.modeling.leads import INDEPENDENT_LEADS
 from ecg_transformers.train.schedules import kim_learning_rate, linear_schedule
+
+from .conftest import named_gradients, recipe_tensor
 
 ACTIVATIONS = {"atol": 2e-5, "rtol": 1e-4}  # the tolerance that the fixtures state
 HEADS = {"num_attention_heads": 4, "predictor_num_attention_heads": 3}
@@ -67,11 +67,7 @@ def test_fewer_leads_give_the_published_representations(model, small, leads):
 def test_gradient_norms_equal_the_published_ones(state, small, golden_facts):
     model = convert_kim_checkpoint(state, **HEADS).eval()
     model(small["input"], bool_masked_pos=small["random/mask"][None]).loss.backward()
-    gradients = convert_kim_checkpoint(state, **HEADS)
-    with torch.no_grad():
-        for parameter, holder in zip(model.parameters(), gradients.parameters(), strict=True):
-            holder.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
-    named = kim_state_dict(gradients)
+    named = named_gradients(model, convert_kim_checkpoint(state, **HEADS), kim_state_dict)
     for name, norm in golden_facts("kim_small")["grad_norms_random_mask"].items():
         assert named[name].norm().item() == pytest.approx(norm, rel=1e-4, abs=1e-7), name
 
@@ -86,35 +82,9 @@ def test_the_linear_head_gives_the_published_logits(state, small):
     classifier = EcgViTForSequenceClassification(config).eval()
     classifier.ecg_vit.load_state_dict(encoder.state_dict())
 
-    def recipe(name, shape):
-        return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-
-    weight, bias = recipe("linear_head.weight", (5, 48)) / 48**0.5, 0.05 * recipe("linear_head.bias", (5,))
-    classifier.classifier.weight.copy_(torch.from_numpy(weight))
-    classifier.classifier.bias.copy_(torch.from_numpy(bias))
+    classifier.classifier.weight.copy_(recipe_tensor("linear_head.weight", (5, 48)))
+    classifier.classifier.bias.copy_(recipe_tensor("linear_head.bias", (5,)))
     torch.testing.assert_close(classifier(small["input"]).logits, small["linear_head/logits"], **ACTIVATIONS)
-
-
-def recipe_tensor(name: str, shape) -> torch.Tensor:
-    """The golden weights: a stream of numbers for each tensor name (golden README, section 2)."""
-    z = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(shape))
-    parts = name.split(".")
-    if len(shape) == 1 and parts[-1] == "weight":
-        z = 1 + 0.1 * z if "norm" in parts[-2] else 0.5 + 0.1 * z
-    elif parts[-1] == "bias":
-        z = 0.05 * z
-    elif parts[-1] == "mask_token":
-        z = 0.5 * z
-    else:
-        gain = 1.5 if name.endswith("qkv.weight") else 1.0
-        z = gain * z / np.sqrt(np.prod(shape[1:]))
-    return torch.from_numpy(z).float()
-
-
-def test_the_recipe_gives_the_stored_weights(state):
-    for name, tensor in state.items():
-        if not name.endswith("pos_embed"):
-            assert torch.equal(recipe_tensor(name, tensor.shape), tensor), name
 
 
 def test_five_training_steps_follow_the_published_ones(golden, golden_facts):
@@ -149,45 +119,8 @@ def test_five_training_steps_follow_the_published_ones(golden, golden_facts):
         torch.testing.assert_close(tensor, final["final/" + name], atol=1e-4, rtol=0, msg=name)
 
 
-def test_the_way_back_is_bit_exact(state):
-    back = kim_state_dict(convert_kim_checkpoint(state, **HEADS))
-    assert back.keys() == state.keys()
-    for name, tensor in state.items():
-        if name.endswith("pos_embed"):
-            torch.testing.assert_close(back[name], tensor, atol=1e-6, rtol=0)
-        else:
-            assert torch.equal(back[name], tensor), name
-
-
 def test_the_published_form_gives_a_bare_encoder(state):
     encoder_state = {key[8:]: tensor for key, tensor in state.items() if key.startswith("encoder.")}
     model = convert_kim_checkpoint({"encoder": encoder_state, "epoch": 100}, num_attention_heads=4)
     assert type(model) is EcgViTModel and model.config.num_samples == 2500
     assert isinstance(convert_kim_checkpoint(state, **HEADS), EcgJepaForPreTraining)
-
-
-def test_missing_and_unexpected_keys_are_listed(state):
-    broken = {key: tensor for key, tensor in state.items() if key != "encoder.norm.bias"}
-    broken["encoder.cls_token"] = torch.zeros(1)
-    with pytest.raises(
-        ValueError, match=r"Missing keys: \['encoder.norm.bias'\].*Unexpected keys: \['encoder.cls_token'\]"
-    ):
-        convert_kim_checkpoint(broken, **HEADS)
-
-
-def test_a_foreign_position_table_is_refused(state):
-    foreign = dict(state)
-    foreign["encoder.pos_embed"] = state["encoder.pos_embed"].roll(1, 0)
-    with pytest.raises(ValueError, match="position table 'encoder.pos_embed' differs"):
-        convert_kim_checkpoint(foreign, **HEADS)
-
-
-def test_a_wrong_shape_is_refused(state):
-    broken = dict(state) | {"encoder.norm.bias": torch.zeros(47)}
-    with pytest.raises(ValueError, match=r"encoder.norm.bias.*\(48,\), \(47,\)"):
-        convert_kim_checkpoint(broken, **HEADS)
-
-
-def test_a_file_of_another_project_is_refused():
-    with pytest.raises(ValueError, match="no ECG-JEPA .Kim. checkpoint"):
-        convert_kim_checkpoint({"model": 1})

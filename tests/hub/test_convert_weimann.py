@@ -1,5 +1,3 @@
-import zlib
-
 import numpy as np
 import pytest
 import torch
@@ -22,27 +20,13 @@ from ecg_transformers.modeling.feature_extraction_ecg import average_windows
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 from ecg_transformers.train.schedules import cosine_schedule, linear_schedule, weimann_learning_rate, weimann_momentum
 
+from .conftest import named_gradients, recipe_tensor
+
 ACTIVATIONS = {"atol": 2e-5, "rtol": 1e-4}  # the tolerance that the fixtures state
 HALF_PRECISION = {"atol": 2e-3, "rtol": 2e-3}  # the authors compute in float16: one unit in the last place a step
 SMALL = ["weimann_small", "weimann_small_legacy_lnbias", "weimann_small_bias_ls_reg2"]
 MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 HEADS = ["attn", "register", "mean"]
-
-
-def recipe_tensor(name, shape):
-    """The golden weights: a stream of numbers for each tensor name (golden README, section 2)."""
-    z = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(shape))
-    parts = name.split(".")
-    if parts[-1] == "weight" and len(shape) == 1:
-        z = 1 + 0.1 * z if "norm" in parts[-2] else 0.5 + 0.1 * z
-    elif parts[-1] == "bias":
-        z = 0.05 * z
-    elif parts[-1] in ("mask_token", "registers", "query_token"):
-        z = 0.5 * z
-    else:
-        fused = ("qkv.weight", "attn_pool.cross_attention_block.q.weight", "attn_pool.cross_attention_block.kv.weight")
-        z = (1.5 if name.endswith(fused) else 1.0) * z / np.sqrt(np.prod(shape[1:]))
-    return torch.from_numpy(z).float()
 
 
 def stored(tensors, prefix="state/"):
@@ -105,11 +89,7 @@ def test_gradient_norms_equal_the_published_ones(small, pretraining_file):
     tensors, facts = small
     model = convert_weimann_checkpoint(pretraining_file).eval()
     model(tensors["input"], bool_masked_pos=hidden_mask(tensors, model.config.num_columns)).loss.backward()
-    gradients = convert_weimann_checkpoint(pretraining_file)
-    with torch.no_grad():
-        for parameter, holder in zip(model.parameters(), gradients.parameters(), strict=True):
-            holder.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
-    named = weimann_state_dict(gradients)
+    named = named_gradients(model, convert_weimann_checkpoint(pretraining_file), weimann_state_dict)
     for name, norm in facts["grad_norms"].items():
         assert named[name].norm().item() == pytest.approx(norm, rel=1e-4, abs=1e-7), name
 
@@ -207,12 +187,6 @@ def test_five_training_steps_follow_the_published_ones(golden, golden_facts):
         torch.testing.assert_close(tensor, final[name], atol=1e-4, rtol=0, msg=name)
 
 
-def test_the_way_back_is_bit_exact(pretraining_file):
-    back = weimann_state_dict(convert_weimann_checkpoint(pretraining_file))
-    assert back.keys() == pretraining_file["model"].keys()
-    assert all(torch.equal(back[name], tensor) for name, tensor in pretraining_file["model"].items())
-
-
 def test_each_kind_of_file_gives_its_class(pretraining_file, small):
     model = convert_weimann_checkpoint(pretraining_file)
     assert type(model) is EcgJepaForPreTraining
@@ -243,20 +217,6 @@ def test_the_configuration_of_the_file_counts_and_the_published_one_fills_its_ga
     assert (bare.num_samples, bare.sampling_rate, bare.leads) == (5000, 500, STANDARD_LEADS)
     with pytest.raises(ValueError, match="No published model has width 48.*Give num_attention_heads"):
         convert_weimann_checkpoint(state)
-
-
-def test_missing_unexpected_and_misshapen_tensors_are_listed(pretraining_file):
-    state = dict(pretraining_file["model"])
-    norm = state.pop("encoder.norm.weight")
-    with pytest.raises(ValueError, match=r"Missing keys: \['encoder.norm.weight'\]. Unexpected keys: \['encoder.x'\]"):
-        convert_weimann_checkpoint(pretraining_file | {"model": state | {"encoder.x": norm}})
-    with pytest.raises(ValueError, match=r"encoder.norm.weight.*\(48,\), \(47,\)"):
-        convert_weimann_checkpoint(pretraining_file | {"model": state | {"encoder.norm.weight": norm[1:]}})
-
-
-def test_a_file_of_another_project_is_refused():
-    with pytest.raises(ValueError, match="no ECG-JEPA .Weimann. checkpoint"):
-        convert_weimann_checkpoint({"model": {"W_P.weight": torch.zeros(1)}})
 
 
 def test_fewer_leads_than_the_file_says_are_refused(pretraining_file):
@@ -290,61 +250,49 @@ def test_the_single_label_task_has_its_five_names(golden, golden_facts):
     assert list(config.id2label.values()) == ["CD", "HYP", "MI", "NORM", "STTC"]
 
 
-def published_extractor(dataset, **settings):
-    means, stds = STATISTICS_MV[dataset]
-    return EcgFeatureExtractor(
-        leads=STANDARD_LEADS, normalization="fixed", lead_means=means, lead_stds=stds, clip=5, **settings
-    )
+PREPARATIONS = {
+    "gaps, lead order and normalisation": (
+        ("mimic_raw_f16", "mimic_preprocessed_f16", 500, MIMIC_LEADS),
+        {"sampling_rate": 500, "num_samples": 5000, "nan_policy": "interpolate"},
+        "mimic-iv-ecg",
+    ),
+    "resampling": (
+        ("code15_raw_f16", "code15_preprocessed_f16", 400, STANDARD_LEADS),
+        {"sampling_rate": 500, "num_samples": 5120},
+        "code-15",
+    ),
+    "removal of the baseline": (
+        ("code15_raw_f16", "code15_highpass_f16", 400, STANDARD_LEADS),
+        {"sampling_rate": 400, "num_samples": 4096, "highpass_hz": 0.5, "filter_order": 4},
+        None,
+    ),
+}
 
 
-def test_gaps_lead_order_and_normalisation_are_the_published_ones(golden):
-    data = golden("weimann_data")
-    extract = published_extractor("mimic-iv-ecg", sampling_rate=500, num_samples=5000, nan_policy="interpolate")
-    raw = data["mimic_raw_f16"].T.float().numpy()
-    values = extract(raw, sampling_rate=500, leads=MIMIC_LEADS, unit="mV")["input_values"][0]
-    torch.testing.assert_close(values, data["mimic_preprocessed_f16"].T.float(), **HALF_PRECISION)
-
-
-def test_resampling_is_the_published_one(golden):
-    data = golden("weimann_data")
-    extract = published_extractor("code-15", sampling_rate=500, num_samples=5120)
-    raw = data["code15_raw_f16"].T.float().numpy()
-    values = extract(raw, sampling_rate=400, leads=STANDARD_LEADS, unit="mV")["input_values"][0]
-    torch.testing.assert_close(values, data["code15_preprocessed_f16"].T.float(), **HALF_PRECISION)
-
-
-def test_the_removal_of_baseline_is_the_published_one(golden):
-    data = golden("weimann_data")
-    extract = EcgFeatureExtractor(
-        leads=STANDARD_LEADS, sampling_rate=400, num_samples=4096, highpass_hz=0.5, filter_order=4
-    )
-    raw = data["code15_raw_f16"].T.float().numpy()
-    values = extract(raw, sampling_rate=400, leads=STANDARD_LEADS, unit="mV")["input_values"][0]
-    torch.testing.assert_close(values, data["code15_highpass_f16"].T.float(), **HALF_PRECISION)
+@pytest.mark.parametrize(("recording", "settings", "corpus"), PREPARATIONS.values(), ids=PREPARATIONS)
+def test_the_preparation_is_the_published_one(golden, recording, settings, corpus):
+    before, after, sampling_rate, leads = recording
+    if corpus is not None:
+        means, stds = STATISTICS_MV[corpus]
+        settings = settings | {"normalization": "fixed", "lead_means": means, "lead_stds": stds, "clip": 5}
+    raw, expected = (golden("weimann_data")[name].T.float() for name in (before, after))
+    extract = EcgFeatureExtractor(leads=STANDARD_LEADS, **settings)
+    values = extract(raw.numpy(), sampling_rate=sampling_rate, leads=leads, unit="mV")["input_values"][0]
+    torch.testing.assert_close(values, expected, **HALF_PRECISION)
 
 
 def test_normalisation_of_fine_tuning_is_the_published_one(golden):
     data = golden("weimann_data")
     means, stds = (data[f"finetune_{name}"].flatten().tolist() for name in ("mean", "std"))
-    extract = EcgFeatureExtractor(
-        leads=STANDARD_LEADS,
-        sampling_rate=500,
-        num_samples=500,
-        normalization="fixed",
-        lead_means=means,
-        lead_stds=stds,
-        clip=5,
-    )
+    fixed = {"normalization": "fixed", "lead_means": means, "lead_stds": stds, "clip": 5}
+    extract = EcgFeatureExtractor(STANDARD_LEADS, 500, 500, **fixed)
     signals = data["finetune_x_f16"].transpose(1, 2).float().numpy()
     values = extract(signals, sampling_rate=500, leads=STANDARD_LEADS, unit="mV")["input_values"]
     torch.testing.assert_close(values, data["finetune_normalised_f16"].transpose(1, 2).float(), **HALF_PRECISION)
 
 
-def test_a_pretraining_file_has_the_statistics_of_its_corpus(pretraining_file, small):
+def test_a_corpus_may_be_named_and_its_statistics_follow_the_leads(pretraining_file):
     model = convert_weimann_checkpoint(pretraining_file)
     columns = [STANDARD_LEADS.index(lead) for lead in model.config.leads]
-    for dataset, expected in ((None, "mimic-iv-ecg"), ("cpsc-extra", "cpsc")):
-        feature_extractor = weimann_feature_extractor(model, pretraining_file, dataset)
-        assert feature_extractor.lead_stds == tuple(STATISTICS_MV[expected][1][column] for column in columns)
-    with pytest.raises(ValueError, match="No constants are known of 'mitdb'"):
-        weimann_feature_extractor(model, pretraining_file, "mitdb")
+    feature_extractor = weimann_feature_extractor(model, pretraining_file, "cpsc-extra")
+    assert feature_extractor.lead_stds == tuple(STATISTICS_MV["cpsc"][1][column] for column in columns)

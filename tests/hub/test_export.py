@@ -32,26 +32,12 @@ from ecg_transformers.modeling import (
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.metrics import macro_auroc
 
+from ..train.conftest import SIZE
+
 REPOSITORY = Path(__file__).parents[2]
 LEADS = ("I", "II", "V1")
-TINY = {
-    "leads": LEADS,
-    "sampling_rate": 100,
-    "num_samples": 500,
-    "patch_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "num_labels": 4,
-}
-STEM = {
-    "stem": "conv",
-    "stem_widths": (8, 16),
-    "stem_depths": (0, 1),
-    "stem_strides": (10, 5),
-    "stem_kernel": 15,
-}
+TINY = SIZE | {"leads": LEADS, "sampling_rate": 100, "num_samples": 500, "patch_size": 50, "num_labels": 4}
+STEM = {"stem": "conv", "stem_widths": (8, 16), "stem_depths": (0, 1), "stem_strides": (10, 5), "stem_kernel": 15}
 CLASSES = [(EcgViTConfig, EcgViTModel), (EcgViTConfig, EcgViTForSequenceClassification)]
 CLASSES += [
     (getattr(modeling, f"{method}Config"), getattr(modeling, f"{method}{ending}"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import ModelCard
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpus import DataSource
@@ -52,19 +52,14 @@ def make_trainer(tmp_path, recordings, monkeypatch):
     return make
 
 
-def files_of(hub, repo_id=REPO, revision="main"):
-    files = hub.files("models", repo_id, revision)
-    return {path: content for path, content in files.items() if path != ".gitattributes"}
-
-
-def messages(hub, repo_id=REPO):
-    return list(hub.repos["models", repo_id].messages.values())
+def files_of(hub, revision="main"):
+    return hub.pushed("models", REPO, revision)
 
 
 def test_every_save_is_pushed_beside_the_training_and_has_arrived_when_it_ends(hub, make_trainer, tmp_path):
     settings = {"max_steps": 2, "save_steps": 1, "save_total_limit": 1}
     make_trainer(hub_strategy="every_save", hub_always_push=True, **settings).train()
-    assert messages(hub)[1:] == ["Training in progress, step 1", "Training in progress, step 2"]
+    assert hub.commits("models", REPO)[1:] == ["Training in progress, step 1", "Training in progress, step 2"]
     there = files_of(hub)
     assert there["model.safetensors"] == (tmp_path / "run" / "checkpoint-2" / "model.safetensors").read_bytes()
     assert {"config.json", "preprocessor_config.json", "modeling_ecg_jepa.py", "training_args.json"} <= set(there)
@@ -78,7 +73,7 @@ def test_every_save_is_pushed_beside_the_training_and_has_arrived_when_it_ends(h
 def test_the_final_push_has_the_card_of_this_package_and_arguments_without_token(hub, make_trainer):
     trainer = make_trainer(hub_strategy="end", hub_token="hf_owner", weights_licence="cc-by-4.0", learning_rate=2e-3)
     trainer.train()
-    assert messages(hub) == ["initial commit"]
+    assert hub.commits("models", REPO) == ["initial commit"]
     trainer.push_to_hub(tags="tiny", language="en")
     there = files_of(hub)
     card = ModelCard(there["README.md"].decode())
@@ -153,7 +148,9 @@ def test_a_push_that_fails_meanwhile_is_logged_and_the_last_one_sends_all(hub, m
         trainer.push_to_hub()
     hub.break_commits = False
     trainer.push_to_hub()
-    assert messages(hub) == ["initial commit", "End of training"] and "model.safetensors" in files_of(hub)
+    assert hub.commits("models", REPO) == ["initial commit", "End of training"] and "model.safetensors" in files_of(
+        hub
+    )
 
 
 SLOW = pytest.mark.slow
@@ -193,9 +190,6 @@ def test_where_the_disk_knows_no_links_it_is_copied(tmp_path, monkeypatch):
     (tmp_path / "weights").write_bytes(b"0")
     pushing_trainer._link_or_copy(tmp_path / "weights", tmp_path / "kept")
     assert (tmp_path / "kept").read_bytes() == b"0"
-
-
-# --- a Hub that hangs ---------------------------------------------------------------------------------------------
 
 
 def test_the_model_is_saved_before_a_run_waits_for_a_hub_that_hangs(hub, make_trainer, caplog, tmp_path):
@@ -279,7 +273,7 @@ def test_a_save_while_a_push_is_under_way_is_left_to_the_next(hub, make_trainer,
     finish = trainer._finish_current_push
     monkeypatch.setattr(trainer, "_finish_current_push", lambda: (go_on.set(), finish()))
     trainer.train()
-    assert messages(hub)[1:] == ["Training in progress, step 1"]
+    assert hub.commits("models", REPO)[1:] == ["Training in progress, step 1"]
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +315,11 @@ def test_the_commands_push_card_and_scores_when_they_are_done(hub, encoder, tmp_
     card = ModelCard(there["README.md"].decode())
     assert card.data.license == "mit" and card.data["training_data_license"] == "CC BY 4.0"
     (result,) = card.data.eval_results
-    assert result.metric_type == "roc_auc" and "| This model |" in card.text and messages(hub)[-1] == "End of training"
+    assert (
+        result.metric_type == "roc_auc"
+        and "| This model |" in card.text
+        and hub.commits("models", REPO)[-1] == "End of training"
+    )
     assert {"metrics.json", "preview.png", "training_args.json"} <= set(there)
     assert "predictions.parquet" not in there
     assert "alibrated scores: " in card.text and "Recording 00063 of [PTB-XL]" in card.text
@@ -335,21 +333,3 @@ def test_the_commands_push_card_and_scores_when_they_are_done(hub, encoder, tmp_
     for name, content in there.items():
         for folder in (tmp_path, Path(encoder).parent, f"{Path.home()}/"):
             assert str(folder).encode() not in content, (name, folder)
-
-
-@pytest.mark.slow
-def test_a_pretraining_in_a_process_of_its_own_ends_when_all_is_pushed(hub, tmp_path):
-    environment = os.environ | hub.client_environment(tmp_path / "home", "hf_owner")
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RUN))
-    command = ["pretrain", "--config", str(tmp_path / "tiny.yaml"), "--output_dir", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "ecg_transformers.train.cli", *command]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr[-3000:]
-    assert messages(hub)[1:] and messages(hub)[-1] == "End of training"
-    there = files_of(hub)
-    assert "s on " in there["README.md"].decode() and "training_args.json" in there
-    assert "hidden patches shaded](preview.png)" in there["README.md"].decode()
-    for name, content in there.items():
-        assert str(tmp_path).encode() not in content and f"{Path.home()}/".encode() not in content, name
-    assert there["model.safetensors"] == (tmp_path / "run" / "model.safetensors").read_bytes()
-    assert HfApi(endpoint=hub.url, token="hf_owner").model_info(REPO).id == REPO

@@ -20,7 +20,6 @@ from ecg_transformers.hub.space_page import markdown_text
 from ecg_transformers.modeling import EcgViTModel
 from ecg_transformers.train.cli import build_parser, main
 from ecg_transformers.train.features import EmbeddingTable, embed
-from ecg_transformers.train.publishing.shared_folder import own_file
 
 from .space_inputs import CLASSES, save_model
 
@@ -70,6 +69,7 @@ def test_the_folder_holds_what_is_needed_and_nothing_else(written):
     expected = {"README.md", "app.py", "requirements.txt", "neighbours.parquet", "model", "ecg_transformers"}
     assert {path.name for path in written.iterdir()} == expected
     assert all(map(space.WRITTEN.fullmatch, expected))  # which --overwrite_output_dir removes
+    compile((written / "app.py").read_text(), "app.py", "exec")
     files = {"config.json", "preprocessor_config.json", "model.safetensors", "README.md"}
     assert {path.name for path in (written / "model").iterdir()} == files
     config = json.loads((written / "model" / "config.json").read_text())
@@ -85,11 +85,7 @@ def test_the_copied_package_is_the_installed_one_without_tests_and_caches(writte
         source = {path.relative_to(REPOSITORY) for path in (REPOSITORY / package).rglob("*.py")}
         assert source == {path.relative_to(copied) for path in (copied / package).rglob("*.py")}
     assert not list(copied.rglob("__pycache__")) and not list(copied.rglob("*.pyc"))
-    for name in (
-        "data/ptb_xl_sample/LICENSE.txt",
-        "hub/space_app.py.j2",
-        "train/report/page_template.html.j2",
-    ):
+    for name in ("data/ptb_xl_sample/LICENSE.txt", "hub/space_app.py.j2", "train/report/page_template.html.j2"):
         assert (copied / name).read_bytes() == (REPOSITORY / name).read_bytes()
 
 
@@ -110,10 +106,7 @@ def test_a_name_in_markdown_is_shown_as_it_is(name):
     found = markdown_text(name)
     assert "\n" not in found and not set("<>[]()`*!#:_").intersection(re.sub(r"&#\d+;", "", found))
     assert html.unescape(found) == " ".join(name.split())
-
-
-def test_a_long_name_in_markdown_is_cut():
-    assert len(html.unescape(markdown_text("a" * 10_000))) == 120
+    assert len(html.unescape(markdown_text(name * 1000))) == 120
 
 
 def test_names_of_classes_and_folders_are_no_code_in_the_readme(tmp_path, monkeypatch):
@@ -165,30 +158,35 @@ def test_weights_that_would_be_unpickled_are_one_sentence(tmp_path):
     assert "\n" not in str(caught.value) and not (tmp_path / "space").exists()
 
 
-@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "config.json"])
-def test_links_to_files_outside_of_the_model_are_refused(model_folder, tmp_path, monkeypatch, name):
+def link_elsewhere(name):
+    def link(model):
+        (model / name).rename(model.parent / "secret")
+        (model / name).symlink_to(model.parent / "secret")
+
+    return link
+
+
+def name_a_home(model):
+    (model / "README.md").write_text(CARD.format("mit") + "Trained in /home/someone/runs.\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (name_a_home, "README.md names a place of this machine, /home/someone"),
+        *[
+            (link_elsewhere(name), f"{name} is a link to a file outside")
+            for name in ("README.md", "model.safetensors", "config.json")
+        ],
+    ],
+)
+def test_what_is_of_this_machine_does_not_go_out(model_folder, tmp_path, monkeypatch, spoil, says):
     monkeypatch.setattr(space, "neighbour_table", few_neighbours)
     model = shutil.copytree(model_folder, tmp_path / "model")
-    (model / name).rename(tmp_path / "secret")
-    (model / name).symlink_to(tmp_path / "secret")
-    with pytest.raises(ValueError, match=f"{name} is a link to a file outside"):
+    spoil(model)
+    with pytest.raises(ValueError, match=says):
         space.write_space(str(model), tmp_path / "space")
     assert not (tmp_path / "space").exists()
-
-
-def test_a_snapshot_of_the_hub_may_link_to_its_blobs(tmp_path):
-    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0f", tmp_path / "models--a--b" / "blobs"
-    snapshot.mkdir(parents=True)
-    blobs.mkdir()
-    (blobs / "abc").write_text("{}")
-    (snapshot / "config.json").symlink_to("../../blobs/abc")
-    assert own_file(snapshot / "config.json").resolve() == (blobs / "abc").resolve()
-
-
-def test_a_card_with_tags_of_python_is_one_sentence(tmp_path):
-    (tmp_path / "README.md").write_text("---\nlicense: !!python/object/apply:os.getcwd []\n---\n# Card\n")
-    with pytest.raises(ValueError, match="header of README.md of tiny cannot be read. Correct it by hand."):
-        space._read_card("tiny", tmp_path, None)
 
 
 @pytest.mark.parametrize(
@@ -209,15 +207,6 @@ def test_paths_of_this_machine_do_not_go_out(written):
     assert len(texts) == 3 and not any("/tmp" in text or str(REPOSITORY) in text for text in texts)
 
 
-def test_a_card_that_names_a_home_is_refused(model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(space, "neighbour_table", few_neighbours)
-    model = shutil.copytree(model_folder, tmp_path / "model")
-    (model / "README.md").write_text(CARD.format("mit") + "Trained in /home/someone/runs.\n")
-    with pytest.raises(ValueError, match="README.md names a place of this machine, /home/someone"):
-        space.write_space(str(model), tmp_path / "space")
-    assert not (tmp_path / "space").exists()
-
-
 def test_requirements_are_pinned_and_on_an_index(written):
     lines = [line for line in (written / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     assert lines[0] == "--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -226,12 +215,6 @@ def test_requirements_are_pinned_and_on_an_index(written):
     assert {"gradio", "torch", "transformers", "datasets", "wfdb", "matplotlib", "scikit-learn"} <= names
     assert all("+" not in line and "ecg-transformers" not in line for line in lines[1:])
     assert not names & {"pytest", "dask", "onnx", "playwright"}
-
-
-def test_the_app_is_short_and_python(written):
-    text = (written / "app.py").read_text()
-    assert len(text.splitlines()) < 25 and 'model=HERE / "model"' in text
-    compile(text, "app.py", "exec")
 
 
 @pytest.mark.slow

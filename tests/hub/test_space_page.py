@@ -58,6 +58,7 @@ def test_bars_show_the_scores_of_the_pipeline_and_say_how_they_are_calibrated(pa
     classify = pipeline("ecg-classification", model=page.model.model, feature_extractor=page.model.feature_extractor)
     expected = classify(load_ecg("ptb-xl-sample", split="test")[0])
     html, best = page.scores(shown)
+    assert "ecg-error" not in html  # which a clean recording does not get
     assert re.findall(r'class="number">([\d.]+%)', html) == [f"{row['score']:.1%}" for row in expected]
     assert re.findall(r'class="label">(\w+)', html) == [row["label"] for row in expected]
     assert best == expected[0]["label"] and "temperature 1.50" in html
@@ -71,10 +72,6 @@ def test_scores_without_calibration_are_not_called_calibrated():
     assert "Not calibrated" in html and "temperature" not in html and "threshold" not in html
 
 
-def test_a_clean_recording_has_no_red_box(page, shown):
-    assert "ecg-error" not in page.scores(shown)[0]
-
-
 def test_a_flat_recording_has_a_red_box_above_pale_bars(page):
     html, _ = page.scores(Shown(recording(np.zeros((12, 1000), np.float32)), False, "flat"))
     assert html.index("ecg-error") < html.index("ecg-scores") and "There is no signal" in html
@@ -86,12 +83,6 @@ def test_scores_with_masked_leads_are_not_called_calibrated(page):
     html, _ = page.scores(Shown(recording(millivolts()[:2], LEADS[:2]), True, "two leads"))
     assert "Not recorded, the model does without: V1" in html and "Not calibrated" in html
     assert 'class="above"' not in html
-
-
-def test_what_was_found_is_escaped_and_cut():
-    finding = {"name": "unit", "leads": [], "sentence": "<img src=x onerror=alert(1)>" + "a" * 10_000}
-    html = space_page.quality_html([finding])
-    assert "<img" not in html and len(html) < 1000
 
 
 def test_an_encoder_says_what_was_found_below_the_trace(index):
@@ -191,17 +182,16 @@ def test_an_unexpected_error_is_a_plain_sentence_and_its_message_stays_out_of_th
     assert page.piece(fail, None) == "" and space_page.FAILED in page.piece(fail, shown)
 
 
-def test_sentences_and_labels_are_escaped(page):
+def test_sentences_labels_and_findings_are_escaped_and_cut(page):
     _, message = page.guarded(page.open_upload, [], False, None)
     assert message.startswith('<div class="ecg-error" role="alert">Choose a file first')
-    assert "<script>" not in space_page.message_html("x <script>")
-    scores = [{"label": "<img src=x>", "score": 0.5}]
+    hostile = "<img src=x onerror=alert(1)>"
+    html = space_page.message_html(hostile + "I, " * 10**6)
+    assert "<img" not in html and len(html) < 600 and html.endswith("…</div>")
+    html = space_page.quality_html([{"name": "unit", "leads": [], "sentence": hostile + "a" * 10_000}])
+    assert "<img" not in html and len(html) < 1000
+    scores = [{"label": hostile, "score": 0.5}]
     assert "<img" not in space_page.scores_html(scores, "multi_label_classification", None, "<b>")
-
-
-def test_a_sentence_as_long_as_the_file_is_cut():
-    html = space_page.message_html("I, " * 10**6)
-    assert len(html) < 600 and html.endswith("…</div>")
 
 
 def test_names_that_look_like_formulas_are_drawn_as_they_are(page):

@@ -14,17 +14,8 @@ from ecg_transformers.modeling.augmentation import (
 )
 from ecg_transformers.modeling.masking import DrawKeys
 
-SETTINGS = {
-    "num_views": 4,
-    "augmentation": "corrected",
-    "crop_scale": (0.5, 1.0),
-    "amplitude_scale": (0.8, 1.2),
-    "noise_std": 0.05,
-    "wander_amplitude": 0.05,
-    "max_shift": 0.05,
-    "lead_dropout": 0.0,
-    "sampling_rate": 100,
-}
+SETTINGS = {"num_views": 4, "augmentation": "corrected", "crop_scale": (0.5, 1.0), "amplitude_scale": (0.8, 1.2)}
+SETTINGS |= {"noise_std": 0.05, "wander_amplitude": 0.05, "max_shift": 0.05, "lead_dropout": 0.0, "sampling_rate": 100}
 
 
 def settings(**fields):
@@ -58,9 +49,6 @@ def no_draws(batch=1, views=1, leads=2, samples=600, **given):
             draws[name].shape if name in draws else torch.as_tensor(value).shape
         )
     return ViewDraws(**draws)
-
-
-# --- the published law against the authors' outputs ---------------------------------------------------------------
 
 
 def published_draws(seed, num_views, num_samples, num_leads, num_output):
@@ -146,9 +134,6 @@ def test_published_rates_and_ranges_are_those_of_two_thousand_views(golden_facts
     assert noise.std().item() == pytest.approx(facts["GaussianNoise"]["std_mean"], rel=0.01)
 
 
-# --- the corrected law --------------------------------------------------------------------------------------------
-
-
 def test_a_crop_is_stretched_back_to_the_full_length():
     signal = signals(1)
     view = corrected_views(signal, no_draws(crop_start=100, crop_length=301), 100)[0, 0]
@@ -156,12 +141,6 @@ def test_a_crop_is_stretched_back_to_the_full_length():
     for lead in range(2):
         expected = np.interp(positions, np.arange(600), signal[0, lead].numpy())
         np.testing.assert_allclose(view[lead], expected, atol=2e-4)
-
-
-def test_without_any_draw_a_view_is_the_record():
-    signal = signals(2)
-    assert torch.equal(corrected_views(signal, no_draws(2, 3), 100), signal[:, None].expand(-1, 3, -1, -1))
-    assert torch.equal(published_views(signal, no_draws(2, 3)), signal[:, None].expand(-1, 3, -1, -1))
 
 
 @pytest.mark.parametrize("shift", [7, -7])
@@ -206,12 +185,10 @@ def test_the_views_of_a_record_do_not_depend_on_the_batch_around_it(augmentation
     alone = make_views(batch[5:6], chosen, generators(5))
     assert torch.equal(together[5:6], alone)
     assert together.shape == (7, 4, 2, 600)
+    assert all(not torch.equal(alone[0, i], alone[0, j]) for i in range(4) for j in range(i))
+    with pytest.raises(ValueError, match="one generator for each of 7 records, got 2"):
+        make_views(batch, chosen, generators(0, 1))
     assert not torch.equal(make_views(batch[5:6], chosen, generators(6)), alone)
-
-
-def test_the_views_of_a_record_differ_from_each_other():
-    views = make_views(signals(1), settings(), generators(0))[0]
-    assert all(not torch.equal(views[i], views[j]) for i in range(4) for j in range(i))
 
 
 def test_leads_are_dropped_in_a_fifth_of_the_views_and_never_all_of_them():
@@ -222,18 +199,6 @@ def test_leads_are_dropped_in_a_fifth_of_the_views_and_never_all_of_them():
     assert not dropped.all(dim=-1).any()
 
 
-def test_nothing_is_drawn_from_the_global_generators():
-    before, numpy_before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    make_views(signals(), settings(), generators(0, 1, 2))
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert (np.random.get_state()[1] == numpy_before).all()
-
-
-def test_a_batch_whose_records_have_no_keys_is_refused():
-    with pytest.raises(ValueError, match="one generator for each of 3 records, got 2"):
-        make_views(signals(3), settings(), generators(0, 1))
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_draws_the_same_but_for_the_values_of_the_noise():
     chosen = settings(noise_std=0.0, lead_dropout=0.3)
@@ -242,21 +207,9 @@ def test_a_gpu_draws_the_same_but_for_the_values_of_the_noise():
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-4, rtol=0)
 
 
-# --- windows of a record --------------------------------------------------------------------------------------------
-
-UNALTERED = {
-    "num_views": 3,
-    "view_samples": 200,
-    "time_warp": 0.0,
-    "lead_gain_std": 0.0,
-    "wander_amplitude": 0.0,
-    "noise_std": 0.0,
-    "time_mask_ratio": 0.0,
-    "num_time_masks": 1,
-    "lead_dropout": 0.0,
-    "few_leads_chance": 0.0,
-    "sampling_rate": 100,
-}
+UNALTERED = {"num_views": 3, "view_samples": 200, "time_warp": 0.0, "lead_gain_std": 0.0, "wander_amplitude": 0.0}
+UNALTERED |= {"noise_std": 0.0, "time_mask_ratio": 0.0, "num_time_masks": 1, "lead_dropout": 0.0}
+UNALTERED |= {"few_leads_chance": 0.0, "sampling_rate": 100}
 
 
 def windows(records=(1, 2, 3), leads=4, **fields):
@@ -271,10 +224,6 @@ def test_an_unaltered_window_is_a_stretch_of_the_record():
         stretches = signal.unfold(-1, 200, 1).transpose(0, 1)
         starts = [(stretches == view).all(dim=(1, 2)).nonzero().item() for view in views[record]]
         assert len(set(starts)) == 3
-
-
-def test_a_window_of_the_whole_record_is_the_record():
-    assert torch.equal(windows(view_samples=600)[0], signals(3, 4)[:, None].expand(-1, 3, -1, -1))
 
 
 def test_warped_windows_run_faster_and_slower_within_bounds():

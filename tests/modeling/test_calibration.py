@@ -3,23 +3,7 @@
 import pytest
 import torch
 
-from ecg_transformers.modeling import (
-    EcgFmConfig,
-    EcgFmForSequenceClassification,
-    EcgFmModel,
-    EcgFounderConfig,
-    EcgFounderForSequenceClassification,
-    EcgFounderModel,
-    EcgViTConfig,
-    EcgViTForSequenceClassification,
-    EcgViTModel,
-    HubertEcgConfig,
-    HubertEcgForSequenceClassification,
-    HubertEcgModel,
-    StMemConfig,
-    StMemForSequenceClassification,
-    StMemModel,
-)
+from ecg_transformers import modeling
 
 LABELS = ("NORM", "MI")
 CALIBRATION = {"labels": list(LABELS), "temperature": 2.0, "thresholds": {"NORM": 0.2}}
@@ -27,17 +11,22 @@ TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads":
 INPUT = {"leads": ("I", "II"), "sampling_rate": 100, "num_samples": 200}
 SPEECH = TRANSFORMER | INPUT | {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
 FAMILIES = {
-    "ecg_vit": (EcgViTConfig, EcgViTForSequenceClassification, EcgViTModel, TRANSFORMER | INPUT | {"patch_size": 50}),
-    "st_mem": (StMemConfig, StMemForSequenceClassification, StMemModel, TRANSFORMER | INPUT | {"patch_size": 50}),
-    "hubert": (HubertEcgConfig, HubertEcgForSequenceClassification, HubertEcgModel, SPEECH | {"conv_dim": (8,) * 5}),
-    "ecg_fm": (EcgFmConfig, EcgFmForSequenceClassification, EcgFmModel, SPEECH | {"conv_dim": (8,) * 4}),
+    "ecg_vit": ("EcgViT", TRANSFORMER | INPUT | {"patch_size": 50}),
+    "st_mem": ("StMem", TRANSFORMER | INPUT | {"patch_size": 50}),
+    "hubert": ("HubertEcg", SPEECH | {"conv_dim": (8,) * 5}),
+    "ecg_fm": ("EcgFm", SPEECH | {"conv_dim": (8,) * 4}),
     "founder": (
-        EcgFounderConfig,
-        EcgFounderForSequenceClassification,
-        EcgFounderModel,
+        "EcgFounder",
         INPUT | {"stem_channels": 8, "stage_channels": (8,), "stage_depths": (1,), "group_width": 4},
     ),
 }
+
+
+def classes_of(name):
+    """Configuration, classifier, encoder and settings of a family."""
+    family, settings = FAMILIES[name]
+    classes = [getattr(modeling, family + ending) for ending in ("Config", "ForSequenceClassification", "Model")]
+    return *classes, settings
 
 
 def names(labels) -> dict:
@@ -46,15 +35,21 @@ def names(labels) -> dict:
 
 @pytest.fixture(params=FAMILIES)
 def family(request):
-    config_class, classifier, encoder, settings = FAMILIES[request.param]
+    config_class, classifier, encoder, settings = classes_of(request.param)
     head = {"problem_type": "multi_label_classification", "calibration": CALIBRATION}
     return classifier, encoder, config_class(**settings, **names(LABELS), **head)
 
 
-@pytest.mark.parametrize("bad", [{"temperature": 0.0}, {"thresholds": {"AF": 0.5}}, {"labels": []}, {"bias": 1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"temperature": 0.0}, {"thresholds": {"AF": 0.5}}, {"labels": []}, {"bias": 1}, {"input": {"rate": 1}}),
+        *({"subsets": [{"leads": ["I"]}]}, {"subsets": [{"temperature": 1.0}]}),
+    ],
+)
 def test_one_that_makes_no_sense_is_refused(family, bad):
     config = family[2]
-    with pytest.raises(ValueError, match="Expected calibration with labels"):
+    with pytest.raises(ValueError, match="calibration"):
         type(config)(**config.to_dict() | {"calibration": CALIBRATION | bad})
 
 
@@ -71,24 +66,19 @@ def test_it_is_kept_with_the_weights_and_labels_that_it_was_measured_on(family, 
     assert loaded.config.calibration == CALIBRATION
 
 
-def test_training_drops_it(family):
+@pytest.mark.parametrize("own_loss", [False, True], ids=["loss of the model", "compute_loss_func"])
+def test_training_drops_it(family, own_loss):
+    """`Trainer(compute_loss_func=...)` keeps the labels from the model."""
     classifier, _, config = family
     model = classifier(config).train()
-    model(torch.zeros(2, 2, 200), labels=torch.zeros(2, 2)).loss.backward()
-    assert model.config.calibration is None
-
-
-def test_training_with_a_loss_of_the_users_own_drops_it(family):
-    """As of `Trainer(compute_loss_func=...)`, which keeps the labels from the model."""
-    classifier, _, config = family
-    model = classifier(config).train()
-    model(torch.zeros(2, 2, 200)).logits.sum().backward()
+    output = model(torch.zeros(2, 2, 200), labels=None if own_loss else torch.zeros(2, 2))
+    (output.logits.sum() if own_loss else output.loss).backward()
     assert model.config.calibration is None
 
 
 @pytest.mark.slow
 def test_a_calibrated_classifier_trains_as_one_graph():
-    config_class, classifier, _, settings = FAMILIES["ecg_vit"]
+    config_class, classifier, _, settings = classes_of("ecg_vit")
     model = classifier(config_class(**settings, **names(LABELS), calibration=CALIBRATION)).train()
     torch.compile(model, backend="eager", fullgraph=True)(torch.zeros(2, 2, 200)).logits.sum().backward()
     assert model.config.calibration is None
@@ -113,7 +103,7 @@ def test_other_labels_drop_it(family, tmp_path):
 
 
 def test_fewer_leads_keep_it(tmp_path):
-    config_class, classifier, _, settings = FAMILIES["ecg_vit"]
+    config_class, classifier, _, settings = classes_of("ecg_vit")
     config = config_class(**settings, **names(LABELS), calibration=CALIBRATION)
     classifier(config).save_pretrained(tmp_path)
     assert classifier.from_pretrained(tmp_path, leads=["II"]).config.calibration == CALIBRATION

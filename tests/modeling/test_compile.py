@@ -67,9 +67,6 @@ def test_inductor_gives_the_loss_and_gradients_of_eager_execution(name):
     assert_equals_eager(name, "inductor", range(3))
 
 
-# --- no host reads ------------------------------------------------------------------------------------------------
-
-
 class PageableCopies(TorchDispatchMode):
     """Counts copies between the host and the device of a step."""
 

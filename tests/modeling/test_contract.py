@@ -72,9 +72,6 @@ def tone(sampling_rate: float, seed: int, num_leads: int = 8) -> np.ndarray:
     return (weights * np.sin(2 * np.pi * frequencies * times + phases)).sum(1) / 10
 
 
-# --- leads
-
-
 @examples
 @given(seed=seeds, order=orders, options=extractor_settings)
 def test_permuting_the_leads_leaves_the_features_equal(seed, order, options):
@@ -110,20 +107,17 @@ def test_missing_leads_are_zeros_in_the_values_and_false_in_the_mask(seed, absen
     assert not output["input_values"][0, ~output["lead_mask"][0]].any()
 
 
-# --- the placement of the electrodes
-
-
-def test_limb_leads_from_the_torso_are_refused_by_a_model_of_the_limbs():
-    extractor = small()
-    with pytest.raises(ValueError, match="mason_likar.*electrode_placement='any'"):
-        values_of(extractor, steps_of(0) * 5e-3, electrode_placement="mason_likar")
-    with pytest.raises(ValueError, match="mason_likar"):
-        values_of(small(missing_leads="mask"), steps_of(0) * 5e-3, electrode_placement="mason_likar")
-
-
-def test_limb_leads_from_the_limbs_are_refused_by_a_model_of_the_torso():
-    with pytest.raises(ValueError, match="mason_likar.*are of the standard one"):
-        values_of(small(electrode_placement="mason_likar"), steps_of(0) * 5e-3)
+@pytest.mark.parametrize(
+    ("options", "declared", "message"),
+    [
+        ({}, {"electrode_placement": "mason_likar"}, "mason_likar.*electrode_placement='any'"),
+        ({"missing_leads": "mask"}, {"electrode_placement": "mason_likar"}, "mason_likar"),
+        ({"electrode_placement": "mason_likar"}, {}, "mason_likar.*are of the standard one"),
+    ],
+)
+def test_limb_leads_of_another_placement_are_refused(options, declared, message):
+    with pytest.raises(ValueError, match=message):
+        values_of(small(**options), steps_of(0) * 5e-3, **declared)
 
 
 @pytest.mark.parametrize("admitted", ["mason_likar", "any"])
@@ -174,14 +168,6 @@ def test_a_record_has_one_placement_of_known_name():
     assert electrode_placement_of(LIMB_LEADS) == "standard"
 
 
-def test_rows_say_their_placement_themselves():
-    with pytest.raises(ValueError, match="declare \\['electrode_placement'\\] themselves"):
-        small()(EcgRecord("r", steps_of(0), INDEPENDENT_LEADS, 250, gain=np.ones(8)), electrode_placement="standard")
-
-
-# --- units
-
-
 @examples
 @given(seed=seeds, options=extractor_settings)
 def test_the_unit_leaves_the_features_equal(seed, options):
@@ -224,9 +210,6 @@ def test_an_offset_never_wraps_around(offsets):
     torch.testing.assert_close(extractor(record)["input_values"], arrays, rtol=1e-6, atol=1e-5)
 
 
-# --- rates
-
-
 @pytest.mark.parametrize("sampling_rate", RATES)
 def test_a_band_limited_signal_gives_the_same_features_at_any_rate(sampling_rate):
     extractor = small(num_samples=250 * SECONDS, normalization="lead")
@@ -244,9 +227,6 @@ def test_recordings_of_different_rates_share_a_call(seed, pair):
     ]
     first, second = extractor(records)["input_values"]
     torch.testing.assert_close(first, second, rtol=0, atol=1e-5)
-
-
-# --- lengths
 
 
 @examples
@@ -300,8 +280,6 @@ def test_a_batch_equals_its_records_one_by_one(lengths, options):
     alone = torch.cat([extractor(record)["input_values"] for record in records])
     torch.testing.assert_close(together, alone, rtol=0, atol=2e-5)
 
-
-# --- round trips
 
 STORED_COLUMNS = Features(
     {name: Value("string") for name in ("record_id", "patient_id", "sex")}

@@ -10,6 +10,10 @@ from ecg_transformers.modeling.masking import DrawKeys
 from .tiny_methods import FROZEN, METHODS, make, step_inputs
 
 EVERY = pytest.mark.parametrize("name", METHODS)
+DRAWING = pytest.mark.parametrize("name", [name for name in METHODS if name != "vqvae"])
+HIDING = pytest.mark.parametrize(
+    "name", ["kim", "kim, multi-block", "weimann", "sigreg_jepa", "sigreg_jepa, per lead", "st_mem", "mtae", "mlae"]
+)
 HARDER = {"st_mem": 0.9, "mtae": 0.9, "mlae": 0.9, "vqvae": 0.95}
 """Shares of the first loss that these are still above after more than ten steps."""
 
@@ -46,7 +50,7 @@ def test_losses_stay_float32_inside_autocast(name):
     assert {output[part].dtype for part in output if part.endswith("loss")} == {torch.float32}
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "vqvae"])
+@DRAWING
 def test_without_draws_evaluation_repeats_some_and_training_makes_new_ones(name):
     model, values = make(name)
     state = torch.random.get_rng_state()
@@ -55,6 +59,51 @@ def test_without_draws_evaluation_repeats_some_and_training_makes_new_ones(name)
     assert torch.equal(torch.random.get_rng_state(), state)
     model.eval()
     assert model(values).loss == model(values).loss
+
+
+@DRAWING
+def test_what_is_drawn_belongs_to_a_record_and_its_epoch_or_to_a_step(name):
+    model, values = make(name)
+    state, ids = torch.random.get_rng_state(), (10, 11, 12, 13)
+    drawn = model.draw_inputs(values, DrawKeys(1, 5, 2, ids))
+    two = model.draw_inputs(values[[2, 0]], DrawKeys(1, 5, 2, (12, 10)))
+    next_epoch = model.draw_inputs(values, DrawKeys(1, 5, 3, ids))
+    next_step = model.draw_inputs(values, DrawKeys(1, 6, 2, ids))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for key, tensor in drawn.items():
+        if "directions" in key or (key == "bool_masked_pos" and len(tensor) == 1):
+            assert torch.equal(two[key], tensor) and torch.equal(next_epoch[key], tensor), key
+            assert not torch.equal(next_step[key], tensor), key
+        elif not key.endswith("_patches"):  # which follow from the mask
+            assert torch.equal(two[key], tensor[[2, 0]]) and not torch.equal(next_epoch[key], tensor), key
+            if name not in ("weimann", "sigreg_jepa"):  # the number of hidden patches is that of a step
+                assert torch.equal(next_step[key], tensor), key
+
+
+@HIDING
+def test_hidden_patches_do_not_leak_into_what_is_predicted(name):
+    model, values = make(name)
+    inputs = step_inputs(model.eval(), values)
+    hidden = inputs["bool_masked_pos"].view(len(inputs["bool_masked_pos"]), -1, model.config.num_columns)
+    hidden = hidden.repeat_interleave(values.shape[-1] // hidden.shape[-1], dim=-1).expand_as(values)
+    before, after = model(**inputs), model(**inputs | {"input_values": torch.where(hidden, 50.0, values)})
+    part = "predictions" if "predictions" in before else "reconstruction"
+    assert torch.equal(before[part], after[part])
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sigreg_jepa", "mlae")])
+def test_an_absent_lead_has_no_part_in_the_loss(name):
+    model, values = make(name)
+    inputs = step_inputs(model.eval(), values)
+    inputs = {key: tensor for key, tensor in inputs.items() if not key.endswith("_patches")}  # follow from the mask
+    masked, fewer = dict(inputs), inputs | {"leads": ["I", "II"]}
+    for key, axis in {"input_values": 1, "views": 2, "view_leads": 2, "bool_masked_pos": 1}.items():
+        if key in inputs and inputs[key].shape[axis] == 3:
+            fewer[key] = inputs[key].narrow(axis, 0, 2)
+            if inputs[key].is_floating_point():
+                masked[key] = inputs[key].index_fill(axis, torch.tensor(2), 1e3)
+    masked["lead_mask"] = torch.tensor([True, True, False]).expand(4, -1)
+    torch.testing.assert_close(model(**masked).loss, model(**fewer).loss)
 
 
 @EVERY

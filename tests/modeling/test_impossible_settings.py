@@ -9,6 +9,7 @@ from .tiny_methods import METHODS, S4, VIT, make
 CONFIGURATIONS = {
     "vit": ("EcgViT", VIT),
     "s4": ("EcgS4", S4),
+    "random_kernels": ("RandomKernels", {}),
     "ecg_fm": ("EcgFm", {}),
     "hubert_ecg": ("HubertEcg", {}),
     "ecg_founder": ("EcgFounder", {}),
@@ -110,6 +111,7 @@ IMPOSSIBLE = {
         ({"num_codes": 1}, "num_codes of at least 2"),
         ({"codebook_decay": 1.0}, "0 <= codebook_decay < 1"),
     ],
+    "random_kernels": [({"num_kernels": number}, "multiple of 6") for number in (0, 5, 100)],
     "ecg_fm": [({"leads": ()}, "Expected a lead"), ({"feat_extract_norm": "layer"}, "feat_extract_norm='group'")],
     "hubert_ecg": [({"sampling_rate": 0}, "sampling_rate above 0")],
     "ecg_founder": [

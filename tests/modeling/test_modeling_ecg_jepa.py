@@ -2,28 +2,14 @@ import pytest
 import torch
 
 from ecg_transformers.modeling import EcgJepaConfig, EcgJepaForPreTraining, EcgViTConfig, EcgViTModel
-from ecg_transformers.modeling.masking import DrawKeys, keyed_generator
 from ecg_transformers.modeling.modeling_ecg_jepa import POOLED_STD
 from ecg_transformers.modeling.vicreg import standardize_by_position, variance_and_covariance
 
-TINY = {
-    "leads": ("I", "II", "V1"),
-    "num_samples": 100,
-    "patch_size": 10,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "attn_implementation": "sdpa",
-}
-TINY_PREDICTOR = {
-    "mask_type": "random",
-    "mask_ratio": (0.4, 0.6),
-    "predictor_hidden_size": 16,
-    "predictor_num_hidden_layers": 1,
-    "predictor_num_attention_heads": 2,
-    "predictor_intermediate_size": 32,
-}
+from .tiny_methods import SMALL, SMALL_PREDICTOR, same_weights
+from .tiny_methods import hidden_columns as mask
+
+TINY = SMALL | {"num_samples": 100, "patch_size": 10, "attn_implementation": "sdpa"}
+TINY_PREDICTOR = SMALL_PREDICTOR | {"mask_type": "random", "mask_ratio": (0.4, 0.6)}
 
 
 def tiny_model(**fields):
@@ -33,16 +19,6 @@ def tiny_model(**fields):
 
 def signals(batch=4):
     return torch.randn(batch, 3, 100, generator=torch.Generator().manual_seed(7))
-
-
-def mask(*hidden):
-    columns = torch.zeros(1, 10, dtype=torch.bool)
-    columns[0, list(hidden)] = True
-    return columns
-
-
-def same_weights(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def manual_loss(model, input_values, hidden):
@@ -152,24 +128,6 @@ def test_the_regularisers_enter_the_loss_by_their_weights(weights):
     torch.testing.assert_close(regularised(signals(), bool_masked_pos=mask(1, 4)).loss, expected)
 
 
-def test_an_absent_lead_has_no_part_in_the_loss():
-    model = tiny_model().eval()
-    lead_mask = torch.tensor([[True, True, False]]).expand(4, -1)
-    with_garbage = signals()
-    with_garbage[:, 2] = 1e3
-    masked = model(with_garbage, lead_mask=lead_mask, bool_masked_pos=mask(1, 4)).loss
-    left_out = model(signals()[:, :2], leads=["I", "II"], bool_masked_pos=mask(1, 4)).loss
-    torch.testing.assert_close(masked, left_out)
-
-
-def test_hidden_patches_do_not_leak_into_the_predictions():
-    model = tiny_model().eval()
-    changed = signals()
-    changed.unflatten(-1, (10, 10))[:, :, [1, 4]] = 50.0
-    first = model(signals(), bool_masked_pos=mask(1, 4)).predictions
-    assert torch.equal(first, model(changed, bool_masked_pos=mask(1, 4)).predictions)
-
-
 def test_every_record_can_have_a_mask_of_its_own():
     model = tiny_model().eval()
     masks = torch.cat((mask(1, 4), mask(0, 9), mask(5, 6), mask(2, 7)))
@@ -184,12 +142,6 @@ def test_stochastic_depth_is_off_in_the_teacher_unless_parity_is_asked_for():
         targets = [model(signals(), bool_masked_pos=mask(1, 2)).targets for _ in range(2)]
         assert torch.equal(*targets) == (not teacher_drop_path)
         assert model.teacher.training == teacher_drop_path
-
-
-def test_a_batch_shares_the_mask_of_its_seed_and_step():
-    model, keys = tiny_model(), DrawKeys(seed=3, step=7, epoch=1, sample_ids=(5, 6))
-    drawn = model.draw_inputs(signals(2), keys)["bool_masked_pos"]
-    assert torch.equal(drawn, model.draw_mask(keyed_generator(3, "mask", 7))) and drawn.shape == (1, 10)
 
 
 @pytest.mark.parametrize("base", ["ecg_vit", "ecg_jepa"])
@@ -228,12 +180,9 @@ def test_a_batch_of_one_is_refused_by_an_objective_that_compares_records():
     assert torch.isfinite(model.eval()(signals(1)).loss)
 
 
-def test_a_mask_that_hides_nothing_is_refused():
+def test_a_mask_that_hides_nothing_or_is_of_another_width_is_refused():
     with pytest.raises(ValueError, match="hides nothing"):
         tiny_model()(signals(), bool_masked_pos=mask())
-
-
-def test_a_mask_of_the_wrong_width_is_refused():
     with pytest.raises(ValueError, match=r"shape \(batch or 1, 10\), got \(4, 3, 10\)"):
         tiny_model()(signals(), bool_masked_pos=torch.zeros(4, 3, 10, dtype=torch.bool))
 

@@ -14,20 +14,14 @@ from ecg_transformers.modeling import (
 )
 from ecg_transformers.modeling.masking import DrawKeys
 
-TINY = {
-    "leads": ("I", "II", "V1"),
+from .tiny_methods import SMALL, SMALL_PREDICTOR
+
+TINY = {name: SMALL[name] for name in SMALL if name != "intermediate_size"} | {
     "sampling_rate": 100,
     "num_samples": 120,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
 }
-TINY_JEPA = {"patch_size": 12, "intermediate_size": 64, "mask_type": "random", "mask_ratio": (0.4, 0.6)} | {
-    "predictor_hidden_size": 16,
-    "predictor_num_hidden_layers": 1,
-    "predictor_num_attention_heads": 2,
-    "predictor_intermediate_size": 32,
-}
+TINY_JEPA = SMALL_PREDICTOR | {"patch_size": 12, "intermediate_size": 64}
+TINY_JEPA |= {"mask_type": "random", "mask_ratio": (0.4, 0.6)}
 JEPA = {"ecg_jepa": TINY_JEPA, "weimann": TINY_JEPA | {"evaluated_encoder": "teacher"}}
 MOVING_TEACHERS = pytest.mark.parametrize("family", ["ecg_s4_jepa", *JEPA])
 RANDOM_TEACHERS = pytest.mark.parametrize("family", ["ecg_s4_jepa", "ecg_jepa"])
@@ -82,12 +76,10 @@ def test_the_loss_equals_a_slow_one():
     assert len({int(mask.sum()) for mask in hidden}) > 1  # records hide unequal numbers of tokens
 
 
-def test_hidden_blocks_belong_to_a_record():
+def test_hidden_blocks_are_a_share_of_the_tokens():
     model = tiny_model()
     drawn = model.draw_inputs(signals(), DrawKeys(1, 5, 2, (10, 11, 12, 13)))["bool_masked_pos"]
-    alone = model.draw_inputs(signals()[1:2], DrawKeys(1, 6, 2, (11,)))["bool_masked_pos"]
-    assert drawn.shape == (4, 60) and torch.equal(alone[0], drawn[1])
-    assert 9 <= drawn.sum(1).min() and drawn.sum(1).max() <= 48
+    assert drawn.shape == (4, 60) and 9 <= drawn.sum(1).min() and drawn.sum(1).max() <= 48
     with pytest.raises(ValueError, match="hides nothing of a record"):
         model(signals(), bool_masked_pos=torch.zeros(4, 60, dtype=torch.bool))
 

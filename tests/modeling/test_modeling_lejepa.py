@@ -6,20 +6,10 @@ from ecg_transformers.modeling.masking import DrawKeys
 from ecg_transformers.modeling.modeling_lejepa import LeJepaForPreTraining
 from ecg_transformers.train.callbacks import CollapseMonitor
 
-TINY = {
-    "leads": ("I", "II", "V1"),
-    "sampling_rate": 100,
-    "num_samples": 200,
-    "patch_size": 20,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "num_views": 2,
-    "projector_hidden_size": 24,
-    "projection_size": 8,
-    "num_slices": 32,
-}
+from .tiny_methods import SMALL
+
+TINY = SMALL | {"sampling_rate": 100, "num_samples": 200, "patch_size": 20, "num_views": 2, "num_slices": 32}
+TINY |= {"projector_hidden_size": 24, "projection_size": 8}
 KEYS = DrawKeys(seed=1, step=5, epoch=2, sample_ids=(10, 11, 12, 13))
 
 
@@ -30,10 +20,6 @@ def tiny_model(**fields):
 
 def signals(batch=4):
     return torch.randn(batch, 3, 200, generator=torch.Generator().manual_seed(7))
-
-
-def same_weights(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def manual_losses(model, views, directions, pooled):
@@ -99,54 +85,14 @@ def test_the_defaults_are_the_published_encoder_and_projector():
     assert (config.num_columns, config.leads[3:6], config.layer_norm_eps) == (200, ("aVR", "aVL", "aVF"), 1e-6)
 
 
-def test_losses_stay_float32_inside_autocast():
-    model = tiny_model().train()
-    inputs = model.draw_inputs(signals(), KEYS)
-    expected = model(**inputs)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model(**inputs)
-    for name in ("loss", "invariance_loss", "sigreg_loss"):
-        assert output[name].dtype == torch.float32
-        torch.testing.assert_close(output[name], expected[name], rtol=0.05, atol=0)
-
-
-# --- what is drawn ------------------------------------------------------------------------------------------------
-
-
-def test_views_belong_to_a_record_and_its_epoch_and_directions_to_a_step():
-    model = tiny_model()
-    drawn = model.draw_inputs(signals(), KEYS)
-    alone = model.draw_inputs(signals()[2:3], DrawKeys(seed=1, step=9, epoch=2, sample_ids=(12,)))
-    assert torch.equal(alone["views"], drawn["views"][2:3])
-    assert not torch.equal(alone["directions"], drawn["directions"])
-    elsewhere = model.draw_inputs(signals()[:1], DrawKeys(seed=1, step=5, epoch=3, sample_ids=(10,)))
-    assert torch.equal(elsewhere["directions"], drawn["directions"])
-    assert not torch.equal(elsewhere["views"], drawn["views"][:1])
-    assert drawn["views"].shape == (4, 2, 3, 200)
-    torch.testing.assert_close(drawn["directions"].norm(dim=0), torch.ones(32))
-
-
 def test_published_views_are_never_cropped_and_corrected_ones_are():
     quiet = {"noise_std": 0.0, "wander_amplitude": 0.0, "amplitude_scale": (1.0, 1.0), "max_shift": 0.0}
     published = tiny_model(augmentation="published", **quiet).draw_inputs(signals(), KEYS)["views"]
     assert torch.equal(published, signals()[:, None].expand(-1, 2, -1, -1))
+    directions = tiny_model().draw_inputs(signals(), KEYS)["directions"]
+    torch.testing.assert_close(directions.norm(dim=0), torch.ones(32))
     corrected = tiny_model(**quiet).draw_inputs(signals(), KEYS)["views"]
     assert not (corrected == signals()[:, None]).flatten(2).all(dim=2).any()
-
-
-def test_an_absent_lead_has_no_part_in_the_loss():
-    model = tiny_model().eval()
-    views = model.draw_inputs(signals(), KEYS)["views"]
-    lead_mask = torch.tensor([[True, True, False]]).expand(4, -1)
-    with_garbage = views.clone()
-    with_garbage[:, :, 2] = 1e3
-    directions = model.draw_inputs(signals(), KEYS)["directions"]
-    masked = model(views=with_garbage, directions=directions, lead_mask=lead_mask).loss
-    left_out = model(views=views[:, :, :2], directions=directions, leads=["I", "II"]).loss
-    torch.testing.assert_close(masked, left_out)
-
-
-# --- weight decay -------------------------------------------------------------------------------------------------
 
 
 def test_biases_norms_and_registers_do_not_decay_unless_parity_asks_for_it():
@@ -157,9 +103,6 @@ def test_biases_norms_and_registers_do_not_decay_unless_parity_asks_for_it():
         assert not any(part in name for part in ("bias", "norm", "register_tokens")), name
     parity = tiny_model(decay_all_parameters=True)
     assert all(parity.has_weight_decay(name, parameter) for name, parameter in parity.named_parameters())
-
-
-# --- collapse -----------------------------------------------------------------------------------------------------
 
 
 def collapsed_model():
@@ -185,12 +128,6 @@ def test_the_collapse_monitor_sees_an_exact_collapse():
     monitor.observe(collapsed_model()(signals()).pooler_output)
     healthy.observe(tiny_model().train()(signals()).pooler_output)
     assert monitor.measure()["feature_spread"] < 1e-6 < healthy.measure()["feature_spread"]
-
-
-# --- files --------------------------------------------------------------------------------------------------------
-
-
-# --- refusals -----------------------------------------------------------------------------------------------------
 
 
 def test_input_that_is_no_views_is_refused():

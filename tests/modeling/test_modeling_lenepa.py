@@ -4,24 +4,14 @@ import pytest
 import torch
 
 from ecg_transformers.modeling import EcgLeNepaConfig, EcgLeNepaForPreTraining, EcgLeNepaModel
-from ecg_transformers.modeling.causal_vit import CausalViTLayer, rotary_angles, rotate
+from ecg_transformers.modeling.causal_vit import CausalViTLayer
 from ecg_transformers.modeling.masking import DrawKeys
 from ecg_transformers.modeling.modeling_ecg_s4 import EcgS4Layer
 
-TINY = {
-    "leads": ("I", "II", "V1"),
-    "sampling_rate": 100,
-    "num_samples": 100,
-    "patch_size": 5,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "projector_hidden_size": 24,
-    "projection_size": 8,
-    "num_slices": 16,
-    "attn_implementation": "sdpa",
-}
+from .tiny_methods import SMALL
+
+TINY = SMALL | {"sampling_rate": 100, "num_samples": 100, "patch_size": 5, "intermediate_size": 48}
+TINY |= {"projector_hidden_size": 24, "projection_size": 8, "num_slices": 16, "attn_implementation": "sdpa"}
 TRUNKS = pytest.mark.parametrize("trunk", ["vit", "s4"])
 KEYS = DrawKeys(seed=1, step=5, epoch=2, sample_ids=(10, 11, 12, 13))
 
@@ -74,6 +64,11 @@ def test_the_loss_equals_a_slow_one(trunk):
     assert output.prediction_loss.item() == pytest.approx(prediction_loss, rel=1e-4)
     assert output.sigreg_loss.item() == pytest.approx(sigreg_loss, rel=1e-4)
     assert output.loss.item() == pytest.approx(prediction_loss + 20 * sigreg_loss, rel=1e-4)
+    assert isinstance(model.ecg_vit.layers[0], CausalViTLayer if trunk == "vit" else EcgS4Layer)
+
+
+def test_the_gradient_flows_through_the_targets():
+    assert tiny_model().train()(signals()).targets.requires_grad
 
 
 def test_the_published_encoder_has_about_the_published_size():
@@ -118,16 +113,6 @@ def test_a_layer_is_causal_attention_and_a_gated_map_written_out():
     torch.testing.assert_close(layer(hidden)[0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_rotary_positions_tell_distances_alone():
-    query, key = torch.randn(2, 1, 1, 1, 8).unbind()
-    cosine, sine = rotary_angles(50, 8)
-    products = [
-        (rotate(query, cosine[a : a + 1], sine[a : a + 1]) * rotate(key, cosine[b : b + 1], sine[b : b + 1])).sum()
-        for a, b in ((0, 3), (20, 23), (46, 49))
-    ]
-    torch.testing.assert_close(torch.stack(products), products[0].expand(3), rtol=1e-4, atol=1e-5)
-
-
 @TRUNKS
 @torch.no_grad()
 def test_a_token_knows_nothing_of_what_comes_after_it(trunk):
@@ -148,41 +133,6 @@ def test_attention_implementations_agree():
     weights = model.ecg_vit(signals(), output_attentions=True).attentions
     assert [attention.shape for attention in weights] == [(4, 4, 20, 20)] * 2
     assert not weights[0].triu(1).any()
-
-
-@TRUNKS
-def test_gradients_reach_every_parameter_and_flow_through_the_targets(trunk):
-    model = tiny_model(trunk=trunk).train()
-    output = model(signals())
-    assert output.targets.requires_grad
-    output.loss.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-
-
-@TRUNKS
-@torch.no_grad()
-def test_a_missing_lead_adds_nothing(trunk):
-    model, values = tiny_model(trunk=trunk).eval().ecg_vit, signals()
-    noisy = values.clone()
-    noisy[:, 1] = 1e3
-    masked = model(noisy, lead_mask=torch.tensor([True, False, True]).expand(4, -1)).pooler_output
-    torch.testing.assert_close(masked, model(values[:, [0, 2]], leads=["I", "V1"]).pooler_output, rtol=1e-4, atol=1e-5)
-
-
-def test_the_trunk_is_one_field():
-    assert isinstance(tiny_model().ecg_vit.layers[0], CausalViTLayer)
-    assert isinstance(tiny_model(trunk="s4").ecg_vit.layers[0], EcgS4Layer)
-
-
-def test_directions_are_those_of_the_step():
-    model = tiny_model()
-    first, same, other = (
-        model.draw_inputs(signals(), DrawKeys(1, step, epoch, ids))["directions"]
-        for step, epoch, ids in ((5, 2, (1, 2)), (5, 3, (7, 8)), (6, 2, (1, 2)))
-    )
-    assert torch.equal(first, same) and not torch.equal(first, other)
-    torch.testing.assert_close(first.norm(dim=0), torch.ones(16))
 
 
 def test_initial_weights_are_truncated_and_smaller_at_the_end_of_a_branch():

@@ -3,31 +3,15 @@ import torch
 
 from ecg_transformers.modeling.configuration_sigreg_jepa import SigRegJepaConfig
 from ecg_transformers.modeling.masking import DrawKeys
-from ecg_transformers.modeling.modeling_sigreg_jepa import (
-    SigRegJepaForPreTraining,
-)
+from ecg_transformers.modeling.modeling_sigreg_jepa import SigRegJepaForPreTraining
 from ecg_transformers.modeling.sigreg import sigreg
 
-TINY = {
-    "leads": ("I", "II", "V1"),
-    "sampling_rate": 100,
-    "num_samples": 100,
-    "patch_size": 10,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "mask_ratio": (0.4, 0.6),
-    "min_segment_patches": 2,
-    "predictor_hidden_size": 16,
-    "predictor_num_hidden_layers": 1,
-    "predictor_num_attention_heads": 2,
-    "predictor_intermediate_size": 32,
-    "projector_hidden_size": 24,
-    "projection_size": 8,
-    "num_slices": 32,
-    "attn_implementation": "sdpa",
-}
+from .tiny_methods import SMALL, SMALL_PREDICTOR
+from .tiny_methods import hidden_columns as mask
+
+TINY = SMALL | SMALL_PREDICTOR | {"sampling_rate": 100, "num_samples": 100, "patch_size": 10, "num_slices": 32}
+TINY |= {"mask_ratio": (0.4, 0.6), "min_segment_patches": 2, "projector_hidden_size": 24, "projection_size": 8}
+TINY |= {"attn_implementation": "sdpa"}
 PER_LEAD = {
     "patching": "per_lead",
     "attention_pattern": "cropa",
@@ -47,16 +31,6 @@ def tiny_model(**fields):
 
 def signals(batch=4):
     return torch.randn(batch, 3, 100, generator=torch.Generator().manual_seed(7))
-
-
-def mask(*hidden):
-    columns = torch.zeros(1, 10, dtype=torch.bool)
-    columns[0, list(hidden)] = True
-    return columns
-
-
-def same_weights(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 @torch.no_grad()
@@ -108,54 +82,13 @@ def test_targets_can_be_normalised_and_carry_gradients():
     assert output.targets.requires_grad
 
 
-def test_there_is_no_teacher():
-    model = tiny_model()
-    assert not model.has_teacher
-    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"ecg_vit", "predictor", "projector"}
-
-
-@LAYOUTS
-def test_hidden_patches_do_not_leak_into_the_predictions(layout):
-    model = tiny_model(**layout).eval()
-    changed = signals()
-    changed.unflatten(-1, (10, 10))[:, :, [1, 4]] = 50.0
-    first = model(signals(), bool_masked_pos=mask(1, 4)).predictions
-    assert torch.equal(first, model(changed, bool_masked_pos=mask(1, 4)).predictions)
-
-
-def test_an_absent_lead_has_no_part_in_the_loss():
-    model = tiny_model(**PER_LEAD).eval()
-    lead_mask = torch.tensor([[True, True, False]]).expand(4, -1)
-    with_garbage = signals()
-    with_garbage[:, 2] = 1e3
-    masked = model(with_garbage, lead_mask=lead_mask, bool_masked_pos=mask(1, 4)).loss
-    left_out = model(signals()[:, :2], leads=["I", "II"], bool_masked_pos=mask(1, 4)).loss
-    torch.testing.assert_close(masked, left_out)
-
-
-def test_segments_belong_to_a_record_and_blocks_to_a_batch():
-    model = tiny_model()
-    drawn = model.draw_inputs(signals(), KEYS)
-    assert drawn["bool_masked_pos"].shape == (4, 10)
-    alone = model.draw_inputs(signals()[2:3], DrawKeys(seed=1, step=5, epoch=2, sample_ids=(12,)))
-    assert torch.equal(alone["bool_masked_pos"], drawn["bool_masked_pos"][2:3])
-    assert tiny_model(**PER_LEAD).draw_inputs(signals(), KEYS)["bool_masked_pos"].shape == (1, 10)
-    with pytest.raises(ValueError, match="a sample id for each of 4 records, got 1"):
-        model.draw_inputs(signals(), DrawKeys(0, 0, 0, (1,)))
-
-
-def test_biases_norms_and_tokens_do_not_decay():
+def test_biases_norms_and_tokens_do_not_decay_and_there_is_no_teacher():
     model = tiny_model()
     decayed = {name for name, parameter in model.named_parameters() if model.has_weight_decay(name, parameter)}
     assert "predictor.layers.0.mlp.fc1.weight" in decayed and "projector.fc1.weight" in decayed
     assert not [name for name in decayed if any(part in name for part in ("bias", "norm", "token"))]
-
-
-def test_masks_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="hides nothing"):
-        tiny_model()(signals(), bool_masked_pos=mask())
-    with pytest.raises(ValueError, match=r"shape \(batch or 1, 10\), got \(4, 3, 10\)"):
-        tiny_model()(signals(), bool_masked_pos=torch.zeros(4, 3, 10, dtype=torch.bool))
+    assert not model.has_teacher
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"ecg_vit", "predictor", "projector"}
 
 
 def test_tokens_of_absent_leads_are_refused_by_their_statistic():

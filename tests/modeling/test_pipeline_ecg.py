@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import wfdb
 from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from ecg_transformers.data import EcgRecord, load_ecg
+from ecg_transformers.data import EcgRecord, load_ecg, read_recording
 from ecg_transformers.modeling import EcgFeatureExtractor, EcgJepaConfig, EcgViTConfig, EcgViTForSequenceClassification
 from ecg_transformers.modeling.feature_extraction_ecg import average_windows
 
@@ -112,11 +111,6 @@ def test_windows_are_told_apart_with_their_starts(classify, folder, long_recordi
     assert [window["start_seconds"] for window in center] == [4.0]
 
 
-def test_windows_are_yes_or_no(classify, long_recording):
-    with pytest.raises(ValueError, match="windows to be True or False"):
-        classify(long_recording, windows=3)
-
-
 def test_one_window_where_asked(classify, folder, long_recording):
     extractor = EcgFeatureExtractor.from_pretrained(folder, long_records="center")
     fields = {key: long_recording[key] for key in ("sampling_rate", "leads", "unit")}
@@ -181,21 +175,12 @@ def test_a_dataset_is_read_as_the_results_are_taken(classify, rows):
         next(results)
 
 
-def test_a_path_is_read_where_the_package_is_installed(classify, rows, tmp_path):
-    ecg = rows[0]["ecg"]
-    wfdb.wrsamp(
-        "r1",
-        fs=ecg["sampling_rate"],
-        units=["mV"] * len(ecg["leads"]),
-        sig_name=list(ecg["leads"]),
-        p_signal=np.asarray(ecg["signal"], dtype=float).T,
-        fmt=["16"] * len(ecg["leads"]),
-        write_dir=str(tmp_path),
-    )
-    for path in (str(tmp_path / "r1.hea"), tmp_path / "r1"):
-        assert scores_of(classify(path)) == pytest.approx(scores_of(classify(rows[0])), abs=1e-3)
+def test_a_path_is_read_where_the_package_is_installed(classify):
+    header = Path(__file__).parents[1] / "fixtures" / "wfdb" / "ptb-xl" / "records100" / "00000" / "00001_lr.hea"
+    for path in (str(header), header.with_suffix("")):
+        assert scores_of(classify(path)) == pytest.approx(scores_of(classify(read_recording(header))), abs=1e-6)
     with pytest.raises(ValueError, match=r"Item 1 \(.*r2.hea\)"):
-        classify([tmp_path / "r1.hea", tmp_path / "r2.hea"])
+        classify([header, header.with_name("r2.hea")])
 
 
 def test_top_k_and_other_functions(classify, folder, long_recording):
@@ -370,18 +355,6 @@ def test_a_calibration_of_other_labels_is_not_applied(tmp_path, long_recording):
     assert "above_threshold" not in found[0]
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        *({"temperature": 0.0}, {"thresholds": {"AF": 0.5}}, {"labels": []}, {"bias": 1}, {"input": {"rate": 1}}),
-        *({"subsets": [{"leads": ["I"]}]}, {"subsets": [{"temperature": 1.0}]}),
-    ],
-)
-def test_a_calibration_that_makes_no_sense_is_refused(bad):
-    with pytest.raises(ValueError, match="calibration"):
-        EcgViTConfig(calibration=CALIBRATION | bad)
-
-
 def test_one_label_a_record_uses_the_softmax_and_a_regression_the_values(tmp_path, long_recording):
     of_one = save_classifier(tmp_path / "one", problem_type="single_label_classification")
     found = pipeline("ecg-classification", model=of_one, device="cpu")(long_recording)
@@ -412,23 +385,14 @@ def test_an_encoder_without_a_classifier_is_refused(tmp_path, folder):
     [
         ({"sampling_rate": None}, "sampling_rate"),
         ({"unit": None}, "unit"),
-        ({"leads": ["I", "II", "V1", "V2", "V3"]}, "expected"),
         ({"leads": ["I", "II", "V2", "V3"]}, "lacks"),
         ({"array": np.zeros((4, 900))}, "lasts 4.5 s"),
         ({"array": np.zeros((2, 4, 2000))}, "several recordings"),
-        ({"array": np.full((4, 2600), np.nan)}, "NaN"),
         ({"unt": "mV"}, "unt"),
-        ({"array": np.zeros((4, 0))}, "no samples"),
         ({"array": np.zeros((4, 2600), dtype=int)}, "gain"),
         ({"array": np.zeros((4, 2600), dtype=complex)}, "complex128"),
-        ({"array": np.zeros((2600, 4))}, "transpose it"),
-        ({"array": [[0.0, 1.0], [2.0]]}, "rectangular"),
         ({"array": None}, "Expected floats"),
         ({"leads": [0, 1, 2, 3]}, "names of leads"),
-        ({"leads": "I,II,V1,V2"}, "sequence of lead names"),
-        ({"leads": ["I", "I", "II", "V1"]}, "more than once"),
-        ({"unit": "furlong"}, "Unknown unit"),
-        ({"sampling_rate": "200"}, "sampling rate in Hz"),
         ({"sampling_rate": float("nan")}, "sampling rate in Hz"),
     ],
 )
@@ -475,7 +439,7 @@ def test_what_does_not_say_what_it_holds_is_refused(classify, bad):
 
 def test_unknown_settings_are_refused(classify, long_recording):
     counts = [{"top_k": value} for value in (0, "3", 2.0, True)]
-    for settings in ({"topk": 1}, {"function_to_apply": "tanh"}, {"long_records": "last"}, *counts):
+    for settings in ({"windows": 3}, {"topk": 1}, {"function_to_apply": "tanh"}, {"long_records": "last"}, *counts):
         with pytest.raises(ValueError, match=next(iter(settings))):
             classify(long_recording, **settings)
     with pytest.raises(ValueError, match=r"Pass leads .*, unit"):

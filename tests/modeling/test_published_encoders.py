@@ -1,10 +1,7 @@
 """What the encoders of other authors keep of our interface: input by name, one output, Auto classes, shipped code."""
 
 import json
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification, pipeline
@@ -22,7 +19,6 @@ from ecg_transformers.modeling import (
     HubertEcgModel,
 )
 from ecg_transformers.modeling.leads import STANDARD_LEADS
-from ecg_transformers.train.features import embed, random_encoder_like
 
 TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 POSITIONS = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
@@ -36,27 +32,6 @@ MODELS = {
     "ecg-fm": (ECG_FM, EcgFmModel, EcgFmForSequenceClassification),
     "ecg-founder": (ECG_FOUNDER, EcgFounderModel, EcgFounderForSequenceClassification),
 }
-
-LOAD_EVERYTHING = """
-import sys
-sys.modules["ecg_transformers"] = None  # importing the package fails, as if it were not installed
-import numpy as np
-import torch
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification
-folder, again = sys.argv[1:]
-torch.set_num_threads(1)
-extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
-encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
-classifier = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-for loaded in (extractor, encoder, classifier):
-    assert type(loaded).__module__.startswith("transformers_modules."), type(loaded).__module__
-signal = np.sin(np.arange(2400).reshape(12, 200) / 20)
-inputs = extractor(signal, sampling_rate=100, leads=list(extractor.leads), unit="mV")
-print("feature", encoder.eval()(**inputs).pooler_output.sum().item())
-print("logits", tuple(classifier(**inputs).logits.shape))
-classifier.save_pretrained(again)  # what was loaded as remote code ships its code too
-AutoModelForSequenceClassification.from_pretrained(again, trust_remote_code=True)
-"""
 
 
 def recordings(count: int = 2) -> torch.Tensor:
@@ -156,29 +131,6 @@ def test_a_classifier_trains_all_its_weights(published, problem_type, labels):
     assert "classifier.weight" in decaying and "classifier.bias" not in decaying
 
 
-def test_features_are_embedded_and_compared_with_a_random_encoder(published, encoder):
-    config, _, _ = published
-    rows = [
-        {
-            "record_id": str(number),
-            "labels": [],
-            "ecg": {
-                "signal": signal.numpy(),
-                "leads": list(STANDARD_LEADS),
-                "sampling_rate": 100,
-                "unit": "mV",
-                "gain": None,
-            },
-        }
-        for number, signal in enumerate(recordings(3))
-    ]
-    table = embed(encoder, EcgFeatureExtractor(**settings_of(config)), rows, progress=False)
-    assert table.features.shape == (3, config.pooled_size)
-    np.testing.assert_allclose(table.features, encoder(recordings(3)).pooler_output.detach(), atol=1e-5)
-    fresh = random_encoder_like(encoder, seed=1)
-    assert not torch.equal(fresh(recordings()).pooler_output, encoder(recordings()).pooler_output)
-
-
 def test_the_pipelines_read_a_recording(published):
     config, _, classifier_class = published
     settings = {"num_labels": 2, "problem_type": "multi_label_classification", "id2label": {0: "AF", 1: "NORM"}}
@@ -191,20 +143,3 @@ def test_the_pipelines_read_a_recording(published):
     assert {score["label"] for score in scores} == {"AF", "NORM"}
     features = pipeline("ecg-feature-extraction", model=classifier.base_model, feature_extractor=extractor)
     assert features(recording).shape == (config.pooled_size,)
-
-
-@pytest.mark.slow
-def test_one_folder_loads_without_this_package(published, tmp_path):
-    config, _, classifier_class = published
-    classifier = drawn(classifier_class, type(config)(**config.to_dict() | {"num_labels": 3}))
-    classifier.save_pretrained(tmp_path / "model")
-    EcgFeatureExtractor(**settings_of(config)).save_pretrained(tmp_path / "model")
-    command = [sys.executable, "-c", LOAD_EVERYTHING, str(tmp_path / "model"), str(tmp_path / "again")]
-    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    printed = dict(line.split(" ", 1) for line in finished.stdout.splitlines())
-    signal = torch.sin(torch.arange(2400, dtype=torch.float64).reshape(1, 12, 200) / 20).float()
-    expected = classifier.base_model(signal).pooler_output.sum().item()
-    assert float(printed["feature"]) == pytest.approx(expected, abs=1e-4)
-    assert printed["logits"] == "(1, 3)"

@@ -15,20 +15,9 @@ from ecg_transformers.modeling import (
     StMemForPreTraining,
 )
 
-TINY = {
-    "leads": ("I", "II", "V1"),
-    "num_samples": 40,
-    "patch_size": 10,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "head_dim": 8,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
-}
+TINY = {"leads": ("I", "II", "V1"), "num_samples": 40, "patch_size": 10, "num_hidden_layers": 2, "head_dim": 8}
+TINY |= {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "decoder_hidden_size": 16}
+TINY |= {"decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
 CODEBOOK = {"latent_size": 8, "num_codes": 16}
 
 
@@ -64,10 +53,7 @@ def test_a_head_leaves_nothing_trainable_that_gets_no_gradient(head, fields, is_
     EcgVqVaeForPreTraining(EcgVqVaeConfig(**TINY, **CODEBOOK)).save_pretrained(tmp_path)
     signals = torch.randn(4, 3, 40)
     labels = torch.zeros(4, 3, 40, dtype=torch.long) if head is EcgVqVaeForTokenClassification else torch.arange(4) % 2
-    for model in (
-        head(EcgVqVaeConfig(**TINY, **CODEBOOK, **fields)),
-        head.from_pretrained(tmp_path, **fields),
-    ):
+    for model in (head(EcgVqVaeConfig(**TINY, **CODEBOOK, **fields)), head.from_pretrained(tmp_path, **fields)):
         assert model.ecg_vit.latent_projection.weight.requires_grad is is_read
         model.train()(signals, labels=labels).loss.backward()
         assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []

@@ -66,18 +66,6 @@ def test_knots_and_directions_are_the_published_ones(golden):
         torch.testing.assert_close(drawn, published[f"lejepa_lib.directions_D16_M8_step{step}"])
 
 
-def test_known_values(golden_facts):
-    scalars = golden_facts("sigreg")["scalars"]
-    directions = unit_directions(128, 256)
-    assert sigreg(torch.zeros(128, 128), directions).item() == pytest.approx(
-        scalars["lejepa_ecg.sigreg all-zero proj N=128"], rel=1e-5
-    )
-    normal = torch.stack([sigreg(features(256, 128, seed=seed), directions) for seed in range(8)]).mean().item()
-    assert normal == pytest.approx(scalars["H0 expectation under N(0,1), trapezoid"], abs=0.1)
-    aligned = features(1, 512, 128).expand(4, -1, -1)
-    assert 3.5 < sigreg(aligned.flatten(0, 1), directions) / sigreg(aligned, directions) < 4.5
-
-
 def test_the_gradient_vanishes_where_all_rows_are_zero_and_is_shared_where_they_are_equal():
     directions = unit_directions(8, 32)
     _, gradient = value_and_gradient(sigreg, torch.zeros(16, 8), directions)
@@ -91,27 +79,10 @@ def test_the_statistic_stays_float32_inside_autocast():
     expected = sigreg(projections, directions)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value, gradient = value_and_gradient(sigreg, projections, directions)
-        from_half = sigreg(projections.bfloat16(), directions)
+        from_half, half_gradient = value_and_gradient(sigreg, projections.bfloat16(), directions)
     assert value.dtype == torch.float32 and torch.equal(value, expected)
     assert gradient.dtype == torch.float32
-    assert from_half.dtype == torch.float32
-
-
-def test_a_gradient_comes_back_in_the_dtype_of_the_projections():
-    projections = features(64, 16).bfloat16().requires_grad_()
-    sigreg(projections, unit_directions(16, 8)).backward()
-    assert projections.grad.dtype == torch.bfloat16
-
-
-def test_descent_on_the_statistic_makes_rows_normal():
-    projections = (0.1 * features(256, 4)).requires_grad_()
-    optimizer = torch.optim.Adam([projections], lr=0.05)
-    for step in range(150):
-        optimizer.zero_grad()
-        sigreg(projections, unit_directions(4, 32, seed=step)).backward()
-        optimizer.step()
-    covariance = projections.detach().T.cov()
-    torch.testing.assert_close(covariance, torch.eye(4), atol=0.2, rtol=0)
+    assert from_half.dtype == torch.float32 and half_gradient.dtype == torch.bfloat16
 
 
 def test_shapes_that_do_not_fit_are_refused():

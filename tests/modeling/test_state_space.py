@@ -70,15 +70,6 @@ def test_the_continuous_matrices_are_those_of_hippo():
     torch.testing.assert_close(input_matrix, torch.tensor(roots, dtype=torch.float64))
 
 
-def test_the_normal_part_of_the_matrix_has_the_published_eigenvalues():
-    state_matrix, _ = hippo_legs(8)
-    low_rank = torch.sqrt(torch.arange(8, dtype=torch.float64) + 0.5)
-    eigenvalues = torch.linalg.eigvals(state_matrix + low_rank[:, None] * low_rank)
-    frequencies = sorted(eigenvalues.imag[eigenvalues.imag > 0].tolist(), reverse=True)
-    assert frequencies == pytest.approx([19.857, 5.354, 1.958, 0.4275], abs=1e-3)
-    torch.testing.assert_close(eigenvalues.real, torch.full((8,), -0.5, dtype=torch.float64))
-
-
 def test_the_basis_is_that_of_the_discretised_recurrence():
     step = torch.tensor([0.1, 0.003])
     state_matrix, input_matrix = discretize(step, 8)

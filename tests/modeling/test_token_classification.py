@@ -9,24 +9,14 @@ from ecg_transformers.modeling import (
     EcgJepaForPreTraining,
     EcgJepaForTokenClassification,
     EcgViTConfig,
-    EcgViTForSequenceClassification,
     EcgViTForTokenClassification,
     KernelResponseConfig,
 )
 from ecg_transformers.modeling.configuration_st_mem import MlaeConfig
 from ecg_transformers.modeling.remote_code import auto_map_of
 
-TINY = {
-    "leads": ("I", "II", "V1"),
-    "sampling_rate": 50,
-    "num_samples": 40,
-    "patch_size": 10,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "num_labels": 4,
-}
+TINY = {"leads": ("I", "II", "V1"), "sampling_rate": 50, "num_samples": 40, "patch_size": 10, "hidden_size": 16}
+TINY |= {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "num_labels": 4}
 
 
 def model_of(**fields) -> EcgViTForTokenClassification:
@@ -93,12 +83,9 @@ def test_leads_may_come_in_another_order_or_be_fewer(patching):
     torch.testing.assert_close(fewer, model(values, lead_mask=mask).logits[:, [0, 2]])
 
 
-def test_extra_channels_have_no_logits():
-    model = model_of(extra_channels=1)
-    assert model(signals(4), labels=random_labels()).logits.shape == (2, 3, 40, 4)
-
-
 def test_labels_of_another_shape_are_refused():
+    of_more_rows = model_of(extra_channels=1)  # which have no logits
+    assert of_more_rows(signals(4), labels=random_labels()).logits.shape == (2, 3, 40, 4)
     with pytest.raises(ValueError, match=r"Expected labels of shape \(2, 3, 40\), got \(2, 40\)"):
         model_of()(signals(), labels=torch.zeros(2, 40, dtype=torch.long))
 
@@ -122,15 +109,6 @@ def test_a_pretrained_encoder_gets_a_head_and_comes_back_with_it(tmp_path):
     model.save_pretrained(tmp_path / "delineator")
     again = AutoModelForTokenClassification.from_pretrained(tmp_path / "delineator").eval()
     assert torch.equal(again(signals()).logits, model(signals()).logits)
-
-
-def test_a_fine_tuned_classifier_gives_its_encoder(tmp_path):
-    config = EcgViTConfig(**TINY | {"num_labels": 7})
-    classifier = EcgViTForSequenceClassification(config)
-    classifier.save_pretrained(tmp_path)
-    model = AutoModelForTokenClassification.from_pretrained(tmp_path, num_labels=4)
-    assert model.token_classifier.out_features == 10 * 4
-    assert torch.equal(model.ecg_vit.embeddings.projection.weight, classifier.ecg_vit.embeddings.projection.weight)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -102,9 +102,3 @@ def test_lead_statistics_are_those_of_numpy(signals):
     np.testing.assert_allclose(found[:, 1], values.std(axis=-1), atol=1e-6)
     quantiles = np.quantile(values, (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99), axis=-1)
     np.testing.assert_allclose(found[:, 2:], quantiles.transpose(1, 0, 2), atol=1e-5)
-
-
-@pytest.mark.parametrize("num_kernels", [0, 5, 100])
-def test_kernels_share_the_dilations_evenly(num_kernels):
-    with pytest.raises(ValueError, match="multiple of 6"):
-        RandomKernelsConfig(num_kernels=num_kernels)

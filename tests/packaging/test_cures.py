@@ -14,12 +14,14 @@ from transformers import pipeline
 
 from ecg_transformers.data import load_ecg, read_recording
 from ecg_transformers.data.corpora import CORPORA
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForSequenceClassification
+from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTForSequenceClassification
 from ecg_transformers.modeling.feature_extraction_ecg import CALL_SETTINGS
 from ecg_transformers.train.arguments import SslTrainingArguments
 from ecg_transformers.train.cli import FREE_FLAGS, build_parser, main
 from ecg_transformers.train.finetune import FineTuningArguments
 from ecg_transformers.train.settings import MODEL_TYPES, extractor_field_names, model_field_names
+
+from ..train.conftest import tiny_encoder
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("modeling", "data", "train", "hub")
@@ -130,8 +132,6 @@ def test_every_flag_that_a_message_names_exists():
                 assert f"--{name}" in known or name in free, (path, sentence)
 
 
-# --- real messages, each cure done as it is written
-
 LEADS = ("I", "II", "III")
 RATE, SECONDS = 100, 6
 
@@ -159,12 +159,9 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    config = EcgViTConfig(leads=LEADS, sampling_rate=RATE, num_samples=500, patch_size=50, **sizes)
-    config.problem_type = "multi_label_classification"
     folder = tmp_path_factory.mktemp("model")
-    EcgViTForSequenceClassification(config).save_pretrained(folder)
+    fields = {"leads": LEADS, "patch_size": 50, "problem_type": "multi_label_classification"}
+    tiny_encoder(folder, EcgViTForSequenceClassification, **fields)
     return folder
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from ecg_transformers.data import load_ecg, prepare_corpus
 from ecg_transformers.data.corpus import DataSource
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForSequenceClassification, EcgViTModel
+from ecg_transformers.modeling import EcgViTForSequenceClassification
 from ecg_transformers.train.cli import main
 from ecg_transformers.train.evaluation import protocols, run
 from ecg_transformers.train.evaluation.run import ProtocolOptions, evaluate_encoder
@@ -23,6 +23,7 @@ from ecg_transformers.train.tasks.targets import load_task
 from ..data.formats.test_aecg_reader import digits_of, document, sequence, series
 from ..hub.conftest import hub as hub  # the fixture
 from ..hub.test_convert_ecg_founder import published_state
+from ..train.conftest import tiny_encoder
 from .snippets import ROOT, page_text, run_snippets, snippets_of
 
 RECORDS = ROOT / "tests" / "fixtures" / "wfdb" / "ptb-xl"
@@ -31,18 +32,6 @@ RECORDS = ROOT / "tests" / "fixtures" / "wfdb" / "ptb-xl"
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def save_model(folder, model_class=EcgViTModel, contract=None, extractor=None, **fields):
-    """A tiny model and its feature extractor, as pages take them for granted."""
-    contract = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500} | (contract or {})
-    widths = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    torch.manual_seed(0)
-    model = model_class(EcgViTConfig(**contract | widths | {"patch_size": 50} | fields))
-    model.save_pretrained(folder)
-    extractor = EcgFeatureExtractor(**contract | (extractor or {}))
-    extractor.save_pretrained(folder)
-    return model, extractor
 
 
 @pytest.mark.slow
@@ -75,7 +64,7 @@ def test_the_snippets_of_corpora_run():
 @pytest.mark.slow
 def test_the_snippets_of_delineation_run(shared_data_dir):
     contract = {"leads": ("I", "II"), "sampling_rate": 50, "num_samples": 500}
-    save_model("model", contract=contract)
+    tiny_encoder("model", **contract, patch_size=50)
     Path("ludb/data").mkdir(parents=True)
     shutil.copy(shared_data_dir / "ludb" / "ludb.csv", "ludb")
     for subject in range(1, 6):  # one of each fold
@@ -93,9 +82,9 @@ def test_the_snippets_of_delineation_run(shared_data_dir):
 def test_the_snippets_of_evaluate_run(monkeypatch):
     monkeypatch.setattr(run, "KERNELS", {"random_kernels": 24})  # faster
     monkeypatch.setattr(protocols, "cross_validated_C", lambda *args: 0.01)  # 25 fits fewer a model
-    model, extractor = save_model("model", patch_size=100, extractor={"normalization": "lead"})
+    model, extractor = tiny_encoder("model", extractor={"normalization": "lead"})
     splits = load_task("ptb-xl-sample")
-    evaluation = evaluate_encoder(model.eval(), extractor, splits, ["linear"], [], ProtocolOptions(Path("evaluation")))
+    evaluation = evaluate_encoder(model, extractor, splits, ["linear"], [], ProtocolOptions(Path("evaluation")))
     write_json(evaluation.facts, Path("evaluation/metrics.json"))
     evaluation.write_predictions(Path("evaluation/predictions.parquet"))
     snippets = snippets_of(page_text("evaluate.md"))
@@ -109,9 +98,8 @@ def test_the_snippets_of_evaluate_run(monkeypatch):
 def explained(tmp_path_factory):
     """What the snippets leave behind, with a small classifier of untrained weights."""
     folder = tmp_path_factory.mktemp("explain")
-    contract = {"leads": ["I", "II", "V1", "V5"], "num_samples": 250}
-    labels = {"id2label": {0: "NORM", 1: "CD"}}
-    save_model(folder / "classifier", EcgViTForSequenceClassification, contract, {"long_records": "all"}, **labels)
+    fields = {"leads": ["I", "II", "V1", "V5"], "num_samples": 250, "patch_size": 50, "id2label": {0: "NORM", 1: "CD"}}
+    tiny_encoder(folder / "classifier", EcgViTForSequenceClassification, {"long_records": "all"}, **fields)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return run_snippets(snippets_of(page_text("explain.md"))) | {"folder": folder}
@@ -235,7 +223,7 @@ def test_the_snippets_of_prepare_run(tmp_path):
 def test_the_snippets_of_share_run(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_owner")
     (tmp_path / "records").symlink_to(RECORDS)
-    model, extractor = save_model("encoder", contract={"num_samples": 400}, patch_size=100)
+    model, extractor = tiny_encoder("encoder", num_samples=400)
     facts = CardFacts("pretrained", DataSource("PTB-XL", "CC BY 4.0", "Wagner"))
     write_card("encoder", facts, model.config, extractor)
     torch.set_num_threads(1)

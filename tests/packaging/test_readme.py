@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
-import torch
 import wfdb
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling.leads import INDEPENDENT_LEADS
+
+from ..train.conftest import tiny_encoder
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 TINY = {"hidden_size": 16, "stem_widths": [8, 16], "stem_depths": [1, 1], "num_kernels": 24, "fitting_records": 24}
@@ -29,19 +30,8 @@ def write_recordings(folder):
 
 def test_the_snippets_of_the_readme_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    config = EcgViTConfig(
-        sampling_rate=100,
-        num_samples=500,
-        patch_size=50,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=64,
-    )
-    EcgViTModel(config).save_pretrained("ecg-transformers-quickstart")
-    extractor = EcgFeatureExtractor(sampling_rate=100, num_samples=500, long_records="all")
-    extractor.save_pretrained("ecg-transformers-quickstart")
+    encoder = {"leads": INDEPENDENT_LEADS, "patch_size": 50, "hidden_size": 32, "intermediate_size": 64}
+    tiny_encoder("ecg-transformers-quickstart", extractor={"long_records": "all"}, **encoder)
     write_recordings(tmp_path / "RECORDINGS")
     snippets = "\0".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
     for said, instead in SMALLER.items():

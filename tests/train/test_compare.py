@@ -28,29 +28,14 @@ from ecg_transformers.train.comparison.runs import (
 )
 from ecg_transformers.train.evaluation import protocols
 
+from .conftest import TINY_RUN
+
 LABELS = ["CD", "HYP", "MI", "NORM", "STTC"]
-TINY = {
-    "model_type": "ecg_jepa",
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "predictor_hidden_size": 16,
-    "predictor_num_hidden_layers": 1,
-    "predictor_num_attention_heads": 2,
-    "predictor_intermediate_size": 32,
-    "leads": ["I", "V2"],
-    "sampling_rate": 100,
-    "num_samples": 1000,
-    "patch_size": 200,
-    "normalization": "lead",
-    "mask_type": "random",
-    "mask_ratio": [0.4, 0.6],
-    "learning_rate": 1e-3,
-    "per_device_train_batch_size": 8,
-    "logging_steps": 2,
-    "use_cpu": True,
-}
+TINY = {name: TINY_RUN[name] for name in ("model_type", "sampling_rate", "num_samples", "mask_type", "mask_ratio")}
+TINY |= {name: TINY_RUN[name] for name in TINY_RUN if name.startswith("predictor_")}
+TINY |= {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+TINY |= {"leads": ["I", "V2"], "patch_size": 200, "normalization": "lead", "learning_rate": 1e-3, "use_cpu": True}
+TINY |= {"per_device_train_batch_size": 8, "logging_steps": 2}
 
 
 def write_preset(folder, **changes):
@@ -212,9 +197,6 @@ def test_a_method_that_fails_is_named_and_leaves_the_others_their_table(tmp_path
     assert "UNFINISHED: 2 of 3 runs" in (tmp_path / "out" / "comparison.md").read_text()
 
 
-# --- runs shared by processes ---------------------------------------------------------------------------------------
-
-
 class SlowFolder(RunFolder):
     """Runs that take a moment and note who did them."""
 
@@ -278,9 +260,6 @@ def test_two_commands_on_one_folder_give_the_table_of_one(compared, tmp_path):
         assert process.returncode == 0, errors.decode()[-2000:]
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [row["seeds"] for row in found["rows"]] == [row["seeds"] for row in expected["rows"]]
-
-
-# --- plans ----------------------------------------------------------------------------------------------------------
 
 
 def test_methods_are_presets_with_changes():

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from transformers import AutoModel
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.train.cli import PROTOCOLS, SETTINGS, build_parser, main
 from ecg_transformers.train.evaluate import WRITTEN, name_folds
 from ecg_transformers.train.evaluation import protocols, run, settings
@@ -23,17 +23,15 @@ from ecg_transformers.train.settings import pooled_changes
 from ecg_transformers.train.tasks import targets
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 
-INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
-SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+from .conftest import INPUT, SIZE, tiny_encoder
+
 LABELS = ["CD", "HYP", "MI", "NORM", "STTC"]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(1)
-    EcgViTModel(EcgViTConfig(patch_size=100, **SIZE, **INPUT)).save_pretrained(folder)
-    EcgFeatureExtractor(**INPUT, normalization="lead", missing_leads="mask").save_pretrained(folder)
+    tiny_encoder(folder, extractor={"normalization": "lead", "missing_leads": "mask"}, seed=1)
     return str(folder)
 
 

@@ -5,33 +5,24 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.train.features import EmbeddingTable, embed, random_encoder_like
 
+from .conftest import tiny_encoder
+
 LEADS = ("I", "II")
+READ = {"leads": LEADS, "sampling_rate": 100, "num_samples": 200}
 LABELS = ("FAST", "TALL")
 
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = EcgViTConfig(
-        leads=LEADS,
-        sampling_rate=100,
-        num_samples=200,
-        patch_size=20,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        drop_path_rate=0.5,
-    )
-    return EcgViTModel(config)
+    return tiny_encoder(**READ, patch_size=20, num_hidden_layers=2, drop_path_rate=0.5)[0].train()
 
 
 @pytest.fixture(scope="module")
 def feature_extractor():
-    return EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200)
+    return EcgFeatureExtractor(**READ)
 
 
 def ecg_rows(num_records=40, seed=0, first=0):
@@ -65,9 +56,6 @@ def table(num_records=200, seed=0, first=0, signal=1.0, width=8):
     labels = [[name for name, present in zip(LABELS, row, strict=True) if present] for row in truth]
     folds = [1 + number % 10 for number in ids]
     return EmbeddingTable(features, [f"r{n}" for n in ids], [f"p{n}" for n in ids], labels, folds)
-
-
-# --- embeddings -------------------------------------------------------------------------------------------------
 
 
 def test_features_are_the_pooled_output_of_each_record_in_order(model, feature_extractor):
@@ -105,7 +93,7 @@ def test_windows_of_a_long_record_are_averaged(model):
     first, second = ecg_rows(2)
     joined = np.concatenate([first["ecg"]["signal"], second["ecg"]["signal"]], axis=1)
     long = dict(first, ecg=dict(first["ecg"], signal=joined))
-    extractor = EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200, long_records="all")
+    extractor = EcgFeatureExtractor(**READ, long_records="all")
     whole = embed(model, extractor, [long, second], progress=False)
     parts = embed(model, extractor, [first, second], progress=False)
     assert whole.record_ids == ["r0", "r1"]
@@ -117,7 +105,7 @@ def test_every_window_of_a_long_record_can_be_a_row_with_its_start(model, tmp_pa
     first, second = ecg_rows(2)
     joined = np.concatenate([first["ecg"]["signal"], second["ecg"]["signal"], first["ecg"]["signal"][:, :90]], axis=1)
     long = dict(first, ecg=dict(first["ecg"], signal=joined))
-    extractor = EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200, long_records="all")
+    extractor = EcgFeatureExtractor(**READ, long_records="all")
     whole = embed(model, extractor, [long, second], progress=False, windows=True)
     assert whole.record_ids == ["r0", "r0", "r0", "r1"] and whole.start_seconds == pytest.approx([0, 2, 2.9, 0])
     parts = embed(model, extractor, [first, second], progress=False)
@@ -143,7 +131,7 @@ def test_missing_leads_are_masked_not_read_as_zeros(model):
     rows = ecg_rows(3)
     for row in rows:
         row["ecg"] = dict(row["ecg"], signal=row["ecg"]["signal"][1:], leads=["II"])
-    extractor = EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200, missing_leads="mask")
+    extractor = EcgFeatureExtractor(**READ, missing_leads="mask")
     result = embed(model, extractor, rows, progress=False)
     signals = torch.tensor(np.stack([row["ecg"]["signal"] for row in rows]))
     with torch.inference_mode():
@@ -156,16 +144,18 @@ def test_empty_dataset_is_refused(model, feature_extractor):
         embed(model, feature_extractor, [], progress=False)
 
 
-def three_records():
+def three_records(quality=None):
     ids, patients, labels = ["a", "b", "c"], ["p", None, "q"], [["MI"], [], ["B", "A"]]
-    return EmbeddingTable(np.arange(6, dtype=np.float32).reshape(3, 2), ids, patients, labels, [1, None, 10])
+    features = np.arange(6, dtype=np.float32).reshape(3, 2)
+    return EmbeddingTable(features, ids, patients, labels, [1, None, 10], quality=quality)
 
 
-def test_table_survives_a_parquet_file(tmp_path):
-    written = three_records()
+def test_a_table_survives_a_parquet_file(tmp_path):
+    written = three_records(quality=[[], ["no_signal", "flat_leads"], ["noise"]])
     read = EmbeddingTable.load(written.save(tmp_path / "features.parquet"))
     np.testing.assert_array_equal(read.features, written.features)
-    assert read.columns() == written.columns()
+    assert read.columns() == written.columns() and read.take([1]).quality == [["no_signal", "flat_leads"]]
+    assert EmbeddingTable.load(three_records().save(tmp_path / "without.parquet")).quality is None
 
 
 def test_numpy_reads_an_npz_file(tmp_path):
@@ -188,9 +178,6 @@ def test_unknown_file_type_is_refused(tmp_path):
 
 def test_folds_are_selected_in_order():
     assert table(20).select_folds([9, 10]).record_ids == ["r8", "r9", "r18", "r19"]
-
-
-# --- random encoder ---------------------------------------------------------------------------------------------
 
 
 def test_random_encoder_has_the_same_shape_and_other_weights_by_seed_alone(model):
@@ -216,21 +203,9 @@ def test_records_without_a_label_of_the_task_can_be_left_out():
     assert all("FAST" in labels for labels in kept.labels)
 
 
-def test_quality_of_the_recordings_goes_with_the_table(tmp_path):
-    features = np.ones((3, 2), np.float32)
-    columns = (["a", "b", "c"], [None] * 3, [[]] * 3, [None] * 3)
-    table = EmbeddingTable(features, *columns, quality=[[], ["no_signal", "flat_leads"], ["noise"]])
-    again = EmbeddingTable.load(table.save(tmp_path / "table.parquet"))
-    assert again.quality == [[], ["no_signal", "flat_leads"], ["noise"]]
-    assert again.take([1]).quality == [["no_signal", "flat_leads"]]
-    assert EmbeddingTable.load(EmbeddingTable(features, *columns).save(tmp_path / "without.parquet")).quality is None
-
-
 def test_a_flat_recording_is_named_among_the_embedded():
-    contract = {"leads": ["I", "II"], "sampling_rate": 100, "num_samples": 500}
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    model = EcgViTModel(EcgViTConfig(**contract, **sizes, patch_size=50))
+    encoder = tiny_encoder(leads=LEADS, patch_size=50)
     rows = list(load_ecg("ptb-xl-sample", split="test").select(range(2)))
     rows[1]["ecg"] = rows[1]["ecg"] | {"signal": np.zeros((12, 1000), np.float32)}
-    table = embed(model, EcgFeatureExtractor(**contract), rows, progress=False, check_quality=True)
+    table = embed(*encoder, rows, progress=False, check_quality=True)
     assert table.quality[0] == [] and "no_signal" in table.quality[1]

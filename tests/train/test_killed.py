@@ -15,10 +15,9 @@ import yaml
 from safetensors.torch import load_file
 
 from ecg_transformers.data.prepare import FEWEST_SHARD_RECORDS
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.run_folder import checkpoints_of, find_damage
 
-from .conftest import TINY_RUN
+from .conftest import TINY_RUN, tiny_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -79,10 +78,7 @@ def test_a_pretraining_that_is_killed_again_and_again_ends_as_one_that_is_not(tm
 
 
 def test_a_fine_tuning_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = EcgViTConfig(leads=["I", "II"], sampling_rate=100, num_samples=1000, patch_size=100, **sizes)
-    EcgViTModel(config).save_pretrained(tmp_path / "encoder")
-    EcgFeatureExtractor(config.leads, 100, 1000).save_pretrained(tmp_path / "encoder")
+    tiny_encoder(tmp_path / "encoder", leads=["I", "II"], num_samples=1000)
     command = ["finetune", "--model", tmp_path / "encoder", "--config", "finetune_cpu", "--max_steps", "40"]
     command += ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "4", "--eval_steps", "4"]
     command += ["--warmup_steps", "0", "--use_cpu", "true", "--resume_from_checkpoint", "last", "--output_dir"]

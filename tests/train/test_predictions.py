@@ -68,9 +68,6 @@ def read(path):
     return names, labels, scores, table
 
 
-# --- several labels ---------------------------------------------------------------------------------------------
-
-
 def test_macro_numbers_are_those_of_scikit_learn_from_the_file_that_was_written(tmp_path):
     found = result()
     evaluated = found.evaluate(num_resamples=50)
@@ -149,11 +146,6 @@ def test_the_intervals_of_areas_are_a_bootstrap_of_patients():
     assert evaluated["per_class_ci95"] == {name: list(bounds) for name, bounds in of_patients.per_class.items()}
 
 
-def test_records_without_a_patient_count_as_patients_of_their_own():
-    part = Predictions(np.zeros((3, 1)), np.zeros((3, 1)), ["a", "b", "c"], ["p", None, "p"])
-    assert part.patients() == ["p", "record b", "p"]
-
-
 @pytest.mark.slow
 def test_the_classes_of_the_challenge_get_its_metric():
     names = tuple(challenge_weights()[0])
@@ -164,9 +156,6 @@ def test_the_classes_of_the_challenge_get_its_metric():
     limits = [evaluated["thresholds"][name] for name in names]
     expected = challenge_scores(test.labels, (test.scores >= limits).astype(int), names)["challenge_metric"]
     assert evaluated["challenge_metric"] == expected
-
-
-# --- one label a record -----------------------------------------------------------------------------------------
 
 
 def test_one_label_a_record_is_evaluated_one_against_the_rest():
@@ -191,9 +180,6 @@ def test_a_class_that_training_lacks_is_wrong_for_the_accuracy():
     assert evaluated["accuracy"] == (test.labels.argmax(axis=1) == scores.argmax(axis=1)).mean()
     assert evaluated["accuracy"] <= 1 - test.labels[:, 1].mean()
     assert np.isfinite(evaluated["nll"])
-
-
-# --- values -----------------------------------------------------------------------------------------------------
 
 
 def test_errors_are_in_the_unit_of_the_target_and_in_its_deviations(tmp_path):
@@ -242,9 +228,6 @@ def test_values_that_cannot_be_evaluated_are_an_error(spoil, reason):
     spoil(part, train)
     with pytest.raises(ValueError, match=reason):
         evaluate_predictions(part, ("age", "qt"), REGRESSION, train, num_resamples=20)
-
-
-# --- two encoders -----------------------------------------------------------------------------------------------
 
 
 def test_the_difference_of_two_encoders_is_paired():

@@ -27,25 +27,14 @@ from ecg_transformers.train.run_folder import (
 )
 from ecg_transformers.train.trainer import record_of, train_and_save
 
-from .conftest import TINY_RUN
+from .conftest import TINY_RUN, StopAt
 
 SAVING = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
 STOPPED = SAVING | {"max_steps": 8}
 
 
-class DieAt(TrainerCallback):
-    """Ends a run after a step without another word, as a crash does."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 def killed(trainer, step):
-    trainer.add_callback(DieAt(step))
+    trainer.add_callback(StopAt(step))
     with pytest.raises(KeyboardInterrupt):
         train_and_save(trainer)
     return Path(trainer.args.output_dir)
@@ -202,39 +191,31 @@ def test_only_the_same_run_goes_on(make_trainer, recordings, stopped, changed, s
 
 
 @pytest.mark.parametrize(
-    ("processes", "batch", "is_stream", "said"),
+    ("facts", "batch", "is_stream", "said"),
     [
-        (4, 1, False, None),
-        (4, 4, False, "another run: training.per_device_train_batch_size x processes was 16 and is 4. A run"),
-        (4, 1, True, "another run: processes was 4 and is 1; training.per_device_train_batch_size was 1"),
+        ({"processes": 4}, 1, False, None),
+        ({"processes": 4}, 4, False, "training.per_device_train_batch_size x processes was 16 and is 4. A run"),
+        ({"processes": 4}, 1, True, "processes was 4 and is 1; training.per_device_train_batch_size was 1"),
+        ({"fsdp": True}, 4, False, "fsdp was True and is 'nothing'"),
     ],
-    ids=["same batch", "another batch", "stream"],
+    ids=["same batch", "another batch", "stream", "divided model"],
 )
 def test_another_number_of_processes_goes_on_if_its_batches_hold_the_same_records(
-    make_trainer, recordings, stopped, processes, batch, is_stream, said
+    make_trainer, recordings, stopped, facts, batch, is_stream, said
 ):
     seal = json.loads((stopped / "checkpoint-4" / "checkpoint.json").read_text())
-    run = seal["run"] | {"processes": processes}
+    run = seal["run"] | facts
     run["training"]["per_device_train_batch_size"] = batch
     if is_stream:
         run["training"]["dataloader_num_workers"] = 0
         run["data"] = {"name": None, "shards": 1}
     (stopped / "checkpoint-4" / "checkpoint.json").write_text(json.dumps(seal | {"run": run}))
     trainer = make_trainer(stream_of(recordings, 24) if is_stream else None, **STOPPED)
-    refusal = nullcontext() if said is None else pytest.raises(ValueError, match=said)
+    refusal = nullcontext() if said is None else pytest.raises(ValueError, match=f"another run: {said}")
     with refusal:
         record_of(trainer).check_checkpoint(
             str(stopped / "checkpoint-4"), trainer.args, trainer.model, trainer.processing_class
         )
-
-
-def test_a_checkpoint_of_a_divided_model_is_of_another_run(make_trainer, stopped):
-    path = stopped / "checkpoint-4" / "checkpoint.json"
-    seal = json.loads(path.read_text())
-    seal["run"]["fsdp"] = True
-    path.write_text(json.dumps(seal))
-    with pytest.raises(ValueError, match="fsdp was True and is 'nothing'"):
-        train_and_save(make_trainer(**STOPPED, resume_from_checkpoint="last"))
 
 
 def test_a_run_whose_records_drew_other_random_numbers_does_not_go_on(make_trainer):
@@ -274,7 +255,7 @@ def killed_after_last_save(trainer):
     trainer.add_callback(DieAtEnd())
     with pytest.raises(KeyboardInterrupt):
         train_and_save(trainer)
-    return trainer.args.output_dir and Path(trainer.args.output_dir)
+    return Path(trainer.args.output_dir)
 
 
 def test_data_of_any_kind_can_be_described(recordings):

@@ -5,7 +5,6 @@ from ecg_transformers.train.schedules import (
     cosine_schedule,
     kim_finetune_learning_rate,
     kim_learning_rate,
-    kim_probe_learning_rate,
     linear_schedule,
     weimann_learning_rate,
     weimann_momentum,
@@ -33,12 +32,6 @@ def test_kim_pretraining_curves_are_the_published_ones(golden, key, peak, steps_
     torch.testing.assert_close(torch.tensor(momenta, dtype=torch.float64), curves[f"{key}/ema"], **EXACT)
 
 
-def test_kim_probe_curve_is_the_published_one(golden):
-    curves = golden("kim_schedules")
-    rates = [kim_probe_learning_rate(step, 10 * 1202) for step in curves["linear_eval_ipe1202/step"].tolist()]
-    torch.testing.assert_close(torch.tensor(rates, dtype=torch.float64), curves["linear_eval_ipe1202/lr"], **EXACT)
-
-
 def test_kim_finetuning_curve_is_the_published_one(golden):
     curves = golden("kim_schedules")
     rates = [kim_finetune_learning_rate(epoch) for epoch in curves["finetune/epoch_fraction"].tolist()]
@@ -64,7 +57,6 @@ def test_weimann_pretraining_curves_are_the_published_ones(golden):
 @pytest.mark.parametrize(
     ("protocol", "settings"),
     [
-        ("linear", {"warmup_steps": 0, "total_steps": 5000, "peak": 1e-3, "floor": 1e-3}),
         ("finetune", {"warmup_steps": 200, "total_steps": 10_000, "peak": 1e-3, "floor": 1e-5}),
         ("finetune_after_linear", {"warmup_steps": 200, "total_steps": 5000, "peak": 1e-4, "floor": 1e-6}),
     ],

@@ -7,17 +7,14 @@ from scipy.special import expit, logit
 from transformers import AutoConfig, pipeline
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.modeling import (
-    EcgFeatureExtractor,
-    EcgViTConfig,
-    EcgViTForSequenceClassification,
-    EcgViTModel,
-)
+from ecg_transformers.modeling import EcgViTConfig, EcgViTForSequenceClassification
 from ecg_transformers.train.finetune import build_finetuning, check_lead_subsets, finish, load_classifier
 from ecg_transformers.train.predictions import stored_calibration
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 from ecg_transformers.train.tasks.lead_subsets import chosen_subsets, keep_leads
 from ecg_transformers.train.trainer import train_and_save
+
+from .conftest import tiny_encoder
 
 LABELS = ("NORM", "MI", "CD")
 
@@ -38,12 +35,9 @@ def test_one_label_a_record_has_a_temperature_alone_and_a_regression_nothing():
 
 
 def test_a_classifier_that_is_fine_tuned_again_starts_without_its_calibration(tmp_path):
-    shape = {"leads": ["I"], "num_samples": 100, "patch_size": 50, "hidden_size": 16, "num_hidden_layers": 1}
-    names = dict(enumerate(LABELS))
-    config = EcgViTConfig(**shape, num_attention_heads=2, intermediate_size=16, id2label=names)
-    config.calibration = {"labels": list(LABELS), "temperature": 2.0}
-    EcgViTForSequenceClassification(config).save_pretrained(tmp_path)
-    for settings in ({}, {"calibration": config.calibration}):  # `finish` alone stores one
+    calibration, names = {"labels": list(LABELS), "temperature": 2.0}, dict(enumerate(LABELS))
+    tiny_encoder(tmp_path, EcgViTForSequenceClassification, leads=["I"], id2label=names, calibration=calibration)
+    for settings in ({}, {"calibration": calibration}):  # `finish` alone stores one
         again = load_classifier(str(tmp_path), LABELS, "multi_label_classification", settings)
         assert again.config.calibration is None
 
@@ -52,10 +46,7 @@ def test_a_classifier_that_is_fine_tuned_again_starts_without_its_calibration(tm
 def calibrated(tmp_path_factory):
     """A classifier that was not trained but calibrated, on all leads and on two subsets, with its metrics."""
     folder = tmp_path_factory.mktemp("calibrated")
-    contract = {"leads": ["I", "II", "III", "V1"], "sampling_rate": 100, "num_samples": 500}
-    shape = {"patch_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    EcgViTModel(EcgViTConfig(**contract, **shape, intermediate_size=32)).save_pretrained(folder / "encoder")
-    EcgFeatureExtractor(**contract, long_records="all").save_pretrained(folder / "encoder")
+    tiny_encoder(folder / "encoder", leads=["I", "II", "III", "V1"], extractor={"long_records": "all"})
     splits = load_labelled_splits("ptb-xl-sample", options={"task": "superdiagnostic"})
     output = str(folder / "classifier")
     trainer = build_finetuning(str(folder / "encoder"), splits, {"output_dir": output, "max_steps": 1})
@@ -102,10 +93,7 @@ def test_an_unknown_subset_is_refused(names):
 
 @pytest.mark.slow
 def test_what_finetune_writes_gives_calibrated_scores_in_the_pipeline(tmp_path):
-    contract = {"leads": ["I", "II", "V1"], "sampling_rate": 100, "num_samples": 500}
-    shape = {"patch_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    EcgViTModel(EcgViTConfig(**contract, **shape, intermediate_size=32)).save_pretrained(tmp_path / "encoder")
-    EcgFeatureExtractor(**contract, long_records="all").save_pretrained(tmp_path / "encoder")
+    tiny_encoder(tmp_path / "encoder", extractor={"long_records": "all"})
     splits = load_labelled_splits("ptb-xl-sample", options={"task": "superdiagnostic"})
     folder = str(tmp_path / "classifier")
     settings = {"output_dir": folder, "learning_rate": 1e-2, "max_steps": 4, "eval_strategy": "steps", "eval_steps": 4}

@@ -4,27 +4,14 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from transformers import AutoFeatureExtractor, AutoModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoFeatureExtractor, AutoModel, Trainer, TrainingArguments
 
 from ecg_transformers.data import load_ecg
 from ecg_transformers.train.callbacks import CollapseMonitor, LossWatch, effective_rank
 from ecg_transformers.train.pretrain import build_trainer
 from ecg_transformers.train.run_folder import last_complete_checkpoint
 
-
-class StopAt(TrainerCallback):
-    """Ends a run in its middle, as a crash would: without saving anything more."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
-def weights(trainer):
-    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+from .conftest import TINY_RUN, StopAt
 
 
 def losses(trainer):
@@ -36,6 +23,25 @@ def assert_same_weights(first, second, tolerance=0.0):
         torch.testing.assert_close(
             second[name], tensor, atol=tolerance, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
         )
+
+
+def straight_and_resumed(make):
+    """A run that is not interrupted, and one that goes on from its checkpoint after a crash."""
+    straight = make("straight")
+    straight.train()
+    crashed = make("crashed")
+    crashed.add_callback(StopAt(5))
+    with pytest.raises(KeyboardInterrupt):
+        crashed.train()
+    checkpoint = last_complete_checkpoint(crashed.args.output_dir)
+    assert checkpoint.endswith("checkpoint-3")
+    resumed = make("crashed")
+    resumed.train(resume_from_checkpoint=checkpoint)
+    assert resumed.state.global_step == 8
+    return straight, resumed
+
+
+SAVING = {"save_strategy": "steps", "save_steps": 3}
 
 
 @pytest.mark.parametrize(
@@ -54,64 +60,33 @@ def assert_same_weights(first, second, tolerance=0.0):
     ids=lambda settings: ",".join(settings) or "plain",
 )
 def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(make_trainer, settings):
-    straight = make_trainer(name="straight", **settings)
-    straight.train()
-
-    settings = {"save_strategy": "steps", "save_steps": 3, **settings}
-    crashed = make_trainer(name="crashed", **settings)
-    crashed.add_callback(StopAt(5))
-    with pytest.raises(KeyboardInterrupt):
-        crashed.train()
-    checkpoint = last_complete_checkpoint(crashed.args.output_dir)
-    assert checkpoint.endswith("checkpoint-3")
-
-    resumed = make_trainer(name="crashed", **settings)
-    resumed.train(resume_from_checkpoint=checkpoint)
-    assert resumed.state.global_step == 8
-    assert_same_weights(weights(straight), weights(resumed))
+    straight, resumed = straight_and_resumed(lambda name: make_trainer(name=name, **SAVING, **settings))
+    assert_same_weights(straight.model.state_dict(), resumed.model.state_dict())
     assert losses(resumed)[-5:] == losses(straight)[-5:]
 
 
 RESPONSES = {
-    "model_type": "kernel_response",
-    "stem_widths": [8, 16],
-    "stem_depths": [1, 1],
-    "hidden_size": 16,
-    "leads": ["I", "II", "V2"],
-    "sampling_rate": 100,
-    "num_samples": 1000,
-    "view_samples": 504,
-    "num_kernels": 12,
-    "target_size": 4,
-    "beat_target_size": 2,
-    "fitting_records": 16,
-    "normalization": "lead",
-    "max_grad_norm": 1.0,
-    "learning_rate": 4e-3,
-    "lr_scheduler_type": "cosine",
-    "per_device_train_batch_size": 4,
-    "max_steps": 8,
-    "logging_steps": 1,
-    "disable_tqdm": True,
-    "use_cpu": True,
+    name: TINY_RUN[name] for name in ("leads", "sampling_rate", "num_samples", "lr_scheduler_type", "max_steps")
 }
+RESPONSES |= {
+    name: TINY_RUN[name] for name in ("per_device_train_batch_size", "logging_steps", "disable_tqdm", "use_cpu")
+}
+RESPONSES |= {"model_type": "kernel_response", "stem_widths": [8, 16], "stem_depths": [1, 1], "hidden_size": 16}
+RESPONSES |= {"view_samples": 504, "num_kernels": 12, "target_size": 4, "beat_target_size": 2, "fitting_records": 16}
+RESPONSES |= {"normalization": "lead", "max_grad_norm": 1.0, "learning_rate": 4e-3}
 
 
 def test_a_resumed_run_keeps_its_targets_and_ends_where_an_uninterrupted_one_does(tmp_path, recordings):
-    def make(name):
-        settings = RESPONSES | {"output_dir": str(tmp_path / name), "save_strategy": "steps", "save_steps": 3}
-        return build_trainer(settings, recordings)
+    made = []
 
-    straight = make("straight")
-    straight.train()
+    def make(name):
+        made.append(build_trainer(RESPONSES | SAVING | {"output_dir": str(tmp_path / name)}, recordings))
+        if len(made) == 3:
+            made[-1].model.fit_targets = None  # is not called again
+        return made[-1]
+
+    straight, resumed = straight_and_resumed(make)
     assert int(straight.model.targets.num_records) == 16
-    crashed = make("crashed")
-    crashed.add_callback(StopAt(5))
-    with pytest.raises(KeyboardInterrupt):
-        crashed.train()
-    resumed = make("crashed")
-    resumed.model.fit_targets = None  # is not called again
-    resumed.train(resume_from_checkpoint=last_complete_checkpoint(crashed.args.output_dir))
     assert_same_weights(straight.model.state_dict(), resumed.model.state_dict())
     assert losses(resumed)[-5:] == losses(straight)[-5:]
 
@@ -127,20 +102,13 @@ def test_targets_are_fitted_to_recordings_as_they_are_trained_on(tmp_path, recor
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_resumed_stream_ends_bit_for_bit_where_an_uninterrupted_one_does(make_trainer, num_workers):
-    def stream():
+    def make(name):
         stream = load_ecg("ptb-xl-sample", split="train", decode=False, streaming=True)
-        return stream.take(24).shuffle(seed=1, buffer_size=8)
+        stream = stream.take(24).shuffle(seed=1, buffer_size=8)
+        return make_trainer(stream, name=name, dataloader_num_workers=num_workers, **SAVING)
 
-    settings = {"dataloader_num_workers": num_workers, "save_strategy": "steps", "save_steps": 3}
-    straight = make_trainer(stream(), name="straight", **settings)
-    straight.train()
-    crashed = make_trainer(stream(), name="crashed", **settings)
-    crashed.add_callback(StopAt(5))
-    with pytest.raises(KeyboardInterrupt):
-        crashed.train()
-    resumed = make_trainer(stream(), name="crashed", **settings)
-    resumed.train(resume_from_checkpoint=last_complete_checkpoint(crashed.args.output_dir))
-    assert_same_weights(weights(straight), weights(resumed))
+    straight, resumed = straight_and_resumed(make)
+    assert_same_weights(straight.model.state_dict(), resumed.model.state_dict())
 
 
 def test_accumulating_four_micro_batches_equals_one_large_batch(make_trainer):
@@ -149,20 +117,7 @@ def test_accumulating_four_micro_batches_equals_one_large_batch(make_trainer):
     large.train()
     small.train()
     assert losses(small) == pytest.approx(losses(large), abs=1e-5)
-    assert_same_weights(weights(large), weights(small), tolerance=1e-5)
-
-
-def test_training_leaves_no_trace_in_the_global_random_state(make_trainer):
-    trainer = make_trainer(max_steps=2)
-    trainer.compute_loss_calls = 0
-    trainer.train()
-    torch.manual_seed(1)
-    before = torch.random.get_rng_state()
-    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    state_after_loading = torch.random.get_rng_state()
-    trainer.compute_loss(trainer.model, inputs)
-    assert torch.equal(torch.random.get_rng_state(), state_after_loading)
-    assert before.shape == state_after_loading.shape
+    assert_same_weights(large.model.state_dict(), small.model.state_dict(), tolerance=1e-5)
 
 
 def test_the_mask_of_a_step_does_not_depend_on_the_run(make_trainer):
@@ -242,13 +197,15 @@ def test_evaluation_gives_a_loss_that_repeats(make_trainer, recordings):
     assert math.isfinite(first["eval_loss"]) and first["eval_loss"] == second["eval_loss"]
 
 
-def test_momentum_of_the_teacher_follows_the_schedule(make_trainer):
+def test_momentum_of_the_teacher_follows_the_schedule_and_logs_carry_spread_and_rank_of_the_features(make_trainer):
     trainer = make_trainer(ema_start=0.5, ema_end=1.0, max_steps=4)
     momenta = []
     update = trainer.model.update_teacher
     trainer.model.update_teacher = lambda momentum: (momenta.append(momentum), update(momentum))
     trainer.train()
     assert momenta == [0.5, 0.625, 0.75, 0.875]
+    log = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
+    assert log["feature_std"] > 0 and 0 < log["feature_spread"] and 1 <= log["effective_rank"] <= 16
 
 
 def test_weight_decay_moves_and_spares_norms_and_biases(make_trainer):
@@ -286,13 +243,6 @@ def test_collapsed_features_stop_the_run_with_a_sentence(make_trainer):
         trainer.train()
 
 
-def test_logs_carry_spread_and_rank_of_the_features(make_trainer):
-    trainer = make_trainer(max_steps=2)
-    trainer.train()
-    log = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
-    assert log["feature_std"] > 0 and 0 < log["feature_spread"] and 1 <= log["effective_rank"] <= 8
-
-
 def test_effective_rank_counts_equal_directions():
     torch.manual_seed(0)
     directions = torch.linalg.qr(torch.randn(200, 5)).Q
@@ -328,29 +278,12 @@ def test_a_stock_trainer_without_our_callback_is_stopped(tmp_path, make_trainer,
     assert stock.state.global_step == 2
 
 
-def test_a_teacher_in_half_precision_is_refused(make_trainer, recordings):
+def test_a_teacher_in_half_precision_and_a_trainer_without_a_feature_extractor_are_refused(make_trainer, recordings):
     trainer = make_trainer()
     with pytest.raises(ValueError, match="dtype=torch.float32 and train with bf16=True"):
         type(trainer)(model=trainer.model.bfloat16(), args=trainer.args, processing_class=trainer.processing_class)
-
-
-def test_a_trainer_without_a_feature_extractor_is_refused(make_trainer, recordings):
-    trainer = make_trainer()
     with pytest.raises(ValueError, match="processing_class=EcgFeatureExtractor"):
-        type(trainer)(model=trainer.model, args=trainer.args, train_dataset=recordings)
-
-
-def test_a_checkpoint_that_was_cut_off_is_passed_over(make_trainer):
-    trainer = make_trainer(save_strategy="steps", save_steps=2, max_steps=4)
-    trainer.train()
-    newest = last_complete_checkpoint(trainer.args.output_dir)
-    assert newest.endswith("checkpoint-4")
-    with open(f"{newest}/trainer_state.json", "w") as file:
-        file.write('{"epoch": 1.')
-    assert last_complete_checkpoint(trainer.args.output_dir).endswith("checkpoint-2")
-
-
-# --- no waiting ---------------------------------------------------------------------------------------------------
+        type(trainer)(model=trainer.model.float(), args=trainer.args, train_dataset=recordings)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import csv
-import logging
 import shutil
 
 import pytest
@@ -27,12 +26,6 @@ def test_sample_carries_the_diagnoses_of_its_table(shared_data):
 
 def test_atypical_cases_have_a_class_of_their_own():
     assert label_names("brugada-huca") == ("no Brugada", "Brugada", "atypical")
-
-
-def test_patients_without_files_are_left_out_and_said_to_be(shared_data, caplog):
-    with caplog.at_level(logging.WARNING):
-        BRUGADA_HUCA.index(shared_data / "brugada-huca", {})
-    assert "holds 10 records of the 363 in its table, the corpus has 363" in caplog.text
 
 
 def test_unknown_diagnosis_is_refused(shared_data, tmp_path):

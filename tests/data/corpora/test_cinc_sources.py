@@ -1,7 +1,6 @@
 """CPSC-Extra, Georgia, Chapman-Shaoxing and Ningbo: as they are published."""
 
 import csv
-import logging
 
 import numpy as np
 import pytest
@@ -86,13 +85,6 @@ def test_a_code_of_no_table_is_no_label_but_stays_visible(write_cinc_record, tmp
         assert row["labels"] == labels
         assert row["snomed_codes"] == ["426783006", "123", "429622005"]
         assert set(labels) <= set(label_names("georgia", task=task))
-
-
-def test_a_partial_copy_is_said_to_be_one(write_cinc_record, tmp_path, caplog):
-    write_cinc_record("E00001", "426783006")
-    with caplog.at_level(logging.WARNING):
-        load_ecg("georgia", tmp_path / "data", split="all", cache_dir=tmp_path / "cache")
-    assert "partial copy of georgia" in caplog.text and "the corpus has 10344" in caplog.text
 
 
 def test_a_folder_without_the_corpus_is_refused_with_the_source(write_cinc_record, tmp_path):

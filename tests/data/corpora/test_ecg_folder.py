@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import wfdb
 
-from ecg_transformers.data import EcgDataCollator, label_names, load_ecg
+from ecg_transformers.data import label_names, load_ecg
 from ecg_transformers.data.prepare import prepare_corpus
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTForSequenceClassification
 
 SPLITS = ("train", "validation", "test")
 NUM_RECORDS = 36
@@ -108,46 +107,6 @@ def test_a_stream_gives_the_rows_of_the_stored_dataset(mixed, load):
     assert stored == streamed and len(stored) > 0
 
 
-def test_the_stock_trainer_fine_tunes_on_it(mixed, load, tmp_path):
-    from transformers import Trainer, TrainingArguments
-
-    labels = label_names("ecgfolder", mixed)
-    model = EcgViTForSequenceClassification(
-        EcgViTConfig(
-            sampling_rate=100,
-            num_samples=1000,
-            patch_size=100,
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            id2label=dict(enumerate(labels)),
-            label2id={label: number for number, label in enumerate(labels)},
-            problem_type="multi_label_classification",
-        )
-    )
-    before = {name: value.clone() for name, value in model.named_parameters()}
-    extractor = EcgFeatureExtractor(sampling_rate=100, num_samples=1000)
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            str(tmp_path / "run"),
-            max_steps=2,
-            per_device_train_batch_size=4,
-            remove_unused_columns=False,
-            report_to="none",
-            use_cpu=True,
-            save_strategy="no",
-            disable_tqdm=True,
-        ),
-        train_dataset=load(mixed, "train"),
-        data_collator=EcgDataCollator(extractor, label2id=model.config.label2id),
-        processing_class=extractor,
-    )
-    assert np.isfinite(trainer.train().training_loss)
-    assert any((before[name] != value).any() for name, value in trainer.model.named_parameters())
-
-
 def test_label_names_are_those_in_the_column_or_the_columns_declared(mixed, plain):
     assert label_names("ecgfolder", mixed) == ("CD", "HYP", "MI", "NORM", "STTC")
     folder, options = plain(*({"b": number % 2, "a": 1} for number in range(4)), labels=["b", "a"])
@@ -164,10 +123,7 @@ def test_columns_of_0_and_1_are_labels(plain, load):
 
 @pytest.mark.parametrize(
     ("column", "values", "expected"),
-    [
-        ("split", ["train", "val", "Test", "validation"], [0, 1, 2, 1]),
-        ("fold", ["8", "9.0", "10", "1"], [0, 1, 2, 0]),
-    ],
+    [("split", ["train", "val", "Test", "validation"], [0, 1, 2, 1]), ("fold", ["8", "9.0", "10", "1"], [0, 1, 2, 0])],
 )
 def test_a_stated_split_counts(plain, load, column, values, expected):
     folder, options = plain(*({column: value} for value in values))

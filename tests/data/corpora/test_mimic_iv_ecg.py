@@ -68,11 +68,6 @@ def test_report_is_a_column_and_no_label(rows):
     assert (rows["42400000"]["report"], rows["42400000"]["bandwidth"]) == ([], None)
 
 
-def test_recordings_of_a_patient_share_a_split(published):
-    splits = {entry.record_id: entry.split for entry in MIMIC_IV_ECG.index(published, {})}
-    assert splits["40689238"] == splits["44458630"]
-
-
 def test_listed_recordings_that_are_absent_are_left_out_and_said_to_be(published, caplog):
     with caplog.at_level(logging.WARNING):
         entries = MIMIC_IV_ECG.index(published, {})

@@ -20,16 +20,6 @@ def test_noise_recordings_say_their_kind(shared_data):
     assert noise.patient_id is None and noise.extra["snr_db"] is None
 
 
-def test_baseline_wander_is_slower_than_muscle_artefact(shared_data):
-    entries = {entry.record_id: entry for entry in NSTDB.index(shared_data / "nstdb", OPTIONS)}
-
-    def roughness(name):
-        signal = NSTDB.read(entries[name], OPTIONS).to_millivolts()[0]
-        return np.diff(signal).std() / signal.std()
-
-    assert roughness("ma") > 3 * roughness("bw")
-
-
 def test_noisy_ecg_states_its_ratio_patient_and_beats(write_record):
     import wfdb
 

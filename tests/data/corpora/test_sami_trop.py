@@ -1,5 +1,3 @@
-import logging
-
 import numpy as np
 import pytest
 
@@ -52,12 +50,6 @@ def test_table_of_other_length_than_the_file_is_refused(published):
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ValueError, match="lists 2 exams, .*exams.hdf5 holds 3"):
         SAMI_TROP.index(published, OPTIONS)
-
-
-def test_partial_copy_is_said_to_be_one(published, caplog):
-    with caplog.at_level(logging.WARNING):
-        SAMI_TROP.index(published, OPTIONS)
-    assert "it holds 3 records, the corpus has 1631" in caplog.text
 
 
 def test_converted_records_carry_their_headers(shared_data):

@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 
 from ecg_transformers.data.corpora import CORPORA
@@ -23,24 +25,19 @@ def test_rows_that_name_no_record_are_counted_but_left_out(tmp_path):
     assert [entry.record_id for entry in entries] == ["a", "c"] and num_rows == 3
 
 
-def test_row_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(ValueError, match="row 2 .name b. cannot be read: ValueError: could not convert"):
-        index(tmp_path, "name,value\na,1\nb,x\n")
-
-
-def test_short_row_is_named(tmp_path):
-    with pytest.raises(ValueError, match="row 1 .name a. cannot be read"):
-        index(tmp_path, "name,value\na\n")
-
-
-def test_record_that_comes_twice_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="row 2 .*'a' comes twice"):
-        index(tmp_path, "name,value\na,1\na,1\n")
-
-
-def test_missing_columns_are_named_with_those_there_are(tmp_path):
-    with pytest.raises(ValueError, match=r"no columns \['value'\]. It has \['name'\]"):
-        index(tmp_path, "name\na\n")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,value\na,1\nb,x\n", "row 2 .name b. cannot be read: ValueError: could not convert"),
+        ("name,value\na\n", "row 1 .name a. cannot be read"),
+        ("name,value\na,1\na,1\n", "row 2 .*'a' comes twice"),
+        ("name\na\n", r"no columns \['value'\]. It has \['name'\]"),
+    ],
+    ids=["no number", "short row", "record twice", "column missing"],
+)
+def test_a_table_that_cannot_be_read_is_refused_with_the_place(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        index(tmp_path, text)
 
 
 def test_file_that_is_no_text_is_refused(tmp_path):
@@ -79,3 +76,21 @@ def test_empty_folder_is_refused_with_the_source(name, tmp_path):
 @pytest.mark.parametrize("text", ["", " ", "nan", "NaN", "NA", "null", "None", "<NA>"])
 def test_a_missing_cell_is_neither_number_nor_truth(text):
     assert number(text) is None and truth(text) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "words"),
+    [
+        ("brugada-huca", "brugada-huca", "it holds 10 records of the 363 in its table, the corpus has 363"),
+        ("chapman-shaoxing", "cinc2021", "it holds 19 records, the corpus has 10247"),
+        ("cinc2017", "cinc2017", "it holds 100 records of the 300 in its table, the corpus has 8528"),
+        ("ludb", "ludb", "it holds 150 records of the 200 in its table, the corpus has 200"),
+        ("ptb-xl", "ptb-xl", "it lists 500 records, the corpus has 21799"),
+        ("sami-trop", "sami-trop", "it holds 5 records, the corpus has 1631"),
+    ],
+)
+def test_a_partial_copy_is_said_to_be_one(shared_data_dir, caplog, name, folder, words):
+    corpus = CORPORA[name]
+    with caplog.at_level(logging.WARNING):
+        corpus.index(shared_data_dir / folder, corpus.complete_options({}))
+    assert words in caplog.text

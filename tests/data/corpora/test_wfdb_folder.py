@@ -87,12 +87,6 @@ def test_report_does_not_depend_on_processes_or_streaming(folder, tmp_path):
     assert read_report(tmp_path / "stream.jsonl") == expected
 
 
-def test_stream_says_what_it_leaves_out(folder, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        list(load(folder, tmp_path, streaming=True))
-    assert "lost (Cannot read" in caplog.text
-
-
 @pytest.mark.parametrize("options", [{}, {"streaming": True}, {"num_proc": 2}])
 def test_raise_stops_at_the_first_broken_record(folder, tmp_path, options):
     with pytest.raises(ValueError, match="Record damaged: Checksum"):

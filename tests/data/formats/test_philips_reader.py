@@ -146,12 +146,17 @@ def test_plain_leads_whose_meaning_is_not_certain_are_refused(read):
         read(document_1_04(content, 500, compression="Uncompressed"))
 
 
-def test_torso_electrodes_are_said_and_computed_leads_refused(read):
+def test_torso_electrodes_are_said_and_computed_leads_wrong_base64_and_unknown_versions_refused(read):
     text = document_1_04(compressed(twelve_leads()), 500)
     record = read(text.replace(">STD<", ">MASON-LIKAR<"))
     assert record.electrode_placement == "mason_likar"
-    with pytest.raises(ValueError, match="computed from other electrodes"):
-        read(text.replace(">STD<", ">EASI<"))
+    for old, new, message in (
+        (">STD<", ">EASI<", "computed from other electrodes"),
+        ("</parsedwaveforms>", "?</parsedwaveforms>", "no Base64"),
+        ("1.04.01", "2.0", "version '2.0'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(text.replace(old, new))
 
 
 @pytest.mark.parametrize(
@@ -181,24 +186,13 @@ def test_truncated_blocks_are_a_value_error(read, cut):
         read(document_1_04(compressed(twelve_leads())[:-cut], 500))
 
 
-def test_damaged_codes_are_a_value_error():
+def test_damaged_codes_and_blocks_that_expand_beyond_what_was_declared_are_a_value_error():
     content = struct.pack("<ihh", 5, 1, 0) + b"\xff" * 5
     with pytest.raises(ValueError, match="code 1023, of 256 known"):
         decompress_leads(content, 1, 100)
-
-
-def test_a_block_does_not_expand_beyond_what_was_declared():
     bomb = compress(np.zeros(20_000, dtype=int))
     with pytest.raises(ValueError, match="Expected 20"):
         decompress_leads(bomb, 1, 10)
-
-
-def test_wrong_base64_and_unknown_versions_are_refused(read):
-    text = document_1_04(compressed(twelve_leads()), 500)
-    with pytest.raises(ValueError, match="no Base64"):
-        read(text.replace("</parsedwaveforms>", "?</parsedwaveforms>"))
-    with pytest.raises(ValueError, match="version '2.0'"):
-        read(text.replace("1.04.01", "2.0"))
 
 
 @pytest.mark.parametrize("tail", [0, 260])
@@ -209,9 +203,6 @@ def test_a_calibration_pulse_after_the_ecg_is_cut_off_with_a_note(read, tail):
     content = leads.astype("<i2").tobytes()
     record = read(document_1_04(content, 5500, compression="Uncompressed"))
     assert np.array_equal(record.signal, leads[:, :5000]) and "calibration pulse" in record.notes[0]
-
-
-def test_an_ecg_of_eleven_seconds_is_kept_whole(read):
-    leads = twelve_leads(5500)
+    leads = twelve_leads(5500)  # an ECG of eleven seconds is kept whole
     record = read(document_1_04(leads.astype("<i2").tobytes(), 5500, compression="Uncompressed"))
     assert np.array_equal(record.signal, leads) and not record.notes

@@ -9,16 +9,10 @@ BOMB = b"""<?xml version="1.0"?>
 <RestingECG>&c;</RestingECG>"""
 
 
-def test_local_names_are_found_with_and_without_namespaces():
+def test_namespaces_utf_16_and_the_name_of_a_document_type_are_read():
     root = parse_xml(b'<p:a xmlns:p="urn:x" xmlns:s="urn:y" s:type="T"><p:b>1</p:b></p:a>')
     assert root.tag == "a" and root.get("type") == "T" and root.findtext("b") == "1"
-
-
-def test_utf_16_is_read():
     assert parse_xml('<?xml version="1.0" encoding="utf-16"?><a>µV</a>'.encode("utf-16")).text == "µV"
-
-
-def test_a_document_type_that_only_has_a_name_is_let_through():
     assert parse_xml(b'<!DOCTYPE RestingECG SYSTEM "restecg.dtd"><RestingECG>1</RestingECG>').text == "1"
 
 
@@ -41,20 +35,16 @@ def test_entities_are_refused(content, tmp_path):
         read_xml(path, "a")
 
 
-def test_depth_and_number_of_elements_are_bounded(monkeypatch):
+def test_depth_number_of_elements_and_size_are_bounded(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="levels"):
         parse_xml(b"<a>" * 65 + b"</a>" * 65)
     monkeypatch.setattr(safe_xml, "MAX_ELEMENTS", 10)
     with pytest.raises(ValueError, match="10 elements"):
         parse_xml(b"<a>" + b"<b/>" * 10 + b"</a>")
-
-
-def test_files_beyond_the_bound_are_not_parsed(tmp_path, monkeypatch):
     monkeypatch.setattr(safe_xml, "MAX_TEXT_BYTES", 8)
-    path = tmp_path / "a.xml"
-    path.write_bytes(b"<a>123456</a>")
+    (tmp_path / "a.xml").write_bytes(b"<a>123456</a>")
     with pytest.raises(ValueError, match="larger than 8 bytes"):
-        read_xml(path, "a")
+        read_xml(tmp_path / "a.xml", "a")
 
 
 @pytest.mark.parametrize("content", [b"", b"<a>", b"<a></b>", b"text", b"<a>\xff</a>"])
@@ -67,15 +57,10 @@ def test_the_root_is_named_without_reading_the_rest(tmp_path):
     path = tmp_path / "a.xml"
     path.write_bytes(b'<x:a xmlns:x="urn:x"><b>' + b"1 " * 10**6)
     assert root_name(path) == "a"
+    with pytest.raises(ValueError, match="expected the root element 'b', got 'a'|no well-formed XML"):
+        read_xml(path, "b")
     path.write_bytes(b"I,II\n1,2\n")
     assert root_name(path) is None
-
-
-def test_another_root_than_expected_is_an_error(tmp_path):
-    path = tmp_path / "a.xml"
-    path.write_bytes(b"<a/>")
-    with pytest.raises(ValueError, match="expected the root element 'b', got 'a'"):
-        read_xml(path, "b")
 
 
 def test_ages_are_whole_years_and_nothing_is_made_of_a_date_that_is_none():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_transformers.data.formats import wfdb_header, wfdb_reader
-from ecg_transformers.data.formats.wfdb_header import parse_header, read_header
+from ecg_transformers.data.formats.wfdb_header import parse_header
 from ecg_transformers.data.formats.wfdb_reader import read_record
 from ecg_transformers.data.formats.wfdb_samples import INVALID
 from ecg_transformers.data.records import INVALID_SAMPLE
@@ -27,20 +27,9 @@ def assert_equals_library(path):
 
 
 def write_with_library(folder, fmt, num_samples=101, gain=200.0, **options):
-    generator = np.random.default_rng(0)
-    signal = generator.integers(-100, 100, size=(num_samples, 2))
-    wfdb.wrsamp(
-        "made",
-        fs=250,
-        units=["mV", "mV"],
-        sig_name=["I", "II"],
-        d_signal=signal,
-        fmt=[fmt, fmt],
-        adc_gain=[gain, gain],
-        baseline=[0, 0],
-        write_dir=str(folder),
-        **options,
-    )
+    signal = np.random.default_rng(0).integers(-100, 100, size=(num_samples, 2))
+    options |= {"units": ["mV"] * 2, "sig_name": ["I", "II"], "fmt": [fmt] * 2, "adc_gain": [gain] * 2}
+    wfdb.wrsamp("made", fs=250, d_signal=signal, baseline=[0, 0], write_dir=str(folder), **options)
     return folder / "made"
 
 
@@ -49,14 +38,11 @@ def test_format_16_equals_the_library_sample_by_sample(wfdb_fixtures, number):
     assert_equals_library(wfdb_fixtures / f"ptb-xl/records100/00000/{number:05d}_lr")
 
 
-@pytest.mark.parametrize("num_samples", [1, 2, 101])
-def test_format_212_equals_the_library_sample_by_sample(tmp_path, num_samples):
-    assert_equals_library(write_with_library(tmp_path, "212", num_samples))
-
-
-@pytest.mark.parametrize("fmt", ["80", "24", "32", "508", "516", "524"])
-def test_other_formats_equal_the_library_sample_by_sample(tmp_path, fmt):
-    assert_equals_library(write_with_library(tmp_path, fmt))
+@pytest.mark.parametrize(
+    ("fmt", "num_samples"), [("212", 1), ("212", 2), *((fmt, 101) for fmt in ("212", "508", "516", "524"))]
+)
+def test_formats_of_odd_lengths_and_of_flac_equal_the_library_sample_by_sample(tmp_path, fmt, num_samples):
+    assert_equals_library(write_with_library(tmp_path, fmt, num_samples))
 
 
 @pytest.mark.parametrize("per_frame", [(1, 1), (3, 3), (4, 1)])
@@ -94,22 +80,10 @@ def test_header_date_that_the_library_cannot_parse_is_read(wfdb_fixtures):
     assert comments[0] == "Age: 71"
 
 
-def test_matlab_file_of_the_challenges_starts_after_24_bytes(wfdb_fixtures):
-    path = wfdb_fixtures / "cinc/E00015"
-    record, _ = read_record(path)
-    matrix = np.fromfile(path.with_suffix(".mat"), dtype="<i2", offset=24).reshape(-1, 12)
-    np.testing.assert_array_equal(record.signal, matrix.T)
-    np.testing.assert_allclose(record.gain, 1e-3)
-
-
 @pytest.mark.parametrize(
     ("gain", "expected"),
     [
-        ("200", 100 / 200),
-        ("1000(100)/mV", 0.0),
-        ("2/uV", 0.05),
-        ("1e3(-100)/mV", 0.2),
-        ("0.1/nV", 0.001),
+        *(("200", 100 / 200), ("1000(100)/mV", 0.0), ("2/uV", 0.05), ("1e3(-100)/mV", 0.2), ("0.1/nV", 0.001)),
         ("100/V", 1000.0),
     ],
 )
@@ -150,16 +124,6 @@ def test_length_follows_from_the_file_where_the_header_is_silent(write_record):
     header = path.with_suffix(".hea")
     header.write_text(header.read_text().replace("r1 2 100 50", "r1 2 100"))
     assert read_record(path)[0].signal.shape == (2, 50)
-
-
-def test_channels_in_several_files_are_put_together(write_record):
-    first, second = write_record("a", leads=("I", "II")), write_record("b", leads=("V1", "V2"))
-    lines = [path.with_suffix(".hea").read_text().splitlines()[1:] for path in (first, second)]
-    both = first.with_name("both.hea")
-    both.write_text("\n".join(["both 4 100 50", *lines[0], *lines[1]]))
-    record, _ = read_record(both)
-    assert record.leads == ("I", "II", "V1", "V2")
-    np.testing.assert_array_equal(record.signal[:2], record.signal[2:])
 
 
 def test_segments_of_one_layout_equal_the_library(write_record):
@@ -209,7 +173,7 @@ def test_a_micro_sign_means_microvolts_whatever_the_encoding(tmp_path, encoding,
     assert 0.01 < np.nanmax(np.abs(record.to_millivolts())) < 30
 
 
-@pytest.mark.parametrize("unit", ["°", "\ufffdV", "ľV", "kV", "NU"])
+@pytest.mark.parametrize("unit", ["°", "\ufffdV", "ľV", "kV", "NU", "mmHg"])
 def test_a_unit_of_a_lead_that_is_not_understood_is_refused(write_record, unit):
     path = write_record(gain="1/?")
     header = path.with_suffix(".hea")
@@ -285,14 +249,11 @@ def test_names_that_the_file_lacks_are_said(write_record):
         read_record(path, leads=["V9"])
 
 
-def test_wrong_checksum_is_refused(write_record):
+def test_wrong_checksum_is_refused_and_zeros_count_as_not_stated(write_record):
     path = write_record(checksums=[1, 2])
     with pytest.raises(ValueError, match="Checksum of channel 'I'"):
         read_record(path)
     assert read_record(path, verify_checksum=False)[0].signal.shape == (2, 50)
-
-
-def test_checksums_that_are_all_zero_count_as_not_stated(write_record):
     assert read_record(write_record(checksums=[0, 0]))[0].signal.shape == (2, 50)
 
 
@@ -314,30 +275,22 @@ def test_segment_cannot_lie_outside_the_folder(tmp_path):
         read_record(tmp_path / "r")
 
 
-def test_truncated_signal_file_is_refused(write_record):
+@pytest.mark.parametrize(
+    ("ending", "content", "message"),
+    [
+        (".dat", bytes(150), "truncated"),
+        (".dat", b"", "truncated or empty"),
+        (".dat", None, "Cannot read"),
+        (".hea", None, "Cannot read"),
+    ],
+)
+def test_truncated_and_missing_files_are_refused(write_record, ending, content, message):
     path = write_record()
-    path.with_suffix(".dat").write_bytes(bytes(150))
-    with pytest.raises(ValueError, match="truncated"):
+    path.with_suffix(ending).unlink()
+    if content is not None:
+        path.with_suffix(ending).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         read_record(path)
-
-
-def test_signal_file_without_bytes_is_refused(write_record):
-    path = write_record()
-    path.with_suffix(".dat").write_bytes(b"")
-    with pytest.raises(ValueError, match="truncated or empty"):
-        read_record(path)
-
-
-def test_missing_signal_file_is_refused(write_record):
-    path = write_record()
-    path.with_suffix(".dat").unlink()
-    with pytest.raises(ValueError, match="Cannot read"):
-        read_record(path)
-
-
-def test_missing_header_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="Cannot read"):
-        read_record(tmp_path / "nothing")
 
 
 def test_promised_length_is_compared_with_the_file_before_memory_is_taken(tmp_path):
@@ -365,37 +318,17 @@ def test_promised_length_is_compared_with_the_file_before_memory_is_taken(tmp_pa
         ("r 1 100 10\nr.dat sixteen\n", "a format such as"),
         ("r 1 100 10\nr.dat 16 much/mV\n", "gain"),
         ("r 1 100 10\nr.dat 16 200 16 0 0 x 0 I\n", "whole numbers"),
+        # Headers that ask for much memory.
+        ("r 1 0.0000001 500\nr.dat 16 200/mV 16 0 0 0 0 I\n", "Expected"),
+        ("r 1 1e9 500\nr.dat 16 200/mV 16 0 0 0 0 I\n", "Expected"),
+        ("r 1 500 500\nr.dat 16:999999999 200/mV 16 0 0 0 0 I\n", "Expected"),
+        ("r 1 500 500\nr.dat 16x99999 200/mV 16 0 0 0 0 I\n", "Expected"),
+        ("r/99999999999 1 500 100\n", "Expected"),
     ],
 )
 def test_malformed_header_is_refused_with_a_reason(text, message):
     with pytest.raises(ValueError, match=message):
         parse_header(text)
-
-
-def test_channel_that_is_no_voltage_is_refused(write_record):
-    with pytest.raises(ValueError, match="Unknown unit of I \\(mmHg\\)"):
-        read_record(write_record(gain="10/mmHg"))
-
-
-def test_channels_are_renamed_only_where_the_caller_says_so(write_record):
-    path = write_record(leads=("MLII", "V5"))
-    assert read_record(path)[0].leads == ("MLII", "V5")
-    assert read_record(path, rename_leads={"MLII": "II"})[0].leads == ("II", "V5")
-
-
-def test_byte_noise_in_a_header_never_raises_anything_but_a_value_error(wfdb_fixtures, tmp_path):
-    original = (wfdb_fixtures / "cinc/E00015.hea").read_bytes()
-    (tmp_path / "E00015.mat").write_bytes((wfdb_fixtures / "cinc/E00015.mat").read_bytes())
-    generator = np.random.default_rng(0)
-    for _ in range(300):
-        noisy = bytearray(original)
-        for position in generator.integers(0, 200, size=3):
-            noisy[position] = generator.integers(0, 256)
-        (tmp_path / "E00015.hea").write_bytes(noisy)
-        try:
-            read_record(tmp_path / "E00015")
-        except ValueError:
-            pass
 
 
 def outcome(path, **options):
@@ -478,14 +411,7 @@ PIECES = [
 @settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from(HEADERS + [HEADERS[0].replace(*pair) for pair in SIMILAR]),
-    st.lists(
-        st.tuples(
-            st.floats(0, 1),
-            st.integers(0, 4),
-            st.sampled_from(PIECES),
-        ),
-        max_size=3,
-    ),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 4), st.sampled_from(PIECES)), max_size=3),
 )
 def test_a_header_of_a_known_layout_is_the_one_that_is_parsed_anew(text, changes):
     for place, length, piece in changes:
@@ -518,34 +444,11 @@ def test_shared_recordings_equal_the_library(shared_data, corpus):
         assert_equals_library(path.with_suffix(""))
 
 
-def test_original_headers_of_cinc2017_are_read(shared_data):
-    for path in sorted((shared_data / "cinc2017/original_headers").glob("*.hea")):
-        assert read_header(path).sampling_rate == 300
-
-
 @pytest.mark.slow
 def test_every_shared_recording_equals_the_library(shared_data):
     for path in sorted(Path(shared_data).rglob("*.hea")):
         if path.parent.name != "original_headers" and "real_files" not in path.parts:  # some of which it misreads
             assert_equals_library(path.with_suffix(""))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "r 1 0.0000001 500\nr.dat 16 200/mV 16 0 0 0 0 I\n",
-        "r 1 1e9 500\nr.dat 16 200/mV 16 0 0 0 0 I\n",
-        "r 1 500 500\nr.dat 16:999999999 200/mV 16 0 0 0 0 I\n",
-        "r 1 500 500\nr.dat 16x99999 200/mV 16 0 0 0 0 I\n",
-        "r/99999999999 1 500 100\n",
-    ],
-    ids=["slow", "fast", "skew", "frame", "segments"],
-)
-def test_a_header_does_not_decide_how_much_memory_is_asked_for(text):
-    from ecg_transformers.data.formats.wfdb_header import parse_header
-
-    with pytest.raises(ValueError, match="Expected"):
-        parse_header(text)
 
 
 @pytest.mark.parametrize("num_samples", [200_000, 10**9, 10**15])

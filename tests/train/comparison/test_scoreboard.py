@@ -10,13 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.modeling import (
-    EcgFeatureExtractor,
-    EcgViTConfig,
-    EcgViTModel,
-    RandomKernelsConfig,
-    RandomKernelsModel,
-)
+from ecg_transformers.modeling import EcgFeatureExtractor, RandomKernelsConfig, RandomKernelsModel
 from ecg_transformers.modeling.leads import STANDARD_LEADS
 from ecg_transformers.train.comparison import scoreboard, scoreboard_encoders
 from ecg_transformers.train.comparison.data import ComparisonData
@@ -34,14 +28,11 @@ from ecg_transformers.train.comparison.scoreboard_report import evaluate_term, p
 from ecg_transformers.train.evaluation import protocols
 from ecg_transformers.train.features import embed, random_encoder_like
 
+from ..conftest import tiny_encoder
+
 LABELS = ["CD", "HYP", "MI", "NORM", "STTC"]
 PARTS = {"train": 50, "validation": 20, "test": 20}
 INPUT = {"leads": STANDARD_LEADS, "sampling_rate": 100, "num_samples": 1000}
-
-
-def tiny_model(**changes) -> EcgViTModel:
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    return EcgViTModel(EcgViTConfig(**(INPUT | size | {"patch_size": 100} | changes))).eval()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +57,8 @@ def data():
 def rows():
     extractor = EcgFeatureExtractor(**INPUT, missing_leads="mask")
     kernels = RandomKernelsModel(RandomKernelsConfig(**INPUT, num_kernels=12)).eval()
-    seeds = [tiny_model(), random_encoder_like(tiny_model(), 5)]
+    model, _ = tiny_encoder(**INPUT)
+    seeds = [model, random_encoder_like(model, 5)]
     fresh = [random_encoder_like(model, seed) for seed, model in enumerate(seeds)]
     named = {"random-kernels": [kernels], random_name("tiny"): fresh, "tiny": seeds}
     kinds = ("untrained", "random", "model")
@@ -199,8 +191,7 @@ def test_models_are_named_once_with_the_folders_of_their_seeds(tmp_path):
 
 
 def test_flags_of_the_input_are_the_whole_treatment_for_all_encoders(tmp_path):
-    tiny_model().save_pretrained(tmp_path)
-    EcgFeatureExtractor(**INPUT, highpass_hz=0.5, normalization="lead").save_pretrained(tmp_path)
+    tiny_encoder(tmp_path, extractor={"highpass_hz": 0.5, "normalization": "lead"}, **INPUT)
     for row in load_rows({"tiny": [str(tmp_path)]}, {"unit": "dimensionless", "clip": 5}):
         extractor = row.encoders[0][1]
         assert (extractor.unit, extractor.clip, extractor.highpass_hz) == ("dimensionless", 5, None)
@@ -214,8 +205,7 @@ def test_flags_of_the_input_are_the_whole_treatment_for_all_encoders(tmp_path):
 def test_the_command_writes_numbers_table_and_predictions(tmp_path):
     from ecg_transformers.train.cli import main
 
-    tiny_model().save_pretrained(tmp_path / "model")
-    EcgFeatureExtractor(**INPUT, missing_leads="mask").save_pretrained(tmp_path / "model")
+    tiny_encoder(tmp_path / "model", extractor={"missing_leads": "mask"}, **INPUT)
     command = ["compare", "--dataset", "ptb-xl-sample", "--scoreboard", f"tiny={tmp_path / 'model'}"]
     assert main([*command, "--output_dir", str(tmp_path / "out"), "--debug"]) == 0
     facts = json.loads((tmp_path / "out" / "scoreboard.json").read_text())

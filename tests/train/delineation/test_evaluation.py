@@ -28,8 +28,11 @@ from ecg_transformers.train.delineation.training import (
 )
 from ecg_transformers.train.evaluate_metrics.delineation_scores import mask_scores
 
+from ..conftest import tiny_encoder
+
 LEADS = ("I", "II", "V3")
-EXTRACTOR = {"leads": LEADS, "sampling_rate": 50, "num_samples": 200, "normalization": "lead"}
+READ = {"leads": LEADS, "sampling_rate": 50, "num_samples": 200}
+EXTRACTOR = READ | {"normalization": "lead"}
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +44,7 @@ def rows(shared_data_dir):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    config = EcgViTConfig(leads=LEADS, sampling_rate=50, num_samples=200, patch_size=20, patching="all_leads", **sizes)
-    EcgViTModel(config).save_pretrained(folder)
-    EcgFeatureExtractor(**EXTRACTOR).save_pretrained(folder)
+    tiny_encoder(folder, extractor={"normalization": "lead"}, **READ, patch_size=20, patching="all_leads")
     return str(folder)
 
 
@@ -121,10 +120,9 @@ def test_recordings_of_any_corpus_are_delineated_in_the_leads_that_they_have(row
 
 
 def test_a_model_of_other_classes_is_refused(rows):
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = EcgViTConfig(leads=LEADS, sampling_rate=50, num_samples=200, patch_size=20, num_labels=3, **sizes)
+    model, extractor = tiny_encoder(None, EcgViTForTokenClassification, **READ, patch_size=20, num_labels=3)
     with pytest.raises(ValueError, match=r"'background', 'P', 'QRS', 'T'\], got one of 3"):
-        delineate(EcgViTForTokenClassification(config), EcgFeatureExtractor(**EXTRACTOR), rows)
+        delineate(model, extractor, rows)
 
 
 def test_records_that_cannot_become_input_are_named(rows, checkpoint):

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
+from ecg_transformers.modeling import EcgFeatureExtractor
 from ecg_transformers.train.evaluation.protocols import embed_splits
 from ecg_transformers.train.evaluation.settings import EncoderPair
 from ecg_transformers.train.features import random_encoder_like
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
+
+from ..conftest import tiny_encoder
 
 EIGHT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -31,20 +32,8 @@ def tiny_extractor():
 
 
 @pytest.fixture(scope="session")
-def tiny_encoders(tiny_extractor):
-    config = EcgViTConfig(
-        leads=EIGHT_LEADS,
-        sampling_rate=100,
-        num_samples=500,
-        patch_size=100,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = EcgViTModel(config).eval()
+def tiny_encoders():
+    model, _ = tiny_encoder(leads=EIGHT_LEADS)
     return {"pretrained": model, "random_encoder": random_encoder_like(model, seed=1)}
 
 

@@ -220,9 +220,6 @@ def test_details_say_what_was_done(short):
     assert details["selection"] == "quality" and details["batch"] == 8
 
 
-# --- the cache of tokens ----------------------------------------------------------------------------------------
-
-
 def test_tokens_are_the_last_hidden_states_with_registers(model, feature_extractor, splits, caches):
     inputs = feature_extractor([row["ecg"] for row in splits.train])
     with torch.no_grad():

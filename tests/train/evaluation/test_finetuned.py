@@ -2,14 +2,10 @@
 
 import dataclasses
 
-import torch
-
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.evaluation.run import finetuned_protocol
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
 
-INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
-SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+from ..conftest import tiny_encoder
 
 
 def test_training_records_that_cannot_be_read_are_not_counted(tmp_path):
@@ -18,10 +14,8 @@ def test_training_records_that_cannot_be_read_are_not_counted(tmp_path):
     for row in rows[60:]:
         row["ecg"] = row["ecg"] | {"signal": row["ecg"]["signal"][:2400]}  # 1 s
     splits = dataclasses.replace(splits, train=splits.train.from_list(rows, features=splits.train.features))
-    torch.manual_seed(0)
-    model = EcgViTModel(EcgViTConfig(patch_size=100, **SIZE, **INPUT))
+    model, extractor = tiny_encoder(extractor={"normalization": "lead"})
     settings = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "use_cpu": True, "disable_tqdm": True}
-    extractor = EcgFeatureExtractor(**INPUT, normalization="lead")
     result = finetuned_protocol(model, extractor, splits, tmp_path, settings=settings)
     assert result.details["steps"] == 2
     assert result.evaluate(num_resamples=10)["num_train_records"] == len(result.train_labels) == 60

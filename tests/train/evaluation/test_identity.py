@@ -3,12 +3,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ecg_transformers.data import EcgRecord
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.evaluation.identity import (
     RANKS,
     SCORES,
@@ -17,6 +15,8 @@ from ecg_transformers.train.evaluation.identity import (
     compare_matches,
     match_identities,
 )
+
+from ..conftest import tiny_encoder
 
 LEADS = ("I", "II")
 
@@ -175,10 +175,7 @@ def test_rows_are_embedded_by_both_encoders_and_copies_left_out():
             EcgRecord(f"r{number}", signal, LEADS, 100.0, gain=[0.001] * 2, patient_id=f"p{number % 5}").to_row()
         )
     rows.append(rows[3] | {"record_id": "copy"})
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    model = EcgViTModel(EcgViTConfig(leads=LEADS, sampling_rate=100, num_samples=200, patch_size=20, **sizes))
-    extractor = EcgFeatureExtractor(leads=LEADS, sampling_rate=100, num_samples=200)
+    model, extractor = tiny_encoder(leads=LEADS, num_samples=200, patch_size=20)
     rows = Dataset.from_list(rows)
     report = compare_identity(model, extractor, rows, train_rows=rows.select(range(4)), num_resamples=20)
     assert report["pretrained"]["identity"]["num_queries"] == 12

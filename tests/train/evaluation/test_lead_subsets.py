@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from ecg_transformers.data import EcgRecord
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.evaluation.protocols import embed_splits, linear_protocol
 from ecg_transformers.train.evaluation.settings import EncoderPair, lead_subset_scores
 from ecg_transformers.train.features import decoded, random_encoder_like
 from ecg_transformers.train.tasks.lead_subsets import LEAD_SUBSETS, keep_leads
+
+from ..conftest import tiny_encoder
 
 
 @pytest.fixture(scope="module")
@@ -72,24 +73,9 @@ def test_all_leads_that_the_model_reads_give_the_numbers_of_whole_recordings(ent
 
 
 def test_a_model_of_patches_of_all_leads_takes_subsets_with_limb_leads_derived_from_I_and_II(few_splits):
-    leads = ("I", "aVF", "V1")
-    torch.manual_seed(0)
-    config = EcgViTConfig(
-        leads=leads,
-        sampling_rate=100,
-        num_samples=500,
-        patch_size=100,
-        patching="all_leads",
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        position_embedding="sincos_halves",
-        attention_pattern="full",
-    )
-    model = EcgViTModel(config)
+    fields = {"position_embedding": "sincos_halves", "attention_pattern": "full", "patching": "all_leads"}
+    model, extractor = tiny_encoder(leads=("I", "aVF", "V1"), **fields)
     models = {"pretrained": model, "random_encoder": random_encoder_like(model)}
-    extractor = EcgFeatureExtractor(leads=leads, sampling_rate=100, num_samples=500)
     subsets = {"2": ("I", "II"), "II": ("II",)}
     two, one = lead_subset_scores(EncoderPair(models, extractor, few_splits, {}, num_resamples=20), subsets)
     assert two["derived"] == ["aVF"] and two["absent"] == ["V1"]

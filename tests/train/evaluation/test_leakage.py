@@ -8,7 +8,7 @@ from datasets import Dataset
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from ecg_transformers.data import EcgRecord, load_ecg
+from ecg_transformers.data import load_ecg
 from ecg_transformers.data.corpora import CORPORA
 from ecg_transformers.data.corpora.ptb_xl import split_of_fold
 from ecg_transformers.data.loading import locate
@@ -98,9 +98,6 @@ def test_every_corpus_with_splits_is_looked_at():
     assert looked_at | WITHOUT_RECORDINGS == set(CORPORA) and not looked_at & WITHOUT_RECORDINGS
 
 
-# --- what learns refuses them -----------------------------------------------------------------------------------
-
-
 def table(num_records=40, seed=0, first=0, label_share=0.4) -> EmbeddingTable:
     generator = np.random.default_rng(seed)
     truth = generator.random((num_records, len(LABELS))) < label_share
@@ -134,8 +131,6 @@ def test_tables_with_a_common_patient_are_refused(run):
     with pytest.raises(ValueError, match="1 patients are in both the train and the .*Split by patient"):
         run(shared)
 
-
-# --- nothing is fitted to the test split ------------------------------------------------------------------------
 
 few = settings(max_examples=2, deadline=None, phases=[Phase.generate])  # a seed does not shrink
 some_test = st.integers(10, 10**6).map(lambda seed: table(seed=seed, label_share=0.2 + seed % 7 / 10))
@@ -189,12 +184,3 @@ def test_thresholds_and_temperature_of_the_metrics_never_see_the_test_labels_or_
         thresholds = [scores_of["threshold"] for scores_of in classified["per_class"].values()]
         found.append((thresholds, calibrated["temperature"]))
     assert found[0] == found[1]
-
-
-def test_a_copy_under_another_patient_is_refused_though_no_patient_is_shared():
-    signal = np.random.default_rng(0).integers(-900, 900, (2, 100)).astype(np.int16)
-    rows = [
-        EcgRecord(name, signal, ("I", "II"), 100.0, gain=[0.001] * 2, patient_id=name).to_row() for name in ("a", "b")
-    ]
-    with pytest.raises(ValueError, match=r"a \(train\) = b \(test\)"):
-        refuse_shared_recordings({"train": Dataset.from_list(rows[:1]), "test": Dataset.from_list(rows[1:])})

@@ -2,13 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.evaluation.linear_models import cross_validated_C, fit_linear, folds_of_patients
 from ecg_transformers.train.evaluation.protocols import (
     FrozenTables,
@@ -20,9 +18,11 @@ from ecg_transformers.train.evaluation.protocols import (
     linear_protocol,
     linear_scores,
 )
-from ecg_transformers.train.features import EmbeddingTable, decoded, embed
+from ecg_transformers.train.features import EmbeddingTable, embed
 from ecg_transformers.train.results import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from ecg_transformers.train.tasks.labelled_splits import load_labelled_splits
+
+from ..conftest import tiny_encoder
 
 NAMES = ("A", "B", "C")
 SPLITS = ("train", "validation", "test")
@@ -52,9 +52,6 @@ def with_truth(tables: FrozenTables, **truth) -> FrozenTables:
 def scaled(tables: FrozenTables) -> dict[str, np.ndarray]:
     scaler = StandardScaler().fit(tables.tables["train"].features)
     return {split: scaler.transform(tables.tables[split].features) for split in SPLITS}
-
-
-# --- linear -----------------------------------------------------------------------------------------------------
 
 
 def test_linear_is_a_logistic_regression_a_label_on_standardised_features():
@@ -153,9 +150,6 @@ def test_labels_that_training_never_or_always_has_score_zero_and_are_named():
     assert evaluated["macro_auroc"] == roc_auc_score(tables.truth["test"][:, 1], result.test.scores[:, 1])
 
 
-# --- nearest neighbours -----------------------------------------------------------------------------------------
-
-
 def test_knn_is_the_vote_of_scikit_learn_on_standardised_features():
     tables = frozen()
     features, result = scaled(tables), knn_protocol(tables, k=7)
@@ -230,9 +224,6 @@ def test_impossible_neighbours_are_refused(options, sentence):
         knn_scores(features, labels, features, **options)
 
 
-# --- tables -----------------------------------------------------------------------------------------------------
-
-
 def test_a_part_of_the_training_records_keeps_truth_beside_features():
     tables = frozen()
     part = tables.take_train([7, 3])
@@ -248,30 +239,20 @@ def splits():
     return dataclasses.replace(whole, **parts)
 
 
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    leads = {"leads": ("I", "II", "V2"), "sampling_rate": 100, "num_samples": 1000, "patch_size": 100}
-    return EcgViTModel(EcgViTConfig(**leads, **size))
+ENCODER = tiny_encoder(num_samples=1000, extractor={"missing_leads": "mask"})
 
 
-@pytest.fixture(scope="module")
-def feature_extractor():
-    return EcgFeatureExtractor(leads=("I", "II", "V2"), sampling_rate=100, num_samples=1000, missing_leads="mask")
-
-
-def test_every_split_is_embedded_with_its_truth(model, feature_extractor, splits):
-    found = embed_splits(model, feature_extractor, splits, batch_size=3)
+def test_every_split_is_embedded_with_its_truth(splits):
+    found = embed_splits(*ENCODER, splits, batch_size=3)
     for split, rows in splits.items():
         table = found.tables[split]
         assert table.record_ids == rows["record_id"][:] and table.features.shape == (4, 16)
         assert np.array_equal(found.truth[split], splits.truth_of(split))
-    expected = embed(model, feature_extractor, splits.test, batch_size=2, progress=False)
+    expected = embed(*ENCODER, splits.test, batch_size=2, progress=False)
     np.testing.assert_allclose(found.tables["test"].features, expected.features, atol=1e-6)
 
 
-def test_rows_are_changed_before_they_are_embedded(model, feature_extractor, splits):
+def test_rows_are_changed_before_they_are_embedded(splits):
     seen = []
 
     def only_lead_ii(row):
@@ -280,18 +261,12 @@ def test_rows_are_changed_before_they_are_embedded(model, feature_extractor, spl
         signal = np.asarray(ecg["signal"])[[ecg["leads"].index("II")]]
         return row | {"ecg": dict(ecg, signal=signal, leads=["II"])}
 
-    plain = embed_splits(model, feature_extractor, splits)
-    changed = embed_splits(model, feature_extractor, splits, change=only_lead_ii)
+    plain = embed_splits(*ENCODER, splits)
+    changed = embed_splits(*ENCODER, splits, change=only_lead_ii)
     assert seen == [record_id for _, rows in splits.items() for record_id in rows["record_id"]]
     for split in SPLITS:
         assert changed.tables[split].record_ids == plain.tables[split].record_ids
         assert not np.allclose(changed.tables[split].features, plain.tables[split].features, atol=1e-3)
-
-
-def test_decoded_rows_are_in_millivolts(splits):
-    ecg = decoded(splits.test)[0]["ecg"]
-    assert ecg["unit"] == "mV" and np.asarray(ecg["signal"]).dtype == np.float32
-    assert 0.1 < np.abs(ecg["signal"]).max() < 10
 
 
 @pytest.mark.parametrize("problem_type", [MULTI_LABEL, SINGLE_LABEL, REGRESSION])
@@ -312,11 +287,7 @@ def test_linear_on_more_features_than_records_scores_as_a_fit_of_all_features_do
 
 def test_the_chosen_layer_predicts_the_validation_split_best():
     splits = dataclasses.replace(load_labelled_splits("ptb-xl-sample"), test=None)
-    torch.manual_seed(3)
-    read = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    model = EcgViTModel(EcgViTConfig(patch_size=100, **size, **read)).eval()
-    extractor = EcgFeatureExtractor(**read, normalization="lead")
+    model, extractor = tiny_encoder(seed=3, num_hidden_layers=2, extractor={"normalization": "lead"})
     chosen = choose_layer(model, extractor, splits)
     areas = []
     for layer in range(3):

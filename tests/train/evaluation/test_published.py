@@ -61,9 +61,6 @@ def test_another_split_has_no_numbers_and_a_sentence_says_why(split):
     assert numbers == [] and split[0] in sentence and split[1] in sentence
 
 
-# --- the traps --------------------------------------------------------------------------------------------------
-
-
 def test_numbers_of_the_six_tasks_of_ptb_xl_are_never_mixed():
     found = [set(models(f"ptb-xl {task}", "from_scratch").items()) for task in TASKS[:6]]
     assert all(len(numbers) >= 6 for numbers in found)

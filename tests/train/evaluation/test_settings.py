@@ -11,7 +11,6 @@ from ecg_transformers.train.evaluation.protocols import FrozenTables, linear_pro
 from ecg_transformers.train.evaluation.settings import (
     SETTINGS,
     Change,
-    EncoderPair,
     evaluate_pair,
     low_shot,
     run_settings,
@@ -196,11 +195,6 @@ def test_a_regression_is_scored_in_deviations_of_the_training_targets(few_splits
     (_, _, whole) = low_shot(replace(tiny_pair, tables=tables, num_resamples=20), num_draws=2)
     assert whole["pretrained"]["macro_zmae"] < 0.1 < whole["random_encoder"]["macro_zmae"]
     assert whole["difference"]["macro_zmae"] < 0 and whole["difference"]["ci95"][1] < 0
-
-
-def test_a_pair_keeps_the_probe_that_it_is_given(tiny_pair):
-    given = replace(tiny_pair, linear=tiny_pair.clean)
-    assert isinstance(given, EncoderPair) and given.clean is tiny_pair.clean
 
 
 class _Noise:

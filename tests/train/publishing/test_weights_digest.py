@@ -4,15 +4,14 @@ import hashlib
 
 import pytest
 
-from ecg_transformers.modeling import EcgViTConfig, EcgViTModel
 from ecg_transformers.train.publishing.shared_folder import model_digest
 
-SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+from ..conftest import tiny_encoder
 
 
 @pytest.fixture
 def model():
-    return EcgViTModel(EcgViTConfig(leads=["I"], sampling_rate=100, num_samples=200, patch_size=100, **SIZE))
+    return tiny_encoder(leads=["I"], num_samples=200)[0]
 
 
 def test_of_one_file_it_is_the_checksum_that_the_hub_shows(model, tmp_path):

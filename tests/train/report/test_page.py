@@ -1,7 +1,4 @@
 import re
-import subprocess
-from html.parser import HTMLParser
-from shutil import which
 
 import numpy as np
 import pytest
@@ -13,8 +10,10 @@ from ecg_transformers.data.corpus import DataSource
 from ecg_transformers.train.predictions import Predictions, ProtocolResult, evaluate_groups, groups_of_people
 from ecg_transformers.train.report.evaluation_page import finetune_page
 from ecg_transformers.train.report.labels import spelled_out
-from ecg_transformers.train.report.page import Cell, Page, ReportFigure, Row, Section, Table, render_page, write_page
+from ecg_transformers.train.report.page import Cell, Page, ReportFigure, Row, Section, Table, render_page
 from ecg_transformers.train.results import MULTI_LABEL, Result
+
+from .test_evaluation_page import text_of
 
 TABLE = Table("Scores.", ("Name", "A"), (Row("one", (Cell("0.5", ("0.4 to 0.6",), best=True),)),))
 
@@ -35,36 +34,9 @@ def make_page(**changes):
     return Page(**(fields | changes))
 
 
-class Resources(HTMLParser):
-    """Collects what a page would fetch."""
-
-    def __init__(self):
-        super().__init__()
-        self.fetched = []
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.fetched += [attrs[name] for name in ("src", "srcset", "data") if name in attrs]
-        if tag in ("link", "script", "iframe", "object"):
-            self.fetched.append(f"<{tag}>")
-
-
-def visible_text(page):
-    body = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
-
-
-def test_page_needs_nothing_but_itself():
-    page = render_page(make_page())
-    resources = Resources()
-    resources.feed(page)
-    assert resources.fetched and all(source.startswith("data:image/") for source in resources.fetched)
-    assert "url(" not in page and "@import" not in page
-
-
 def test_unknown_licence_is_called_unknown():
     page = render_page(make_page(data=DataSource("My hospital", None, "unpublished", "javascript:alert(1)")))
-    assert "Licence: not stated" in visible_text(page) and "javascript:" not in page
+    assert "Licence: not stated" in text_of(page) and "javascript:" not in page
 
 
 def test_text_from_outside_is_escaped():
@@ -116,7 +88,7 @@ def test_page_of_a_fine_tuning_has_scores_subgroups_curves_and_each_record_once(
         "command": "x",
     }
     page = render_page(finetune_page(Result.from_json(metrics), found, rows, DataSource("P", None, "c"), {}, []))
-    text = visible_text(page)
+    text = text_of(page)
     assert f"test {len(rows)} " in text and "men " in text and "ROC curves of 2 labels" in page
     drawn = re.findall(r'alt="Electrocardiogram of record (\S+) ', page)
     assert len(drawn) == len(set(drawn)) > 3
@@ -139,15 +111,3 @@ def test_people_are_grouped_by_sex_and_age_and_unknown_ones_by_neither():
     members = {name: np.flatnonzero(rows).tolist() for name, rows in groups.items()}
     expected = {"women": [0], "men": [1, 3], "younger than 40": [0], "40 to 59 years": [1], "80 years and older": [2]}
     assert members == expected
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(which("chromium") is None, reason="chromium is not installed")
-def test_page_opens_in_a_browser(tmp_path):
-    path = write_page(make_page(), tmp_path / "report.html")
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
-    flags += " --disable-sync --no-first-run --window-size=800,1200"
-    command = [which("chromium"), *flags.split(), f"--user-data-dir={tmp_path / 'profile'}"]
-    command += [f"--screenshot={tmp_path / 'report.png'}", path.as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=90)
-    assert (tmp_path / "report.png").stat().st_size > 20_000

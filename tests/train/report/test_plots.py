@@ -3,11 +3,7 @@ import base64
 import pytest
 from matplotlib import _pylab_helpers
 
-from ecg_transformers.train.report.plots import (
-    figure_to_bytes,
-    figure_to_data_uri,
-    plot_training_curve,
-)
+from ecg_transformers.train.report.plots import figure_to_bytes, figure_to_data_uri, plot_training_curve
 
 HISTORY = [{"loss": 0.3, "step": 10}, {"loss": 0.2, "step": 20}]
 
@@ -21,11 +17,6 @@ def test_training_curve_draws_the_logged_steps_of_each_series():
     figure = plot_training_curve(history)
     drawn = {axes.get_ylabel(): axes.lines[0].get_xydata().tolist() for axes in figure.axes}
     assert drawn == {"loss": [[10, 0.3], [20, 0.2]], "effective rank": [[20, 9.0]], "feature std": [[20, 0.5]]}
-
-
-def test_training_curve_without_a_monitor_shows_the_loss_alone():
-    figure = plot_training_curve(HISTORY)
-    assert [axes.get_ylabel() for axes in figure.axes] == ["loss"]
 
 
 @pytest.mark.parametrize("image_format, start", [("png", b"\x89PNG"), ("svg", b"<?xml")])

@@ -5,7 +5,6 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from ecg_transformers.data import load_ecg
-from ecg_transformers.modeling import EcgFeatureExtractor, EcgViTConfig, EcgViTModel
 from ecg_transformers.train.finetune import build_finetuning, finish
 from ecg_transformers.train.finetune_objective import HeadTask
 from ecg_transformers.train.inference import predict
@@ -13,7 +12,7 @@ from ecg_transformers.train.results import REGRESSION, SINGLE_LABEL
 from ecg_transformers.train.tasks.targets import load_task
 from ecg_transformers.train.trainer import train_and_save
 
-INPUT = {"leads": ["I", "II", "V2"], "sampling_rate": 100, "num_samples": 500}
+from ..conftest import tiny_encoder
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +53,7 @@ def test_a_target_that_cannot_be_is_refused(choices, reason):
 
 
 def test_a_fine_tuned_regression_speaks_in_the_unit_of_its_target(ages, tmp_path):
-    config = EcgViTConfig(
-        patch_size=100, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, **INPUT
-    )
-    EcgViTModel(config).save_pretrained(tmp_path / "encoder")
-    EcgFeatureExtractor(**INPUT, normalization="lead", long_records="all").save_pretrained(tmp_path / "encoder")
+    tiny_encoder(tmp_path / "encoder", extractor={"normalization": "lead", "long_records": "all"})
     settings = {"output_dir": str(tmp_path / "run"), "max_steps": 6, "eval_strategy": "steps", "eval_steps": 2}
     settings |= {"per_device_train_batch_size": 32, "learning_rate": 1e-3, "use_cpu": True, "disable_tqdm": True}
     trainer = build_finetuning(str(tmp_path / "encoder"), ages, settings)

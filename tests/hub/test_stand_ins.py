@@ -47,7 +47,7 @@ def test_the_configuration_in_a_file_of_hubert_ecg_is_read(foreign, tmp_path):
     file = {"global_step": 5, "model_state_dict": state, "model_config": instance(kind, **said)}
     torch.save(file, tmp_path / "hubert.pt")
     assert convert_file("hubert-ecg", str(tmp_path / "hubert.pt"))[0].config.num_attention_heads == 2
-    with pytest.raises(ValueError, match="num_attention_heads=4 was given .* but the file says 2"):
+    with pytest.raises(ValueError, match="num_attention_heads=4 was given"):
         convert_file("hubert-ecg", str(tmp_path / "hubert.pt"), num_attention_heads=4)
 
 

@@ -80,6 +80,14 @@ def test_header_date_that_the_library_cannot_parse_is_read(wfdb_fixtures):
     assert comments[0] == "Age: 71"
 
 
+def test_matlab_file_of_the_challenges_starts_after_24_bytes(wfdb_fixtures):
+    path = wfdb_fixtures / "cinc/E00015"
+    record, _ = read_record(path)
+    matrix = np.fromfile(path.with_suffix(".mat"), dtype="<i2", offset=24).reshape(-1, 12)
+    np.testing.assert_array_equal(record.signal, matrix.T)
+    np.testing.assert_allclose(record.gain, 1e-3)
+
+
 @pytest.mark.parametrize(
     ("gain", "expected"),
     [
@@ -124,6 +132,16 @@ def test_length_follows_from_the_file_where_the_header_is_silent(write_record):
     header = path.with_suffix(".hea")
     header.write_text(header.read_text().replace("r1 2 100 50", "r1 2 100"))
     assert read_record(path)[0].signal.shape == (2, 50)
+
+
+def test_channels_in_several_files_are_put_together(write_record):
+    first, second = write_record("a", leads=("I", "II")), write_record("b", leads=("V1", "V2"))
+    lines = [path.with_suffix(".hea").read_text().splitlines()[1:] for path in (first, second)]
+    both = first.with_name("both.hea")
+    both.write_text("\n".join(["both 4 100 50", *lines[0], *lines[1]]))
+    record, _ = read_record(both)
+    assert record.leads == ("I", "II", "V1", "V2")
+    np.testing.assert_array_equal(record.signal[:2], record.signal[2:])
 
 
 def test_segments_of_one_layout_equal_the_library(write_record):

@@ -148,7 +148,15 @@ class EmbeddingTable:
 
     @classmethod
     def load(cls, path: str | Path) -> "EmbeddingTable":
-        """Reads what [`~EmbeddingTable.save`] wrote as `.parquet`."""
+        """Reads what [`~EmbeddingTable.save`] wrote."""
+        if Path(path).suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                columns = {name: arrays[name].tolist() for name in COLUMNS if name in arrays}
+                for name in {"labels", "quality"} & set(columns):
+                    columns[name] = [json.loads(names) for names in columns[name]]
+                for name, missing in MISSING.items():
+                    columns[name] = [None if value == missing else value for value in columns[name]]
+                return cls(arrays["features"], **columns)
         table = pq.read_table(path)
         columns = {
             name: table[stored].to_pylist() for name, (stored, _) in COLUMNS.items() if stored in table.column_names

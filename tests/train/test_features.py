@@ -150,12 +150,13 @@ def three_records(quality=None):
     return EmbeddingTable(features, ids, patients, labels, [1, None, 10], quality=quality)
 
 
-def test_a_table_survives_a_parquet_file(tmp_path):
+@pytest.mark.parametrize("ending", ["parquet", "npz"])
+def test_a_table_survives_a_file(tmp_path, ending):
     written = three_records(quality=[[], ["no_signal", "flat_leads"], ["noise"]])
-    read = EmbeddingTable.load(written.save(tmp_path / "features.parquet"))
+    read = EmbeddingTable.load(written.save(tmp_path / f"features.{ending}"))
     np.testing.assert_array_equal(read.features, written.features)
     assert read.columns() == written.columns() and read.take([1]).quality == [["no_signal", "flat_leads"]]
-    assert EmbeddingTable.load(three_records().save(tmp_path / "without.parquet")).quality is None
+    assert EmbeddingTable.load(three_records().save(tmp_path / f"without.{ending}")).quality is None
 
 
 def test_numpy_reads_an_npz_file(tmp_path):

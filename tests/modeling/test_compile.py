@@ -21,8 +21,9 @@ def step(model, compiled, values, number: int):
 
 def assert_equals_eager(name: str, backend, numbers) -> None:
     torch._dynamo.reset()
-    model, values = make(name)
-    other, _ = make(name)
+    batch = 8  # gradients through norms over a batch of fewer records are so large that rounding alone parts them
+    model, values = make(name, batch)
+    other, _ = make(name, batch)
     compiled = torch.compile(model, backend=backend, fullgraph=True)
     for number in numbers:
         loss, gradients = step(model, compiled, values, number)
@@ -33,8 +34,6 @@ def assert_equals_eager(name: str, backend, numbers) -> None:
             torch.testing.assert_close(gradients[key], expected[key], atol=1e-5, rtol=1e-4, msg=key)
 
 
-# Beside its gradients of size 50, those of the projector's biases are rounding.
-COMPILED = [name for name in METHODS if name != "lejepa, per lead"]
 # Their graphs are made of parts of the others; that of kim is compiled below.
 ONCE_MORE = {"kim", "weimann", "sigreg_jepa", "mtae", "mlae", "ecg_s4_jepa"} | {
     name for name in METHODS if "," in name
@@ -42,7 +41,7 @@ ONCE_MORE = {"kim", "weimann", "sigreg_jepa", "mtae", "mlae", "ecg_s4_jepa"} | {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ONCE_MORE)) for name in COMPILED]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ONCE_MORE)) for name in METHODS]
 )
 def test_a_pretraining_step_is_one_graph_with_the_loss_and_gradients_of_eager_execution(name):
     assert_equals_eager(name, "eager", [1])
@@ -54,15 +53,16 @@ def test_a_pretraining_step_is_one_graph_with_the_loss_and_gradients_of_eager_ex
 )
 def test_other_numbers_of_visible_patches_are_compiled_once_more_at_the_most(name):
     counter = CompileCounterWithBackend("eager")
-    model, values = make(name)
+    model, values = make(name, batch=8)
     drawn = [step_inputs(model, values, number)["visible_patches"].shape[1] for number in range(5)]
     assert len(set(drawn)) >= 3, drawn
     assert_equals_eager(name, counter, range(5))
     assert counter.frame_count <= 2
 
 
+# Other sums part gradients that are zero but for rounding, as of biases before a batch norm, beside those of size 1.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "lejepa, per lead"])
 def test_inductor_gives_the_loss_and_gradients_of_eager_execution(name):
     assert_equals_eager(name, "inductor", range(3))
 

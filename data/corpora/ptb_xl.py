@@ -155,7 +155,7 @@ PTB_XL = Corpus(
 
 PTB_XL_SAMPLE = Corpus(
     name="ptb-xl-sample",
-    description="the first 500 recordings of PTB-XL at 100 Hz without five duplicates",
+    description="PTB-XL, its first 500 recordings at 100 Hz without five duplicates",
     homepage=PTB_XL.homepage,
     licence=PTB_XL.licence,
     citation=CITATION,

@@ -236,7 +236,8 @@ class RunRecord(TrainerCallback):
         damage = find_damage(checkpoint)
         if damage is not None:
             raise ValueError(f"{checkpoint} cannot be resumed from: {damage}. Take another checkpoint.")
-        changed = differences(*map(_of_all_processes, (sealed_run(checkpoint), self.began_with(*run))))
+        then = sealed_run(checkpoint)
+        changed = [] if then is None else differences(*map(_of_all_processes, (then, self.began_with(*run))))
         if changed:
             raise ValueError(
                 f"{checkpoint} is of another run: {'; '.join(changed)}. A run goes on with what it began with: give "

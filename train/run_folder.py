@@ -1,7 +1,7 @@
 """Folders that a run writes: nobody else's is written over, and a checkpoint is whole or not used.
 
 Whole is what its seal says, `checkpoint.json`, which is written last: the size and the checksum of every file, and
-what the run began with.
+what the run began with. Checkpoints without a seal, of an earlier version, are read to their ends instead.
 """
 
 import json
@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -162,7 +163,7 @@ def last_complete_checkpoint(output_dir: str) -> str | None:
         if damage is None:
             return str(checkpoint)
         damages.append(f"{checkpoint.name}: {damage}")
-        was_whole |= (checkpoint / SEAL_NAME).exists()
+        was_whole |= (checkpoint / SEAL_NAME).exists() or (checkpoint / TRAINER_STATE_NAME).exists()
         logger.warning("%s is not whole: %s. Going on from the one before, if there is one.", checkpoint, damage)
     if was_whole:
         raise ValueError(f"There is no complete checkpoint to resume from in {output_dir}: {'; '.join(damages)}.")
@@ -190,9 +191,10 @@ def seal_checkpoint(checkpoint: str | os.PathLike, run: Mapping[str, Any]) -> No
     os.replace(unfinished, folder / SEAL_NAME)
 
 
-def sealed_run(checkpoint: str | os.PathLike) -> dict[str, Any]:
-    """Facts with which the run of a checkpoint began."""
-    return json.loads((Path(checkpoint) / SEAL_NAME).read_text(encoding="utf-8"))["run"]
+def sealed_run(checkpoint: str | os.PathLike) -> dict[str, Any] | None:
+    """Facts with which the run of a checkpoint began; `None` for an earlier version."""
+    path = Path(checkpoint) / SEAL_NAME
+    return json.loads(path.read_text(encoding="utf-8"))["run"] if path.is_file() else None
 
 
 def find_damage(checkpoint: str | os.PathLike) -> str | None:
@@ -200,10 +202,28 @@ def find_damage(checkpoint: str | os.PathLike) -> str | None:
     folder = Path(checkpoint)
     if not folder.is_dir():
         return "there is no such folder"
-    if not (folder / SEAL_NAME).is_file():
-        return f"{SEAL_NAME} is missing, which is written last"
+    names = {path.relative_to(folder).parts[0] for _, path in _files(folder)}
+    if TRAINER_STATE_NAME not in names:
+        return f"{TRAINER_STATE_NAME} is missing, which is written last"
+    is_sharded = any(name.startswith(("global_step", "pytorch_model_fsdp")) for name in names)  # DeepSpeed, FSDP
+    if not is_sharded and not any(name.endswith(".safetensors") for name in names):
+        return "the weights are missing"
+    missing = [kind for kind in STATES if not any(name.startswith(kind) for name in names)]
+    if missing and not any(name.startswith("global_step") for name in names):
+        return f"{' and '.join(missing)} is missing, without which a run does not go on as it was"
     try:
-        files = dict(json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))["files"])
+        step = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{TRAINER_STATE_NAME} is no whole file of JSON"
+    if not isinstance(step, int):
+        return f"{TRAINER_STATE_NAME} names no step"
+    seal = folder / SEAL_NAME
+    return _broken_seal(folder, seal) if seal.is_file() else _unreadable_file(folder)
+
+
+def _broken_seal(folder: Path, seal: Path) -> str | None:
+    try:
+        files = dict(json.loads(seal.read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"{SEAL_NAME} is no whole file of JSON"
     there = dict(_files(folder))
@@ -214,10 +234,34 @@ def find_damage(checkpoint: str | os.PathLike) -> str | None:
             return f"{name} has {there[name].stat().st_size} bytes, not the {size} that were saved"
         if _checksum(there[name]) != checksum:
             return f"{name} does not hold what was saved"
-    missing = [kind for kind in STATES if not any(name.startswith(kind) for name in files)]
-    if missing and not any(name.startswith("global_step") for name in files):  # DeepSpeed has files of its own
-        return f"{' and '.join(missing)} is missing, without which a run does not go on as it was"
     return None
+
+
+def _unreadable_file(folder: Path) -> str | None:
+    """The first file of a checkpoint without a seal that ends too early or holds something else."""
+    for name, path in _files(folder):
+        if name.endswith(".safetensors") and not is_whole_safetensors(path):
+            return f"{name} is no whole file of safetensors"
+        if name.endswith((".pt", ".pth")):
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    broken = archive.testzip()
+            except (OSError, zipfile.BadZipFile):
+                broken = name
+            if broken is not None:
+                return f"{name} is no whole file of torch"
+    return None
+
+
+def is_whole_safetensors(path: str | os.PathLike) -> bool:
+    """Checks that a file ends where its header states."""
+    from safetensors import SafetensorError, safe_open  # help has to be quick
+
+    try:
+        with safe_open(path, "numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

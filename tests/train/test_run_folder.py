@@ -275,21 +275,26 @@ def test_data_of_any_kind_can_be_described(recordings):
 FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
 
 
+@pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "of an earlier version"])
 @pytest.mark.parametrize("damage", ["cut", "missing", "empty", "bit"])
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_named_and_the_newest_whole_checkpoint_is_taken(stopped, caplog, name, damage):
+def test_a_damaged_file_is_named_and_the_newest_whole_checkpoint_is_taken(stopped, caplog, name, damage, is_sealed):
     newest = stopped / "checkpoint-4"
+    if not is_sealed:
+        (newest / "checkpoint.json").unlink()
     assert last_complete_checkpoint(str(stopped)) == str(newest)
     path, content = newest / name, (newest / name).read_bytes()
     if damage == "missing":
         path.unlink()
     elif damage == "bit":
+        if not is_sealed and name != "optimizer.pt":
+            pytest.skip("without a seal nobody knows")
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     else:
         path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
     found = find_damage(newest)
-    assert name in found
+    assert name.split(".")[0] in found or (damage == "missing" and found == "the weights are missing")
     assert last_complete_checkpoint(str(stopped)) == str(stopped / "checkpoint-2")
     assert f"{newest} is not whole" in caplog.text
 
@@ -339,7 +344,7 @@ def test_folders_of_other_names_do_no_harm_and_come_to_none(make_trainer):
 
 def test_a_checkpoint_by_name_is_looked_at_too(stopped, make_trainer):
     (stopped / "checkpoint-4" / "scheduler.pt").unlink()
-    for name, said in (("checkpoint-4", "scheduler.pt is missing"), ("checkpoint-9", "no such folder")):
+    for name, said in (("checkpoint-4", "scheduler is missing"), ("checkpoint-9", "no such folder")):
         trainer = make_trainer(**STOPPED, resume_from_checkpoint=str(stopped / name))
         with pytest.raises(ValueError, match=f"{name} cannot be resumed from: .*{said}"):
             train_and_save(trainer)

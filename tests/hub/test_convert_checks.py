@@ -42,26 +42,44 @@ LAST_BLOCK = {
 }
 
 
+class MadeWhenAsked(dict):
+    """Values made by functions, so that a golden file that is not carried concerns its own source alone."""
+
+    def __init__(self, makers):
+        super().__init__()
+        self.makers = makers
+
+    def __missing__(self, key):
+        self[key] = self.makers[key]()
+        return self[key]
+
+
 @pytest.fixture
 def files(golden, golden_facts):
-    """A whole file of every source, small, as its authors' code writes it; the last has a place of its own."""
+    """A whole file of every source, small, as its authors' code writes it."""
 
     def stored(name, prefix):
         return {key.removeprefix(prefix): value for key, value in golden(name).items() if key.startswith(prefix)}
 
-    return {
-        "kim": {"encoder": stored("kim_small", "state/"), "epoch": 100},
-        "weimann": {"model": stored("weimann_small", "state/"), "config": golden_facts("weimann_small")["config"]},
-        "lejepa-ecg": {
-            "model": stored("lejepa_ecg_small", "state_dict."),
-            "config": golden_facts("lejepa_ecg_small")["config"]
-            | {"channels": ["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"]},
-        },
-        "st-mem": {"model": stored("st_mem", "state_dict."), "epoch": 1},
-        "hubert-ecg": {"model_state_dict": hubert_ecg()[1]},
-        "ecg-fm": {"model": ecg_fm_state()},
-        "ecg-founder": {"state_dict": ecg_founder_state()},
-    }
+    def of_lejepa():
+        channels = ["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"]
+        config = golden_facts("lejepa_ecg_small")["config"] | {"channels": channels}
+        return {"model": stored("lejepa_ecg_small", "state_dict."), "config": config}
+
+    def of_weimann():
+        return {"model": stored("weimann_small", "state/"), "config": golden_facts("weimann_small")["config"]}
+
+    return MadeWhenAsked(
+        {
+            "kim": lambda: {"encoder": stored("kim_small", "state/"), "epoch": 100},
+            "weimann": of_weimann,
+            "lejepa-ecg": of_lejepa,
+            "st-mem": lambda: {"model": stored("st_mem", "state_dict."), "epoch": 1},
+            "hubert-ecg": lambda: {"model_state_dict": hubert_ecg()[1]},
+            "ecg-fm": lambda: {"model": ecg_fm_state()},
+            "ecg-founder": lambda: {"state_dict": ecg_founder_state()},
+        }
+    )
 
 
 def state_of(file):

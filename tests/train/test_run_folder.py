@@ -275,9 +275,19 @@ def test_data_of_any_kind_can_be_described(recordings):
 FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
 
 
-@pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "of an earlier version"])
-@pytest.mark.parametrize("damage", ["cut", "missing", "empty", "bit"])
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("name", "damage", "is_sealed"),
+    [
+        pytest.param(
+            name, damage, is_sealed, id=f"{name}-{damage}-{'sealed' if is_sealed else 'of an earlier version'}"
+        )
+        for name in FILES
+        for damage in ("cut", "missing", "empty", "bit")
+        for is_sealed in (True, False)
+        # Without a seal a bit is seen in the file alone that has a checksum of its own.
+        if is_sealed or damage != "bit" or name == "optimizer.pt"
+    ],
+)
 def test_a_damaged_file_is_named_and_the_newest_whole_checkpoint_is_taken(stopped, caplog, name, damage, is_sealed):
     newest = stopped / "checkpoint-4"
     if not is_sealed:
@@ -287,8 +297,6 @@ def test_a_damaged_file_is_named_and_the_newest_whole_checkpoint_is_taken(stoppe
     if damage == "missing":
         path.unlink()
     elif damage == "bit":
-        if not is_sealed and name != "optimizer.pt":
-            pytest.skip("without a seal nobody knows")
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     else:

@@ -332,7 +332,7 @@ class EcgPretrainingCollator(_EcgCollator):
 
 
 def _is_finite(gain: np.ndarray) -> bool:
-    """Tells whether no step can be worth more than what counts as finite."""
+    """Checks that no step can be worth more than what counts as finite."""
     return float(np.abs(gain).max()) * MAX_STEP <= LARGEST_VALUE
 
 

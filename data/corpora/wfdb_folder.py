@@ -59,11 +59,11 @@ def wfdb_readers(columns: Callable[[IndexEntry, Sequence[str]], dict[str, Any]])
         if not is_usual or not "".join([entry.record_id for entry in entries]).isprintable():  # or no UTF-8
             return None
         group = read_group([entry.path for entry in entries], num_bytes, renaming, options.get("unit"))
-        if group is None or group.offset is not None or np.minimum.reduce(group.steps, axis=None) == INVALID_SAMPLE:
+        if group is None or np.minimum.reduce(group.steps, axis=None) == INVALID_SAMPLE:
             return None
         known = [
             {"record_id": entry.record_id, "labels": (), **columns(entry, comments)}
-            for entry, comments in zip(entries, group.comments, strict=False)
+            for entry, comments in zip(entries[: len(group.comments)], group.comments, strict=True)
         ]
         return group.record, group.steps, known
 

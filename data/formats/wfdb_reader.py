@@ -72,11 +72,12 @@ def read_record(
     """
     path = os.fspath(path).removesuffix(".hea")
     folder, name = os.path.split(path)
-    if leads is None and step is None and verify_checksum and isinstance(rename_leads, str | None):
-        alone = read_group([path], 1, rename_leads, unit)
-        if alone is not None:
-            return alone.record.with_steps(record_id or name, alone.steps[0], alone.offset), alone.comments[0]
     header = read_header(path)
+    if leads is None and step is None and verify_checksum and isinstance(rename_leads, str | None):
+        plain = _plain_layout(header, rename_leads, unit)
+        steps = None if plain is None else _read_plain_steps([path], [header], plain)
+        if steps is not None:
+            return plain.record.with_steps(record_id or name, steps[0], plain.offset), header.comments
     declared = _Declared(step, unit)
     if header.num_segments is not None:
         segments = _read_segment_headers(folder, header)
@@ -125,11 +126,10 @@ class _PlainLayout(NamedTuple):
 
 
 class RecordGroup(NamedTuple):
-    """Records that were read together: one of their leads, sampling rate, unit and gain, its steps that stand for
-    zero volts, int16 steps `(num_records, num_leads, num_samples)`, and comment lines of each header."""
+    """Records that were read together: one of their leads, sampling rate, unit and gain, int16 steps `(num_records,
+    num_leads, num_samples)`, and comment lines of each header."""
 
     record: EcgRecord
-    offset: np.ndarray | None
     steps: np.ndarray
     comments: list[list[str]]
 
@@ -168,35 +168,43 @@ def _find_plain_layout(
 
 
 def read_group(
-    paths: Sequence[str], num_bytes: int = 1, rename_leads: str | None = None, unit: str | None = None
+    paths: Sequence[str], num_bytes: int, rename_leads: str | None = None, unit: str | None = None
 ) -> RecordGroup | None:
     """Reads the first of some records of the usual layout together, with `num_bytes` of samples or one: by fewer calls
-    than one after the other. `None` where one has another layout or length, or something wrong, which [`read_record`]
-    says; its arguments are these too."""
+    than one after the other. `None` where one has another layout or length, a step that is not zero for zero volts, or
+    something wrong, which [`read_record`] says; its arguments are these too."""
     try:
         header = read_header(paths[0])
         plain, num_samples = _plain_layout(header, rename_leads, unit), header.num_samples
-        if plain is None:
+        if plain is None or plain.offset is not None:
             return None
         size = 2 * len(header.signals) * (num_samples or num_bytes)
         paths = paths[: max(1, min(-(-num_bytes // size), GROUP_BYTES // size))]
-        headers, steps = [header, *map(read_header, paths[1:])], None
-        for number, (path, each) in enumerate(zip(paths, headers, strict=True)):
-            if number and (each.num_samples != num_samples or _plain_layout(each, rename_leads, unit) is not plain):
+        headers = [header, *map(read_header, paths[1:])]
+        for each in headers[1:]:
+            if each.num_samples != num_samples or _plain_layout(each, rename_leads, unit) is not plain:
                 return None
-            file = signal_path(os.path.dirname(path), each, each.signals.file_names[0])
-            frames = read_frames(file, plain.first, len(each.signals), num_samples)
-            if steps is None:  # now that a file is known to be of that length
-                steps = new_steps((len(paths), *frames.shape[::-1]))
-            steps[number] = frames.T
+        steps = _read_plain_steps(paths, headers, plain)
     except (ValueError, OSError, MemoryError, OverflowError):
         return None
+    return None if steps is None else RecordGroup(plain.record, steps, [each.comments for each in headers])
+
+
+def _read_plain_steps(paths: Sequence[str], headers: Sequence[WfdbHeader], plain: _PlainLayout) -> np.ndarray | None:
+    """Int16 `(num_records, num_leads, num_samples)` of records of a plain layout; `None` where a checksum differs."""
+    steps = None
+    for number, (path, header) in enumerate(zip(paths, headers, strict=True)):
+        file = signal_path(os.path.dirname(path), header, header.signals.file_names[0])
+        frames = read_frames(file, plain.first, len(header.signals), header.num_samples)
+        if steps is None:  # now that a file is known to be of that length
+            steps = new_steps((len(paths), *frames.shape[::-1]))
+        steps[number] = frames.T
     sums = np.add.reduce(steps.view(np.uint16), axis=2, dtype=np.uint16).tolist()
-    for of_record, each in zip(sums, headers, strict=True):
-        stated = each.signals.checksums
+    for of_record, header in zip(sums, headers, strict=True):
+        stated = header.signals.checksums
         if of_record != stated and any(stated) and of_record != [total & 0xFFFF for total in stated]:
             return None
-    return RecordGroup(plain.record, plain.offset, steps, [each.comments for each in headers])
+    return steps
 
 
 def _scale(signal: WfdbSignal, declared: _Declared, path: str) -> float:
